@@ -1,0 +1,78 @@
+"""The Typer app, and the one place where errors become messages and exit codes."""
+
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from msad_cli import __version__
+from msad_cli.commands.distill import distill
+from msad_cli.commands.eval import evaluate
+from msad_cli.commands.teacher import teacher
+from msad_cli.structures.errors import MsadError
+
+app = typer.Typer(
+    name="msad",
+    help="Give a detector the speed of small images at nearly the accuracy of large ones.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+app.command()(teacher)
+app.command()(distill)
+app.command("eval")(evaluate)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"msad {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Flags that stand before the command."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs msad and exits with the code that docs/cli.md gives."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs msad with the given arguments; messages go to stderr, the exit code is returned."""
+    debug = "--debug" in arguments
+    # `--debug` may stand anywhere, also behind the command.
+    arguments = [each for each in arguments if each != "--debug"]
+    try:
+        code = app(args=arguments, prog_name="msad", standalone_mode=False)
+    except MsadError as error:
+        if debug:
+            raise
+        return _complain(error.message, error.hint, error.exit_code)
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.args[0] if interrupt.args else signal.SIGINT
+        return 128 + int(number)
+    except typer.Abort:
+        return 130
+    except Exception as error:
+        # Typer's own errors of usage; which class they have depends on whether it brings click along or imports it.
+        if debug or not hasattr(error, "format_message"):
+            if debug:
+                raise
+            return _complain(f"a bug in msad: {type(error).__name__}: {error}", "run again with --debug and report it", 1)
+        return _complain(error.format_message(), "msad --help, or msad COMMAND --help", 2)
+    return int(code or 0)
+
+
+def _complain(message: str, hint: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"\nhint: {hint}", file=sys.stderr)
+    return code

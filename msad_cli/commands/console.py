@@ -1,0 +1,110 @@
+"""What people read, on stderr; results for programs go to stdout."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from msad_cli.engine.evaluate import Scores
+from msad_cli.engine.run_folder import Setting, without_nan
+from msad_cli.engine.train import Step
+
+console = Console(stderr=True, highlight=False)
+
+PLAIN_LINE_SECONDS = 30.0
+
+
+def print_json(value: Any) -> None:
+    """A result on stdout; NaN becomes null."""
+    sys.stdout.write(json.dumps(without_nan(value), indent=2, default=str) + "\n")
+
+
+def print_plan(title: str, settings: Mapping[str, Setting]) -> None:
+    """Every setting with its value and the reason for it."""
+    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    for column in ("setting", "value", "why"):
+        table.add_column(column, overflow="fold")
+    for name, setting in settings.items():
+        table.add_row(name, str(setting.value), setting.reason or setting.source)
+    console.print(table)
+
+
+def percent(value: float | None) -> str:
+    """An AP as COCO papers print it, or `-` where nothing is known."""
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
+def print_scores(title: str, rows: Mapping[str, Mapping[str, float | None]], first: str = "view") -> None:
+    """A table of numbers from 0 to 1, in percent, one row a view or class."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column(first)
+    columns = list(next(iter(rows.values())))
+    for name in columns:
+        table.add_column(name, justify="right")
+    for label, numbers in rows.items():
+        table.add_row(label, *(percent(numbers.get(name)) for name in columns))
+    console.print(table)
+
+
+def announce_result(out: Path, scores: Mapping[str, Scores], following: str) -> None:
+    """The end of a training: a table of its views, and the next command."""
+    print_scores(str(out), {view: each.numbers for view, each in scores.items()})
+    console.print(f"next: {following}", soft_wrap=True)
+
+
+class Reporter:
+    """Shows the progress of a run: a bar on a terminal, else a plain line every half minute."""
+
+    def __init__(self, total: int, steps_per_epoch: int, done: int, progress: Progress | None) -> None:
+        self.total = total
+        self.steps_per_epoch = steps_per_epoch
+        self.progress = progress
+        self.task = progress.add_task("", total=total, completed=done, status="") if progress else None
+        self.printed = time.monotonic()
+        self.images, self.seconds, self.waited = 0, 1e-9, 0.0
+
+    def show(self, step: Step) -> str:
+        """Shows a step; returns its line for the log."""
+        self.images, self.seconds = self.images + step.images, self.seconds + step.seconds
+        self.waited += step.waited
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in grouped(step.losses).items())
+        wait = f"  waiting for data {self.waited / self.seconds:.0%}" if self.waited > 0.1 * self.seconds else ""
+        line = (
+            f"epoch {(step.number - 1) // self.steps_per_epoch + 1}  step {step.number}/{self.total}  {losses}  "
+            f"lr {step.learning_rate:.2g}  {self.images / self.seconds:.1f} images/s{wait}"
+        )
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, completed=step.number, status=line)
+        elif time.monotonic() - self.printed >= PLAIN_LINE_SECONDS:
+            left = (self.total - step.number) * self.seconds * step.images / self.images
+            console.print(f"{line}  {left / 60:.0f} min left", soft_wrap=True)
+            self.printed = time.monotonic()
+        return line
+
+
+def grouped(losses: Mapping[str, float]) -> dict[str, float]:
+    """Losses summed over what stands behind the slash: `k1/classification` and `k1/bbox_regression` into `k1`."""
+    sums: dict[str, float] = {}
+    for name, value in losses.items():
+        group = name.split("/")[0]
+        sums[group] = sums.get(group, 0.0) + value
+    return sums
+
+
+@contextmanager
+def reporting(total: int, steps_per_epoch: int, done: int, quiet: bool) -> Iterator[Reporter]:
+    """A reporter, its bar being drawn as long as the context lives."""
+    if quiet or not console.is_terminal:
+        yield Reporter(total, steps_per_epoch, done, None)
+        return
+    columns = (BarColumn(20), TextColumn("{task.fields[status]}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Reporter(total, steps_per_epoch, done, progress)

@@ -1,0 +1,89 @@
+"""msad distill: the student that sees only the small image."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msad_cli.commands import options
+from msad_cli.structures.errors import UsageError
+
+
+def distill(
+    context: typer.Context,
+    teacher: Annotated[Path, typer.Option(metavar="FILE", help="The teacher's model file.")],
+    data: options.OptionalData = None,
+    init: Annotated[str, typer.Option(metavar="teacher|imagenet|none|FILE", help="Where weights start from.")] = "teacher",
+    no_distill: Annotated[bool, typer.Option("--no-distill", help="The baseline: same student and schedule, no teacher.")] = False,
+    gamma: Annotated[float, typer.Option(min=0.0, help="γ of the distillation's weight γ·τ.")] = 0.2,
+    tau: Annotated[float, typer.Option(min=0.0, help="τ of the distillation's weight γ·τ.")] = 3.0,
+    distill_warmup: Annotated[int, typer.Option(min=0, help="Steps until distillation has its full weight.")] = 500,
+    train_json: options.TrainJson = None,
+    val_json: options.ValJson = None,
+    train_images: options.TrainImages = None,
+    val_images: options.ValImages = None,
+    epochs: options.Epochs = None,
+    batch: options.BatchSize = None,
+    lr: options.LearningRate = None,
+    decay: options.Decay = "steps",
+    warmup: options.Warmup = None,
+    clip: options.Clip = 10.0,
+    ema: options.Ema = 0.0,
+    eval_every: options.EvalEvery = None,
+    device: options.Device = "auto",
+    precision: options.PrecisionName = "auto",
+    workers: options.Workers = None,
+    seed: options.Seed = 0,
+    out: options.Out = None,
+    resume: options.Resume = False,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Distil a teacher into a student that sees only the image reduced k times."""
+    import torch
+
+    from msad_cli.commands.console import announce_result, print_plan
+    from msad_cli.commands.fit import Run, fit
+    from msad_cli.commands.settings import choose, claim_output, data_setting, from_command_line, read_data
+    from msad_cli.data.loading import TrainingSet
+    from msad_cli.engine.model_file import Card, fingerprint, load_model
+    from msad_cli.methods.distillation import Distillation
+    from msad_cli.models.detector import Detector
+    from msad_cli.models.init import copy_matching, initialise
+
+    out = out or Path("plain.safetensors" if no_distill else "student.safetensors")
+    folder = claim_output(out, resume, overwrite or dry_run)
+    master, card = load_model(teacher)
+    if master.spec.role != "teacher":
+        raise UsageError(f"--teacher {teacher}: a {master.spec.role}, not a teacher", "train one with msad teacher")
+    spec = replace(master.spec, role="student", ks=master.spec.ks[-1:])
+    categories = tuple((each.category_id, each.name) for each in spec.classes)
+    source = data or card.data
+    train, val, recognised = read_data(source, train_json, val_json, train_images, val_images, categories)
+    choices = choose(
+        len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,
+        decay=decay, warmup=warmup, eval_every=eval_every,
+    )  # fmt: skip
+    found = {"data": data_setting(train, val, recognised)}
+    settings = {**from_command_line(context), **found, **choices.settings}
+    if not quiet:
+        print_plan(f"plan of {out}", settings)
+    if dry_run:
+        return
+    torch.manual_seed(seed)
+    student = Detector(spec)
+    if not resume:
+        folder.start(settings)
+        if init == "teacher":
+            folder.log(f"from the teacher: {copy_matching(student, master.state_dict())}")
+        else:
+            folder.log(initialise(student, init))
+    module = Distillation(student, None if no_distill else master.to(choices.compute.device), gamma, tau, distill_warmup)
+    # A plain student is trained on its own small pixels; the large ones are not even decoded.
+    training = TrainingSet(train, spec.resolution, spec.ks if no_distill else master.spec.ks, jitter=True, seed=seed)
+    card = Card(data=source, teacher=fingerprint(teacher))
+    scores = fit(Run(module, student, training, val, choices, out, folder, card, clip, ema, resume, quiet))
+    if not quiet:
+        announce_result(out, scores, f"msad predict IMAGE -m {out}")

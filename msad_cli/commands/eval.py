@@ -1,0 +1,84 @@
+"""msad eval: COCO's numbers of a model on a split."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msad_cli.commands import options
+from msad_cli.structures.errors import GateMissedError, UsageError
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file.")],
+    data: options.OptionalData = None,
+    split: Annotated[str, typer.Option(metavar="val|train", help="Which split.")] = "val",
+    view: Annotated[str | None, typer.Option(metavar="high|low|fused|all", help="Default: all the model has.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="SHORT,LONG", help="HR size. Default: the model's own.")] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="A row for each class too.")] = False,
+    fail_under: Annotated[str | None, typer.Option(metavar="AP=0.36", help="Exit 8 if a number is lower.")] = None,
+    predictions: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the detections scored.")] = None,
+    train_json: options.TrainJson = None,
+    val_json: options.ValJson = None,
+    train_images: options.TrainImages = None,
+    val_images: options.ValImages = None,
+    device: options.Device = "auto",
+    precision: options.PrecisionName = "auto",
+    workers: options.Workers = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure AP and AR of a model, by COCO's own evaluation."""
+    import json
+
+    from msad_cli.commands.console import print_json, print_scores
+    from msad_cli.commands.settings import read_data
+    from msad_cli.engine.device import Compute, choose_device, choose_precision
+    from msad_cli.engine.evaluate import NUMBERS, ground_truth, score, view_results
+    from msad_cli.engine.files import write_text
+    from msad_cli.engine.model_file import load_model
+
+    gates = _gates(fail_under, NUMBERS)
+    if split not in ("val", "train"):
+        raise UsageError(f"--split {split}: unknown", "give val or train")
+    resolution = options.parse_size(size) if size else None
+    detector, card = load_model(model)
+    views = detector.spec.views if view in (None, "all") else tuple(each for each in detector.spec.views if each == view)
+    if not views:
+        raise UsageError(f"--view {view}: {model} has {', '.join(detector.spec.views)}", "leave --view away for all")
+    place, _ = choose_device(device)
+    compute = Compute(place, choose_precision(precision, place)[0])
+    categories = tuple((each.category_id, each.name) for each in detector.spec.classes)
+    train, val, _ = read_data(data or card.data, train_json, val_json, train_images, val_images, categories)
+    pictures = val if split == "val" else train
+    detector.to(place)
+    truth = ground_truth(pictures)
+    scores = {}
+    for each in views:
+        results = view_results(detector, pictures, each, compute, 1 if workers is None else workers, resolution)
+        scores[each] = score(truth, results)
+        if predictions is not None and each == views[0]:
+            write_text(predictions, json.dumps(results) + "\n")
+    if as_json:
+        print_json({each: {**of.numbers, "per_class": of.per_class, "threshold": of.threshold, "F1": of.f1} for each, of in scores.items()})  # fmt: skip
+    elif not quiet:
+        print_scores(f"{model} on {len(pictures)} pictures of {split}", {each: of.numbers for each, of in scores.items()})
+        for each in views if per_class else ():
+            print_scores(f"{each}, by class", scores[each].per_class, "class")
+    for name, least in gates.items():
+        got = scores[views[0]].numbers[name]
+        if not got >= least:
+            raise GateMissedError(f"{name} of view {views[0]} is {got:.4f}, under {least}")
+
+
+def _gates(text: str | None, names: tuple[str, ...]) -> dict[str, float]:
+    gates = {}
+    for part in text.split(",") if text else ():
+        name, _, value = part.partition("=")
+        try:
+            gates[name] = float(value)
+        except ValueError:
+            name = ""
+        if name not in names:
+            raise UsageError(f"--fail-under {part}: not NAME=NUMBER", f"such as AP=0.36; names: {', '.join(names)}")
+    return gates

@@ -1,0 +1,49 @@
+"""The flags that several commands share, and the parsing of their values."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msad_cli.structures.errors import UsageError
+from msad_cli.structures.frame import Resolution
+
+Data = Annotated[str, typer.Option("--data", metavar="DIR|demo", help="COCO-style folder, or the built-in set: demo.")]
+OptionalData = Annotated[
+    str | None, typer.Option("--data", metavar="DIR|demo", help="Data set. Default: the one the model was trained on.")
+]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")]
+PrecisionName = Annotated[str, typer.Option("--precision", metavar="auto|bf16|fp16|fp32", help="Of the forward pass.")]
+Workers = Annotated[int | None, typer.Option(min=0, max=128, help="Loader processes. Default: from the CPU's cores.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.safetensors", help="The model file to write.")]
+Seed = Annotated[int, typer.Option(help="Seed of initialisation, shuffling and augmentation.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Default: from the size of the set.")]
+BatchSize = Annotated[int | None, typer.Option("--batch", min=1, help="Pictures a step. Default: 16 on a GPU, else 4.")]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Default: 0.01 × batch / 16.")]
+Decay = Annotated[str, typer.Option("--decay", metavar="steps|cosine", help="÷10 at 2/3 and 8/9 of the run, or cosine.")]
+Warmup = Annotated[int | None, typer.Option("--warmup", min=0, help="Steps of learning-rate warm-up. Default: at most 500.")]
+Clip = Annotated[float, typer.Option(min=0.01, help="Largest norm of the gradient.")]
+Ema = Annotated[float, typer.Option(min=0.0, max=0.99999, help="Decay of averaged weights, such as 0.999; 0 is off.")]
+EvalEvery = Annotated[int | None, typer.Option(min=1, help="Epochs between evaluations. Default: 20 in a run.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run of this file stopped.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+TrainJson = Annotated[Path | None, typer.Option(help="Annotation file of the training split.")]
+ValJson = Annotated[Path | None, typer.Option(help="Annotation file of the validation split.")]
+TrainImages = Annotated[Path | None, typer.Option(help="Folder of the training pictures.")]
+ValImages = Annotated[Path | None, typer.Option(help="Folder of the validation pictures.")]
+
+
+def parse_size(text: str) -> Resolution:
+    """`800,1333` -> short side 800, long side at most 1333 (HR pixels); `800` alone limits the long side to 5/3 of it.
+
+    Raises:
+        UsageError: not one or two numbers, or out of range.
+    """
+    try:
+        short, *long = (int(part) for part in text.split(","))
+        return Resolution(short, long[0] if long else round(short * 5 / 3))
+    except (ValueError, IndexError) as error:
+        raise UsageError(f"--size {text}: {error}", "give SHORT,LONG in pixels, such as --size 800,1333") from None

@@ -1,0 +1,165 @@
+"""From flags to the settings of a run: what was typed, what is computed, and why."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from msad_cli.data.coco import CocoSplit, read_split
+from msad_cli.data.layouts import Files, Layout, find_layout
+from msad_cli.engine.device import Compute, choose_device, choose_precision
+from msad_cli.engine.run_folder import RunFolder, Setting
+from msad_cli.engine.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
+from msad_cli.structures.errors import DataError, UsageError
+
+INVISIBLE = {"resume", "overwrite", "dry_run", "quiet"}
+
+COCO_IMAGES, COCO_EPOCHS, MOST_EPOCHS = 117_266, 12, 150
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The values of a run that do not depend on the method, and all settings for the record."""
+
+    compute: Compute
+    batch: int
+    workers: int
+    epochs: int
+    schedule: Schedule
+    eval_every: int
+    settings: dict[str, Setting]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.schedule.steps // self.epochs
+
+
+def from_command_line(context: typer.Context) -> dict[str, Setting]:
+    """Every flag of a command with its value, and whether it was typed."""
+    settings = {}
+    for name, value in context.params.items():
+        source = context.get_parameter_source(name)
+        typed = source is not None and source.name == "COMMANDLINE"
+        if name not in INVISIBLE and value is not None:
+            settings[name.rstrip("_")] = Setting(value, "flag" if typed else "default")
+    return settings
+
+
+def choose(
+    pictures: int,
+    *,
+    device: str,
+    precision: str,
+    batch: int | None,
+    workers: int | None,
+    epochs: int | None,
+    lr: float | None,
+    decay: str,
+    warmup: int | None,
+    eval_every: int | None,
+) -> Choices:
+    """Fills in what was not typed, for a training split of so many pictures."""
+    settings: dict[str, Setting] = {}
+
+    def pick(name: str, typed: Any, computed: Callable[[], tuple[Any, str]]) -> Any:
+        value, reason = (typed, "") if typed is not None else computed()
+        settings[name] = Setting(value, "flag" if typed is not None else "auto", reason)
+        return value
+
+    place, reason = choose_device(device)
+    settings["device"] = Setting(str(place), "auto" if device == "auto" else "flag", reason)
+    kind, reason = choose_precision(precision, place)
+    settings["precision"] = Setting(kind, "auto" if precision == "auto" else "flag", reason)
+    large = place.type != "cpu"
+    batch = min(pick("batch", batch, lambda: (16, "a GPU") if large else (4, "no GPU")), pictures)
+    if batch < settings["batch"].value:
+        settings["batch"] = Setting(batch, "auto", "all pictures of the training split")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = pick("workers", workers, lambda: (min(8, cores - 1 if large else cores // 2), f"{cores} cores"))
+    epochs = pick("epochs", epochs, lambda: (_epochs(pictures), f"{pictures} training pictures"))
+    rate = pick("lr", lr, lambda: (BASE_LEARNING_RATE * batch / BASE_BATCH, f"{BASE_LEARNING_RATE} × batch / 16"))
+    steps = epochs * (pictures // batch)
+    warmup = pick("warmup", warmup, lambda: (min(500, steps // 10), "a tenth of the run, at most 500 steps"))
+    eval_every = pick("eval_every", eval_every, lambda: (max(1, epochs // 20), "20 evaluations in a run"))
+    if decay not in ("steps", "cosine"):
+        raise UsageError(f"--decay {decay}: unknown", "give steps or cosine")
+    if not rate > 0:
+        raise UsageError(f"--lr {rate}: has to be positive")
+    schedule = Schedule(rate, steps, warmup, decay)  # type: ignore[arg-type]
+    return Choices(Compute(place, kind), batch, workers, epochs, schedule, eval_every, settings)
+
+
+def _epochs(pictures: int) -> int:
+    # COCO's 12, growing with the square root as sets get smaller: a small set needs more passes but fewer steps.
+    return int(min(MOST_EPOCHS, max(COCO_EPOCHS, round(COCO_EPOCHS * (COCO_IMAGES / pictures) ** 0.5))))
+
+
+def read_data(
+    data: str | None,
+    train_json: Path | None = None,
+    val_json: Path | None = None,
+    train_images: Path | None = None,
+    val_images: Path | None = None,
+    categories: tuple[tuple[int, str], ...] | None = None,
+) -> tuple[CocoSplit, CocoSplit, str]:
+    """Training and validation split, and what was recognised; the four paths override what lies in `data`.
+
+    Raises:
+        UsageError: neither `data` nor all four paths.
+        DataError: a split is unusable, or the training split has no box.
+    """
+    if train_json and val_json and train_images and val_images:
+        layout = Layout(Files(train_json, train_images), Files(val_json, val_images), "files as given")
+    elif data is None:
+        raise UsageError("no data given", "add --data DIR, or --data demo for the built-in set")
+    else:
+        found = find_layout(data)
+        layout = Layout(
+            Files(train_json or found.train.annotations, train_images or found.train.images),
+            Files(val_json or found.val.annotations, val_images or found.val.images),
+            found.recognised,
+        )
+    train = read_split(layout.train.annotations, layout.train.images, categories)
+    if not len(train.boxes):
+        raise DataError(f"{train.file}: no boxes to learn from")
+    return train, read_split(layout.val.annotations, layout.val.images, train.categories), layout.recognised
+
+
+def data_setting(train: CocoSplit, val: CocoSplit, recognised: str) -> Setting:
+    """What was read, in words."""
+    left_out = f", {train.crowds} crowd regions and {train.dropped} boxes without extent left out"
+    return Setting(
+        str(train.file.parent.parent),
+        "flag",
+        f"{recognised}: {len(train)} + {len(val)} pictures, {len(train.boxes)} training boxes, "
+        f"{len(train.categories)} classes" + (left_out if train.crowds or train.dropped else ""),
+    )
+
+
+def choose_norm(norm: str, init: str) -> Setting:
+    """The backbone's normalisation: `auto` freezes pretrained statistics and groups channels from scratch."""
+    if norm != "auto":
+        return Setting(norm, "flag")
+    if init == "none":
+        return Setting("group", "auto", "from scratch; two resolutions share no batch statistics")
+    return Setting("frozen", "auto", "pretrained weights")
+
+
+def claim_output(out: Path, resume: bool, overwrite: bool) -> RunFolder:
+    """The run folder beside a model file that may be written.
+
+    Raises:
+        UsageError: not a .safetensors name, a result that exists, or nothing to resume.
+    """
+    if out.suffix != ".safetensors":
+        raise UsageError(f"--out {out}: a model file's name ends in .safetensors")
+    folder = RunFolder(out)
+    if resume and not folder.state.exists():
+        raise UsageError(f"nothing to resume: no {folder.state}", "leave --resume away to start")
+    if not resume and not overwrite and (out.exists() or folder.state.exists()):
+        what = out if out.exists() else folder.path
+        raise UsageError(f"{what} exists", "add --overwrite, --resume an interrupted run, or choose another --out")
+    return folder

@@ -1,0 +1,111 @@
+"""msad teacher: the multi-scale fused teacher, or one of the paper's baselines."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msad_cli.commands import options
+from msad_cli.structures.errors import UsageError
+
+
+def teacher(
+    context: typer.Context,
+    data: options.Data,
+    k: Annotated[str, typer.Option(metavar="2", help="How many times the low view is reduced.")] = "2",
+    detector: Annotated[str, typer.Option(metavar="fcos", help="Torchvision's detector to build on.")] = "fcos",
+    backbone: Annotated[str, typer.Option(metavar="NAME", help="resnet18…152, resnext50_32x4d, resnext101_32x8d…")] = "resnet50",
+    width: Annotated[float, typer.Option(help="Factor on the backbone's channels.")] = 1.0,
+    head_channels: Annotated[int, typer.Option(help="Channels of pyramid and head.")] = 256,
+    head_convs: Annotated[int, typer.Option(help="Convolutions of each tower of the head.")] = 4,
+    size: Annotated[str, typer.Option(metavar="SHORT,LONG", help="Sides of the large (HR) image in pixels.")] = "800,1333",
+    init: Annotated[str, typer.Option(metavar="imagenet|coco|none|FILE", help="Where weights start from.")] = "imagenet",
+    norm: Annotated[str, typer.Option(metavar="auto|frozen|batch|group", help="Normalisation of the backbone.")] = "auto",
+    scales: Annotated[str, typer.Option(metavar="aligned|vanilla|single", help="vanilla and single: the baselines.")] = "aligned",
+    lambda_: Annotated[float, typer.Option("--lambda", min=0.0, help="Weight λ of the fused view's loss.")] = 0.4,
+    train_json: options.TrainJson = None,
+    val_json: options.ValJson = None,
+    train_images: options.TrainImages = None,
+    val_images: options.ValImages = None,
+    epochs: options.Epochs = None,
+    batch: options.BatchSize = None,
+    lr: options.LearningRate = None,
+    decay: options.Decay = "steps",
+    warmup: options.Warmup = None,
+    clip: options.Clip = 10.0,
+    ema: options.Ema = 0.0,
+    eval_every: options.EvalEvery = None,
+    device: options.Device = "auto",
+    precision: options.PrecisionName = "auto",
+    workers: options.Workers = None,
+    seed: options.Seed = 0,
+    out: options.Out = None,
+    resume: options.Resume = False,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train the teacher: one network on an image and on the same image reduced k times, and their fusion."""
+    import torch
+
+    from msad_cli.commands.console import announce_result, print_plan
+    from msad_cli.commands.fit import Run, fit
+    from msad_cli.commands.settings import (
+        choose,
+        choose_norm,
+        claim_output,
+        data_setting,
+        from_command_line,
+        read_data,
+    )
+    from msad_cli.data.loading import TrainingSet
+    from msad_cli.engine.model_file import Card
+    from msad_cli.methods.aligned import AlignedTraining
+    from msad_cli.methods.unshifted import UnshiftedTraining
+    from msad_cli.models.detector import Detector
+    from msad_cli.models.init import initialise
+    from msad_cli.models.spec import ClassName, DetectorSpec
+
+    if k != "2":
+        raise UsageError(f"--k {k}: this version aligns k = 2 only", "leave --k away")
+    resolution = options.parse_size(size)
+    out = out or Path("teacher.safetensors" if scales == "aligned" else f"{scales}.safetensors")
+    folder = claim_output(out, resume, overwrite or dry_run)
+    train, val, recognised = read_data(data, train_json, val_json, train_images, val_images)
+    choices = choose(
+        len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,
+        decay=decay, warmup=warmup, eval_every=eval_every,
+    )  # fmt: skip
+    chosen_norm = choose_norm(norm, init)
+    try:
+        spec = DetectorSpec(
+            role="teacher" if scales == "aligned" else "baseline",
+            detector=detector,
+            backbone=backbone,
+            width=width,
+            channels=head_channels,
+            head_convs=head_convs,
+            norm=chosen_norm.value,
+            scales=scales,  # type: ignore[arg-type]  # the spec checks it
+            ks=(1,) if scales == "single" else (1, 2),
+            resolution=resolution,
+            classes=tuple(ClassName(*each) for each in train.categories),
+        )
+    except ValueError as error:
+        raise UsageError(str(error), "msad teacher --help lists the values") from None
+    found = {"data": data_setting(train, val, recognised), "norm": chosen_norm}
+    settings = {**from_command_line(context), **found, **choices.settings}
+    if not quiet:
+        print_plan(f"plan of {out}", settings)
+    if dry_run:
+        return
+    torch.manual_seed(seed)
+    model = Detector(spec)
+    if not resume:
+        folder.start(settings)
+        folder.log(initialise(model, init))
+    module = AlignedTraining(model, lambda_) if scales == "aligned" else UnshiftedTraining(model)
+    training = TrainingSet(train, resolution, spec.ks, jitter=scales != "single", seed=seed)
+    scores = fit(Run(module, model, training, val, choices, out, folder, Card(data=data), clip, ema, resume, quiet))
+    if not quiet:
+        announce_result(out, scores, f"msad distill --teacher {out}" if spec.role == "teacher" else f"msad eval {out}")

@@ -1,0 +1,1 @@
+"""Reading COCO-style sets, finding them, and turning pictures into batches."""

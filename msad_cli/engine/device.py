@@ -1,0 +1,86 @@
+"""Where to compute, and in which precision."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from msad_cli.structures.errors import DeviceError, UsageError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the precision of the forward pass on it; parameters and losses stay in float32."""
+
+    device: torch.device
+    precision: Precision
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which to run a forward pass."""
+        dtype = HALF.get(self.precision, torch.bfloat16)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32")
+
+
+def choose_device(name: str) -> tuple[torch.device, str]:
+    """The device of `auto`, `cpu`, `cuda`, `cuda:N` or `mps`, and why it was chosen.
+
+    Raises:
+        UsageError: not the name of a device.
+        DeviceError: the device is not there, or torch cannot use it.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda:0"), "a GPU is there"
+        if torch.backends.mps.is_available():
+            return torch.device("mps"), "Apple's GPU is there"
+        if Path("/proc/driver/nvidia/gpus").is_dir():
+            raise DeviceError(
+                f"a GPU is present, but torch {torch.__version__} cannot use it",
+                "install a torch build that fits the driver, or type --device cpu",
+            )
+        return torch.device("cpu"), "no GPU found"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name}: no such device", "give auto, cpu, cuda, cuda:N or mps") from None
+    usable = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not usable.get(device.type, False):
+        raise DeviceError(f"--device {name}: torch {torch.__version__} cannot use it here", "try --device cpu")
+    return device, "asked for"
+
+
+def choose_precision(name: str, device: torch.device) -> tuple[Precision, str]:
+    """The precision of `auto`, `bf16`, `fp16` or `fp32` on a device, and why it was chosen.
+
+    Raises:
+        UsageError: not a precision, or fp16 off CUDA, where it has no loss scaling.
+    """
+    if name == "auto":
+        if device.type == "cuda":
+            return ("bf16", "the GPU supports it") if torch.cuda.is_bf16_supported() else ("fp16", "no bf16 on this GPU")
+        if device.type == "cpu" and _cpu_multiplies_bf16():
+            return "bf16", "the CPU has bf16 instructions"
+        return "fp32", "no bf16 instructions"
+    if name == "fp16" and device.type != "cuda":
+        raise UsageError(f"--precision fp16 on {device.type}: only CUDA scales the loss for it", "try bf16 or fp32")
+    for precision in ("fp32", "bf16", "fp16"):
+        if name == precision:
+            return precision, "asked for"  # type: ignore[return-value]
+    raise UsageError(f"--precision {name}: unknown", "give auto, bf16, fp16 or fp32")
+
+
+def _cpu_multiplies_bf16() -> bool:
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})

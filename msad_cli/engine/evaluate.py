@@ -1,0 +1,215 @@
+"""COCO evaluation by pycocotools: detections in original pixels, scored against the user's own annotation file."""
+
+import contextlib
+import io
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor
+
+from msad_cli.data.coco import CocoSplit, read_document
+from msad_cli.data.loading import Batch, EvaluationSet, Sample, evaluation_loader
+from msad_cli.data.transforms import from_frame
+from msad_cli.engine.device import Compute
+from msad_cli.models.detector import Detector
+from msad_cli.models.spec import View
+from msad_cli.structures.frame import Resolution
+
+Result = dict[str, Any]
+"""A detection in COCO's result form: image_id, category_id, bbox [x, y, w, h] in original pixels, score."""
+Detect = Callable[[Mapping[int, Sequence[Tensor]]], Sequence[Mapping[str, Tensor]]]
+"""Views by k -> per image `boxes` (corners, HR pixels), `scores`, `labels` (from 1)."""
+
+NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""COCOeval's summary for boxes, in its order."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What COCOeval says; NaN where there is no ground truth to say it of.
+
+    Attributes:
+        numbers: each of `NUMBERS`, from 0 to 1.
+        per_class: `AP`, `AP50`, `APs`, `APm`, `APl` by class name.
+        threshold: the score at which F1 over all classes at IoU 0.5 is best.
+        f1: that F1.
+    """
+
+    numbers: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    threshold: float
+    f1: float
+
+
+class FramedSample(Protocol):
+    """What is needed of a sample to bring its boxes back to the original picture: sizes as (height, width)."""
+
+    @property
+    def original(self) -> tuple[int, int]: ...
+
+    @property
+    def frame_size(self) -> tuple[int, int]: ...
+
+
+def original_boxes(boxes: Tensor, sample: FramedSample) -> Tensor:
+    """Boxes (D, 4) in HR pixels -> corners in pixels of the sample's original picture, clipped to it."""
+    height, width = sample.original
+    scaled = from_frame(boxes.float().cpu(), sample.original, sample.frame_size)
+    return scaled.clamp(min=0).minimum(scaled.new_tensor([width, height, width, height]))
+
+
+@torch.inference_mode()
+def detect_all(detect: Detect, batches: Iterable[Batch], compute: Compute) -> Iterator[tuple[Sample, dict[str, Tensor]]]:
+    """Each sample with its detections: `boxes` in original pixels, `scores`, `labels`, on the CPU."""
+    for batch in batches:
+        views = {k: [image.to(compute.device) for image in images] for k, images in batch.views.items()}
+        with compute.autocast():
+            detections = detect(views)
+        for sample, found in zip(batch.samples, detections, strict=True):
+            rest = {name: value.cpu() for name, value in found.items() if name != "boxes"}
+            yield sample, {"boxes": original_boxes(found["boxes"], sample), **rest}
+
+
+def coco_results(found: Mapping[str, Tensor], image_id: int, category_ids: Sequence[int]) -> list[Result]:
+    """Detections of one picture in COCO's result form, categories with the user's own ids."""
+    corners = found["boxes"].double()
+    sides = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
+    rows = zip(sides.tolist(), found["scores"].tolist(), found["labels"].tolist(), strict=True)
+    return [
+        {
+            "image_id": image_id,
+            "category_id": category_ids[label - 1],
+            "bbox": [round(value, 2) for value in box],
+            "score": round(score, 5),
+        }
+        for box, score, label in rows
+    ]
+
+
+def split_results(detect: Detect, batches: Iterable[Batch], split: CocoSplit, compute: Compute) -> list[Result]:
+    """COCO results of a whole split."""
+    category_ids = [category_id for category_id, _ in split.categories]
+    results = []
+    for sample, found in detect_all(detect, batches, compute):
+        results += coco_results(found, int(split.image_ids[sample.index]), category_ids)
+    return results
+
+
+def ground_truth(split: CocoSplit) -> dict[str, Any]:
+    """The split's annotation file as COCOeval wants it, with `area` and `iscrowd` filled in where they are missing."""
+    document = read_document(split.file)
+    for each in document["annotations"]:
+        each.setdefault("iscrowd", 0)
+        each.setdefault("area", each["bbox"][2] * each["bbox"][3])
+    return document
+
+
+def score(truth: dict[str, Any], results: list[Result], kind: str = "bbox") -> Scores:
+    """COCOeval's verdict on results.
+
+    Args:
+        truth: a COCO instance document.
+        results: detections of its pictures.
+        kind: COCOeval's iouType; `bbox`, or `segm` for results with masks.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = truth
+        coco.createIndex()
+        names = {each["id"]: str(each["name"]) for each in truth["categories"]}
+        if not results:
+            return _nothing_found(coco, names)
+        evaluation = COCOeval(coco, coco.loadRes(results), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    numbers = {name: _known(value) for name, value in zip(NUMBERS, evaluation.stats, strict=True)}
+    threshold, f1 = _best_f1(evaluation)
+    return Scores(numbers, _per_class(evaluation, names), threshold, f1)
+
+
+def _nothing_found(coco: COCO, names: dict[int, str]) -> Scores:
+    # COCO.loadRes cannot take an empty list; without detections every number that has ground truth is zero.
+    present = {each["category_id"] for each in coco.dataset["annotations"] if not each["iscrowd"]}
+    classes = {name: {"AP": 0.0 if i in present else math.nan} for i, name in names.items()}
+    return Scores(dict.fromkeys(NUMBERS, 0.0 if present else math.nan), classes, 0.5, 0.0)
+
+
+def _known(value: float) -> float:
+    return math.nan if value < 0 else float(value)
+
+
+def _per_class(evaluation: COCOeval, names: dict[int, str]) -> dict[str, dict[str, float]]:
+    # precision: (IoU thresholds, recalls, classes, areas [all, small, medium, large], maxDets [1, 10, 100])
+    precision = evaluation.eval["precision"]
+
+    def mean(values: Any) -> float:
+        known = values[values > -1]
+        return float(known.mean()) if known.size else math.nan
+
+    return {
+        names[category]: {
+            "AP": mean(precision[:, :, i, 0, -1]),
+            "AP50": mean(precision[0, :, i, 0, -1]),
+            **{name: mean(precision[:, :, i, area, -1]) for area, name in enumerate(("APs", "APm", "APl"), start=1)},
+        }
+        for i, category in enumerate(evaluation.params.catIds)
+    }
+
+
+def _best_f1(evaluation: COCOeval) -> tuple[float, float]:
+    """The score threshold with the best F1 over all classes at IoU 0.5, and that F1."""
+    scores, hits, objects = [], [], 0
+    everything = evaluation.params.areaRng[0]
+    for each in evaluation.evalImgs:
+        if each is None or each["aRng"] != everything:
+            continue
+        counted = ~each["dtIgnore"][0].astype(bool)
+        scores.append(np.asarray(each["dtScores"])[counted])
+        hits.append(each["dtMatches"][0][counted] > 0)
+        objects += int((~np.asarray(each["gtIgnore"]).astype(bool)).sum())
+    if not objects:
+        return 0.5, math.nan
+    ranked = np.concatenate(scores)
+    order = np.argsort(-ranked, kind="stable")
+    f1 = 2 * np.cumsum(np.concatenate(hits)[order]) / (np.arange(1, len(order) + 1) + objects)
+    if not f1.size:
+        return 0.5, 0.0
+    best = int(f1.argmax())
+    return float(ranked[order][best]), float(f1[best])
+
+
+def evaluate(
+    detector: Detector,
+    split: CocoSplit,
+    view: View,
+    compute: Compute,
+    workers: int,
+    resolution: Resolution | None = None,
+    batch: int = 4,
+) -> Scores:
+    """The scores of one view of a detector on a split, at its own resolution unless another is given."""
+    results = view_results(detector, split, view, compute, workers, resolution, batch)
+    return score(ground_truth(split), results)
+
+
+def view_results(
+    detector: Detector,
+    split: CocoSplit,
+    view: View,
+    compute: Compute,
+    workers: int,
+    resolution: Resolution | None = None,
+    batch: int = 4,
+) -> list[Result]:
+    """COCO results of one view of a detector, which reads just the pixels that this view needs."""
+    pictures = EvaluationSet(split, resolution or detector.spec.resolution, detector.spec.ks_of(view))
+    detector.eval()
+    batches = evaluation_loader(pictures, batch, workers)
+    return split_results(lambda views: detector.detect(views, view), batches, split, compute)

@@ -1,0 +1,39 @@
+"""The pictures of a run: losses and AP over epochs."""
+
+from pathlib import Path
+
+from msad_cli.engine.files import replacing
+
+LOSS = "loss/"
+AP = "AP/"
+
+
+def plot_run(rows: list[dict[str, float]], folder: Path) -> None:
+    """Draws loss.png and ap.png from the rows of results.csv into a folder."""
+    for prefix, title, name in ((LOSS, "loss", "loss.png"), (AP, "AP of the validation split", "ap.png")):
+        columns = list(dict.fromkeys(key for row in rows for key in row if key.startswith(prefix)))
+        if columns:
+            lines = {
+                column.removeprefix(prefix): [(row["epoch"], row[column]) for row in rows if column in row]
+                for column in columns
+            }
+            _draw(lines, title, folder / name)
+
+
+def _draw(lines: dict[str, list[tuple[float, float]]], title: str, path: Path) -> None:
+    # The object interface needs no display and no global state.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = FigureCanvasAgg(figure).figure.add_subplot()
+    for label, points in lines.items():
+        epochs, values = zip(*points, strict=True)
+        axes.plot(epochs, values, marker="." if len(epochs) < 40 else "", label=label)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(title)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

@@ -1,0 +1,45 @@
+"""Learning rates, and which parameters decay."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+Decay = Literal["steps", "cosine"]
+
+BASE_LEARNING_RATE, BASE_BATCH = 0.01, 16
+"""The published rate and the batch it belongs to; other batches scale it linearly."""
+MILESTONES = (2 / 3, 8 / 9)
+"""Shares of the run after which the rate is divided by ten: 60k and 80k of 90k steps."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of each step: linear warm-up, then steps or a cosine."""
+
+    learning_rate: float
+    steps: int
+    warmup_steps: int
+    decay: Decay
+
+    def at(self, step: int) -> float:
+        """The rate of a step, counted from 0."""
+        warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        if self.decay == "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+        else:
+            factor = 0.1 ** sum(step >= share * self.steps for share in MILESTONES)
+        return self.learning_rate * warmup * factor
+
+
+def sgd(module: nn.Module, learning_rate: float, momentum: float = 0.9, weight_decay: float = 1e-4) -> torch.optim.SGD:
+    """SGD over the trainable parameters; norms and biases, which have one dimension, do not decay."""
+    parameters = [each for each in module.parameters() if each.requires_grad]
+    groups: Iterable[dict[str, Any]] = [
+        {"params": [each for each in parameters if each.ndim > 1], "weight_decay": weight_decay},
+        {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)

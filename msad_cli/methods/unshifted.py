@@ -1,0 +1,26 @@
+"""The paper's baselines: a stock detector trained on several base resolutions (vanilla), or on one (single)."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from msad_cli.models.detector import Detector, Views
+from msad_cli.models.on_features import Target
+
+
+class UnshiftedTraining(nn.Module):
+    """Every view is an ordinary image with P3–P7 and a frame of its own; the losses of all views are summed."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, views: Views, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Losses named `k1/…`, `k2/…`, ready to be summed; boxes of the targets in HR pixels."""
+        losses = {}
+        for k in self.detector.spec.ks:
+            frame = self.detector.frame(views[k], 1)
+            reduced = [{**target, "boxes": target["boxes"] / k} for target in targets]
+            for name, loss in self.detector.losses(self.detector.pyramid(views[k], 1), frame, reduced).items():
+                losses[f"k{k}/{name}"] = loss
+        return losses

@@ -1,0 +1,84 @@
+"""ResNet and ResNeXt bodies of any width (He et al., CVPR 2016; Xie et al., CVPR 2017).
+
+Assembled from torchvision's blocks and with torchvision's names, so that its ImageNet weights load at width 1.0; the
+assembly is ours because torchvision's own has one width and hides the stem.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+
+class Shape(NamedTuple):
+    """Block class, blocks a stage, groups and width per group of the 3×3 convolutions."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    blocks: tuple[int, int, int, int]
+    groups: int = 1
+    width_per_group: int = 64
+
+
+BACKBONES = {
+    "resnet18": Shape(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": Shape(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": Shape(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": Shape(Bottleneck, (3, 4, 23, 3)),
+    "resnet152": Shape(Bottleneck, (3, 8, 36, 3)),
+    "resnext50_32x4d": Shape(Bottleneck, (3, 4, 6, 3), 32, 4),
+    "resnext101_32x8d": Shape(Bottleneck, (3, 4, 23, 3), 32, 8),
+    "resnext101_64x4d": Shape(Bottleneck, (3, 4, 23, 3), 64, 4),
+}
+
+
+class ResNetBody(nn.Module):
+    """The feature extractor of a ResNet: no average pool, no classifier.
+
+    Args:
+        name: a key of `BACKBONES`.
+        width: factor on every stage's channels.
+        norm: constructor of the normalisation layers.
+
+    Attributes:
+        channels: channels of C1 (the stem before max-pool, stride 2), C2, C3, C4, C5 (stride 32), by level.
+    """
+
+    def __init__(self, name: str, width: float, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        shape = BACKBONES[name]
+        stem, *stages = (int(channels * width) for channels in (64, 64, 128, 256, 512))
+        self.conv1 = nn.Conv2d(3, stem, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = norm(stem)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.channels = {1: stem}
+        for number, (planes, blocks) in enumerate(zip(stages, shape.blocks, strict=True), start=1):
+            inputs = self.channels[number]
+            self.add_module(f"layer{number}", _stage(shape, inputs, planes, blocks, 1 if number == 1 else 2, norm))
+            self.channels[number + 1] = planes * shape.block.expansion
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        """(N, 3, H, W) -> {level l: (N, channels[l], H / 2^l, W / 2^l)} for l = 1..5."""
+        maps = {1: self.relu(self.bn1(self.conv1(images)))}
+        x = self.maxpool(maps[1])
+        for number in (1, 2, 3, 4):
+            x = self.get_submodule(f"layer{number}")(x)
+            maps[number + 1] = x
+        return maps
+
+
+def _stage(
+    shape: Shape, inputs: int, planes: int, blocks: int, stride: int, norm: Callable[[int], nn.Module]
+) -> nn.Sequential:
+    outputs = planes * shape.block.expansion
+    block = partial(shape.block, groups=shape.groups, base_width=shape.width_per_group, norm_layer=norm)
+    shortcut = None
+    if stride != 1 or inputs != outputs:
+        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False), norm(outputs))
+    first = block(inputs, planes, stride, shortcut)
+    return nn.Sequential(first, *(block(outputs, planes) for _ in range(blocks - 1)))

@@ -1,0 +1,56 @@
+"""Torchvision's dense detectors run on given features instead of on images.
+
+After the backbone, torchvision reads its image list only for the padded shape (strides) and the image sizes. Handed the
+HR frame, it therefore places anchors, targets and clipping there, whichever view the features come from.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.models.detection import FCOS
+from torchvision.models.detection.image_list import ImageList
+
+from msad_cli.structures.frame import Frame
+
+Target = dict[str, Tensor]
+"""`boxes` (M, 4) float, corners in HR pixels; `labels` (M,) int64, from 1."""
+Detection = dict[str, Tensor]
+"""`boxes` (D, 4) float, corners in HR pixels; `scores` (D,), descending; `labels` (D,) int64, from 1."""
+
+
+def dense_losses(
+    detector: FCOS, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]
+) -> dict[str, Tensor]:
+    """The detector's named losses on a pyramid: what its own forward gives on images with these features.
+
+    Args:
+        pyramid: maps (N, C, h, w), finest first.
+        frame: the frame that the boxes of the N targets live in.
+    """
+    outputs, anchors, per_level = _head_and_anchors(detector, pyramid, frame)
+    losses: dict[str, Tensor] = detector.compute_loss(list(targets), outputs, anchors, per_level)
+    return losses
+
+
+def dense_detections(detector: FCOS, pyramid: Sequence[Tensor], frame: Frame) -> list[Detection]:
+    """The detector's detections on a pyramid, in HR pixels and clipped to the image, one dict an image."""
+    outputs, anchors, per_level = _head_and_anchors(detector, pyramid, frame)
+    detections: list[Detection] = detector.postprocess_detections(
+        {name: list(each.split(per_level, dim=1)) for name, each in outputs.items()},
+        [list(each.split(per_level)) for each in anchors],
+        list(frame.image_sizes),
+    )
+    return detections
+
+
+def _head_and_anchors(
+    detector: FCOS, pyramid: Sequence[Tensor], frame: Frame
+) -> tuple[dict[str, Tensor], list[Tensor], list[int]]:
+    # Under autocast the head answers in half precision; boxes of a thousand pixels need float32.
+    outputs = {name: each.float() for name, each in detector.head(list(pyramid)).items()}
+    # The anchor generator reads shape, dtype and device of its maps, never their values.
+    grids = [each.new_empty((), dtype=torch.float32).expand(each.shape) for each in pyramid]
+    pixels = torch.empty((len(frame.image_sizes), 3, *frame.padded), device="meta")
+    anchors = detector.anchor_generator(ImageList(pixels, list(frame.image_sizes)), grids)
+    return outputs, anchors, [each.shape[-2] * each.shape[-1] for each in pyramid]

@@ -1,0 +1,68 @@
+"""The one coordinate frame: pixels of the high-resolution (HR) image.
+
+Ground truth, anchors, strides, size ranges and clipping always live in this frame. A *view* (k = 1, 2, 4) only says
+which pixels the backbone sees: the HR image, or the same image reduced k times.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FRAME_DIVISOR = 128
+"""HR padding, in pixels: the stride of P7, so that every level of every view has a whole grid."""
+
+SIDE_MULTIPLE = 4
+"""Sides of an HR image are multiples of this, so that the views at k = 2 and 4 have whole sides too."""
+
+
+def level_shift(k: int) -> int:
+    """By how many levels the pyramid shifts at a view reduced k times: m = log2 k.
+
+    The paper prints m = k/2, which agrees only for k = 2 and 4; grids coincide for the logarithm alone.
+
+    Raises:
+        ValueError: k is no power of two from 1 to 4.
+    """
+    if k not in (1, 2, 4):
+        raise ValueError(f"k = {k}: grids align only where k is a power of two, and ResNets have no level for k > 4")
+    return k.bit_length() - 1
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """How large the HR image is: its short side, unless its long side would pass a limit (both in pixels)."""
+
+    short_side: int
+    long_side: int
+
+    def __post_init__(self) -> None:
+        if not 32 <= self.short_side <= self.long_side <= 16384:
+            raise ValueError(f"size {self.short_side},{self.long_side}: give SHORT,LONG with 32 <= SHORT <= LONG <= 16384")
+
+    def frame_size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
+        """Height and width of the HR image (pixels, multiples of 4) of a picture of `height` × `width` pixels.
+
+        `scale` is the jitter α of the paper; it shrinks the short side's target, never the limit of the long side.
+        """
+        short, long = sorted((height, width))
+        ratio = min(self.short_side * scale / short, self.long_side / long)
+
+        def side(pixels: int) -> int:
+            return max(SIDE_MULTIPLE, round(pixels * ratio / SIDE_MULTIPLE) * SIDE_MULTIPLE)
+
+        return side(height), side(width)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The HR frame of a batch: unpadded image sizes and the common padded size, as (height, width) in HR pixels."""
+
+    image_sizes: tuple[tuple[int, int], ...]
+    padded: tuple[int, int]
+
+    @classmethod
+    def around(cls, sizes: Sequence[tuple[int, int]], k: int = 1) -> "Frame":
+        """The frame of a batch whose view reduced k times has images of these (height, width) pixels."""
+        images = tuple((height * k, width * k) for height, width in sizes)
+        padded = tuple(math.ceil(max(side) / FRAME_DIVISOR) * FRAME_DIVISOR for side in zip(*images, strict=True))
+        return cls(images, (padded[0], padded[1]))
