@@ -9,6 +9,9 @@ import typer
 from msad_cli import __version__
 from msad_cli.commands.distill import distill
 from msad_cli.commands.eval import evaluate
+from msad_cli.commands.flops import flops
+from msad_cli.commands.info import info
+from msad_cli.commands.predict import predict
 from msad_cli.commands.teacher import teacher
 from msad_cli.structures.errors import MsadError
 
@@ -22,6 +25,9 @@ app = typer.Typer(
 app.command()(teacher)
 app.command()(distill)
 app.command("eval")(evaluate)
+app.command()(predict)
+app.command()(flops)
+app.command()(info)
 
 
 def _version(wanted: bool) -> None:
@@ -66,7 +72,9 @@ def run(arguments: list[str]) -> int:
         if debug or not hasattr(error, "format_message"):
             if debug:
                 raise
-            return _complain(f"a bug in msad: {type(error).__name__}: {error}", "run again with --debug and report it", 1)
+            return _complain(
+                f"a bug in msad: {type(error).__name__}: {error}", "run again with --debug and report it", 1
+            )
         return _complain(error.format_message(), "msad --help, or msad COMMAND --help", 2)
     return int(code or 0)
 

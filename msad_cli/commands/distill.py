@@ -14,8 +14,12 @@ def distill(
     context: typer.Context,
     teacher: Annotated[Path, typer.Option(metavar="FILE", help="The teacher's model file.")],
     data: options.OptionalData = None,
-    init: Annotated[str, typer.Option(metavar="teacher|imagenet|none|FILE", help="Where weights start from.")] = "teacher",
-    no_distill: Annotated[bool, typer.Option("--no-distill", help="The baseline: same student and schedule, no teacher.")] = False,
+    init: Annotated[
+        str, typer.Option(metavar="teacher|imagenet|none|FILE", help="Where weights start from.")
+    ] = "teacher",
+    no_distill: Annotated[
+        bool, typer.Option("--no-distill", help="The baseline: same student and schedule, no teacher.")
+    ] = False,
     gamma: Annotated[float, typer.Option(min=0.0, help="γ of the distillation's weight γ·τ.")] = 0.2,
     tau: Annotated[float, typer.Option(min=0.0, help="τ of the distillation's weight γ·τ.")] = 3.0,
     distill_warmup: Annotated[int, typer.Option(min=0, help="Steps until distillation has its full weight.")] = 500,
@@ -80,7 +84,9 @@ def distill(
             folder.log(f"from the teacher: {copy_matching(student, master.state_dict())}")
         else:
             folder.log(initialise(student, init))
-    module = Distillation(student, None if no_distill else master.to(choices.compute.device), gamma, tau, distill_warmup)
+    module = Distillation(
+        student, None if no_distill else master.to(choices.compute.device), gamma, tau, distill_warmup
+    )
     # A plain student is trained on its own small pixels; the large ones are not even decoded.
     training = TrainingSet(train, spec.resolution, spec.ks if no_distill else master.spec.ks, jitter=True, seed=seed)
     card = Card(data=source, teacher=fingerprint(teacher))

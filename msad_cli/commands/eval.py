@@ -43,7 +43,9 @@ def evaluate(
         raise UsageError(f"--split {split}: unknown", "give val or train")
     resolution = options.parse_size(size) if size else None
     detector, card = load_model(model)
-    views = detector.spec.views if view in (None, "all") else tuple(each for each in detector.spec.views if each == view)
+    views = (
+        detector.spec.views if view in (None, "all") else tuple(each for each in detector.spec.views if each == view)
+    )
     if not views:
         raise UsageError(f"--view {view}: {model} has {', '.join(detector.spec.views)}", "leave --view away for all")
     place, _ = choose_device(device)
@@ -62,7 +64,9 @@ def evaluate(
     if as_json:
         print_json({each: {**of.numbers, "per_class": of.per_class, "threshold": of.threshold, "F1": of.f1} for each, of in scores.items()})  # fmt: skip
     elif not quiet:
-        print_scores(f"{model} on {len(pictures)} pictures of {split}", {each: of.numbers for each, of in scores.items()})
+        print_scores(
+            f"{model} on {len(pictures)} pictures of {split}", {each: of.numbers for each, of in scores.items()}
+        )
         for each in views if per_class else ():
             print_scores(f"{each}, by class", scores[each].per_class, "class")
     for name, least in gates.items():

@@ -111,14 +111,19 @@ def fit(run: Run) -> dict[str, Scores]:
     )  # fmt: skip
     saved = time.monotonic()
     scores: dict[str, Scores] = {}
-    with reporting(choices.schedule.steps, choices.steps_per_epoch, progress.step, run.quiet) as reporter, _signals() as caught:
+    with (
+        reporting(choices.schedule.steps, choices.steps_per_epoch, progress.step, run.quiet) as reporter,
+        _signals() as caught,
+    ):
         for step in steps:
             progress.add(step)
             if average is not None and step.finite:
                 average.update_parameters(run.detector)
             line = reporter.show(step)
             if progress.skipped_in_a_row >= PATIENCE:
-                raise TrainingError(f"{PATIENCE} steps in a row were not finite, up to step {step.number}", "lower --lr")
+                raise TrainingError(
+                    f"{PATIENCE} steps in a row were not finite, up to step {step.number}", "lower --lr"
+                )
             ended, rest = divmod(step.number, choices.steps_per_epoch)
             if rest == 0:
                 run.folder.log(line)
@@ -151,7 +156,9 @@ def _end_epoch(run: Run, final: Detector, progress: Progress, epoch: int, step: 
 
 def _evaluate(run: Run, detector: Detector) -> dict[str, Scores]:
     choices = run.choices
-    return {view: evaluate(detector, run.validation, view, choices.compute, choices.workers) for view in detector.spec.views}
+    return {
+        view: evaluate(detector, run.validation, view, choices.compute, choices.workers) for view in detector.spec.views
+    }
 
 
 def _write(run: Run, detector: Detector, scores: dict[str, Scores]) -> None:
@@ -184,7 +191,9 @@ def _restore(run: Run, parts: dict[str, Any]) -> Progress:
     changed = [name for name, value in state["spec"].items() if value != now[name]]
     if changed:
         name = changed[0]
-        raise UsageError(f"cannot resume: {name} was {state['spec'][name]} and is now {now[name]}", "start with --overwrite")
+        raise UsageError(
+            f"cannot resume: {name} was {state['spec'][name]} and is now {now[name]}", "start with --overwrite"
+        )
     for name, part in parts.items():
         if part is not None and name in state:
             part.load_state_dict(state[name])

@@ -14,14 +14,24 @@ def teacher(
     data: options.Data,
     k: Annotated[str, typer.Option(metavar="2", help="How many times the low view is reduced.")] = "2",
     detector: Annotated[str, typer.Option(metavar="fcos", help="Torchvision's detector to build on.")] = "fcos",
-    backbone: Annotated[str, typer.Option(metavar="NAME", help="resnet18…152, resnext50_32x4d, resnext101_32x8d…")] = "resnet50",
+    backbone: Annotated[
+        str, typer.Option(metavar="NAME", help="resnet18…152, resnext50_32x4d, resnext101_32x8d…")
+    ] = "resnet50",
     width: Annotated[float, typer.Option(help="Factor on the backbone's channels.")] = 1.0,
     head_channels: Annotated[int, typer.Option(help="Channels of pyramid and head.")] = 256,
     head_convs: Annotated[int, typer.Option(help="Convolutions of each tower of the head.")] = 4,
-    size: Annotated[str, typer.Option(metavar="SHORT,LONG", help="Sides of the large (HR) image in pixels.")] = "800,1333",
-    init: Annotated[str, typer.Option(metavar="imagenet|coco|none|FILE", help="Where weights start from.")] = "imagenet",
-    norm: Annotated[str, typer.Option(metavar="auto|frozen|batch|group", help="Normalisation of the backbone.")] = "auto",
-    scales: Annotated[str, typer.Option(metavar="aligned|vanilla|single", help="vanilla and single: the baselines.")] = "aligned",
+    size: Annotated[
+        str, typer.Option(metavar="SHORT,LONG", help="Sides of the large (HR) image in pixels.")
+    ] = "800,1333",
+    init: Annotated[
+        str, typer.Option(metavar="imagenet|coco|none|FILE", help="Where weights start from.")
+    ] = "imagenet",
+    norm: Annotated[
+        str, typer.Option(metavar="auto|frozen|batch|group", help="Normalisation of the backbone.")
+    ] = "auto",
+    scales: Annotated[
+        str, typer.Option(metavar="aligned|vanilla|single", help="vanilla and single: the baselines.")
+    ] = "aligned",
     lambda_: Annotated[float, typer.Option("--lambda", min=0.0, help="Weight λ of the fused view's loss.")] = 0.4,
     train_json: options.TrainJson = None,
     val_json: options.ValJson = None,

@@ -62,7 +62,9 @@ def read_document(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: not a JSON text") from None
     for name in ("images", "annotations", "categories"):
         if not isinstance(document, dict) or not isinstance(document.get(name), list):
-            raise DataError(f"{file}: no list {name!r}", "msad reads COCO instance files: images, annotations, categories")
+            raise DataError(
+                f"{file}: no list {name!r}", "msad reads COCO instance files: images, annotations, categories"
+            )
     return dict(document)
 
 

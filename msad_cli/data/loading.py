@@ -122,9 +122,7 @@ def collate(samples: list[Sample]) -> Batch:
     return Batch(tuple(samples))
 
 
-def training_loader(
-    data: TrainingSet, batch: int, workers: int, first_step: int, last_step: int
-) -> DataLoader[Sample]:
+def training_loader(data: TrainingSet, batch: int, workers: int, first_step: int, last_step: int) -> DataLoader[Sample]:
     """One loader for all the steps of a run, epochs included, so that workers live as long as the run."""
     sampler = StepSampler(len(data.split), batch, data.seed, first_step, last_step)
     return DataLoader(data, batch_sampler=sampler, num_workers=workers, collate_fn=collate)  # type: ignore[arg-type]

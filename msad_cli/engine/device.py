@@ -66,7 +66,9 @@ def choose_precision(name: str, device: torch.device) -> tuple[Precision, str]:
     """
     if name == "auto":
         if device.type == "cuda":
-            return ("bf16", "the GPU supports it") if torch.cuda.is_bf16_supported() else ("fp16", "no bf16 on this GPU")
+            return (
+                ("bf16", "the GPU supports it") if torch.cuda.is_bf16_supported() else ("fp16", "no bf16 on this GPU")
+            )
         if device.type == "cpu" and _cpu_multiplies_bf16():
             return "bf16", "the CPU has bf16 instructions"
         return "fp32", "no bf16 instructions"

@@ -65,7 +65,9 @@ def original_boxes(boxes: Tensor, sample: FramedSample) -> Tensor:
 
 
 @torch.inference_mode()
-def detect_all(detect: Detect, batches: Iterable[Batch], compute: Compute) -> Iterator[tuple[Sample, dict[str, Tensor]]]:
+def detect_all(
+    detect: Detect, batches: Iterable[Batch], compute: Compute
+) -> Iterator[tuple[Sample, dict[str, Tensor]]]:
     """Each sample with its detections: `boxes` in original pixels, `scores`, `labels`, on the CPU."""
     for batch in batches:
         views = {k: [image.to(compute.device) for image in images] for k, images in batch.views.items()}

@@ -65,7 +65,9 @@ def read_header(path: Path) -> tuple[DetectorSpec, Card, dict[str, Any]]:
     header = _safetensors_header(path)
     texts = header.pop("__metadata__", {})
     if not isinstance(texts, dict) or "format" not in texts:
-        raise ModelFileError(f"{path}: a safetensors file, but not msad's", "give a file that msad teacher or distill wrote")
+        raise ModelFileError(
+            f"{path}: a safetensors file, but not msad's", "give a file that msad teacher or distill wrote"
+        )
     if texts["format"] != FORMAT:
         raise ModelFileError(f"{path}: format {str(texts['format'])[:40]!r}, this msad reads {FORMAT!r}")
     try:
@@ -124,9 +126,13 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         whole = 8 + size + max(ends, default=0)
     except (ValueError, RecursionError, AttributeError, TypeError, LookupError):
-        raise ModelFileError(f"{path}: not a safetensors file", "give a file that msad teacher or distill wrote") from None
+        raise ModelFileError(
+            f"{path}: not a safetensors file", "give a file that msad teacher or distill wrote"
+        ) from None
     if path.stat().st_size != whole:
-        raise ModelFileError(f"{path}: truncated: {path.stat().st_size} bytes, its header says {whole}", "copy it again")
+        raise ModelFileError(
+            f"{path}: truncated: {path.stat().st_size} bytes, its header says {whole}", "copy it again"
+        )
     return dict(header)
 
 

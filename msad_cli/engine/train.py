@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from msad_cli.engine.device import Compute
 from msad_cli.engine.schedule import Schedule
 
+
 class TrainingBatch(Protocol):
     """What the loop asks of a batch."""
 
@@ -85,9 +86,7 @@ def train(
         before = time.perf_counter()
 
 
-def to_device(
-    batch: TrainingBatch, device: torch.device
-) -> tuple[dict[int, list[Tensor]], list[dict[str, Tensor]]]:
+def to_device(batch: TrainingBatch, device: torch.device) -> tuple[dict[int, list[Tensor]], list[dict[str, Tensor]]]:
     """A batch's views and targets on a device."""
     views = {k: [image.to(device, non_blocking=True) for image in images] for k, images in batch.views.items()}
     return views, [{name: each.to(device) for name, each in target.items()} for target in batch.targets]

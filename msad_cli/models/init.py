@@ -85,7 +85,9 @@ def from_file(detector: Detector, path: Path) -> Copied:
     parts: tuple[nn.Module, ...] = (detector, detector.core, detector.core.backbone.body)
     copied = max((copy_matching(part, state) for part in parts), key=lambda each: each.tensors)
     if not copied.tensors:
-        raise ModelFileError(f"{path}: none of its tensors fits {detector.spec.backbone} at width {detector.spec.width}")
+        raise ModelFileError(
+            f"{path}: none of its tensors fits {detector.spec.backbone} at width {detector.spec.width}"
+        )
     return copied
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-MAX_GROUPS = 32
+MOST_GROUPS, FEWEST_CHANNELS = 32, 4
+"""32 groups (Wu & He, ECCV 2018), unless they would get so narrow that they normalise single channels."""
 
 
 def _group_norm(channels: int) -> nn.Module:
-    return nn.GroupNorm(math.gcd(MAX_GROUPS, channels), channels)
+    return nn.GroupNorm(math.gcd(MOST_GROUPS, channels // FEWEST_CHANNELS), channels)
 
 
 def norm_layer(kind: str) -> Callable[[int], nn.Module]:

@@ -37,7 +37,9 @@ class Resolution:
 
     def __post_init__(self) -> None:
         if not 32 <= self.short_side <= self.long_side <= 16384:
-            raise ValueError(f"size {self.short_side},{self.long_side}: give SHORT,LONG with 32 <= SHORT <= LONG <= 16384")
+            raise ValueError(
+                f"size {self.short_side},{self.long_side}: give SHORT,LONG with 32 <= SHORT <= LONG <= 16384"
+            )
 
     def frame_size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
         """Height and width of the HR image (pixels, multiples of 4) of a picture of `height` × `width` pixels.

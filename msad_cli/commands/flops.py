@@ -1,0 +1,116 @@
+"""msad flops: what student, teacher and the stock detector cost, head included."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msad_cli.commands import options
+from msad_cli.structures.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from msad_cli.models.cost import Cost
+
+
+def flops(
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL]", help="A model file; or describe one by flags.")
+    ] = None,
+    detector: Annotated[str, typer.Option(metavar="fcos", help="Without MODEL: the detector.")] = "fcos",
+    backbone: Annotated[str, typer.Option(metavar="NAME", help="Without MODEL: the backbone.")] = "resnet50",
+    width: Annotated[float, typer.Option(help="Without MODEL: factor on the backbone's channels.")] = 1.0,
+    head_channels: Annotated[int, typer.Option(help="Without MODEL: channels of pyramid and head.")] = 256,
+    head_convs: Annotated[int, typer.Option(help="Without MODEL: convolutions of each tower.")] = 4,
+    classes: Annotated[int, typer.Option(min=1, help="Without MODEL: number of classes.")] = 80,
+    size: Annotated[list[str] | None, typer.Option(metavar="SHORT,LONG", help="HR size; may be repeated.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="DIR|demo", help="Average over its validation pictures' sizes.")
+    ] = None,
+    unpadded: Annotated[
+        bool, typer.Option("--unpadded", help="Count image pixels without padding, as papers do.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Count parameters, GMACs and GFLOPs (2 × MACs) by part: student beside teacher beside torchvision's stock model."""
+    from msad_cli.commands.console import console, print_json
+    from msad_cli.engine.model_file import read_header
+    from msad_cli.models.cost import count_cost
+    from msad_cli.models.spec import ClassName, DetectorSpec, View
+
+    if model is not None:
+        spec = read_header(model)[0]
+    else:
+        names = tuple(ClassName(i, str(i)) for i in range(1, classes + 1))
+        try:
+            spec = DetectorSpec(
+                "student", detector, backbone, width, head_channels, head_convs, "frozen", "aligned", (2,),
+                options.parse_size("800,1333"), names,
+            )  # fmt: skip
+        except ValueError as error:
+            raise UsageError(str(error), "msad flops --help lists the values") from None
+    stock = replace(spec, role="baseline", scales="single", ks=(1,))
+    rows: dict[str, tuple[DetectorSpec, View]] = {f"stock {spec.detector}, HR": (stock, "high")}
+    if spec.scales == "aligned":
+        low = max(spec.ks)
+        rows["teacher, fused"] = (replace(spec, role="teacher", ks=(1, low)), "fused")
+        rows[f"student, 1/{low}"] = (replace(spec, role="student", ks=(low,)), "low")
+    reports = []
+    for text in size or [f"{spec.resolution.short_side},{spec.resolution.long_side}"]:
+        resolution = options.parse_size(text)
+        shapes = picture_sizes(data) if data else [(resolution.short_side, resolution.long_side)]
+        frames = [resolution.frame_size(*shape) for shape in shapes]
+        costs = {name: count_cost(of, view, frames, not unpadded) for name, (of, view) in rows.items()}
+        reports.append(
+            {"size": text, "images": len(frames), "models": {name: _as_json(cost) for name, cost in costs.items()}}
+        )
+        if not as_json:
+            over = f"over {len(frames)} pictures of {data}" if data else "one image"
+            console.print(_table(f"{spec.detector}, {spec.backbone} × {spec.width:g}, HR {text}, {over}", costs))
+    if as_json:
+        print_json(reports)
+    else:
+        kind = "the pixels of the images alone" if unpadded else "padding to 128 HR pixels included"
+        console.print(f"GMACs, one image, {kind}; GFLOPs = 2 × GMACs. The aligned head runs on the HR grid at every k.")
+
+
+def picture_sizes(data: str) -> list[tuple[int, int]]:
+    """(height, width) of every validation picture that the annotation file of a set states.
+
+    Raises:
+        UsageError: it states none.
+    """
+    from msad_cli.data.coco import read_document
+    from msad_cli.data.layouts import find_layout
+
+    file = find_layout(data).val.annotations
+    images = read_document(file)["images"]
+    sizes = [(each["height"], each["width"]) for each in images if each.get("height") and each.get("width")]
+    if not sizes:
+        raise UsageError(f"{file}: its images state no width and height", "give --size instead of --data")
+    return sizes
+
+
+def _as_json(cost: "Cost") -> dict[str, object]:
+    return {
+        "macs": cost.macs,
+        "total_macs": cost.total,
+        "total_flops": 2 * cost.total,
+        "parameters": cost.parameters,
+    }
+
+
+def _table(title: str, costs: dict[str, "Cost"]) -> "Table":
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name in ("", "backbone", "pyramid", "fusion", "head", "GMACs", "GFLOPs", "ratio", "params, M"):
+        table.add_column(name, justify="right" if name else "left")
+    stock = next(iter(costs.values())).total
+    for name, cost in costs.items():
+        numbers = (*cost.macs.values(), cost.total, 2 * cost.total)
+        ratio, parameters = cost.total / stock, sum(cost.parameters.values()) / 1e6
+        table.add_row(name, *(f"{each / 1e9:.2f}" for each in numbers), f"{ratio:.2f}", f"{parameters:.2f}")
+    return table

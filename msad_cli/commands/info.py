@@ -1,0 +1,39 @@
+"""msad info: what a model file says of itself, read without torch."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msad_cli.commands import options
+
+
+def info(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file.")],
+    as_json: options.Json = False,
+) -> None:
+    """Show what a model file remembers: architecture, classes, data, AP."""
+    import json
+    import math
+
+    from msad_cli.engine.model_file import read_header
+
+    spec, card, tensors = read_header(model)
+    values = {
+        **spec.to_json(),
+        **asdict(card),
+        "parameters": sum(math.prod(each["shape"]) for each in tensors.values()),
+    }
+    if as_json:
+        typer.echo(json.dumps(values, indent=2))
+        return
+    values["classes"] = ", ".join(f"{each.category_id} {each.name}" for each in spec.classes)
+    values["resolution"] = f"HR {spec.resolution.short_side},{spec.resolution.long_side}, reduced by k = {spec.ks}"
+    values["scores"] = "  ".join(
+        f"{view} AP {100 * numbers['AP']:.1f}"
+        for view, numbers in (card.scores or {}).items()
+        if numbers.get("AP") is not None
+    )
+    for name, value in values.items():
+        typer.echo(f"{name:17} {value}", err=True)

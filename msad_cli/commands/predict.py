@@ -1,0 +1,108 @@
+"""msad predict: pictures in, annotated pictures and detections out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msad_cli.commands import options
+from msad_cli.structures.errors import DataError, PartialFailureError, UsageError
+
+DEFAULT_MODELS = ("student.safetensors", "teacher.safetensors")
+SAVES = ("image", "json")
+
+
+def predict(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders, quoted patterns.")],
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="Default: student.safetensors here, then teacher.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the results.")] = Path(
+        "predictions"
+    ),
+    score: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Least score. Default: the model's best-F1.")
+    ] = None,
+    view: Annotated[str | None, typer.Option(metavar="high|low|fused", help="Default: the model's best.")] = None,
+    save: Annotated[str, typer.Option(metavar="image,json", help="What to write.")] = "image,json",
+    device: options.Device = "auto",
+    precision: options.PrecisionName = "auto",
+    quiet: options.Quiet = False,
+) -> None:
+    """Detect objects in pictures; the small image is decoded straight from each file."""
+    from msad_cli.commands.console import console
+    from msad_cli.engine import predict as engine
+    from msad_cli.engine.device import Compute, choose_device, choose_precision
+    from msad_cli.engine.draw import draw_boxes
+    from msad_cli.engine.evaluate import coco_results
+    from msad_cli.engine.inputs import find_inputs
+    from msad_cli.engine.model_file import load_model
+
+    saves = set(save.split(","))
+    if not saves <= set(SAVES):
+        raise UsageError(
+            f"--save {save}: unknown {', '.join(sorted(saves - set(SAVES)))}", f"known: {', '.join(SAVES)}"
+        )
+    pictures = find_inputs(inputs)
+    path = model or _default_model()
+    detector, card = load_model(path)
+    views = [each for each in detector.spec.views if view in (None, each)]
+    if not views:
+        raise UsageError(f"--view {view}: {path} has {', '.join(detector.spec.views)}", "leave --view away")
+    place, _ = choose_device(device)
+    compute = Compute(place, choose_precision(precision, place)[0])
+    least = card.score_threshold if score is None else score
+    category_ids = [each.category_id for each in detector.spec.classes]
+    names = [each.name for each in detector.spec.classes]
+    results, failed = [], 0
+    for number, result in enumerate(engine.predict(detector.to(place), views[0], pictures, least, compute), start=1):
+        if isinstance(result, DataError):
+            console.print(f"error: {result.message}", soft_wrap=True, markup=False)
+            failed += 1
+            continue
+        found = coco_results(result.found, number, category_ids)
+        results += [{**each, "file_name": result.source.relative.as_posix()} for each in found]
+        if "image" in saves:
+            labels = result.found["labels"].tolist()
+            texts = [f"{names[i - 1]} {s:.2f}" for i, s in zip(labels, result.found["scores"].tolist(), strict=True)]
+            picture = draw_boxes(result.image, result.found["boxes"].tolist(), labels, texts)
+            _save_picture(picture, out / result.source.relative)
+        if not quiet:
+            console.print(f"{result.source.path}: {len(found)} objects", soft_wrap=True, markup=False)
+    if "json" in saves:
+        _write_json(out / "predictions.json", results)
+    if not quiet:
+        done = len(pictures) - failed
+        console.print(
+            f"{done} of {len(pictures)} pictures, {len(results)} objects of score ≥ {least:.2f} by {path} -> {out}/"
+        )
+    if failed:
+        raise PartialFailureError(f"{failed} of {len(pictures)} pictures could not be read", "they are named above")
+
+
+def _default_model() -> Path:
+    for name in DEFAULT_MODELS:
+        if Path(name).exists():
+            return Path(name)
+    raise UsageError(f"no model: neither {' nor '.join(DEFAULT_MODELS)} lies in this folder", "give one with -m FILE")
+
+
+def _save_picture(picture, path: Path) -> None:  # type: ignore[no-untyped-def]
+    from PIL import Image
+
+    from msad_cli.engine.files import replacing
+
+    Image.init()
+    kind = Image.EXTENSION.get(path.suffix.lower(), "")
+    if kind not in ("JPEG", "PNG", "WEBP", "BMP", "TIFF"):
+        path, kind = path.with_name(path.name + ".png"), "PNG"
+    with replacing(path) as temporary:
+        picture.save(temporary, format=kind, quality=92)
+
+
+def _write_json(path: Path, results: list[dict[str, object]]) -> None:
+    import json
+
+    from msad_cli.engine.files import write_text
+
+    write_text(path, "[\n" + ",\n".join(json.dumps(each) for each in results) + "\n]\n")

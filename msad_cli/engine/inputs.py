@@ -1,0 +1,59 @@
+"""Which pictures a list of files, folders and patterns means, and where each one's output goes."""
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from msad_cli.data.images import IMAGE_SUFFIXES
+from msad_cli.structures.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Input:
+    """A picture, and its path relative to the folder that was named: outputs keep that tree."""
+
+    path: Path
+    relative: Path
+
+
+def find_inputs(names: Sequence[str]) -> list[Input]:
+    """The pictures of files, folders (searched to the bottom) and glob patterns, each once, in order.
+
+    Raises:
+        UsageError: a name matches nothing.
+    """
+    found: dict[Path, Input] = {}
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            pictures = [
+                each for each in sorted(path.rglob("*")) if each.suffix.lower() in IMAGE_SUFFIXES and each.is_file()
+            ]
+            inputs = [Input(each, each.relative_to(path)) for each in pictures]
+        elif path.exists():
+            inputs = [Input(path, Path(path.name))]
+        else:
+            # A shell expands patterns before we see them, unless they are quoted or too many.
+            inputs = [Input(Path(each), Path(Path(each).name)) for each in sorted(glob.glob(name, recursive=True))]
+            inputs = [each for each in inputs if each.path.is_file()]
+        if not inputs:
+            kind = "a folder without pictures" if path.is_dir() else "no such file, folder or pattern"
+            raise UsageError(f"{name}: {kind}", f"pictures end in {', '.join(sorted(IMAGE_SUFFIXES))}")
+        for each in inputs:
+            found.setdefault(each.path.resolve(), each)
+    return _distinct(list(found.values()))
+
+
+def _distinct(inputs: list[Input]) -> list[Input]:
+    """Two pictures of one name from different folders get numbered outputs instead of one overwriting the other."""
+    taken: set[Path] = set()
+    distinct = []
+    for each in inputs:
+        relative, number = each.relative, 2
+        while relative in taken:
+            relative = each.relative.with_name(f"{each.relative.stem}-{number}{each.relative.suffix}")
+            number += 1
+        taken.add(relative)
+        distinct.append(Input(each.path, relative))
+    return distinct
