@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from msad_cli import __version__
+from msad_cli.commands import data
 from msad_cli.commands.distill import distill
 from msad_cli.commands.eval import evaluate
 from msad_cli.commands.flops import flops
@@ -28,6 +29,7 @@ app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(flops)
 app.command()(info)
+app.add_typer(data.app, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -147,8 +147,8 @@ def test_finer_level_is_what_an_fpn_with_that_level_gives() -> None:
     body = ResNetBody("resnet18", 0.25, norm_layer("group"))
     backbone = AlignedBackbone(body, 32, 2)
     whole = FeaturePyramidNetwork([body.channels[level] for level in (2, 3, 4, 5)], 32)
-    whole.inner_blocks[0][0].load_state_dict(backbone.finer["2"].inner.state_dict())
-    whole.layer_blocks[0][0].load_state_dict(backbone.finer["2"].layer.state_dict())
+    whole.inner_blocks[0][0].load_state_dict(backbone.finer.get_submodule("2.inner").state_dict())
+    whole.layer_blocks[0][0].load_state_dict(backbone.finer.get_submodule("2.layer").state_dict())
     for index in range(3):
         whole.inner_blocks[index + 1].load_state_dict(backbone.fpn.inner_blocks[index].state_dict())
         whole.layer_blocks[index + 1].load_state_dict(backbone.fpn.layer_blocks[index].state_dict())
@@ -163,7 +163,7 @@ def test_no_view_computes_a_level_that_nobody_reads() -> None:
     """The HR view needs no P2, the half view no P7."""
     backbone = AlignedBackbone(ResNetBody("resnet18", 0.25, norm_layer("group")), 32, 2)
     called: list[str] = []
-    for name, module in (("P2", backbone.finer["2"].layer), ("P7", backbone.fpn.extra_blocks.p7)):
+    for name, module in (("P2", backbone.finer.get_submodule("2.layer")), ("P7", backbone.fpn.extra_blocks.p7)):
         module.register_forward_hook(lambda *_, name=name: called.append(name))
     backbone.pyramid(torch.zeros(1, 3, 128, 128), 1)
     assert called == ["P7"]

@@ -17,7 +17,8 @@ from msad_cli.engine.evaluate import Scores
 from msad_cli.engine.run_folder import Setting, without_nan
 from msad_cli.engine.train import Step
 
-console = Console(stderr=True, highlight=False)
+# Without a terminal Rich assumes 80 columns, too few for a plan or a table of twelve numbers.
+console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 140)
 
 PLAIN_LINE_SECONDS = 30.0
 

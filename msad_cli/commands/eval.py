@@ -62,7 +62,7 @@ def evaluate(
         if predictions is not None and each == views[0]:
             write_text(predictions, json.dumps(results) + "\n")
     if as_json:
-        print_json({each: {**of.numbers, "per_class": of.per_class, "threshold": of.threshold, "F1": of.f1} for each, of in scores.items()})  # fmt: skip
+        print_json({each: of.to_json() for each, of in scores.items()})
     elif not quiet:
         print_scores(
             f"{model} on {len(pictures)} pictures of {split}", {each: of.numbers for each, of in scores.items()}

@@ -177,7 +177,7 @@ def _write(run: Run, detector: Detector, scores: dict[str, Scores]) -> None:
         msad_version=__version__,
     )
     save_model(run.out, detector, card)
-    run.folder.finish({view: {**each.numbers, "per_class": each.per_class, "F1": each.f1, "threshold": each.threshold} for view, each in scores.items()})  # fmt: skip
+    run.folder.finish({view: each.to_json() for view, each in scores.items()})
 
 
 def _save(run: Run, parts: dict[str, Any], progress: Progress) -> None:
@@ -204,7 +204,7 @@ def _restore(run: Run, parts: dict[str, Any]) -> Progress:
 def _signals() -> Iterator[list[int]]:
     """A list that receives the number of the first SIGINT or SIGTERM; a second one acts as it always does."""
     caught: list[int] = []
-    before = {}
+    before: dict[signal.Signals, Any] = {}
 
     def catch(number: int, _frame: object) -> None:
         caught.append(number)

@@ -34,8 +34,9 @@ def flops(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Count parameters, GMACs and GFLOPs (2 × MACs) by part: student beside teacher beside torchvision's stock model."""
+    """Count parameters and GMACs by part: student beside teacher beside torchvision's stock model."""
     from msad_cli.commands.console import console, print_json
+    from msad_cli.commands.settings import invalid_values_named
     from msad_cli.engine.model_file import read_header
     from msad_cli.models.cost import count_cost
     from msad_cli.models.spec import ClassName, DetectorSpec, View
@@ -44,13 +45,11 @@ def flops(
         spec = read_header(model)[0]
     else:
         names = tuple(ClassName(i, str(i)) for i in range(1, classes + 1))
-        try:
+        with invalid_values_named("msad flops --help lists the values"):
             spec = DetectorSpec(
                 "student", detector, backbone, width, head_channels, head_convs, "frozen", "aligned", (2,),
                 options.parse_size("800,1333"), names,
             )  # fmt: skip
-        except ValueError as error:
-            raise UsageError(str(error), "msad flops --help lists the values") from None
     stock = replace(spec, role="baseline", scales="single", ks=(1,))
     rows: dict[str, tuple[DetectorSpec, View]] = {f"stock {spec.detector}, HR": (stock, "high")}
     if spec.scales == "aligned":

@@ -30,10 +30,7 @@ def info(
         return
     values["classes"] = ", ".join(f"{each.category_id} {each.name}" for each in spec.classes)
     values["resolution"] = f"HR {spec.resolution.short_side},{spec.resolution.long_side}, reduced by k = {spec.ks}"
-    values["scores"] = "  ".join(
-        f"{view} AP {100 * numbers['AP']:.1f}"
-        for view, numbers in (card.scores or {}).items()
-        if numbers.get("AP") is not None
-    )
+    aps = {view: numbers.get("AP") for view, numbers in (card.scores or {}).items()}
+    values["scores"] = "  ".join(f"{view} AP {100 * ap:.1f}" for view, ap in aps.items() if ap is not None)
     for name, value in values.items():
         typer.echo(f"{name:17} {value}", err=True)

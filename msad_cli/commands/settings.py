@@ -1,7 +1,8 @@
 """From flags to the settings of a run: what was typed, what is computed, and why."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,15 @@ def data_setting(train: CocoSplit, val: CocoSplit, recognised: str) -> Setting:
     )
 
 
+@contextmanager
+def invalid_values_named(hint: str) -> Iterator[None]:
+    """Turns a value that a spec refuses into a usage error with this hint."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error), hint) from None
+
+
 def choose_norm(norm: str, init: str) -> Setting:
     """The backbone's normalisation: `auto` freezes pretrained statistics and groups channels from scratch."""
     if norm != "auto":
@@ -155,7 +165,9 @@ def claim_output(out: Path, resume: bool, overwrite: bool) -> RunFolder:
         UsageError: not a .safetensors name, a result that exists, or nothing to resume.
     """
     if out.suffix != ".safetensors":
-        raise UsageError(f"--out {out}: a model file's name ends in .safetensors")
+        raise UsageError(
+            f"--out {out}: a model file's name ends in .safetensors", f"--out {out.with_suffix('.safetensors')}"
+        )
     folder = RunFolder(out)
     if resume and not folder.state.exists():
         raise UsageError(f"nothing to resume: no {folder.state}", "leave --resume away to start")

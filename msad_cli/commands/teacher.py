@@ -66,6 +66,7 @@ def teacher(
         claim_output,
         data_setting,
         from_command_line,
+        invalid_values_named,
         read_data,
     )
     from msad_cli.data.loading import TrainingSet
@@ -87,7 +88,7 @@ def teacher(
         decay=decay, warmup=warmup, eval_every=eval_every,
     )  # fmt: skip
     chosen_norm = choose_norm(norm, init)
-    try:
+    with invalid_values_named("msad teacher --help lists the values"):
         spec = DetectorSpec(
             role="teacher" if scales == "aligned" else "baseline",
             detector=detector,
@@ -101,8 +102,6 @@ def teacher(
             resolution=resolution,
             classes=tuple(ClassName(*each) for each in train.categories),
         )
-    except ValueError as error:
-        raise UsageError(str(error), "msad teacher --help lists the values") from None
     found = {"data": data_setting(train, val, recognised), "norm": chosen_norm}
     settings = {**from_command_line(context), **found, **choices.settings}
     if not quiet:

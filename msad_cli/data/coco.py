@@ -1,15 +1,19 @@
 """COCO annotation files, held as a few flat arrays so that memory does not grow in loader workers."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msad_cli.structures.errors import DataError
+
+LARGEST_COORDINATE = 1e9
+"""A box beyond this is an error, not a place in a picture."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class CocoSplit:
         starts: (I + 1,) picture i owns the boxes starts[i]:starts[i + 1].
         categories: (original id, name) in ascending order of id.
         crowds: crowd regions left out; as in torchvision's references they are no training target.
-        dropped: boxes left out because they have no extent.
+        dropped: boxes left out because they have no extent or are not finite.
     """
 
     file: Path
@@ -58,7 +62,9 @@ def read_document(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: a folder where an annotation file was expected") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{file}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except (UnicodeDecodeError, RecursionError):
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):  # bytes that are no text, a number of thousands of digits
         raise DataError(f"{file}: not a JSON text") from None
     for name in ("images", "annotations", "categories"):
         if not isinstance(document, dict) or not isinstance(document.get(name), list):
@@ -82,16 +88,22 @@ def read_split(file: Path, folder: Path, categories: Sequence[tuple[int, str]] |
     document = read_document(file)
     if not document["images"]:
         raise DataError(f"{file}: no images")
-    with _records(file, "categories"):
+    with _Records(file, "categories"):
         known = tuple(sorted((int(each["id"]), str(each["name"])) for each in document["categories"]))
     known = tuple(categories) if categories is not None else known
-    with _records(file, "images"):
+    with _Records(file, "images"):
         images = [(int(each["id"]), str(each["file_name"])) for each in document["images"]]
+        image_ids = np.array([image_id for image_id, _ in images], dtype=np.int64)
+    _refuse_duplicates(file, "images", [image_id for image_id, _ in images])
+    _refuse_duplicates(file, "categories", [category_id for category_id, _ in known])
+    for image_id, name in images:
+        if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+            raise DataError(f"{file}: image {image_id}: file_name {name!r} leaves the folder of the pictures")
     place = {image_id: i for i, (image_id, _) in enumerate(images)}
     label = {category_id: i for i, (category_id, _) in enumerate(known, start=1)}
     rows, crowds, dropped = [], 0, 0
     for each in document["annotations"]:
-        with _records(file, "annotations", each):
+        with _Records(file, "annotations", each):
             image, category = place.get(int(each["image_id"])), label.get(int(each["category_id"]))
             x, y, w, h = (float(value) for value in each["bbox"])
         if image is None:
@@ -101,7 +113,10 @@ def read_split(file: Path, folder: Path, categories: Sequence[tuple[int, str]] |
                 f"{file}: annotation {each.get('id')} has category {each['category_id']}, which is not known",
                 "known are " + ", ".join(f"{i} ({name})" for i, name in known[:20]),
             )
-        crowd, solid = bool(each.get("iscrowd", 0)), w > 0 and h > 0 and bool(np.isfinite((x, y, w, h)).all())
+        crowd, solid = (
+            bool(each.get("iscrowd", 0)),
+            w > 0 and h > 0 and all(abs(value) < LARGEST_COORDINATE for value in (x, y, w, h)),
+        )
         crowds, dropped = crowds + crowd, dropped + (not crowd and not solid)
         if solid and not crowd:
             rows.append((image, category, x, y, x + w, y + h))
@@ -110,7 +125,7 @@ def read_split(file: Path, folder: Path, categories: Sequence[tuple[int, str]] |
     return CocoSplit(
         file=file,
         folder=folder,
-        image_ids=np.array([image_id for image_id, _ in images], dtype=np.int64),
+        image_ids=image_ids,
         file_names=np.array([name for _, name in images]),
         boxes=table[:, 2:].astype(np.float32),
         labels=table[:, 1].astype(np.int64),
@@ -121,7 +136,13 @@ def read_split(file: Path, folder: Path, categories: Sequence[tuple[int, str]] |
     )
 
 
-class _records:
+def _refuse_duplicates(file: Path, name: str, ids: Sequence[int]) -> None:
+    for each, times in Counter(ids).items():
+        if times > 1:
+            raise DataError(f"{file}: {name}: id {each} stands {times} times")
+
+
+class _Records:
     """Turns a malformed record into a `DataError` that names the file, the list and the record."""
 
     def __init__(self, file: Path, name: str, record: object = None) -> None:

@@ -19,10 +19,13 @@ def read_image(path: Path) -> Image.Image:
     """
     try:
         with warnings.catch_warnings():
-            # Between Pillow's soft and hard limit of pixels it only warns; a bomb of that size fits in memory.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # What Pillow only warns of does not matter: damaged metadata, and sizes that still fit in memory.
+            warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                return _eight_bit_rgb(ImageOps.exif_transpose(image))
+                picture = _eight_bit_rgb(ImageOps.exif_transpose(image))
+        # What the file said of itself (compression, profile) would be written with a copy, where it may not fit.
+        picture.info = {}
+        return picture
     except FileNotFoundError:
         raise DataError(f"no such image: {path}") from None
     except UnidentifiedImageError:
@@ -35,12 +38,19 @@ def read_image(path: Path) -> Image.Image:
         raise DataError(f"{path}: cannot be decoded ({error})", "replace the file, or take it out of the set") from None
 
 
+def _white(largest: float, mode: str) -> float:
+    """The grey value that stands for white in a picture with this largest one."""
+    if mode == "F" and largest <= 1:
+        return 1.0  # the usual range of floats
+    return 255.0 if largest <= 255 else max(65535.0, largest)
+
+
 def _eight_bit_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         # convert("RGB") clips these at 255, which turns a 16-bit picture white.
-        values = np.asarray(image, dtype=np.float64)
-        largest = 255.0 if values.max(initial=0) <= 255 else max(65535.0, float(values.max()))
-        image = Image.fromarray((values.clip(min=0) * (255.0 / largest)).round().astype(np.uint8))
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+        scale = 255.0 / _white(float(values.max(initial=0)), image.mode)
+        image = Image.fromarray((values.clip(min=0) * scale).round().astype(np.uint8))
     if image.has_transparency_data:
         # What is transparent is shown on white, as viewers do; plain conversion would uncover arbitrary colours.
         image = image.convert("RGBA")

@@ -1,8 +1,9 @@
 """Samples, batches, and loaders whose every batch is a pure function of seed and step."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from msad_cli.data.coco import CocoSplit
 from msad_cli.data.images import read_image
 from msad_cli.data.transforms import render, training_views
+from msad_cli.structures.errors import DataError
 from msad_cli.structures.frame import Resolution
 
 
@@ -117,17 +119,49 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield [(epoch, index) for index in order[place * self.batch : (place + 1) * self.batch]]
 
 
-def collate(samples: list[Sample]) -> Batch:
-    """A list of samples as a batch; pictures keep their own sizes."""
-    return Batch(tuple(samples))
+class Fetched(Dataset[Sample | DataError]):
+    """A set's samples, or in place of one its error: raised in a worker, it would arrive as the text of a traceback."""
+
+    def __init__(self, data: TrainingSet | EvaluationSet) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data.split)
+
+    def __getitem__(self, key: Any) -> Sample | DataError:
+        try:
+            return self.data[key]
+        except DataError as error:
+            return error
 
 
-def training_loader(data: TrainingSet, batch: int, workers: int, first_step: int, last_step: int) -> DataLoader[Sample]:
-    """One loader for all the steps of a run, epochs included, so that workers live as long as the run."""
+def collate(samples: list[Sample | DataError]) -> Batch | DataError:
+    """A list of samples as a batch, pictures keeping their own sizes; or the first error among them."""
+    errors = [each for each in samples if isinstance(each, DataError)]
+    return errors[0] if errors else Batch(tuple(each for each in samples if isinstance(each, Sample)))
+
+
+def training_loader(data: TrainingSet, batch: int, workers: int, first_step: int, last_step: int) -> Iterator[Batch]:
+    """One loader for all the steps of a run, epochs included, so that workers live as long as the run.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
     sampler = StepSampler(len(data.split), batch, data.seed, first_step, last_step)
-    return DataLoader(data, batch_sampler=sampler, num_workers=workers, collate_fn=collate)  # type: ignore[arg-type]
+    return _batches(DataLoader(Fetched(data), batch_sampler=sampler, num_workers=workers, collate_fn=collate))
 
 
-def evaluation_loader(data: EvaluationSet, batch: int, workers: int) -> DataLoader[Sample]:
-    """Every picture once, in the order of the split."""
-    return DataLoader(data, batch_size=batch, num_workers=workers, collate_fn=collate)  # type: ignore[arg-type]
+def evaluation_loader(data: EvaluationSet, batch: int, workers: int) -> Iterator[Batch]:
+    """Every picture once, in the order of the split.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
+    return _batches(DataLoader(Fetched(data), batch_size=batch, num_workers=workers, collate_fn=collate))
+
+
+def _batches(fetched: Iterable[Batch | DataError]) -> Iterator[Batch]:
+    for batch in fetched:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch

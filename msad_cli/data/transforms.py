@@ -23,7 +23,9 @@ def render(image: Image.Image, frame_size: tuple[int, int], k: int) -> Tensor:
     exactly the pixels that prediction will give it, and HR pixels are not needed for a low view.
     """
     height, width = frame_size
-    return v2f.pil_to_tensor(v2f.resize(image, [height // k, width // k], interpolation=v2.InterpolationMode.BILINEAR))
+    size = [height // k, width // k]
+    pixels: Tensor = v2f.pil_to_tensor(v2f.resize(image, size, interpolation=v2.InterpolationMode.BILINEAR))
+    return pixels
 
 
 def to_frame(boxes: Tensor, original: tuple[int, int], frame_size: tuple[int, int]) -> Tensor:

@@ -76,7 +76,7 @@ def choose_precision(name: str, device: torch.device) -> tuple[Precision, str]:
         raise UsageError(f"--precision fp16 on {device.type}: only CUDA scales the loss for it", "try bf16 or fp32")
     for precision in ("fp32", "bf16", "fp16"):
         if name == precision:
-            return precision, "asked for"  # type: ignore[return-value]
+            return precision, "asked for"
     raise UsageError(f"--precision {name}: unknown", "give auto, bf16, fp16 or fp32")
 
 

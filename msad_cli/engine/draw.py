@@ -34,7 +34,8 @@ def draw_boxes(
     font = ImageFont.load_default(size=max(10, round(side / 32)))
     rows = list(zip(boxes, labels, texts, strict=True))
     for (x0, y0, x1, y1), label, _ in reversed(rows):
-        pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=class_colour(label), width=line)
+        # Corners lie between pixels: the last pixel of a box ends where the box does.
+        pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=class_colour(label), width=line)
     for box, label, text in reversed(rows):
         _write(pen, canvas.size, box, class_colour(label), text, font)
     return canvas
@@ -48,7 +49,7 @@ def _write(
     text: str,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
-    """A text on a plate of the class's colour, above its box or, at the picture's top, inside; never cut by the edge."""
+    """A text on a plate of the class's colour, above its box or, at the top edge, inside; never cut."""
     left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     width, height = right - left + 4, bottom - top + 4
     x = max(0.0, min(box[0], size[0] - width))

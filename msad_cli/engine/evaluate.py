@@ -46,6 +46,10 @@ class Scores:
     threshold: float
     f1: float
 
+    def to_json(self) -> dict[str, object]:
+        """All of it as plain values, NaN included."""
+        return {**self.numbers, "per_class": self.per_class, "threshold": self.threshold, "F1": self.f1}
+
 
 class FramedSample(Protocol):
     """What is needed of a sample to bring its boxes back to the original picture: sizes as (height, width)."""
@@ -106,10 +110,27 @@ def split_results(detect: Detect, batches: Iterable[Batch], split: CocoSplit, co
 def ground_truth(split: CocoSplit) -> dict[str, Any]:
     """The split's annotation file as COCOeval wants it, with `area` and `iscrowd` filled in where they are missing."""
     document = read_document(split.file)
+    for each in (*document["images"], *document["categories"]):
+        each["id"] = int(each["id"])
+    annotations: list[dict[str, Any]] = []
     for each in document["annotations"]:
-        each.setdefault("iscrowd", 0)
-        each.setdefault("area", each["bbox"][2] * each["bbox"][3])
-    return document
+        box = [float(value) for value in each["bbox"]]
+        area = each.get("area")
+        if not np.isfinite(box).all():
+            continue  # COCOeval takes a box of NaN for a match of every detection
+        annotations.append(
+            {
+                **each,
+                # COCOeval takes a match with an annotation of id 0 for none, and many files count from 0.
+                "id": len(annotations) + 1,
+                "image_id": int(each["image_id"]),
+                "category_id": int(each["category_id"]),
+                "bbox": box,
+                "iscrowd": int(bool(each.get("iscrowd"))),
+                "area": box[2] * box[3] if area is None else area,
+            }
+        )
+    return {**document, "annotations": annotations}
 
 
 def score(truth: dict[str, Any], results: list[Result], kind: str = "bbox") -> Scores:
@@ -125,9 +146,9 @@ def score(truth: dict[str, Any], results: list[Result], kind: str = "bbox") -> S
         coco.dataset = truth
         coco.createIndex()
         names = {each["id"]: str(each["name"]) for each in truth["categories"]}
-        if not results:
-            return _nothing_found(coco, names)
-        evaluation = COCOeval(coco, coco.loadRes(results), kind)
+        # loadRes writes into the results that it is given.
+        found = coco.loadRes([dict(each) for each in results]) if results else _nothing_found(truth)
+        evaluation = COCOeval(coco, found, kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -136,11 +157,12 @@ def score(truth: dict[str, Any], results: list[Result], kind: str = "bbox") -> S
     return Scores(numbers, _per_class(evaluation, names), threshold, f1)
 
 
-def _nothing_found(coco: COCO, names: dict[int, str]) -> Scores:
-    # COCO.loadRes cannot take an empty list; without detections every number that has ground truth is zero.
-    present = {each["category_id"] for each in coco.dataset["annotations"] if not each["iscrowd"]}
-    classes = {name: {"AP": 0.0 if i in present else math.nan} for i, name in names.items()}
-    return Scores(dict.fromkeys(NUMBERS, 0.0 if present else math.nan), classes, 0.5, 0.0)
+def _nothing_found(truth: dict[str, Any]) -> COCO:
+    # COCO.loadRes cannot take an empty list.
+    found = COCO()
+    found.dataset = {**truth, "annotations": []}
+    found.createIndex()
+    return found
 
 
 def _known(value: float) -> float:

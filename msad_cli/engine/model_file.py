@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 FORMAT = "msad/1"
 LARGEST_HEADER = 16 * 2**20
 """Bytes; a ResNet-152's header has some 100 kB."""
+DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
+"""What safetensors calls the types of a model's tensors."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ def load_model(path: Path) -> tuple["Detector", Card]:
     spec, card, header = read_header(path)
     with torch.device("meta"):
         detector = Detector(spec)
-    expected = {name: list(each.shape) for name, each in detector.state_dict().items()}
-    found = {name: entry.get("shape") for name, entry in header.items() if isinstance(entry, dict)}
+    expected = {name: f"{DTYPES[str(each.dtype)]} {list(each.shape)}" for name, each in detector.state_dict().items()}
+    found = {name: f"{each.get('dtype')} {each.get('shape')}" for name, each in header.items()}
     if expected != found:
         raise ModelFileError(f"{path}: {_difference(expected, found)}", "the file was changed after msad wrote it")
     try:
@@ -123,8 +125,10 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from None
     try:
         header = json.loads(text)
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        whole = 8 + size + max(ends, default=0)
+        entries = [entry for name, entry in header.items() if name != "__metadata__"]
+        whole = 8 + size + max((entry["data_offsets"][1] for entry in entries), default=0)
+        if any(type(side) is not int for entry in entries for side in entry["shape"]):
+            raise TypeError
     except (ValueError, RecursionError, AttributeError, TypeError, LookupError):
         raise ModelFileError(
             f"{path}: not a safetensors file", "give a file that msad teacher or distill wrote"
@@ -139,16 +143,22 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
 def _card(values: dict[str, Any]) -> Card:
     known = {field.name for field in fields(Card)}
     card = Card(**{name: value for name, value in values.items() if name in known})
-    if not isinstance(card.data, str) or not isinstance(card.score_threshold, int | float):
+    texts = (card.data, card.data_fingerprint, card.teacher, card.msad_version)
+    numbers = [each for view in (card.scores or {}).values() for each in view.values() if each is not None]
+    if not all(isinstance(each, str) for each in texts) or not isinstance(card.epochs, int):
         raise TypeError("card: a field has the wrong type")
+    if not all(isinstance(each, int | float) for each in (card.score_threshold, *numbers)):
+        raise TypeError("card: a score has the wrong type")
+    if not 0 <= card.score_threshold <= 1:
+        raise ValueError(f"card: score threshold {card.score_threshold}")
     return card
 
 
-def _difference(expected: Mapping[str, object], found: Mapping[str, object]) -> str:
+def _difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing:
         return f"{len(missing)} tensors missing, such as {missing[0]}"
     if extra:
         return f"{len(extra)} tensors too many, such as {extra[0]}"
     name = next(name for name in expected if expected[name] != found[name])
-    return f"{name} has shape {found[name]}, the spec needs {expected[name]}"
+    return f"{name} is {found[name][:80]}, the spec needs {expected[name]}"

@@ -1,7 +1,6 @@
 """Learning rates, and which parameters decay."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -38,7 +37,7 @@ class Schedule:
 def sgd(module: nn.Module, learning_rate: float, momentum: float = 0.9, weight_decay: float = 1e-4) -> torch.optim.SGD:
     """SGD over the trainable parameters; norms and biases, which have one dimension, do not decay."""
     parameters = [each for each in module.parameters() if each.requires_grad]
-    groups: Iterable[dict[str, Any]] = [
+    groups: list[dict[str, Any]] = [
         {"params": [each for each in parameters if each.ndim > 1], "weight_decay": weight_decay},
         {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
     ]

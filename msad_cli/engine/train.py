@@ -101,7 +101,7 @@ def _update(
 ) -> float:
     """Backward, clip, step; the gradient norm, which is not finite where the step was skipped."""
     if scaler is None:
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
     else:
         scaler.scale(loss).backward()
         scaler.unscale_(optimiser)

@@ -6,7 +6,7 @@ assembly is ours because torchvision's own has one width and hides the stem.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -15,7 +15,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 class Shape(NamedTuple):
     """Block class, blocks a stage, groups and width per group of the 3×3 convolutions."""
 
-    block: type[BasicBlock] | type[Bottleneck]
+    block: Any
     blocks: tuple[int, int, int, int]
     groups: int = 1
     width_per_group: int = 64

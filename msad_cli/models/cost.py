@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -71,16 +72,14 @@ def _macs(detector: Detector, view: View, size: tuple[int, int]) -> dict[str, fl
     pyramids = []
     for k in spec.ks_of(view):
         pixels = torch.empty(1, 3, size[0] // k, size[1] // k, device="meta")
-        body, _ = _counted(lambda pixels=pixels: backbone.body(pixels))
-        both, pyramid = _counted(
-            lambda pixels=pixels, k=k: backbone.pyramid(pixels, k if spec.scales == "aligned" else 1)
-        )
+        body, _ = _counted(partial(backbone.body, pixels))
+        both, pyramid = _counted(partial(backbone.pyramid, pixels, k if spec.scales == "aligned" else 1))
         macs["backbone"] += body
         macs["pyramid"] += both - body
         pyramids.append(pyramid)
     if view == "fused":
-        macs["fusion"], pyramids[0] = _counted(lambda: detector.fuse(pyramids))
-    macs["head"], _ = _counted(lambda: detector.core.head(pyramids[0]))
+        macs["fusion"], pyramids[0] = _counted(partial(detector.fuse, pyramids))
+    macs["head"], _ = _counted(partial(detector.core.head, pyramids[0]))
     return macs
 
 

@@ -1,5 +1,7 @@
 """Crossing feature-level fusion, C-FF (MSAD, section 3.2): aligned pyramids of several views become one."""
 
+from functools import reduce
+
 import torch
 from torch import Tensor, nn
 
@@ -35,5 +37,5 @@ class CrossFusion(nn.Module):
         fused = []
         for maps in zip(*pyramids, strict=True):
             weights = self.weights(list(maps)).to(maps[0].dtype)
-            fused.append(sum(weights[:, i, None, None, None] * each for i, each in enumerate(maps)))
-        return fused  # type: ignore[return-value]
+            fused.append(reduce(torch.add, (weights[:, i, None, None, None] * each for i, each in enumerate(maps))))
+        return fused

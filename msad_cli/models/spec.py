@@ -1,4 +1,4 @@
-"""What a model is: the frozen values from which it is rebuilt. Imports no torch, so that `msad info` need not either."""
+"""What a model is: the frozen values from which it is rebuilt. Imports no torch: `msad info` needs none."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
