@@ -1,6 +1,7 @@
 """Running a training to its end: what teacher and distill share once their module is assembled."""
 
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -206,7 +207,11 @@ def _signals() -> Iterator[list[int]]:
     caught: list[int] = []
     before: dict[signal.Signals, Any] = {}
 
+    owner = os.getpid()
+
     def catch(number: int, _frame: object) -> None:
+        if os.getpid() != owner:
+            return  # a loader worker, which a terminal's Ctrl-C reaches too; it lives until the loader ends
         caught.append(number)
         for each, handler in before.items():
             signal.signal(each, handler)

@@ -96,4 +96,5 @@ def _nearest(side: int) -> int:
 
 
 def _parameters(module: nn.Module) -> int:
-    return sum(each.numel() for each in module.parameters())
+    # A parameter that no view reaches, such as P7 of a student, is frozen when the detector is built.
+    return sum(each.numel() for each in module.parameters() if each.requires_grad)

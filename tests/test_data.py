@@ -1,0 +1,409 @@
+"""From annotation files to batches: what is read, where boxes lie in every view, and that batches can be repeated."""
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageOps
+
+from msad_cli.data.coco import CocoSplit, read_split
+from msad_cli.data.layouts import Files, find_layout
+from msad_cli.data.loading import (
+    Batch,
+    EvaluationSet,
+    Sample,
+    StepSampler,
+    TrainingSet,
+    evaluation_loader,
+    training_loader,
+)
+from msad_cli.data.transforms import JITTER, from_frame, render, to_frame, training_views
+from msad_cli.structures.errors import DataError
+from msad_cli.structures.frame import Resolution
+
+RESOLUTION = Resolution(64, 96)
+
+# Python 3.12 and 3.13 warn of every fork beside a thread. Torch has threads, and forks its loader workers all the same.
+forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+@pytest.fixture
+def train_file(coco_folder: Path) -> Path:
+    return coco_folder / "annotations" / "instances_train2017.json"
+
+
+@pytest.fixture
+def train(coco_folder: Path, train_file: Path) -> CocoSplit:
+    return read_split(train_file, coco_folder / "train2017")
+
+
+# --- reading ---
+
+
+def test_read_split_keeps_ids_outside_and_places_inside(train: CocoSplit) -> None:
+    # From the tables of conftest.py: pictures in the order of the file, each with its boxes in the order of the file;
+    # classes by ascending id, 7 before 90, whatever their order in the file. Corners are x, y, x + w, y + h.
+    assert len(train) == 4
+    assert train.image_ids.tolist() == [30, 10, 20, 40]
+    assert train.file_names.tolist() == ["a.png", "b.png", "c.png", "sub/d.png"]
+    assert train.categories == ((7, "red"), (90, "blue"))
+    assert train.boxes.tolist() == [[40, 20, 56, 40], [8, 8, 24, 20], [0, 0, 20, 16], [50, 30, 64, 48]]
+    assert train.labels.tolist() == [2, 1, 1, 1]
+    assert train.starts.tolist() == [0, 2, 3, 3, 4]  # the third picture has none
+    assert (train.crowds, train.dropped) == (1, 1)  # the region of picture 10, the box without width of picture 40
+    assert (train.boxes.dtype, train.labels.dtype, train.starts.dtype) == (np.float32, np.int64, np.int64)
+
+
+def test_labels_follow_the_classes_of_an_existing_model(coco_folder: Path, train_file: Path) -> None:
+    classes = [(90, "azure"), (5, "other"), (7, "crimson")]
+    split = read_split(train_file, coco_folder / "train2017", classes)
+    assert split.categories == tuple(classes)
+    assert split.labels.tolist() == [1, 3, 3, 3]  # 90 is the model's first class, 7 its third
+    with pytest.raises(DataError, match="annotation 2 has category 90, which is not known") as caught:
+        read_split(train_file, coco_folder / "train2017", [(7, "red")])
+    assert caught.value.hint == "known are 7 (red)"
+
+
+def test_boxes_that_are_not_finite_are_dropped_and_counted(train_file: Path) -> None:
+    document = json.loads(train_file.read_text())
+    bad = ([np.nan, 0, 5, 5], [0, 0, np.inf, 5], [0, 1e300, 5, 5], [0, 0, 5, -5])
+    document["annotations"] += [{"id": 9, "image_id": 30, "category_id": 7, "bbox": box} for box in bad]
+    train_file.write_text(json.dumps(document))
+    split = read_split(train_file, train_file.parent)
+    assert split.dropped == 1 + len(bad)
+    assert len(split.boxes) == 4
+
+
+def _set(name: str, place: int, **fields: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda document: document[name][place].update(fields)
+
+
+def _delete(name: str, place: int, field: str) -> Callable[[dict[str, Any]], None]:
+    return lambda document: document[name][place].pop(field)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_set("annotations", 4, category_id=8), "annotation 5 has category 8, which is not known"),
+        (_set("annotations", 4, image_id=99), "annotation 5 is of image 99, which is not listed"),
+        (_delete("annotations", 4, "bbox"), "a record has no 'bbox'"),
+        (_set("annotations", 4, bbox=[1, 2, 3]), "annotations: {'id': 5"),
+        (_set("annotations", 4, bbox=["a", 2, 3, 4]), "annotations: {'id': 5"),
+        (_set("annotations", 4, bbox=None), "annotations: {'id': 5"),
+        (_set("annotations", 4, image_id=None), "annotations: {'id': 5"),
+        (lambda document: document["annotations"].append([]), "annotations: []: a record is malformed"),
+        (_delete("images", 1, "file_name"), "images: a record has no 'file_name'"),
+        (_set("images", 1, id=10**30), "images: a record is malformed"),
+        (_set("images", 1, id=30), "images: id 30 stands 2 times"),
+        (_set("images", 1, file_name="../b.png"), "'../b.png' leaves the folder"),
+        (_set("images", 1, file_name="/etc/b.png"), "'/etc/b.png' leaves the folder"),
+        (_set("categories", 0, id=7), "categories: id 7 stands 2 times"),
+        (_delete("categories", 0, "name"), "categories: a record has no 'name'"),
+        (lambda document: document["images"].clear(), "no images"),
+        (lambda document: document.pop("annotations"), "no list 'annotations'"),
+        (lambda document: document.update(categories={"id": 1}), "no list 'categories'"),
+    ],
+)
+def test_malformed_records_are_named(train_file: Path, change: Callable[[dict[str, Any]], None], message: str) -> None:
+    document = json.loads(train_file.read_text())
+    change(document)
+    train_file.write_text(json.dumps(document))
+    with pytest.raises(DataError) as caught:
+        read_split(train_file, train_file.parent)
+    assert caught.value.message.startswith(f"{train_file}: ")
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        # The brace stands where a value or the end of the list should: 17 characters of line 2 precede it.
+        (b'{"images": [],\n "annotations": [}', "broken JSON at line 2, column 18"),
+        (b"", "broken JSON at line 1, column 1"),
+        (b"\xff\xfe\xfd", "not a JSON text"),
+        (b'{"images": ' + b"9" * 5000 + b"}", "not a JSON text"),  # beyond Python's limit of digits
+        (b"[" * 100_000, "not a JSON text"),
+        (b"[]", "no list 'images'"),
+    ],
+)
+def test_broken_files_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "instances.json"
+    file.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_split(file, tmp_path)
+    assert caught.value.message.startswith(f"{file}: ")
+    assert message in caught.value.message
+
+
+def test_files_that_cannot_be_opened_are_named(tmp_path: Path, train_file: Path) -> None:
+    with pytest.raises(DataError, match=r"no such annotation file: .*nothing\.json"):
+        read_split(tmp_path / "nothing.json", tmp_path)
+    with pytest.raises(DataError, match="a folder where an annotation file was expected"):
+        read_split(tmp_path, tmp_path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_split(train_file / "below-a-file.json", tmp_path)
+
+
+# --- layouts ---
+
+
+def test_coco_folder_is_recognised(coco_folder: Path) -> None:
+    layout = find_layout(str(coco_folder))
+    annotations = coco_folder / "annotations"
+    assert layout.train == Files(annotations / "instances_train2017.json", coco_folder / "train2017")
+    assert layout.val == Files(annotations / "instances_val2017.json", coco_folder / "val2017")
+    assert layout.recognised == "COCO folder (instances_train2017.json, instances_val2017.json)"
+
+
+def test_pictures_may_lie_under_images_and_annotations_be_of_keypoints(coco_folder: Path) -> None:
+    (coco_folder / "images").mkdir()
+    (coco_folder / "train2017").rename(coco_folder / "images" / "train2017")
+    annotations = coco_folder / "annotations"
+    (annotations / "instances_train2017.json").rename(annotations / "person_keypoints_train2017.json")
+    expected = Files(annotations / "person_keypoints_train2017.json", coco_folder / "images" / "train2017")
+    assert find_layout(str(coco_folder)).train == expected
+
+
+def test_the_word_demo_is_the_built_in_set(coco_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msad_cli.data.layouts.demo_folder", lambda: coco_folder)
+    layout = find_layout("demo")
+    assert layout.recognised == "the built-in demo set"
+    assert layout.train.images == coco_folder / "train2017"
+
+
+def test_what_is_no_set_is_named(coco_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        find_layout(str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="a file, not a folder"):
+        find_layout(str(coco_folder / "train2017" / "a.png"))
+    with pytest.raises(DataError, match="no annotations/instances_train"):
+        find_layout(str(coco_folder / "train2017"))
+    (coco_folder / "val2017").rename(coco_folder / "elsewhere")
+    with pytest.raises(DataError, match="no folder val2017/"):
+        find_layout(str(coco_folder))
+    (coco_folder / "annotations" / "instances_train2018.json").touch()
+    with pytest.raises(DataError, match=r"for train: instances_train2017\.json, instances_train2018\.json"):
+        find_layout(str(coco_folder))
+
+
+# --- frames and views ---
+
+
+@pytest.mark.parametrize(
+    ("original", "scale", "expected"),
+    [
+        # (height, width); the short side decides: 800 × 1066.7, whose width is rounded to a multiple of 4.
+        ((480, 640), 1.0, (800, 1068)),
+        ((640, 480), 1.0, (1068, 800)),
+        # The long side would be 1422: 1333 / 1920 = 0.694 decides, 749.8 × 1333.
+        ((1080, 1920), 1.0, (748, 1332)),
+        # Jitter shrinks the short side's target: 640 × 853.3.
+        ((480, 640), 0.8, (640, 852)),
+        # A panorama: 66.65 × 1333, where jitter changes nothing.
+        ((200, 4000), 0.8, (68, 1332)),
+        ((1, 1), 1.0, (800, 800)),
+        # 0.07 × 1333: no side vanishes.
+        ((1, 20000), 1.0, (4, 1332)),
+    ],
+)
+def test_frame_sizes(original: tuple[int, int], scale: float, expected: tuple[int, int]) -> None:
+    assert Resolution(800, 1333).frame_size(*original, scale=scale) == expected
+
+
+def test_frames_are_multiples_of_4_within_their_limits() -> None:
+    draw = random.Random(0)
+    for _ in range(500):
+        height, width = draw.randint(1, 3000), draw.randint(1, 3000)
+        size = RESOLUTION.frame_size(height, width, scale=draw.choice(JITTER))
+        assert all(side % 4 == 0 and side >= 4 for side in size)
+        # Rounding to a multiple of 4 moves a side by 2 at most.
+        assert min(size) <= RESOLUTION.short_side + 2
+        assert max(size) <= RESOLUTION.long_side + 2
+
+
+def test_boxes_return_from_the_frame() -> None:
+    boxes = torch.tensor([[1.0, 2.0, 30.5, 40.0], [0.0, 0.0, 50.0, 37.0]])
+    original, frame_size = (37, 50), (64, 88)
+    framed = to_frame(boxes, original, frame_size)
+    assert framed[1].tolist() == pytest.approx([0, 0, 88, 64])  # the whole picture is the whole frame: x wide, y high
+    torch.testing.assert_close(from_frame(framed, original, frame_size), boxes)
+
+
+def _draws(flip: bool) -> random.Random:
+    """A source whose first draw, which decides on the flip, is as asked."""
+    seed = next(seed for seed in range(100) if (random.Random(seed).random() < 0.5) is flip)
+    return random.Random(seed)
+
+
+def _noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def test_flipping_twice_changes_nothing() -> None:
+    image, boxes = _noise(50, 37), torch.tensor([[3.0, 4.0, 20.0, 30.0], [25.0, 0.0, 50.0, 9.0]])
+    mirrored = boxes.clone()
+    mirrored[:, [0, 2]] = 50 - boxes[:, [2, 0]]
+    plain = training_views(image, boxes, RESOLUTION, (1, 2), False, _draws(flip=False))
+    twice = training_views(ImageOps.mirror(image), mirrored, RESOLUTION, (1, 2), False, _draws(flip=True))
+    assert torch.equal(plain[1], twice[1])
+    assert all(torch.equal(plain[0][k], twice[0][k]) for k in (1, 2))
+    flipped = training_views(image, boxes, RESOLUTION, (1,), False, _draws(flip=True))
+    assert not torch.equal(plain[1], flipped[1])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_boxes_lie_on_their_pixels_in_every_view(seed: int) -> None:
+    # One white rectangle, off centre, in a black picture of 64×48. In a view reduced k times its white pixels have to
+    # span the box / k; an edge between two pixels may fall on either side, hence one pixel of tolerance.
+    image = Image.new("RGB", (64, 48))
+    ImageDraw.Draw(image).rectangle((6, 10, 29, 33), fill="white")
+    boxes = torch.tensor([[6.0, 10.0, 30.0, 34.0]])
+    views, framed, kept, frame_size = training_views(
+        image, boxes, Resolution(96, 128), (1, 2, 4), True, random.Random(seed)
+    )
+    assert kept.tolist() == [True]
+    for k, view in views.items():
+        assert tuple(view.shape) == (3, frame_size[0] // k, frame_size[1] // k)
+        assert view.dtype == torch.uint8
+        rows, columns = np.nonzero(view.numpy().mean(axis=0) >= 128)
+        found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert found == pytest.approx((framed[0] / k).tolist(), abs=1.0)
+
+
+def test_seeds_of_the_test_above_cover_both_directions_and_several_sizes() -> None:
+    draws = [random.Random(seed) for seed in range(8)]
+    assert {draw.random() < 0.5 for draw in draws} == {True, False}
+    assert len({draw.choice(JITTER) for draw in draws}) >= 3
+
+
+def test_boxes_are_clipped_and_slivers_left_out() -> None:
+    # Resolution 64 on a picture of 64×64: one HR pixel is one pixel.
+    boxes = torch.tensor([[-9.0, -9, 20, 20], [63.5, 0, 90, 9], [70, 0, 90, 9], [1, 1, 2, 2]])
+    views = training_views(Image.new("RGB", (64, 64)), boxes, RESOLUTION, (2,), False, _draws(flip=False))
+    assert views[1].tolist() == [[0, 0, 20, 20], [1, 1, 2, 2]]
+    assert views[2].tolist() == [True, False, False, True]
+    assert boxes[0].tolist() == [-9, -9, 20, 20]  # the caller's boxes stay as they were
+
+
+def test_training_and_evaluation_see_the_same_low_pixels(train: CocoSplit) -> None:
+    _noise(50, 37).save(train.folder / "a.png")
+    image = _noise(50, 37)
+    seen = training_views(image, torch.zeros(0, 4), RESOLUTION, (1, 2), False, _draws(flip=False))[0][2]
+    sample = EvaluationSet(train, RESOLUTION, (2,))[0]
+    assert sample.frame_size == (64, 88)  # 37 × 50 enlarged by 64 / 37: 64 × 86.5
+    assert tuple(seen.shape) == (3, 32, 44)
+    assert torch.equal(seen, sample.views[2])
+    assert torch.equal(seen, render(image, (64, 88), 2))
+
+
+# --- samples and batches ---
+
+
+def test_steps_are_permutations_without_the_remainder() -> None:
+    # 10 pictures in batches of 3: 3 steps an epoch, one picture left over.
+    steps = list(StepSampler(10, 3, seed=1, first_step=0, last_step=12))
+    assert len(steps) == 12
+    epochs = [[key for step in steps[i : i + 3] for key in step] for i in range(0, 12, 3)]
+    for number, keys in enumerate(epochs):
+        assert {epoch for epoch, _ in keys} == {number}
+        places = [place for _, place in keys]
+        assert len(set(places)) == 9
+        assert set(places) <= set(range(10))
+    assert len({tuple(place for _, place in keys) for keys in epochs}) == 4  # no two epochs alike
+    assert list(StepSampler(10, 3, seed=2, first_step=0, last_step=12)) != steps
+
+
+@pytest.mark.parametrize("first", [1, 3, 5, 11, 12])
+def test_starting_later_gives_the_tail(first: int) -> None:
+    whole = list(StepSampler(10, 3, seed=1, first_step=0, last_step=12))
+    later = StepSampler(10, 3, seed=1, first_step=first, last_step=12)
+    assert list(later) == whole[first:]
+    assert len(later) == 12 - first
+
+
+def _assert_same(left: Sample, right: Sample) -> None:
+    assert (left.index, left.original, left.frame_size) == (right.index, right.original, right.frame_size)
+    assert left.views.keys() == right.views.keys()
+    assert left.target.keys() == right.target.keys()
+    assert all(torch.equal(left.views[k], right.views[k]) for k in left.views)
+    assert all(torch.equal(left.target[name], right.target[name]) for name in left.target)
+
+
+def test_a_sample_depends_on_its_key_and_the_seed_alone(train: CocoSplit) -> None:
+    data = TrainingSet(train, RESOLUTION, (1, 2), jitter=True, seed=3)
+    keys = [(epoch, index) for epoch in range(6) for index in range(4)]
+    there = {key: data[key] for key in keys}
+    random.seed(99)
+    torch.manual_seed(99)
+    for key in reversed(keys):
+        _assert_same(data[key], there[key])
+    assert len({there[epoch, 0].frame_size for epoch in range(6)}) > 1  # jitter draws anew each epoch
+    other = TrainingSet(train, RESOLUTION, (1, 2), jitter=True, seed=4)
+    assert [other[key].frame_size for key in keys] != [there[key].frame_size for key in keys]
+
+
+def test_training_leaves_the_split_as_it_was(train: CocoSplit) -> None:
+    before = train.boxes.copy()
+    data = TrainingSet(train, RESOLUTION, (1, 2), jitter=True, seed=0)
+    for epoch in range(4):
+        assert len(data[epoch, 0].target["boxes"]) == 2
+    assert np.array_equal(train.boxes, before)
+
+
+def test_labels_stay_with_their_boxes(train: CocoSplit) -> None:
+    # The first box of the first picture, the blue one, is pushed out of it: the red one has to keep its label.
+    # HR frames of these pictures have 84 × 64 pixels, as below.
+    train.boxes[0] += 1000
+    target = TrainingSet(train, RESOLUTION, (2,), jitter=False, seed=0)[0, 0].target
+    assert target["labels"].tolist() == [1]
+    assert (target["boxes"][0, 2:] - target["boxes"][0, :2]).tolist() == pytest.approx([16 * 84 / 64, 12 * 64 / 48])
+
+
+def test_a_batch_holds_views_by_reduction(train: CocoSplit) -> None:
+    data = TrainingSet(train, RESOLUTION, (1, 2), jitter=False, seed=0)
+    batch = Batch((data[0, 1], data[0, 2]))
+    assert len(batch) == 2
+    # 48 × 64 enlarged by 64 / 48: 64 × 85.3
+    assert {k: [tuple(view.shape) for view in views] for k, views in batch.views.items()} == {
+        1: [(3, 64, 84), (3, 64, 84)],
+        2: [(3, 32, 42), (3, 32, 42)],
+    }
+    assert [len(target["labels"]) for target in batch.targets] == [1, 0]
+
+
+@forks
+def test_workers_change_nothing(train: CocoSplit) -> None:
+    data = TrainingSet(train, RESOLUTION, (1, 2), jitter=True, seed=5)
+    alone, helped = (list(training_loader(data, 2, workers, 1, 5)) for workers in (0, 1))
+    assert len(alone) == len(helped) == 4
+    for left, right in zip(alone, helped, strict=True):
+        for mine, other in zip(left.samples, right.samples, strict=True):
+            _assert_same(mine, other)
+
+
+def test_evaluation_goes_through_the_split_in_order(train: CocoSplit) -> None:
+    batches = list(evaluation_loader(EvaluationSet(train, RESOLUTION, (2,)), batch=3, workers=0))
+    assert [[sample.index for sample in batch.samples] for batch in batches] == [[0, 1, 2], [3]]
+    assert all(sample.target == {} for batch in batches for sample in batch.samples)
+
+
+@forks
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_picture_is_named_by_any_worker(train: CocoSplit, workers: int) -> None:
+    broken = train.folder / "b.png"
+    broken.write_text("no picture")
+    loaders: list[Iterator[Batch]] = [
+        training_loader(TrainingSet(train, RESOLUTION, (2,), jitter=False, seed=0), 4, workers, 0, 1),
+        evaluation_loader(EvaluationSet(train, RESOLUTION, (2,)), 4, workers),
+    ]
+    for loader in loaders:
+        with pytest.raises(DataError) as caught:
+            next(loader)
+        assert caught.value.message == f"{broken}: no image format that Pillow knows"
+        assert caught.value.hint

@@ -1,0 +1,232 @@
+"""Whatever a picture file holds: upright 8-bit RGB comes out, or an error that names the file."""
+
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from msad_cli.data.images import read_image
+from msad_cli.structures.errors import DataError
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "robustness_images"
+MANIFEST = SHARED / "manifest.json"
+ENTRIES: list[dict[str, Any]] = json.loads(MANIFEST.read_text()) if MANIFEST.exists() else []
+
+UPRIGHT = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10  # 2 high, 3 wide, every value another
+# Where a file's first row and first column lie in the upright picture: EXIF 2.3, tag 274.
+STORED: dict[int, NDArray[np.uint8]] = {
+    1: UPRIGHT,  # top, left
+    2: UPRIGHT[:, ::-1],  # top, right
+    3: UPRIGHT[::-1, ::-1],  # bottom, right
+    4: UPRIGHT[::-1],  # bottom, left
+    5: UPRIGHT.transpose(1, 0, 2),  # left, top
+    6: UPRIGHT.transpose(1, 0, 2)[::-1],  # right, top
+    7: UPRIGHT.transpose(1, 0, 2)[::-1, ::-1],  # right, bottom
+    8: UPRIGHT.transpose(1, 0, 2)[:, ::-1],  # left, bottom
+}
+
+
+def _pixels(path: Path) -> list[Any]:
+    """Rows of (red, green, blue)."""
+    image = read_image(path)
+    assert image.mode == "RGB"
+    values: list[Any] = np.asarray(image).tolist()
+    return values
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_pictures_are_turned_as_exif_says(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    file = tmp_path / "picture.png"
+    Image.fromarray(np.ascontiguousarray(STORED[orientation])).save(file, exif=exif)
+    assert _pixels(file) == UPRIGHT.tolist()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        # 65535 is white: grey = round(value × 255 / 65535).
+        (np.array([[0, 32768, 65535]], dtype=np.uint16), [0, 128, 255]),
+        # 12 bits in 16 stay dark, as other viewers show them: 4095 × 255 / 65535 = 15.9.
+        (np.array([[0, 2048, 4095]], dtype=np.uint16), [0, 8, 16]),
+        # Nothing above 255: 8-bit values in a wider type.
+        (np.array([[0, 7, 200]], dtype=np.uint16), [0, 7, 200]),
+        (np.array([[-5, 0, 200]], dtype=np.int32), [0, 0, 200]),
+        # Floats from 0 to 1; 0.2 × 255 = 51.
+        (np.array([[0.0, 0.2, 1.0]], dtype=np.float32), [0, 51, 255]),
+        (np.array([[0.0, np.nan, 255.0, np.inf]], dtype=np.float32), [0, 0, 255, 0]),
+        (np.zeros((1, 2), dtype=np.float32), [0, 0]),
+    ],
+)
+def test_wide_grey_is_scaled_and_not_clipped(tmp_path: Path, values: NDArray[Any], expected: list[int]) -> None:
+    file = tmp_path / "grey.tif"
+    Image.fromarray(values).save(file)
+    assert _pixels(file) == [[[grey] * 3 for grey in expected]]
+
+
+def test_sixteen_bit_png(tmp_path: Path) -> None:
+    file = tmp_path / "grey.png"
+    Image.fromarray(np.array([[257, 257 * 100]], dtype=np.uint16)).save(file)  # 257 × n is n of 8 bits
+    assert _pixels(file) == [[[1] * 3, [100] * 3]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("RGBA", (255, 0, 0, 255), [255, 0, 0]),
+        ("RGBA", (255, 0, 0, 0), [255, 255, 255]),  # what is transparent shows the white behind it
+        ("RGBA", (255, 0, 0, 51), [255, 204, 204]),  # a fifth of red before white: 255 × 0.8 = 204
+        ("LA", (100, 0), [255, 255, 255]),
+        ("LA", (100, 255), [100, 100, 100]),
+        ("L", 77, [77, 77, 77]),
+        ("1", 1, [255, 255, 255]),
+        ("RGB", (1, 2, 3), [1, 2, 3]),
+    ],
+)
+def test_modes_of_png(tmp_path: Path, mode: str, colour: Any, expected: list[int]) -> None:
+    file = tmp_path / "picture.png"
+    Image.new(mode, (1, 1), colour).save(file)
+    assert _pixels(file) == [[expected]]
+
+
+@pytest.mark.parametrize(("transparent", "expected"), [(0, [255, 255, 255]), (1, [0, 200, 0]), (None, [0, 200, 0])])
+def test_palette(tmp_path: Path, transparent: int | None, expected: list[int]) -> None:
+    image = Image.new("P", (1, 1), 0)
+    image.putpalette([0, 200, 0, 9, 9, 9])
+    file = tmp_path / "picture.png"
+    image.save(file, **({} if transparent is None else {"transparency": transparent}))
+    assert _pixels(file) == [[expected]]
+
+
+def test_transparent_colour_of_rgb(tmp_path: Path) -> None:
+    file = tmp_path / "picture.png"
+    image = Image.new("RGB", (2, 1), (10, 20, 30))
+    image.putpixel((1, 0), (10, 20, 31))
+    image.save(file, transparency=(10, 20, 30))
+    assert _pixels(file) == [[[255, 255, 255], [10, 20, 31]]]
+
+
+def test_cmyk(tmp_path: Path) -> None:
+    file = tmp_path / "picture.jpg"
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(file, quality=100)  # no cyan, all magenta and yellow: red
+    assert np.abs(np.array(_pixels(file)) - [255, 0, 0]).max() <= 3  # JPEG rounds
+
+
+def test_an_animation_shows_its_first_frame(tmp_path: Path) -> None:
+    file = tmp_path / "moving.gif"
+    Image.new("RGB", (4, 4), (200, 0, 0)).save(file, save_all=True, append_images=[Image.new("RGB", (4, 4), "blue")])
+    assert _pixels(file) == [[[200, 0, 0]] * 4] * 4
+
+
+def test_names_do_not_matter(tmp_path: Path) -> None:
+    file = tmp_path / "really_png.jpg"
+    Image.new("RGB", (1, 1), (1, 2, 3)).save(file, format="PNG")
+    assert _pixels(file) == [[[1, 2, 3]]]
+
+
+def test_nothing_of_the_file_is_handed_on(tmp_path: Path) -> None:
+    # Pillow would write the file's compression with a copy, and refuses to where that takes no quality.
+    file = tmp_path / "picture.tif"
+    Image.new("RGB", (4, 4)).save(file, compression="tiff_lzw")
+    assert read_image(file).info == {}
+
+
+def test_damaged_metadata_does_not_matter(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[271] = "the maker's name, which is stored behind the table"
+    file = tmp_path / "picture.jpg"
+    Image.new("L", (2, 1), 50).save(file, exif=exif.tobytes()[:-60])
+    with pytest.warns(UserWarning, match="EXIF"), Image.open(file) as image:
+        ImageOps.exif_transpose(image)  # Pillow warns, which this project's tests would take for an error
+    assert _pixels(file) == [[[50] * 3] * 2]
+
+
+def _png(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size, with no such data."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+def _cut(suffix: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        picture = path.with_suffix(suffix)
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(picture)
+        path.write_bytes(picture.read_bytes()[: picture.stat().st_size // 2])
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "an empty file"),
+        (lambda path: path.write_text("no picture"), "no image format that Pillow knows"),
+        (lambda path: path.mkdir(), "cannot be decoded"),
+        (lambda path: path.write_bytes(_png(60_000, 60_000)), "3600000000 pixels"),
+        (lambda path: path.write_bytes(_png(64, 64)), "cannot be decoded"),
+        (_cut(".png"), "cannot be decoded"),
+        (_cut(".jpeg"), "cannot be decoded"),
+        (_cut(".webp"), "cannot be decoded"),
+        (lambda path: None, "no such image"),
+    ],
+)
+def test_unreadable_files_are_named(tmp_path: Path, write: Callable[[Path], object], message: str) -> None:
+    file = tmp_path / "broken.jpg"
+    write(file)
+    with pytest.raises(DataError, match=message) as caught:
+        read_image(file)
+    assert str(file) in caught.value.message
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.skipif(not ENTRIES, reason="no shared/data/robustness_images")
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: str(entry["file"]))
+def test_pictures_from_the_world(entry: dict[str, Any]) -> None:
+    """Files of Pillow's own tests and others; their manifest says what a tool should do with each."""
+    path = SHARED / entry["file"]
+    found = _picture_or_error(path)
+    if isinstance(found, DataError):
+        assert str(path) in found.message
+        assert entry["expect"] != "must load"
+    else:
+        assert not entry["expect"].startswith("must be reported and skipped")
+        assert found.mode == "RGB"
+        turned = (entry["exif_orientation"] or 1) >= 5
+        assert list(found.size) == (entry["size"][::-1] if turned else entry["size"])
+
+
+def _picture_or_error(path: Path) -> Image.Image | DataError:
+    try:
+        return read_image(path)
+    except DataError as error:
+        return error
+
+
+@pytest.mark.skipif(not ENTRIES, reason="no shared/data/robustness_images")
+def test_sixteen_bit_photograph_is_not_white() -> None:
+    # Its manifest says that a plain convert("RGB") clips it to white.
+    grey = np.asarray(read_image(SHARED / "grey16.png"))
+    assert 50 < grey.mean() < 200
+    assert len(np.unique(grey)) > 100
+
+
+@pytest.mark.skipif(not ENTRIES, reason="no shared/data/robustness_images")
+def test_one_photograph_in_all_orientations() -> None:
+    # The same face, stored turned in eight ways and compressed anew each time: it comes out upright in all of them.
+    expected = np.asarray(read_image(SHARED / "hopper_orientation_2.jpg"), dtype=float)
+    for orientation in range(3, 9):
+        found = np.asarray(read_image(SHARED / f"hopper_orientation_{orientation}.jpg"), dtype=float)
+        assert np.abs(found - expected).mean() < 8  # JPEG's noise is 4; turned by mistake it would be about 60
