@@ -31,7 +31,7 @@ SHORTEST_FIGURE = 18.0  # below this the limbs are thinner than a pixel
 MOST_OBJECTS = 9
 EMPTY_SHARE = 0.02
 LEAST_VISIBLE, LEAST_AREA = 0.35, 20  # share of the whole object, and pixels, that must stay in view
-LEAST_CONTRAST = 100.0  # distance in RGB (0 to 255 each) between a fill and what it covers
+LEAST_CONTRAST = 110.0  # distance in RGB (0 to 255 each) between a fill and what it covers
 FINE = 4  # supersampling of everything that has an edge
 
 Array = NDArray[np.float64]
@@ -161,8 +161,8 @@ def _add_object(rng: np.random.Generator, canvas: Array, owner: Owner, objects: 
     # Log-uniform but for the last power, which leaves a little under half of the objects small in the sense of COCO.
     side = float(shortest * (longest / shortest) ** (rng.uniform() ** 0.6))
     pieces, keypoints = _shape(rng, name)
-    # Left and right of a figure are only told apart by which side of the image they are on: it may lean, not turn.
-    turn = _rotation(rng.uniform(-0.6, 0.6) if name == "figure" else rng.uniform(0, 2 * np.pi)) * side
+    # Everything may lean, but not turn over: left and right of a figure are told apart by where they are in the image.
+    turn = _rotation(rng.uniform(-0.6, 0.6)) * side
     for _ in range(12):
         # Up to a fifth of the side may lie off the image.
         centre = rng.uniform(0.3 * side, np.array(owner.shape[::-1]) - 0.3 * side)
@@ -199,7 +199,7 @@ def _photograph(rng: np.random.Generator, canvas: Array) -> Image.Image:
     """The scene (H, W, 3) as a camera of varying quality sees it: a little blurred, then noisy."""
     sharp = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
     blurred = sharp.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.6)))
-    noisy = np.asarray(blurred) + rng.normal(0, rng.uniform(0, 8), canvas.shape)
+    noisy = np.asarray(blurred) + rng.normal(0, rng.uniform(0, 7), canvas.shape)
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
 
@@ -219,7 +219,7 @@ def _shape(rng: np.random.Generator, name: str) -> tuple[list[Array], Array]:
         pieces = [np.array([[rng.uniform(-0.5, 0.5), -rng.uniform(0.8, 1.1)], [1.0, 0.7], [-1.0, 0.7]])]
     else:
         spikes = int(rng.integers(5, 8))
-        pieces = [_round(2 * spikes) * np.tile([[1.0], [rng.uniform(0.42, 0.55)]], (spikes, 1))]
+        pieces = [_round(2 * spikes) * np.tile([[1.0], [rng.uniform(0.38, 0.5)]], (spikes, 1))]
     low, high = np.concatenate(pieces).min(axis=0), np.concatenate(pieces).max(axis=0)
     middle, side = (low + high) / 2, (high - low).max()
     return [(piece - middle) / side for piece in pieces], (keypoints - middle) / side
@@ -281,7 +281,7 @@ def _surface(rng: np.random.Generator, stencil: Image.Image, side: float, under:
     first, second, edge = candidates[np.linalg.norm(candidates - under, axis=1) >= LEAST_CONTRAST][:3]
     width, height = stencil.width // FINE, stencil.height // FINE
     # Fine patterns would hide the outline of a small object, and the outline is all there is to know it by.
-    pattern = "plain" if side < 32 else rng.choice(["plain", "graded", "striped"])
+    pattern = "plain" if side < 32 else rng.choice(["plain", "graded", "striped"], p=[0.4, 0.4, 0.2])
     along = _along(rng, width, height)
     mix = np.zeros((height, width))
     if pattern == "graded":
@@ -289,7 +289,7 @@ def _surface(rng: np.random.Generator, stencil: Image.Image, side: float, under:
     elif pattern == "striped":
         mix = np.floor(along / max(3.0, side * rng.uniform(0.08, 0.25))) % 2
     colours = first + mix[..., None] * (second - first)
-    colours += rng.uniform(0, 16) * _noise(rng, width, height, 3.0)[..., None]
+    colours += rng.uniform(0, 12) * _noise(rng, width, height, 3.0)[..., None]
     if side >= 14 and rng.random() < 0.4:
         line = max(1.0, side * rng.uniform(0.015, 0.035))
         inner = stencil.filter(ImageFilter.BoxBlur(line * FINE)).point(lambda value: 255 * (value > 250))
@@ -314,7 +314,7 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> Array:
     """A textured background (H, W, 3), 0 to 255: a gradient under patches, stripes and noise at several scales."""
     width, height = size
     base = rng.uniform(30, 225, 3)
-    drift, patch = rng.normal(0, 30, 3), rng.normal(0, 28, 3)
+    drift, patch = rng.normal(0, 30, 3), rng.normal(0, 24, 3)
     canvas = base + (_along(rng, width, height) / max(size))[..., None] * drift
     if rng.random() < 0.5:
         blobs = _noise(rng, width, height, rng.uniform(15, 60)) / rng.uniform(0.02, 0.6)
@@ -323,7 +323,7 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> Array:
         stripes = np.sin(_along(rng, width, height) * 2 * np.pi / rng.uniform(5, 50))
         canvas += stripes[..., None] * rng.normal(0, 9, 3)
     for cell in (1.5, 4, 10, 30):
-        canvas += rng.uniform(0, 16) * _noise(rng, width, height, cell)[..., None]
+        canvas += rng.uniform(0, 13) * _noise(rng, width, height, cell)[..., None]
     return np.asarray(canvas.clip(0, 255))
 
 

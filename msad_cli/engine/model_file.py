@@ -99,7 +99,9 @@ def load_model(path: Path) -> tuple["Detector", Card]:
     if expected != found:
         raise ModelFileError(f"{path}: {_difference(expected, found)}", "the file was changed after msad wrote it")
     try:
-        detector.load_state_dict(load_file(path), assign=True)
+        # The file's mapping is not aligned as torch's own tensors are, which would change results by rounding.
+        state = {name: each.clone() for name, each in load_file(path).items()}
+        detector.load_state_dict(state, assign=True)
     except (SafetensorError, RuntimeError, OSError) as error:
         raise ModelFileError(f"{path}: {error}", "the file is damaged; train again or copy it again") from None
     # The generator keeps its cells outside the state, where the meta device left nothing.

@@ -10,11 +10,13 @@ AP = "AP/"
 
 def plot_run(rows: list[dict[str, float]], folder: Path) -> None:
     """Draws loss.png and ap.png from the rows of results.csv into a folder."""
-    for prefix, title, name in ((LOSS, "loss", "loss.png"), (AP, "AP of the validation split", "ap.png")):
-        columns = list(dict.fromkeys(key for row in rows for key in row if key.startswith(prefix)))
+    for prefix, title, name, unit in ((LOSS, "loss", "loss.png", 1), (AP, "AP on the validation split", "ap.png", 100)):
+        keys = list(dict.fromkeys(key for row in rows for key in row if key.startswith(prefix)))
+        # A view's or a method's sum, not each of its parts: a dozen lines can't be told apart.
+        columns = [key for key in keys if "/" not in key.removeprefix(prefix)]
         if columns:
             lines = {
-                column.removeprefix(prefix): [(row["epoch"], row[column]) for row in rows if column in row]
+                column.removeprefix(prefix): [(row["epoch"], unit * row[column]) for row in rows if column in row]
                 for column in columns
             }
             _draw(lines, title, folder / name)
@@ -24,6 +26,7 @@ def _draw(lines: dict[str, list[tuple[float, float]]], title: str, path: Path) -
     # The object interface needs no display and no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = FigureCanvasAgg(figure).figure.add_subplot()
@@ -31,6 +34,7 @@ def _draw(lines: dict[str, list[tuple[float, float]]], title: str, path: Path) -
         epochs, values = zip(*points, strict=True)
         axes.plot(epochs, values, marker="." if len(epochs) < 40 else "", label=label)
     axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(title)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)

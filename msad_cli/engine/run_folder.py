@@ -13,6 +13,7 @@ from typing import Any
 
 from msad_cli import __version__
 from msad_cli.engine.files import replacing, write_text
+from msad_cli.structures.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class RunFolder:
         if not self.results.exists():
             return []
         with self.results.open(newline="") as file:
-            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        return [{**row, "epoch": int(row["epoch"])} for row in rows]
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Writes metrics.json; what is not a number becomes null."""
@@ -89,10 +91,21 @@ class RunFolder:
             torch.save(state, temporary)
 
     def load_state(self) -> dict[str, Any]:
-        """What `save_state` wrote; loading it executes no code."""
+        """What `save_state` wrote; loading it executes no code.
+
+        Raises:
+            UsageError: the file is damaged, or holds something else.
+        """
         import torch
 
-        return dict(torch.load(self.state, map_location="cpu", weights_only=True))
+        try:
+            return dict(torch.load(self.state, map_location="cpu", weights_only=True))
+        except Exception as error:
+            # Torch answers damaged files with whatever its reader stumbled over.
+            what = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UsageError(
+                f"cannot resume: {self.state} is damaged ({what})", "start anew with --overwrite"
+            ) from None
 
 
 def without_nan(value: Any) -> Any:

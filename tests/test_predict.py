@@ -1,0 +1,392 @@
+"""Predictions: which pictures are meant, what is written for them, and what is drawn."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from msad_cli.cli import run
+from msad_cli.data.coco import read_split
+from msad_cli.data.loading import EvaluationSet
+from msad_cli.engine.device import Compute
+from msad_cli.engine.draw import class_colour, draw_boxes
+from msad_cli.engine.evaluate import view_results
+from msad_cli.engine.inputs import Input, find_inputs
+from msad_cli.engine.model_file import Card, save_model
+from msad_cli.engine.predict import Prediction, predict
+from msad_cli.models.detector import Detector
+from msad_cli.structures.errors import DataError, UsageError
+
+CPU = Compute(torch.device("cpu"), "fp32")
+FLAGS = ["--device", "cpu", "--precision", "fp32"]
+
+# --- which pictures ---
+
+
+def _touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def _relative(inputs: Sequence[Input]) -> list[str]:
+    return [each.relative.as_posix() for each in inputs]
+
+
+def test_folders_are_searched_to_the_bottom_and_keep_their_tree(tmp_path: Path) -> None:
+    _touch(tmp_path, "b.JPG", "a/deep/c.png", "a/b.jpeg", "notes.txt", "a/no_suffix")
+    found = find_inputs([str(tmp_path)])
+    assert _relative(found) == ["a/b.jpeg", "a/deep/c.png", "b.JPG"]
+    assert all(each.path == tmp_path / each.relative for each in found)
+
+
+def test_files_are_taken_whatever_their_suffix(tmp_path: Path) -> None:
+    _touch(tmp_path, "a/picture", "b.txt")
+    found = find_inputs([str(tmp_path / "a" / "picture"), str(tmp_path / "b.txt")])
+    assert _relative(found) == ["picture", "b.txt"]
+
+
+def test_patterns_that_the_shell_left(tmp_path: Path) -> None:
+    _touch(tmp_path, "a1.jpg", "a2.jpg", "b.jpg", "sub/a3.jpg", "axe/x.png")
+    assert _relative(find_inputs([str(tmp_path / "a*")])) == ["a1.jpg", "a2.jpg"]  # the folder axe is no picture
+    assert _relative(find_inputs([str(tmp_path / "**" / "a?.jpg")])) == ["a1.jpg", "a2.jpg", "a3.jpg"]
+
+
+def test_a_name_with_brackets_is_a_file_before_it_is_a_pattern(tmp_path: Path) -> None:
+    _touch(tmp_path, "a[1].jpg", "a1.jpg")
+    assert _relative(find_inputs([str(tmp_path / "a[1].jpg")])) == ["a[1].jpg"]
+
+
+def test_pictures_of_one_name_get_numbers(tmp_path: Path) -> None:
+    _touch(tmp_path, "a/x.jpg", "b/x.jpg", "c/x.jpg", "c/x-2.jpg")
+    found = find_inputs([str(tmp_path / name) for name in ("a/x.jpg", "b/x.jpg", "c")])
+    # The first keeps its name; of x-2.jpg, found before the third x.jpg, there is one already.
+    assert _relative(found) == ["x.jpg", "x-2.jpg", "x-2-2.jpg", "x-3.jpg"]
+    assert [each.path.parent.name for each in found] == ["a", "b", "c", "c"]
+
+
+def test_a_picture_named_twice_is_taken_once(tmp_path: Path) -> None:
+    _touch(tmp_path, "sub/a.jpg")
+    names = [str(tmp_path / "sub" / "a.jpg"), str(tmp_path), str(tmp_path / "sub" / ".." / "sub" / "a.jpg")]
+    assert _relative(find_inputs(names)) == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing.jpg", "no such file, folder or pattern"),
+        ("*.png", "no such file, folder or pattern"),
+        ("empty", "a folder without pictures"),
+    ],
+)
+def test_a_name_that_means_nothing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    _touch(tmp_path, "empty/notes.txt", "a.jpg")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        find_inputs(["a.jpg", name])
+    assert caught.value.message == f"{name}: {message}"
+
+
+# --- the pixels that the model sees ---
+
+
+def test_prediction_and_evaluation_show_the_detector_the_same_pixels(
+    coco_folder: Path, teacher: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = read_split(coco_folder / "annotations" / "instances_val2017.json", coco_folder / "val2017")
+    seen: list[dict[int, Tensor]] = []
+
+    def detect(views: Mapping[int, Sequence[Tensor]], _view: str) -> list[dict[str, Tensor]]:
+        seen.append({k: images[0] for k, images in views.items()})
+        return [{"boxes": torch.tensor([[0.0, 0.0, 999.0, 32.0]]), "scores": torch.ones(1), "labels": torch.ones(1)}]
+
+    monkeypatch.setattr(teacher, "detect", detect)
+    inputs = [Input(split.folder / str(name), Path(str(name))) for name in split.file_names]
+    found = list(predict(teacher, "fused", inputs, 0.5, CPU))
+    expected = EvaluationSet(split, teacher.spec.resolution, teacher.spec.ks)
+    assert len(seen) == len(expected) == 3
+    for i, views in enumerate(seen):
+        assert views.keys() == expected[i].views.keys()
+        assert all(torch.equal(views[k], expected[i].views[k]) for k in views)
+    for each in found:
+        assert isinstance(each, Prediction)
+        assert each.found["labels"].dtype == torch.int64
+        assert each.found["boxes"].tolist() == [[0, 0, 64, 24]]  # HR has 64 pixels for the picture's 48 in height
+
+
+def test_only_scores_from_the_least_on_are_kept(
+    coco_folder: Path, student: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = {
+        "boxes": torch.tensor([[0.0, 0, 8, 8], [0, 0, 16, 16], [0, 0, 24, 24]]),
+        "scores": torch.tensor([0.75, 0.5, 0.25]),
+        "labels": torch.tensor([1, 2, 1]),
+    }
+    monkeypatch.setattr(student, "detect", lambda views, view: [answer])
+    (found,) = predict(student, "low", [Input(coco_folder / "val2017" / "a.png", Path("a.png"))], 0.5, CPU)
+    assert isinstance(found, Prediction)
+    assert found.found["scores"].tolist() == [0.75, 0.5]
+    assert found.found["labels"].tolist() == [1, 2]
+
+
+def test_an_unreadable_picture_yields_its_error_and_the_next_ones_follow(coco_folder: Path, student: Detector) -> None:
+    broken = coco_folder / "broken.jpg"
+    broken.write_bytes(b"")
+    whole = coco_folder / "val2017" / "a.png"
+    first, second = predict(student, "low", [Input(broken, Path("x")), Input(whole, Path("y"))], 0.0, CPU)
+    assert isinstance(first, DataError)
+    assert isinstance(second, Prediction)
+
+
+# --- the command ---
+
+
+@pytest.fixture
+def model(tmp_path: Path, student: Detector) -> Path:
+    """A file of an untrained student, whose scores lie below 0.2; its card says from where on they count."""
+    path = tmp_path / "model" / "student.safetensors"
+    save_model(path, student, Card(score_threshold=0.06))
+    return path
+
+
+def _predictions(out: Path) -> list[dict[str, Any]]:
+    predictions: list[dict[str, Any]] = json.loads((out / "predictions.json").read_text())
+    return predictions
+
+
+def test_pictures_and_predictions_are_written(
+    coco_folder: Path, model: Path, tmp_path: Path, student: Detector
+) -> None:
+    out = tmp_path / "out"
+    pictures = coco_folder / "train2017"
+    assert run(["predict", str(pictures), "-m", str(model), "-o", str(out), *FLAGS, "--score", "0"]) == 0
+    names = ["a.png", "b.png", "c.png", "sub/d.png"]
+    found = _predictions(out)
+    written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert written == {*names, "predictions.json"}
+    for name in names:
+        with Image.open(pictures / name) as before, Image.open(out / name) as after:
+            assert (after.format, after.mode, after.size) == ("PNG", "RGB", (64, 48))
+            assert np.any(np.asarray(after) != np.asarray(before))
+    for each in found:
+        x, y, width, height = each["bbox"]
+        assert min(x, y, width, height) >= 0
+        assert x + width <= 64 + 0.01  # x and width are rounded to 0.01 each
+        assert y + height <= 48 + 0.01
+    # The same as evaluation finds, where pictures have the ids of the file; `predict` numbers them in order.
+    split = read_split(coco_folder / "annotations" / "instances_train2017.json", pictures)
+    ids = dict(zip(split.file_names.tolist(), split.image_ids.tolist(), strict=True))
+    expected = view_results(student, split, "low", CPU, workers=0, batch=1)
+    same = [{**each, "image_id": ids[each["file_name"]]} for each in found]
+    assert [each.pop("file_name") for each in same] == [each["file_name"] for each in found]
+    assert sorted(same, key=str) == sorted(expected, key=str)
+    assert [names[each["image_id"] - 1] for each in found] == [each["file_name"] for each in found]
+
+
+def test_categories_are_the_users_own(
+    coco_folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = {
+        "boxes": torch.tensor([[0.0, 0.0, 32.0, 32.0], [8.0, 8.0, 40.0, 40.0]]),
+        "scores": torch.tensor([0.9, 0.8]),
+        "labels": torch.tensor([2, 1]),
+    }
+    monkeypatch.setattr(Detector, "detect", lambda self, views, view: [answer])
+    picture = coco_folder / "val2017" / "a.png"
+    assert run(["predict", str(picture), "-m", str(model), "-o", str(tmp_path), *FLAGS]) == 0
+    # The spec's classes are 7 and 90; HR pixels are picture pixels × 84/64 in x and × 64/48 in y.
+    assert _predictions(tmp_path) == [
+        {"image_id": 1, "category_id": 90, "bbox": [0.0, 0.0, 24.38, 24.0], "score": 0.9, "file_name": "a.png"},
+        {"image_id": 1, "category_id": 7, "bbox": [6.1, 6.0, 24.38, 24.0], "score": 0.8, "file_name": "a.png"},
+    ]
+
+
+def test_the_models_own_threshold_is_the_default(coco_folder: Path, model: Path, tmp_path: Path) -> None:
+    def scores(*flags: str) -> list[float]:
+        picture = str(coco_folder / "val2017" / "a.png")
+        assert run(["predict", picture, "-m", str(model), "-o", str(tmp_path / "out"), *FLAGS, *flags]) == 0
+        return [each["score"] for each in _predictions(tmp_path / "out")]
+
+    everything = scores("--score", "0")
+    assert scores() == [each for each in everything if each >= 0.06]  # as the fixture's card has it
+    assert scores("--score", "0.08") == [each for each in everything if each >= 0.08]
+    assert scores("--score", "1") == []
+
+
+def test_a_broken_picture_among_others(
+    coco_folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = coco_folder / "val2017"
+    (pictures / "broken.jpg").write_bytes(b"")
+    (pictures / "text.jpg").write_text("no picture")
+    out = tmp_path / "out"
+    assert run(["predict", str(pictures), "-m", str(model), "-o", str(out), *FLAGS, "--score", "0", "-q"]) == 7
+    assert {each["file_name"] for each in _predictions(out)} == {"a.png", "e.png", "f.png"}
+    assert {path.name for path in out.iterdir()} == {"a.png", "e.png", "f.png", "predictions.json"}
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        f"error: {pictures / 'broken.jpg'}: an empty file",
+        f"error: {pictures / 'text.jpg'}: no image format that Pillow knows",
+        "error: 2 of 5 pictures could not be read",
+        "",
+        "hint: they are named above",
+    ]
+
+
+def test_a_text_named_as_a_picture(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "text.jpg"
+    file.write_text("no picture")
+    assert run(["predict", str(file), "-m", str(model), "-o", str(tmp_path / "out"), *FLAGS]) == 7
+    assert f"error: {file}: no image format that Pillow knows" in capsys.readouterr().err
+    assert _predictions(tmp_path / "out") == []
+
+
+def test_the_model_of_this_folder_is_the_default(
+    coco_folder: Path, model: Path, teacher: Detector, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    command = ["predict", str(coco_folder / "val2017" / "a.png"), *FLAGS]
+    assert run(command) == 2
+    assert "neither student.safetensors nor teacher.safetensors" in capsys.readouterr().err
+    save_model(here / "teacher.safetensors", teacher, Card())
+    assert run(command) == 0
+    assert "by teacher.safetensors" in capsys.readouterr().err
+    shutil.copy(model, here)
+    assert run(command) == 0
+    assert "by student.safetensors" in capsys.readouterr().err
+    assert (here / "predictions" / "a.png").exists()
+    assert (here / "predictions" / "predictions.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--view", "high"], "--view high"),  # a student has its low view alone
+        (["--save", "image,yolo"], "--save image,yolo: unknown yolo"),
+        (["--score", "2"], "--score"),
+        (["--precision", "fp16"], "--precision fp16"),
+    ],
+)
+def test_wrong_flags(
+    coco_folder: Path, model: Path, tmp_path: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    picture = str(coco_folder / "val2017" / "a.png")
+    assert run(["predict", picture, "-m", str(model), "-o", str(out), "--device", "cpu", *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_broken_model_is_refused(coco_folder: Path, model: Path, tmp_path: Path) -> None:
+    model.write_bytes(model.read_bytes()[:-1])
+    assert run(["predict", str(coco_folder / "val2017"), "-m", str(model), "-o", str(tmp_path / "out"), *FLAGS]) == 4
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("save", "written"), [("json", {"predictions.json"}), ("image", {"a.png"})])
+def test_only_what_is_asked_for_is_saved(
+    coco_folder: Path, model: Path, tmp_path: Path, save: str, written: set[str]
+) -> None:
+    out = tmp_path / "out"
+    picture = str(coco_folder / "val2017" / "a.png")
+    assert run(["predict", picture, "-m", str(model), "-o", str(out), *FLAGS, "--save", save]) == 0
+    assert {path.name for path in out.iterdir()} == written
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "written", "kind"),
+    [
+        ("a.jpg", {}, "a.jpg", "JPEG"),
+        ("a.JPEG", {}, "a.JPEG", "JPEG"),
+        ("a.bmp", {}, "a.bmp", "BMP"),
+        ("a.webp", {}, "a.webp", "WEBP"),
+        ("a.tif", {"compression": "tiff_lzw"}, "a.tif", "TIFF"),
+        ("a.gif", {}, "a.gif.png", "PNG"),  # 256 colours would not do
+        ("a.pgm", {}, "a.pgm.png", "PNG"),  # nor would grey
+        ("a.png", {"bits": 1}, "a.png", "PNG"),
+    ],
+)
+def test_outputs_are_of_the_inputs_kind(
+    model: Path, tmp_path: Path, name: str, options: dict[str, Any], written: str, kind: str
+) -> None:
+    # Sizes whose view is one pixel high or wide, and the smallest picture of all, are pictures too.
+    for number, size in enumerate([(40, 30), (1, 1), (200, 2)]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        Image.new("L", size, 99).save(folder / name, **options)
+        out = folder / "out"
+        command = ["predict", str(folder / name), "-m", str(model), "-o", str(out), *FLAGS, "--score", "0"]
+        assert run(command) == 0
+        with Image.open(out / written) as image:
+            assert (image.format, image.mode, image.size) == (kind, "RGB", size)
+
+
+# --- drawing ---
+
+
+def _changed(before: Image.Image, after: Image.Image) -> Any:
+    """Which pixels (height, width) differ."""
+    return np.any(np.asarray(before) != np.asarray(after), axis=2)
+
+
+def test_the_outline_lies_on_the_boxs_own_outermost_pixels() -> None:
+    image = Image.new("RGB", (200, 150), (9, 9, 9))
+    drawn = draw_boxes(image, [(50.0, 60.0, 120.0, 110.0)], [1], ["red 0.90"])
+    pixels = np.asarray(drawn)
+    colour = list(class_colour(1))
+    assert (pixels[60:110, [50, 119]] == colour).all()  # columns 50 to 119 belong to the box
+    assert (pixels[109, 50:120] == colour).all()
+    changed = _changed(image, drawn)
+    assert not changed[61:109, 51:119].any()  # one pixel is enough for a picture of 150 pixels
+    assert not changed[110:].any()
+    assert changed[:60].any()  # the text stands above
+    assert not np.asarray(image).max() > 9  # the picture itself stays as it was
+
+
+def test_boxes_at_the_edges_are_visible() -> None:
+    image = Image.new("RGB", (90, 70))
+    changed = _changed(image, draw_boxes(image, [(0.0, 0.0, 90.0, 70.0)], [3], [""]))
+    assert all(edge.all() for edge in (changed[0], changed[-1], changed[:, 0], changed[:, -1]))
+
+
+def test_the_surest_box_is_drawn_on_top() -> None:
+    image = Image.new("RGB", (90, 70))
+    box = (30.0, 30.0, 60.0, 60.0)
+    drawn = draw_boxes(image, [box, box], [1, 2], ["", ""])
+    assert drawn.getpixel((59, 59)) == class_colour(1)
+
+
+def test_classes_have_colours_of_their_own() -> None:
+    assert len({class_colour(label) for label in range(1, 81)}) == 80
+    assert all(max(class_colour(label)) >= 200 for label in range(1, 81))  # bright: value 0.95 of 255
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (1, 50), (50, 1), (300, 200)])
+def test_any_box_can_be_drawn_on_any_picture(size: tuple[int, int]) -> None:
+    width, height = size
+    boxes = [
+        (0.0, 0.0, float(width), float(height)),
+        (float(width), float(height), float(width), float(height)),
+        (0.0, 0.0, 0.0, 0.0),
+        (0.4, 0.4, 0.6, 0.6),
+        (width - 0.5, 0.0, float(width), 0.25),
+    ]
+    image = Image.new("RGB", size, (9, 9, 9))
+    texts = ["", "a name much longer than the picture is wide 1.00", "é 漢字 🙂", "two\nlines", "x"]
+    drawn = draw_boxes(image, boxes, range(1, 6), texts)
+    assert drawn.size == size
+    assert _changed(image, drawn).any()
+    assert draw_boxes(image, [], [], []).tobytes() == image.tobytes()

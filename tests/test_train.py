@@ -1,0 +1,147 @@
+"""The loop, the schedule, the optimiser's groups, the choices of defaults."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from test_models import spec
+from torch import Tensor, nn
+
+from msad_cli.commands.settings import choose
+from msad_cli.data.loading import Batch, Sample
+from msad_cli.engine.device import Compute, choose_device, choose_precision
+from msad_cli.engine.schedule import Schedule, sgd
+from msad_cli.engine.train import train
+from msad_cli.methods.aligned import AlignedTraining
+from msad_cli.models.detector import Detector
+from msad_cli.structures.errors import DeviceError, UsageError
+
+CPU = Compute(torch.device("cpu"), "fp32")
+
+
+@dataclass
+class Numbers:
+    """A batch of one-pixel pictures."""
+
+    values: list[float]
+
+    @property
+    def views(self) -> dict[int, list[Tensor]]:
+        return {1: [torch.tensor(value) for value in self.values]}
+
+    @property
+    def targets(self) -> list[dict[str, Tensor]]:
+        return [{} for _ in self.values]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class Line(nn.Module):
+    """Loss = weight × mean of the batch; its gradient is that mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, views: dict[int, list[Tensor]], _targets: object) -> dict[str, Tensor]:
+        return {"line/mean": self.weight * torch.stack(views[1]).mean()}
+
+
+def test_published_schedule() -> None:
+    """Linear warm-up of 500 steps to 0.01, divided by ten at 60k and 80k of 90k steps (detectron2's 1× schedule)."""
+    schedule = Schedule(0.01, 90_000, 500, "steps")
+    assert schedule.at(0) == pytest.approx(0.01 / 500)
+    assert schedule.at(499) == 0.01
+    assert schedule.at(59_999) == 0.01
+    assert schedule.at(60_000) == pytest.approx(0.001)
+    assert schedule.at(80_000) == pytest.approx(0.0001)
+
+
+def test_cosine_schedule() -> None:
+    schedule = Schedule(2.0, 100, 0, "cosine")
+    # (1 + cos(π·t)) at t = 0, 1/2 and 3/4
+    assert [schedule.at(step) for step in (0, 50, 75)] == pytest.approx([2.0, 1.0, 1 - 2**-0.5])
+
+
+def test_norms_and_biases_do_not_decay() -> None:
+    detector = Detector(spec())
+    decaying, free = sgd(detector, 0.1).param_groups
+    assert decaying["weight_decay"] == 1e-4
+    assert free["weight_decay"] == 0.0
+    assert {each.ndim for each in decaying["params"]} == {2, 4}  # C-FF's and all convolutions' weights
+    assert {each.ndim for each in free["params"]} == {1}
+    trainable = sum(each.requires_grad for each in detector.parameters())
+    assert len(decaying["params"]) + len(free["params"]) == trainable
+
+
+def test_a_students_unreachable_level_is_frozen() -> None:
+    frozen = [
+        name for name, each in Detector(spec(role="student", ks=(2,))).named_parameters() if not each.requires_grad
+    ]
+    assert frozen == ["core.backbone.fpn.extra_blocks.p7.weight", "core.backbone.fpn.extra_blocks.p7.bias"]
+
+
+def test_steps_by_hand() -> None:
+    """Rate 0.5, momentum 0.9: w = 1 − 0.5·2 = 0, then w = 0 − 0.5·(0.9·2 + 4) = −2.9."""
+    line = Line()
+    optimiser = sgd(line, 0.5)
+    steps = train(line, [Numbers([1.0, 3.0]), Numbers([4.0])], optimiser, Schedule(0.5, 2, 0, "cosine"), CPU, clip=100)
+    first = next(steps)
+    assert (first.number, first.losses, first.gradient_norm, first.images) == (1, {"line/mean": 2.0}, 2.0, 2)
+    assert line.weight.item() == 0.0
+    second = next(steps)
+    # The cosine has halved the rate by the second of two steps: 0 − 0.25·5.8 = −1.45.
+    assert second.learning_rate == pytest.approx(0.25)
+    assert line.weight.item() == pytest.approx(-1.45)
+
+
+def test_gradients_are_clipped_to_their_norm() -> None:
+    line = Line()
+    (step,) = train(line, [Numbers([40.0])], sgd(line, 1.0), Schedule(1.0, 9, 0, "steps"), CPU, clip=0.25)
+    assert step.gradient_norm == 40.0
+    assert line.weight.item() == pytest.approx(1 - 0.25, abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_changes_nothing(value: float) -> None:
+    line = Line()
+    steps = list(train(line, [Numbers([value]), Numbers([1.0])], sgd(line, 0.5), Schedule(0.5, 9, 0, "steps"), CPU))
+    assert [step.finite for step in steps] == [False, True]
+    assert line.weight.item() == 0.5
+
+
+def test_the_teacher_overfits_one_batch() -> None:
+    torch.manual_seed(0)
+    module = AlignedTraining(Detector(spec()))
+    high = [torch.randint(0, 256, (3, 128, 128), dtype=torch.uint8)]
+
+    views = {1: high, 2: [high[0][:, ::2, ::2]]}
+    target = {"boxes": torch.tensor([[20.0, 20.0, 90.0, 100.0]]), "labels": torch.tensor([1])}
+    batch = Batch((Sample(0, (128, 128), (128, 128), {k: of[0] for k, of in views.items()}, target),))
+    steps = list(train(module, [batch] * 25, sgd(module, 0.02), Schedule(0.02, 25, 5, "cosine"), CPU))
+    first, last = (sum(step.losses.values()) for step in (steps[0], steps[-1]))
+    # Centreness has a floor, its entropy; classification and regression have none.
+    assert last < 0.6 * first
+
+
+def test_computed_defaults() -> None:
+    nothing_typed = {"batch": None, "workers": None, "epochs": None, "lr": None, "warmup": None, "eval_every": None}
+    choices = choose(117_266, device="cpu", precision="fp32", decay="steps", **nothing_typed)
+    assert choices.epochs == 12  # COCO's 1× schedule
+    assert choices.batch == 4
+    assert choices.schedule.learning_rate == pytest.approx(0.01 * 4 / 16)
+    assert choices.steps_per_epoch == 117_266 // 4
+    small = choose(3, device="cpu", precision="fp32", decay="steps", **nothing_typed)
+    assert (small.batch, small.epochs) == (3, 150)
+
+
+def test_devices_and_precisions_that_cannot_be() -> None:
+    with pytest.raises(UsageError, match="no such device"):
+        choose_device("gpu")
+    with pytest.raises(DeviceError, match="cannot use it"):
+        choose_device("cuda:97")
+    with pytest.raises(UsageError, match="only CUDA"):
+        choose_precision("fp16", torch.device("cpu"))
+    with pytest.raises(UsageError, match="unknown"):
+        choose_precision("fp8", torch.device("cpu"))
