@@ -59,7 +59,7 @@ def test_python_m_msad_cli_is_msad() -> None:
         (["teacher", "--data", "demo", "--size", "many"], 2, "--size many"),
         (["teacher", "--data", "demo", "--size", "10"], 2, "32 <= SHORT"),
         (["teacher", "--data", "demo", "--out", "model.pt"], 2, ".safetensors"),
-        (["teacher"], 2, "--data"),
+        (["teacher"], 2, "no data given"),
         (["teechr"], 2, "teechr"),
         (["distill", "--teacher", "nowhere.safetensors"], 4, "no such model file"),
         (["eval", "nowhere.safetensors"], 4, "no such model file"),

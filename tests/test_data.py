@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 
 from msad_cli.data.coco import CocoSplit, read_split
-from msad_cli.data.layouts import Files, find_layout
+from msad_cli.data.layouts import Files, find_split
 from msad_cli.data.loading import (
     Batch,
     EvaluationSet,
@@ -23,7 +23,7 @@ from msad_cli.data.loading import (
     training_loader,
 )
 from msad_cli.data.transforms import JITTER, from_frame, render, to_frame, training_views
-from msad_cli.structures.errors import DataError
+from msad_cli.structures.errors import DataError, UsageError
 from msad_cli.structures.frame import Resolution
 
 RESOLUTION = Resolution(64, 96)
@@ -154,11 +154,10 @@ def test_files_that_cannot_be_opened_are_named(tmp_path: Path, train_file: Path)
 
 
 def test_coco_folder_is_recognised(coco_folder: Path) -> None:
-    layout = find_layout(str(coco_folder))
-    annotations = coco_folder / "annotations"
-    assert layout.train == Files(annotations / "instances_train2017.json", coco_folder / "train2017")
-    assert layout.val == Files(annotations / "instances_val2017.json", coco_folder / "val2017")
-    assert layout.recognised == "COCO folder (instances_train2017.json, instances_val2017.json)"
+    for split in ("train", "val"):
+        name = f"instances_{split}2017.json"
+        expected = Files(coco_folder / "annotations" / name, coco_folder / f"{split}2017", f"COCO folder ({name})")
+        assert find_split(str(coco_folder), split) == expected
 
 
 def test_pictures_may_lie_under_images_and_annotations_be_of_keypoints(coco_folder: Path) -> None:
@@ -166,30 +165,39 @@ def test_pictures_may_lie_under_images_and_annotations_be_of_keypoints(coco_fold
     (coco_folder / "train2017").rename(coco_folder / "images" / "train2017")
     annotations = coco_folder / "annotations"
     (annotations / "instances_train2017.json").rename(annotations / "person_keypoints_train2017.json")
-    expected = Files(annotations / "person_keypoints_train2017.json", coco_folder / "images" / "train2017")
-    assert find_layout(str(coco_folder)).train == expected
+    found = find_split(str(coco_folder), "train")
+    assert found.annotations == annotations / "person_keypoints_train2017.json"
+    assert found.images == coco_folder / "images" / "train2017"
 
 
 def test_the_word_demo_is_the_built_in_set(coco_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("msad_cli.data.layouts.demo_folder", lambda: coco_folder)
-    layout = find_layout("demo")
-    assert layout.recognised == "the built-in demo set"
-    assert layout.train.images == coco_folder / "train2017"
+    found = find_split("demo", "train")
+    assert found.recognised == "the built-in demo set"
+    assert found.images == coco_folder / "train2017"
+
+
+def test_paths_take_the_place_of_what_is_found(coco_folder: Path, tmp_path: Path) -> None:
+    assert find_split(None, "val", tmp_path / "a.json", tmp_path).annotations == tmp_path / "a.json"
+    assert find_split(str(coco_folder), "val", tmp_path / "a.json").images == coco_folder / "val2017"
+    with pytest.raises(UsageError, match="no data given"):
+        find_split(None, "val", tmp_path / "a.json")
 
 
 def test_what_is_no_set_is_named(coco_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such folder"):
-        find_layout(str(tmp_path / "nowhere"))
+        find_split(str(tmp_path / "nowhere"), "train")
     with pytest.raises(DataError, match="a file, not a folder"):
-        find_layout(str(coco_folder / "train2017" / "a.png"))
+        find_split(str(coco_folder / "train2017" / "a.png"), "train")
     with pytest.raises(DataError, match="no annotations/instances_train"):
-        find_layout(str(coco_folder / "train2017"))
+        find_split(str(coco_folder / "train2017"), "train")
     (coco_folder / "val2017").rename(coco_folder / "elsewhere")
+    assert find_split(str(coco_folder), "train").images.is_dir()  # a split does not need the other one
     with pytest.raises(DataError, match="no folder val2017/"):
-        find_layout(str(coco_folder))
+        find_split(str(coco_folder), "val")
     (coco_folder / "annotations" / "instances_train2018.json").touch()
     with pytest.raises(DataError, match=r"for train: instances_train2017\.json, instances_train2018\.json"):
-        find_layout(str(coco_folder))
+        find_split(str(coco_folder), "train")
 
 
 # --- frames and views ---

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 
 # About five objects an image and five categories: some 60 objects, a dozen of them figures.
 TRAIN, VAL = 8, 4
-SIZE = (320, 240)  # the default of draw_demo
+SIZE = (256, 256)  # the default of draw_demo
 FILES = [f"{kind}_{split}2017.json" for kind in ("instances", "person_keypoints") for split in ("train", "val")]
 
 

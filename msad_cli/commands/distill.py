@@ -13,7 +13,7 @@ from msad_cli.structures.errors import UsageError
 def distill(
     context: typer.Context,
     teacher: Annotated[Path, typer.Option(metavar="FILE", help="The teacher's model file.")],
-    data: options.OptionalData = None,
+    data: options.Data = None,
     init: Annotated[
         str, typer.Option(metavar="teacher|imagenet|none|FILE", help="Where weights start from.")
     ] = "teacher",
@@ -50,7 +50,7 @@ def distill(
 
     from msad_cli.commands.console import announce_result, print_plan
     from msad_cli.commands.fit import Run, fit
-    from msad_cli.commands.settings import choose, claim_output, data_setting, from_command_line, read_data
+    from msad_cli.commands.settings import choose, claim_output, from_command_line, lasting, read_data
     from msad_cli.data.loading import TrainingSet
     from msad_cli.engine.model_file import Card, fingerprint, load_model
     from msad_cli.methods.distillation import Distillation
@@ -65,13 +65,12 @@ def distill(
     spec = replace(master.spec, role="student", ks=master.spec.ks[-1:])
     categories = tuple((each.category_id, each.name) for each in spec.classes)
     source = data or card.data
-    train, val, recognised = read_data(source, train_json, val_json, train_images, val_images, categories)
+    train, val, found = read_data(source, train_json, val_json, train_images, val_images, categories)
     choices = choose(
         len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,
         decay=decay, warmup=warmup, eval_every=eval_every,
     )  # fmt: skip
-    found = {"data": data_setting(train, val, recognised)}
-    settings = {**from_command_line(context), **found, **choices.settings}
+    settings = {**from_command_line(context), "data": found, **choices.settings}
     if not quiet:
         print_plan(f"plan of {out}", settings)
     if dry_run:
@@ -89,7 +88,7 @@ def distill(
     )
     # A plain student is trained on its own small pixels; the large ones are not even decoded.
     training = TrainingSet(train, spec.resolution, spec.ks if no_distill else master.spec.ks, jitter=True, seed=seed)
-    card = Card(data=source, teacher=fingerprint(teacher))
+    card = Card(data=lasting(source), teacher=fingerprint(teacher))
     scores = fit(Run(module, student, training, val, choices, out, folder, card, clip, ema, resume, quiet))
     if not quiet:
         announce_result(out, scores, f"msad predict IMAGE -m {out}")

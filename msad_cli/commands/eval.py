@@ -11,7 +11,7 @@ from msad_cli.structures.errors import GateMissedError, UsageError
 
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file.")],
-    data: options.OptionalData = None,
+    data: options.Data = None,
     split: Annotated[str, typer.Option(metavar="val|train", help="Which split.")] = "val",
     view: Annotated[str | None, typer.Option(metavar="high|low|fused|all", help="Default: all the model has.")] = None,
     size: Annotated[str | None, typer.Option(metavar="SHORT,LONG", help="HR size. Default: the model's own.")] = None,
@@ -32,7 +32,8 @@ def evaluate(
     import json
 
     from msad_cli.commands.console import print_json, print_scores
-    from msad_cli.commands.settings import read_data
+    from msad_cli.data.coco import read_split
+    from msad_cli.data.layouts import find_split
     from msad_cli.engine.device import Compute, choose_device, choose_precision
     from msad_cli.engine.evaluate import NUMBERS, ground_truth, score, view_results
     from msad_cli.engine.files import write_text
@@ -51,8 +52,9 @@ def evaluate(
     place, _ = choose_device(device)
     compute = Compute(place, choose_precision(precision, place)[0])
     categories = tuple((each.category_id, each.name) for each in detector.spec.classes)
-    train, val, _ = read_data(data or card.data, train_json, val_json, train_images, val_images, categories)
-    pictures = val if split == "val" else train
+    paths = (val_json, val_images) if split == "val" else (train_json, train_images)
+    files = find_split(data or card.data, split, *paths)
+    pictures = read_split(files.annotations, files.images, categories)
     detector.to(place)
     truth = ground_truth(pictures)
     scores = {}

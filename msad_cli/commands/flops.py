@@ -82,9 +82,9 @@ def picture_sizes(data: str) -> list[tuple[int, int]]:
         UsageError: it states none.
     """
     from msad_cli.data.coco import read_document
-    from msad_cli.data.layouts import find_layout
+    from msad_cli.data.layouts import find_split
 
-    file = find_layout(data).val.annotations
+    file = find_split(data, "val").annotations
     images = read_document(file)["images"]
     sizes = [(each["height"], each["width"]) for each in images if each.get("height") and each.get("width")]
     if not sizes:

@@ -8,9 +8,9 @@ import typer
 from msad_cli.structures.errors import UsageError
 from msad_cli.structures.frame import Resolution
 
-Data = Annotated[str, typer.Option("--data", metavar="DIR|demo", help="COCO-style folder, or the built-in set: demo.")]
-OptionalData = Annotated[
-    str | None, typer.Option("--data", metavar="DIR|demo", help="Data set. Default: the one the model was trained on.")
+Data = Annotated[
+    str | None,
+    typer.Option("--data", metavar="DIR|demo", help="COCO-style folder, or the built-in set. A model knows its own."),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")]
 PrecisionName = Annotated[str, typer.Option("--precision", metavar="auto|bf16|fp16|fp32", help="Of the forward pass.")]

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from msad_cli.data.coco import CocoSplit, read_split
-from msad_cli.data.layouts import Files, Layout, find_layout
+from msad_cli.data.layouts import DEMO, find_split
 from msad_cli.engine.device import Compute, choose_device, choose_precision
 from msad_cli.engine.run_folder import RunFolder, Setting
 from msad_cli.engine.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
@@ -100,44 +100,40 @@ def _epochs(pictures: int) -> int:
 
 def read_data(
     data: str | None,
-    train_json: Path | None = None,
-    val_json: Path | None = None,
-    train_images: Path | None = None,
-    val_images: Path | None = None,
+    train_json: Path | None,
+    val_json: Path | None,
+    train_images: Path | None,
+    val_images: Path | None,
     categories: tuple[tuple[int, str], ...] | None = None,
-) -> tuple[CocoSplit, CocoSplit, str]:
-    """Training and validation split, and what was recognised; the four paths override what lies in `data`.
+) -> tuple[CocoSplit, CocoSplit, Setting]:
+    """Training and validation split, and what was found, in words.
+
+    Args:
+        data: a folder or `demo`; the four paths take the place of what lies there.
+        categories: the classes of an existing model; without them, those of the training split.
 
     Raises:
         UsageError: neither `data` nor all four paths.
         DataError: a split is unusable, or the training split has no box.
     """
-    if train_json and val_json and train_images and val_images:
-        layout = Layout(Files(train_json, train_images), Files(val_json, val_images), "files as given")
-    elif data is None:
-        raise UsageError("no data given", "add --data DIR, or --data demo for the built-in set")
-    else:
-        found = find_layout(data)
-        layout = Layout(
-            Files(train_json or found.train.annotations, train_images or found.train.images),
-            Files(val_json or found.val.annotations, val_images or found.val.images),
-            found.recognised,
-        )
-    train = read_split(layout.train.annotations, layout.train.images, categories)
+    files = find_split(data, "train", train_json, train_images)
+    train = read_split(files.annotations, files.images, categories)
     if not len(train.boxes):
-        raise DataError(f"{train.file}: no boxes to learn from")
-    return train, read_split(layout.val.annotations, layout.val.images, train.categories), layout.recognised
-
-
-def data_setting(train: CocoSplit, val: CocoSplit, recognised: str) -> Setting:
-    """What was read, in words."""
-    left_out = f", {train.crowds} crowd regions and {train.dropped} boxes without extent left out"
-    return Setting(
-        str(train.file.parent.parent),
-        "flag",
-        f"{recognised}: {len(train)} + {len(val)} pictures, {len(train.boxes)} training boxes, "
-        f"{len(train.categories)} classes" + (left_out if train.crowds or train.dropped else ""),
+        raise DataError(f"{train.file}: no boxes to learn from", "msad learns from boxes; check its list 'annotations'")
+    other = find_split(data, "val", val_json, val_images)
+    val = read_split(other.annotations, other.images, train.categories)
+    found = (
+        f"{files.recognised}: {len(train)} + {len(val)} pictures, {len(train.boxes)} training boxes, "
+        f"{len(train.categories)} classes"
     )
+    if train.crowds or train.dropped:
+        found += f", {train.crowds} crowd regions and {train.dropped} boxes without extent left out"
+    return train, val, Setting(data or str(train.file), "flag", found)
+
+
+def lasting(data: str | None) -> str:
+    """The name of a set as a model file remembers it: a folder is found again from anywhere, single files are not."""
+    return str(Path(data).resolve()) if data and data != DEMO else data or ""
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from msad_cli.structures.errors import UsageError
 
 def teacher(
     context: typer.Context,
-    data: options.Data,
+    data: options.Data = None,
     k: Annotated[str, typer.Option(metavar="2", help="How many times the low view is reduced.")] = "2",
     detector: Annotated[str, typer.Option(metavar="fcos", help="Torchvision's detector to build on.")] = "fcos",
     backbone: Annotated[
@@ -64,9 +64,9 @@ def teacher(
         choose,
         choose_norm,
         claim_output,
-        data_setting,
         from_command_line,
         invalid_values_named,
+        lasting,
         read_data,
     )
     from msad_cli.data.loading import TrainingSet
@@ -82,7 +82,7 @@ def teacher(
     resolution = options.parse_size(size)
     out = out or Path("teacher.safetensors" if scales == "aligned" else f"{scales}.safetensors")
     folder = claim_output(out, resume, overwrite or dry_run)
-    train, val, recognised = read_data(data, train_json, val_json, train_images, val_images)
+    train, val, found = read_data(data, train_json, val_json, train_images, val_images)
     choices = choose(
         len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,
         decay=decay, warmup=warmup, eval_every=eval_every,
@@ -102,8 +102,7 @@ def teacher(
             resolution=resolution,
             classes=tuple(ClassName(*each) for each in train.categories),
         )
-    found = {"data": data_setting(train, val, recognised), "norm": chosen_norm}
-    settings = {**from_command_line(context), **found, **choices.settings}
+    settings = {**from_command_line(context), "data": found, "norm": chosen_norm, **choices.settings}
     if not quiet:
         print_plan(f"plan of {out}", settings)
     if dry_run:
@@ -115,6 +114,8 @@ def teacher(
         folder.log(initialise(model, init))
     module = AlignedTraining(model, lambda_) if scales == "aligned" else UnshiftedTraining(model)
     training = TrainingSet(train, resolution, spec.ks, jitter=scales != "single", seed=seed)
-    scores = fit(Run(module, model, training, val, choices, out, folder, Card(data=data), clip, ema, resume, quiet))
+    scores = fit(
+        Run(module, model, training, val, choices, out, folder, Card(data=lasting(data)), clip, ema, resume, quiet)
+    )
     if not quiet:
         announce_result(out, scores, f"msad distill --teacher {out}" if spec.role == "teacher" else f"msad eval {out}")

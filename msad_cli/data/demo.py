@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from pycocotools import mask as rle
 
-VERSION = 1  # part of the cache folder's name: raise it whenever the drawn pixels or the json change
+VERSION = 2  # part of the cache folder's name: raise it whenever the drawn pixels or the json change
 SPLITS = ("train2017", "val2017")
 CATEGORY_IDS = {"disc": 1, "box": 3, "triangle": 4, "star": 8, "figure": 17}
 KEYPOINTS = ("head", "left_hand", "right_hand", "left_foot", "right_foot", "hip", "neck")
 SKELETON = ((1, 7), (7, 2), (7, 3), (7, 6), (6, 4), (6, 5))  # pairs of 1-based positions in KEYPOINTS, as in COCO
 
-SHORTEST, LONGEST = 8.0, 140.0  # long side of an object before it is turned, pixels
+SHORTEST, LONGEST = 8.0, 110.0  # long side of an object before it is turned, pixels
 SHORTEST_FIGURE = 18.0  # below this the limbs are thinner than a pixel
-MOST_OBJECTS = 9
+FEWEST_OBJECTS, MOST_OBJECTS = 2, 14
 EMPTY_SHARE = 0.02
 LEAST_VISIBLE, LEAST_AREA = 0.35, 20  # share of the whole object, and pixels, that must stay in view
 LEAST_CONTRAST = 110.0  # distance in RGB (0 to 255 each) between a fill and what it covers
@@ -72,7 +72,7 @@ def demo_folder(*, train: int = 400, val: int = 100, seed: int = 0, cache: Path 
 
 
 def draw_demo(
-    folder: Path, *, train: int = 400, val: int = 100, seed: int = 0, size: tuple[int, int] = (320, 240)
+    folder: Path, *, train: int = 400, val: int = 100, seed: int = 0, size: tuple[int, int] = (256, 256)
 ) -> None:
     """Draw `train` and `val` images of `size` (width, height) pixels into `folder`, in the layout of COCO 2017.
 
@@ -144,7 +144,7 @@ def _scene(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Array, Owne
     canvas = _clutter(rng, _background(rng, size))
     owner = np.full((size[1], size[0]), -1)
     objects: list[_Object] = []
-    count = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(1, MOST_OBJECTS + 1))
+    count = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(FEWEST_OBJECTS, MOST_OBJECTS + 1))
     for _ in range(count):
         _add_object(rng, canvas, owner, objects)
     return canvas, owner, objects
@@ -157,7 +157,7 @@ def _add_object(rng: np.random.Generator, canvas: Array, owner: Owner, objects: 
     """
     name = str(rng.choice(list(CATEGORY_IDS)))
     shortest = SHORTEST_FIGURE if name == "figure" else SHORTEST
-    longest = min(LONGEST, 0.6 * min(owner.shape))
+    longest = min(LONGEST, 0.5 * min(owner.shape))
     # Log-uniform but for the last power, which leaves a little under half of the objects small in the sense of COCO.
     side = float(shortest * (longest / shortest) ** (rng.uniform() ** 0.6))
     pieces, keypoints = _shape(rng, name)

@@ -1,10 +1,10 @@
-"""Finding the annotation files and picture folders of a data set."""
+"""Finding the annotation file and the picture folder of a split."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from msad_cli.data.demo import demo_folder
-from msad_cli.structures.errors import DataError
+from msad_cli.structures.errors import DataError, UsageError
 
 DEMO = "demo"
 """The word that stands for the built-in set wherever a folder is asked for."""
@@ -12,43 +12,42 @@ DEMO = "demo"
 
 @dataclass(frozen=True)
 class Files:
-    """An annotation file and the folder of its pictures."""
+    """An annotation file, the folder of its pictures, and in words as what they were recognised."""
 
     annotations: Path
     images: Path
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The two splits of a set, and in words what was recognised."""
-
-    train: Files
-    val: Files
     recognised: str
 
 
-def find_layout(data: str) -> Layout:
-    """What lies under a folder, or the built-in demo set for the word `demo` (drawn at the first call, then cached).
+def find_split(data: str | None, split: str, annotations: Path | None = None, images: Path | None = None) -> Files:
+    """Where a split lies.
+
+    Args:
+        data: the folder of a set, or `demo` (drawn at the first call, then cached); None if both paths are given.
+        split: `train` or `val`.
+        annotations, images: take the place of what is found in `data`.
 
     Raises:
+        UsageError: neither `data` nor both paths.
         DataError: no such folder, or nothing in it that msad recognises.
     """
-    if data == DEMO:
-        layout = _coco(demo_folder())
-        return Layout(layout.train, layout.val, "the built-in demo set")
-    folder = Path(data)
+    if annotations is not None and images is not None:
+        return Files(annotations, images, "files as given")
+    if not data:
+        raise UsageError("no data given", "add --data DIR, or --data demo for the built-in set")
+    found = _demo(split) if data == DEMO else _coco(Path(data), split)
+    return Files(annotations or found.annotations, images or found.images, found.recognised)
+
+
+def _demo(split: str) -> Files:
+    found = _coco(demo_folder(), split)
+    return Files(found.annotations, found.images, "the built-in demo set")
+
+
+def _coco(folder: Path, split: str) -> Files:
     if not folder.is_dir():
         kind = "a file, not a folder" if folder.exists() else "no such folder"
-        raise DataError(f"--data {data}: {kind}", "give the folder of a COCO-style set, or the word demo")
-    return _coco(folder)
-
-
-def _coco(folder: Path) -> Layout:
-    train, val = (_coco_split(folder, split) for split in ("train", "val"))
-    return Layout(train, val, f"COCO folder ({train.annotations.name}, {val.annotations.name})")
-
-
-def _coco_split(folder: Path, split: str) -> Files:
+        raise DataError(f"--data {folder}: {kind}", "give the folder of a COCO-style set, or the word demo")
     annotations = folder / "annotations"
     found = sorted(annotations.glob(f"instances_{split}*.json")) or sorted(
         annotations.glob(f"person_keypoints_{split}*.json")
@@ -60,9 +59,9 @@ def _coco_split(folder: Path, split: str) -> Files:
         )
     if len(found) > 1:
         names = ", ".join(each.name for each in found)
-        raise DataError(f"{annotations}: several files for {split}: {names}", "choose with --train-json and --val-json")
+        raise DataError(f"{annotations}: several files for {split}: {names}", f"choose with --{split}-json")
     subset = found[0].stem.split("_")[-1]
     for images in (folder / subset, folder / "images" / subset, folder / split, folder / "images"):
         if images.is_dir():
-            return Files(found[0], images)
-    raise DataError(f"{folder}: no folder {subset}/ with the pictures of {found[0].name}", "or give --train-images")
+            return Files(found[0], images, f"COCO folder ({found[0].name})")
+    raise DataError(f"{folder}: no folder {subset}/ with the pictures of {found[0].name}", f"or give --{split}-images")

@@ -49,11 +49,14 @@ def _write(
     text: str,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
-    """A text on a plate of the class's colour, above its box or, at the top edge, inside; never cut."""
+    """A text on a plate of the class's colour, above its box or, at the top edge, below it."""
     left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     width, height = right - left + 4, bottom - top + 4
     x = max(0.0, min(box[0], size[0] - width))
-    y = box[1] - height if box[1] >= height else min(box[1], size[1] - height)
+    y = box[1] - height
+    if y < 0:
+        # No room above: below the box, which leaves a small object in view; a box that fills the height has it inside.
+        y = box[3] if box[3] + height <= size[1] else max(0.0, box[1])
     pen.rectangle((x, y, x + width, y + height), fill=colour)
     bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
     pen.text((x + 2 - left, y + 2 - top), text, fill="black" if bright else "white", font=font)

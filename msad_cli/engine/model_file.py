@@ -30,7 +30,7 @@ class Card:
     """What is known of a model beside its architecture.
 
     Attributes:
-        data: the folder of its training set, or `demo`.
+        data: the folder of its training set, or `demo`; empty if it was given by single files.
         data_fingerprint: of the training annotations, hexadecimal.
         epochs: that it was trained for.
         scores: AP … by view at the end of training, from 0 to 1.
