@@ -56,7 +56,7 @@ def test_read_split_keeps_ids_outside_and_places_inside(train: CocoSplit) -> Non
     assert train.labels.tolist() == [2, 1, 1, 1]
     assert train.starts.tolist() == [0, 2, 3, 3, 4]  # the third picture has none
     assert (train.crowds, train.dropped) == (1, 1)  # the region of picture 10, the box without width of picture 40
-    assert (train.boxes.dtype, train.labels.dtype, train.starts.dtype) == (np.float32, np.int64, np.int64)
+    assert [each.dtype.name for each in (train.boxes, train.labels, train.starts)] == ["float32", "int64", "int64"]
 
 
 def test_labels_follow_the_classes_of_an_existing_model(coco_folder: Path, train_file: Path) -> None:
@@ -182,6 +182,13 @@ def test_paths_take_the_place_of_what_is_found(coco_folder: Path, tmp_path: Path
     assert find_split(str(coco_folder), "val", tmp_path / "a.json").images == coco_folder / "val2017"
     with pytest.raises(UsageError, match="no data given"):
         find_split(None, "val", tmp_path / "a.json")
+    # As the hints of the errors say, they help where nothing or too much is found.
+    (coco_folder / "val2017").rename(coco_folder / "elsewhere")
+    found = find_split(str(coco_folder), "val", images=coco_folder / "elsewhere")
+    assert found.annotations.name == "instances_val2017.json"
+    (coco_folder / "annotations" / "instances_train2018.json").touch()
+    own = coco_folder / "annotations" / "instances_train2017.json"
+    assert find_split(str(coco_folder), "train", own).images == coco_folder / "train2017"
 
 
 def test_what_is_no_set_is_named(coco_folder: Path, tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def test_palette(tmp_path: Path, transparent: int | None, expected: list[int]) -
     image = Image.new("P", (1, 1), 0)
     image.putpalette([0, 200, 0, 9, 9, 9])
     file = tmp_path / "picture.png"
-    image.save(file, **({} if transparent is None else {"transparency": transparent}))
+    options: dict[str, Any] = {} if transparent is None else {"transparency": transparent}
+    image.save(file, **options)
     assert _pixels(file) == [[expected]]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -34,7 +36,7 @@ def print_plan(title: str, settings: Mapping[str, Setting]) -> None:
     for column in ("setting", "value", "why"):
         table.add_column(column, overflow="fold")
     for name, setting in settings.items():
-        table.add_row(name, str(setting.value), setting.reason or setting.source)
+        table.add_row(name, escape(str(setting.value)), escape(setting.reason or setting.source))
     console.print(table)
 
 
@@ -51,14 +53,34 @@ def print_scores(title: str, rows: Mapping[str, Mapping[str, float | None]], fir
     for name in columns:
         table.add_column(name, justify="right")
     for label, numbers in rows.items():
-        table.add_row(label, *(percent(numbers.get(name)) for name in columns))
+        table.add_row(escape(label), *(percent(numbers.get(name)) for name in columns))
     console.print(table)
 
 
 def announce_result(out: Path, scores: Mapping[str, Scores], following: str) -> None:
     """The end of a training: a table of its views, and the next command."""
-    print_scores(str(out), {view: each.numbers for view, each in scores.items()})
-    console.print(f"next: {following}", soft_wrap=True)
+    print_scores(escape(str(out)), {view: each.numbers for view, each in scores.items()})
+    console.print(f"next: {escape(following)}", soft_wrap=True)
+
+
+def announce_interruption(step: int, out: Path) -> None:
+    """What to type to go on."""
+    command = shlex.join(
+        ["msad", *(each for each in sys.argv[1:] if each not in ("--resume", "--overwrite")), "--resume"]
+    )
+    console.print(
+        f"stopped after step {step}; {out} is not written yet. Go on with:\n  {escape(command)}", soft_wrap=True
+    )
+
+
+def announce_student(
+    student: Mapping[str, float], teacher: Mapping[str, Mapping[str, float | None]], shares: Mapping[str, float]
+) -> None:
+    """The student beside its teacher's views, and its cost as a share of other models'."""
+    rows = {f"teacher, {view}": numbers for view, numbers in teacher.items()}
+    print_scores("student and teacher", {"student": student, **rows}, "model")
+    for name, share in shares.items():
+        console.print(f"cost of the student, head included: {share:.2f} of {name}")
 
 
 class Reporter:

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from msad_cli.commands import options
 from msad_cli.structures.errors import UsageError
+
+if TYPE_CHECKING:
+    from msad_cli.models.spec import DetectorSpec
 
 
 def distill(
@@ -48,7 +51,7 @@ def distill(
     """Distil a teacher into a student that sees only the image reduced k times."""
     import torch
 
-    from msad_cli.commands.console import announce_result, print_plan
+    from msad_cli.commands.console import announce_result, announce_student, print_plan
     from msad_cli.commands.fit import Run, fit
     from msad_cli.commands.settings import choose, claim_output, from_command_line, lasting, read_data
     from msad_cli.data.loading import TrainingSet
@@ -88,7 +91,18 @@ def distill(
     )
     # A plain student is trained on its own small pixels; the large ones are not even decoded.
     training = TrainingSet(train, spec.resolution, spec.ks if no_distill else master.spec.ks, jitter=True, seed=seed)
-    card = Card(data=lasting(source), teacher=fingerprint(teacher))
-    scores = fit(Run(module, student, training, val, choices, out, folder, card, clip, ema, resume, quiet))
+    own = Card(data=lasting(source), teacher=fingerprint(teacher))
+    scores = fit(Run(module, student, training, val, choices, out, folder, own, clip, ema, resume, quiet))
     if not quiet:
+        announce_student(scores["low"].numbers, card.scores or {}, _cost_shares(spec))
         announce_result(out, scores, f"msad predict IMAGE -m {out}")
+
+
+def _cost_shares(spec: "DetectorSpec") -> dict[str, float]:
+    """MACs of a student as a share of its teacher's and of torchvision's stock detector at HR."""
+    from msad_cli.models.cost import count_cost, relatives
+
+    frame = [spec.resolution.frame_size(spec.resolution.short_side, spec.resolution.long_side)]
+    totals = {name: count_cost(of, view, frame).total for name, (of, view) in relatives(spec).items()}
+    *others, student = totals
+    return {name: totals[student] / totals[name] for name in others}

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from msad_cli import __version__
-from msad_cli.commands.console import console, grouped, reporting
+from msad_cli.commands.console import announce_interruption, console, grouped, reporting
 from msad_cli.commands.settings import Choices
 from msad_cli.data.coco import CocoSplit
 from msad_cli.data.loading import TrainingSet, training_loader
@@ -133,6 +133,7 @@ def fit(run: Run) -> dict[str, Scores]:
                 _save(run, parts, progress)
                 saved = time.monotonic()
             if caught and step.number < choices.schedule.steps:
+                announce_interruption(step.number, run.out)
                 raise KeyboardInterrupt(caught[0])
     scores = scores or _evaluate(run, final)
     _write(run, final, scores)

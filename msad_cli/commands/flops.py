@@ -1,6 +1,5 @@
 """msad flops: what student, teacher and the stock detector cost, head included."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,8 +37,8 @@ def flops(
     from msad_cli.commands.console import console, print_json
     from msad_cli.commands.settings import invalid_values_named
     from msad_cli.engine.model_file import read_header
-    from msad_cli.models.cost import count_cost
-    from msad_cli.models.spec import ClassName, DetectorSpec, View
+    from msad_cli.models.cost import count_cost, relatives
+    from msad_cli.models.spec import ClassName, DetectorSpec
 
     if model is not None:
         spec = read_header(model)[0]
@@ -50,12 +49,7 @@ def flops(
                 "student", detector, backbone, width, head_channels, head_convs, "frozen", "aligned", (2,),
                 options.parse_size("800,1333"), names,
             )  # fmt: skip
-    stock = replace(spec, role="baseline", scales="single", ks=(1,))
-    rows: dict[str, tuple[DetectorSpec, View]] = {f"stock {spec.detector}, HR": (stock, "high")}
-    if spec.scales == "aligned":
-        low = max(spec.ks)
-        rows["teacher, fused"] = (replace(spec, role="teacher", ks=(1, low)), "fused")
-        rows[f"student, 1/{low}"] = (replace(spec, role="student", ks=(low,)), "low")
+    rows = relatives(spec)
     reports = []
     for text in size or [f"{spec.resolution.short_side},{spec.resolution.long_side}"]:
         resolution = options.parse_size(text)

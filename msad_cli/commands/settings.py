@@ -12,6 +12,7 @@ import typer
 from msad_cli.data.coco import CocoSplit, read_split
 from msad_cli.data.layouts import DEMO, find_split
 from msad_cli.engine.device import Compute, choose_device, choose_precision
+from msad_cli.engine.model_file import read_header
 from msad_cli.engine.run_folder import RunFolder, Setting
 from msad_cli.engine.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
 from msad_cli.structures.errors import DataError, UsageError
@@ -146,11 +147,17 @@ def invalid_values_named(hint: str) -> Iterator[None]:
 
 
 def choose_norm(norm: str, init: str) -> Setting:
-    """The backbone's normalisation: `auto` freezes pretrained statistics and groups channels from scratch."""
+    """The backbone's normalisation: `auto` freezes pretrained statistics and groups channels from scratch.
+
+    Raises:
+        ModelFileError: `init` is a .safetensors file, but not msad's.
+    """
     if norm != "auto":
         return Setting(norm, "flag")
     if init == "none":
         return Setting("group", "auto", "from scratch; two resolutions share no batch statistics")
+    if init.endswith(".safetensors"):
+        return Setting(read_header(Path(init))[0].norm, "auto", f"as in {init}")
     return Setting("frozen", "auto", "pretrained weights")
 
 

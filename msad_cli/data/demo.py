@@ -30,7 +30,7 @@ SHORTEST, LONGEST = 8.0, 110.0  # long side of an object before it is turned, pi
 SHORTEST_FIGURE = 18.0  # below this the limbs are thinner than a pixel
 FEWEST_OBJECTS, MOST_OBJECTS = 2, 14
 EMPTY_SHARE = 0.02
-LEAST_VISIBLE, LEAST_AREA = 0.35, 20  # share of the whole object, and pixels, that must stay in view
+LEAST_VISIBLE, LEAST_AREA = 0.5, 20  # share of the whole object, and pixels, that must stay in view
 LEAST_CONTRAST = 110.0  # distance in RGB (0 to 255 each) between a fill and what it covers
 FINE = 4  # supersampling of everything that has an edge
 

@@ -35,19 +35,16 @@ def find_split(data: str | None, split: str, annotations: Path | None = None, im
         return Files(annotations, images, "files as given")
     if not data:
         raise UsageError("no data given", "add --data DIR, or --data demo for the built-in set")
-    found = _demo(split) if data == DEMO else _coco(Path(data), split)
-    return Files(annotations or found.annotations, images or found.images, found.recognised)
-
-
-def _demo(split: str) -> Files:
-    found = _coco(demo_folder(), split)
-    return Files(found.annotations, found.images, "the built-in demo set")
-
-
-def _coco(folder: Path, split: str) -> Files:
+    folder = demo_folder() if data == DEMO else Path(data)
     if not folder.is_dir():
         kind = "a file, not a folder" if folder.exists() else "no such folder"
-        raise DataError(f"--data {folder}: {kind}", "give the folder of a COCO-style set, or the word demo")
+        raise DataError(f"--data {data}: {kind}", "give the folder of a COCO-style set, or the word demo")
+    file = annotations or _annotation_file(folder, split)
+    recognised = "the built-in demo set" if data == DEMO else f"COCO folder ({file.name})"
+    return Files(file, images or _picture_folder(folder, split, file), recognised)
+
+
+def _annotation_file(folder: Path, split: str) -> Path:
     annotations = folder / "annotations"
     found = sorted(annotations.glob(f"instances_{split}*.json")) or sorted(
         annotations.glob(f"person_keypoints_{split}*.json")
@@ -60,8 +57,13 @@ def _coco(folder: Path, split: str) -> Files:
     if len(found) > 1:
         names = ", ".join(each.name for each in found)
         raise DataError(f"{annotations}: several files for {split}: {names}", f"choose with --{split}-json")
-    subset = found[0].stem.split("_")[-1]
-    for images in (folder / subset, folder / "images" / subset, folder / split, folder / "images"):
+    return found[0]
+
+
+def _picture_folder(folder: Path, split: str, file: Path) -> Path:
+    subset = file.stem.split("_")[-1]
+    named = (folder / subset, folder / "images" / subset, folder / split)
+    for images in (*named, *sorted(folder.glob(f"{split}*")), folder / "images"):
         if images.is_dir():
-            return Files(found[0], images, f"COCO folder ({found[0].name})")
-    raise DataError(f"{folder}: no folder {subset}/ with the pictures of {found[0].name}", f"or give --{split}-images")
+            return images
+    raise DataError(f"{folder}: no folder {subset}/ with the pictures of {file.name}", f"or give --{split}-images")

@@ -38,7 +38,7 @@ class RunFolder:
         self.state = self.path / "resume" / "state.pt"
 
     def start(self, settings: dict[str, Setting]) -> None:
-        """Writes args.json and env.json."""
+        """Writes args.json and env.json; what an earlier run left to be resumed is no longer that."""
         import torch
         import torchvision
 
@@ -51,6 +51,7 @@ class RunFolder:
             "threads": torch.get_num_threads(),
             "command": sys.argv,
         }
+        self.state.unlink(missing_ok=True)
         write_text(self.path / "args.json", _json({name: asdict(each) for name, each in settings.items()}))
         write_text(self.path / "env.json", _json(env))
 

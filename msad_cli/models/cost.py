@@ -1,7 +1,7 @@
 """Parameters and multiply-accumulates of a model, by part, counted by torch.utils.flop_counter on the meta device."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -35,6 +35,17 @@ class Cost:
     def total(self) -> float:
         """MACs of all parts."""
         return sum(self.macs.values())
+
+
+def relatives(spec: DetectorSpec) -> dict[str, tuple[DetectorSpec, View]]:
+    """What a model's cost is compared with, by name: the stock detector, then its teacher, then the student."""
+    stock = replace(spec, role="baseline", scales="single", ks=(1,))
+    found: dict[str, tuple[DetectorSpec, View]] = {f"stock {spec.detector}, HR": (stock, "high")}
+    if spec.scales == "aligned":
+        low = max(spec.ks)
+        found["teacher, fused"] = (replace(spec, role="teacher", ks=(1, low)), "fused")
+        found[f"student, 1/{low}"] = (replace(spec, role="student", ks=(low,)), "low")
+    return found
 
 
 def count_cost(spec: DetectorSpec, view: View, frame_sizes: list[tuple[int, int]], padded: bool = True) -> Cost:
