@@ -202,11 +202,23 @@ def test_low_view_in_the_hr_frame_equals_a_stock_detector_with_halved_anchors() 
     stock = halved(detector)
     pixels = [image.float() / 255 for image in low]
     expected = stock.train()(pixels, small)
-    found = detector.train().losses(detector.pyramid(low, 2), detector.frame(low, 2), targets)
+    losses = detector.train().losses(detector.pyramid(low, 2), detector.frame(low, 2), targets)
     for name, loss in expected.items():
-        torch.testing.assert_close(found[name], loss)
+        torch.testing.assert_close(losses[name], loss)
     with torch.no_grad():
-        assert_same(detector.eval().detect({2: low}, "low"), stock.eval()(pixels), scale=2)
+        detector.eval()
+        found = dense_detections(detector.core, detector.pyramid(low, 2), detector.frame(low, 2))
+        assert_same(found, stock.eval()(pixels), scale=2)
+
+
+@torch.no_grad()
+def test_background_is_never_detected() -> None:
+    torch.manual_seed(0)
+    detector = Detector(spec()).eval()
+    low = [torch.randint(0, 256, (3, 64, 128), dtype=torch.uint8)]
+    raw = dense_detections(detector.core, detector.pyramid(low, 2), detector.frame(low, 2))
+    assert set(raw[0]["labels"].tolist()) == {0, 1, 2}  # an untrained head answers every label alike
+    assert set(detector.detect({2: low}, "low")[0]["labels"].tolist()) == {1, 2}
 
 
 @torch.no_grad()

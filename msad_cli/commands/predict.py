@@ -1,12 +1,15 @@
 """msad predict: pictures in, annotated pictures and detections out."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from msad_cli.commands import options
 from msad_cli.structures.errors import DataError, PartialFailureError, UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 DEFAULT_MODELS = ("student.safetensors", "teacher.safetensors")
 SAVES = ("image", "json")
@@ -44,6 +47,9 @@ def predict(
             f"--save {save}: unknown {', '.join(sorted(saves - set(SAVES)))}", f"known: {', '.join(SAVES)}"
         )
     pictures = find_inputs(inputs)
+    for each in pictures:
+        if "image" in saves and (out / each.relative).resolve() == each.path.resolve():
+            raise UsageError(f"{each.path} would be overwritten by its own result", "choose another folder with --out")
     path = model or _default_model()
     detector, card = load_model(path)
     views = [each for each in detector.spec.views if view in (None, each)]
@@ -73,9 +79,8 @@ def predict(
         _write_json(out / "predictions.json", results)
     if not quiet:
         done = len(pictures) - failed
-        console.print(
-            f"{done} of {len(pictures)} pictures, {len(results)} objects of score ≥ {least:.2f} by {path} -> {out}/"
-        )
+        line = f"{done} of {len(pictures)} pictures, {len(results)} objects of score ≥ {least:.2f} by {path} -> {out}/"
+        console.print(line, soft_wrap=True, markup=False)
     if failed:
         raise PartialFailureError(f"{failed} of {len(pictures)} pictures could not be read", "they are named above")
 
@@ -87,7 +92,7 @@ def _default_model() -> Path:
     raise UsageError(f"no model: neither {' nor '.join(DEFAULT_MODELS)} lies in this folder", "give one with -m FILE")
 
 
-def _save_picture(picture, path: Path) -> None:  # type: ignore[no-untyped-def]
+def _save_picture(picture: "Image.Image", path: Path) -> None:
     from PIL import Image
 
     from msad_cli.engine.files import replacing

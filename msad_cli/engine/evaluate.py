@@ -206,7 +206,8 @@ def _best_f1(evaluation: COCOeval) -> tuple[float, float]:
     if not f1.size:
         return 0.5, 0.0
     best = int(f1.argmax())
-    return float(ranked[order][best]), float(f1[best])
+    # Results are rounded to five digits; the detection at the threshold has to pass it unrounded too.
+    return max(0.0, float(ranked[order][best]) - 1e-5), float(f1[best])
 
 
 def evaluate(

@@ -18,6 +18,9 @@ from msad_cli.structures.frame import FRAME_DIVISOR, Frame
 Views = Mapping[int, Sequence[Tensor]]
 """The same N pictures at each reduction k: uint8 RGB images (3, h/k, w/k), h × w being the HR size."""
 
+BACKGROUND = (0,)
+"""The label that no object has, as in torchvision's own weights; an untrained head answers it all the same."""
+
 SCORE_THRESHOLD = 0.05
 """Detections scored lower are dropped. COCO's AP counts weak detections too; torchvision's 0.2 would cut them off."""
 
@@ -39,7 +42,7 @@ class Detector(nn.Module):
         aligned = spec.scales == "aligned"
         body = ResNetBody(spec.backbone, spec.width, norm_layer(spec.norm))
         backbone = AlignedBackbone(body, spec.channels, max(spec.ks) if aligned else 1)
-        classes = len(spec.classes) + 1  # label 0 is background, as in torchvision's own weights
+        classes = len(spec.classes) + len(BACKGROUND)
         self.core = FCOS(
             backbone,
             classes,
@@ -92,9 +95,9 @@ class Detector(nn.Module):
             return self._detect_unshifted(views[ks[0]], ks[0])
         frame = self.frame(views[ks[0]], ks[0])
         pyramids = [self.pyramid(views[k], k) for k in ks]
-        return dense_detections(self.core, self.fuse(pyramids) if view == "fused" else pyramids[0], frame)
+        return dense_detections(self.core, self.fuse(pyramids) if view == "fused" else pyramids[0], frame, BACKGROUND)
 
     def _detect_unshifted(self, images: Sequence[Tensor], k: int) -> list[Detection]:
         # A baseline takes a reduced image for an ordinary one; only its answer is brought to HR pixels.
-        detections = dense_detections(self.core, self.pyramid(images, 1), self.frame(images, 1))
+        detections = dense_detections(self.core, self.pyramid(images, 1), self.frame(images, 1), BACKGROUND)
         return [{**each, "boxes": each["boxes"] * k} for each in detections]

@@ -33,9 +33,15 @@ def dense_losses(
     return losses
 
 
-def dense_detections(detector: FCOS, pyramid: Sequence[Tensor], frame: Frame) -> list[Detection]:
-    """The detector's detections on a pyramid, in HR pixels and clipped to the image, one dict an image."""
+def dense_detections(
+    detector: FCOS, pyramid: Sequence[Tensor], frame: Frame, silent: Sequence[int] = ()
+) -> list[Detection]:
+    """The detector's detections on a pyramid, in HR pixels and clipped to the image, one dict an image.
+
+    Labels in `silent` are never answered, and take no place of others.
+    """
     outputs, anchors, per_level = _head_and_anchors(detector, pyramid, frame)
+    outputs["cls_logits"][..., list(silent)] = -torch.inf
     detections: list[Detection] = detector.postprocess_detections(
         {name: list(each.split(per_level, dim=1)) for name, each in outputs.items()},
         [list(each.split(per_level)) for each in anchors],

@@ -67,6 +67,8 @@ class DetectorSpec:
         _between("number of classes", len(self.classes), 1, 10_000)
         if self.channels % 32:
             raise ValueError(f"channels = {self.channels}: the head's group normalisation needs a multiple of 32")
+        _between("smallest std", min(self.std), 1e-6, 1e6)
+        _between("largest mean", max(map(abs, self.mean)), 0.0, 1e6)
         if not self.ks or list(self.ks) != sorted(set(self.ks)):
             raise ValueError(f"k = {self.ks}: reductions have to be different and ascending")
         for k in self.ks:
