@@ -392,19 +392,19 @@ def test_any_box_can_be_drawn_on_any_picture(size: tuple[int, int]) -> None:
     assert draw_boxes(image, [], [], []).tobytes() == image.tobytes()
 
 
-def test_a_result_never_replaces_its_input(student_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_never_replaces_its_input(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "a.png"
     Image.new("RGB", (40, 30), "red").save(picture)
     before = picture.read_bytes()
-    assert run(["predict", str(picture), "-m", str(student_file), "-o", str(tmp_path)]) == 2
+    assert run(["predict", str(picture), "-m", str(model), "-o", str(tmp_path)]) == 2
     assert "would be overwritten" in capsys.readouterr().err
     assert picture.read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_written_is_named(
-    student_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = tmp_path / "a.png"
     Image.new("RGB", (40, 30), "red").save(picture)
-    assert run(["predict", str(picture), "-m", str(student_file), "-o", str(picture / "below-a-file")]) == 2
+    assert run(["predict", str(picture), "-m", str(model), "-o", str(picture / "below-a-file")]) == 2
     assert "cannot write" in capsys.readouterr().err
