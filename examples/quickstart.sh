@@ -4,16 +4,14 @@
 #     bash examples/quickstart.sh [FOLDER]      writes into FOLDER (default: quickstart)
 set -euo pipefail
 
-folder=${1:-quickstart}
-mkdir -p "$folder"
-cd "$folder"
+mkdir -p "${1:-quickstart}"
+cd "${1:-quickstart}"
 
-# A small network, from scratch, on small pictures: this has to run anywhere, within minutes.
+# A small network, from scratch, on small pictures, in small batches: this has to learn within minutes, anywhere.
 msad teacher --data demo --init none --backbone resnet18 --width 0.5 --head-channels 64 --head-convs 2 \
-    --size 240,320 --batch 8 --lr 0.02 --epochs 6 --eval-every 3 --overwrite
-msad distill --teacher teacher.safetensors --batch 8 --lr 0.02 --epochs 6 --eval-every 3 --overwrite
+    --size 256,256 --batch 4 --lr 0.02 --decay cosine --epochs 10 --eval-every 5 --overwrite
+msad distill --teacher teacher.safetensors --batch 4 --lr 0.02 --decay cosine --epochs 8 --eval-every 4 --overwrite
 msad eval teacher.safetensors
 msad eval student.safetensors --per-class
-pictures=$(msad data demo)/val2017
-msad predict "$pictures"/00000000000?.jpg
+msad predict "$(msad data demo)"'/val2017/00000000000?.jpg'
 msad flops student.safetensors
