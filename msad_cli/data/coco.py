@@ -100,27 +100,7 @@ def read_split(file: Path, folder: Path, categories: Sequence[tuple[int, str]] |
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
             raise DataError(f"{file}: image {image_id}: file_name {name!r} leaves the folder of the pictures")
     place = {image_id: i for i, (image_id, _) in enumerate(images)}
-    label = {category_id: i for i, (category_id, _) in enumerate(known, start=1)}
-    rows, crowds, dropped = [], 0, 0
-    for each in document["annotations"]:
-        with _Records(file, "annotations", each):
-            image, category = place.get(int(each["image_id"])), label.get(int(each["category_id"]))
-            x, y, w, h = (float(value) for value in each["bbox"])
-        if image is None:
-            raise DataError(f"{file}: annotation {each.get('id')} is of image {each['image_id']}, which is not listed")
-        if category is None:
-            raise DataError(
-                f"{file}: annotation {each.get('id')} has category {each['category_id']}, which is not known",
-                "known are " + ", ".join(f"{i} ({name})" for i, name in known[:20]),
-            )
-        crowd, solid = (
-            bool(each.get("iscrowd", 0)),
-            w > 0 and h > 0 and all(abs(value) < LARGEST_COORDINATE for value in (x, y, w, h)),
-        )
-        crowds, dropped = crowds + crowd, dropped + (not crowd and not solid)
-        if solid and not crowd:
-            rows.append((image, category, x, y, x + w, y + h))
-    table = np.array(rows, dtype=np.float64).reshape(-1, 6)
+    table, crowds, dropped = _read_boxes(file, document["annotations"], place, known)
     table = table[np.argsort(table[:, 0], kind="stable")]
     return CocoSplit(
         file=file,
@@ -136,6 +116,33 @@ def read_split(file: Path, folder: Path, categories: Sequence[tuple[int, str]] |
     )
 
 
+def _read_boxes(
+    file: Path, annotations: list[Any], place: dict[int, int], categories: Sequence[tuple[int, str]]
+) -> tuple[NDArray[np.float64], int, int]:
+    """Rows (B, 6) of picture, label and corners; how many crowd regions, and boxes without extent, are left out."""
+    label = {category_id: i for i, (category_id, _) in enumerate(categories, start=1)}
+    rows, crowds, dropped = [], 0, 0
+    for each in annotations:
+        with _Records(file, "annotations", each):
+            image, category = place.get(int(each["image_id"])), label.get(int(each["category_id"]))
+            x, y, w, h = (float(value) for value in each["bbox"])
+            crowd = bool(each.get("iscrowd", 0))
+        if image is None:
+            raise DataError(f"{file}: annotation {each.get('id')} is of image {each['image_id']}, which is not listed")
+        if category is None:
+            raise DataError(
+                f"{file}: annotation {each.get('id')} has category {each['category_id']}, which is not known",
+                "known are " + ", ".join(f"{i} ({name})" for i, name in categories[:20]),
+            )
+        if crowd:
+            crowds += 1
+        elif w > 0 and h > 0 and all(abs(value) < LARGEST_COORDINATE for value in (x, y, w, h)):
+            rows.append((image, category, x, y, x + w, y + h))
+        else:
+            dropped += 1
+    return np.array(rows, dtype=np.float64).reshape(-1, 6), crowds, dropped
+
+
 def _refuse_duplicates(file: Path, name: str, ids: Sequence[int]) -> None:
     for each, times in Counter(ids).items():
         if times > 1:
@@ -146,13 +153,15 @@ class _Records:
     """Turns a malformed record into a `DataError` that names the file, the list and the record."""
 
     def __init__(self, file: Path, name: str, record: object = None) -> None:
-        self.where = f"{file}: {name}" if record is None else f"{file}: {name}: {str(record)[:200]}"
+        self.file, self.name, self.record = file, name, record
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, KeyError):
-            raise DataError(f"{self.where}: a record has no {error}") from None
-        if isinstance(error, TypeError | ValueError | AttributeError | OverflowError):
-            raise DataError(f"{self.where}: a record is malformed ({error})") from None
+        if not isinstance(error, KeyError | TypeError | ValueError | AttributeError | OverflowError):
+            return
+        what = f"a record has no {error}" if isinstance(error, KeyError) else f"a record is malformed ({error})"
+        # The record is put into words only now: doing so for each of a million would take longer than reading them.
+        record = "" if self.record is None else f": {str(self.record)[:200]}"
+        raise DataError(f"{self.file}: {self.name}{record}: {what}") from None
