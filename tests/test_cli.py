@@ -60,6 +60,7 @@ def test_python_m_msad_cli_is_msad() -> None:
         (["teacher", "--data", "demo", "--size", "10"], 2, "32 <= SHORT"),
         (["teacher", "--data", "demo", "--out", "model.pt"], 2, ".safetensors"),
         (["teacher"], 2, "no data given"),
+        (["teacher", "--data", "demo", "--backbone", "resnet18", "--init", "nowhere.pth", "-q"], 4, "no such weights"),
         (["teechr"], 2, "teechr"),
         (["distill", "--teacher", "nowhere.safetensors"], 4, "no such model file"),
         (["eval", "nowhere.safetensors"], 4, "no such model file"),

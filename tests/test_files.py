@@ -342,7 +342,7 @@ def test_metrics_hold_null_for_what_is_not_known(run_folder: RunFolder) -> None:
 
 
 def test_a_run_records_its_settings(run_folder: RunFolder) -> None:
-    run_folder.start({"batch": Setting(4, "auto", "no GPU"), "data": Setting(Path("coco"), "flag")})
+    run_folder.start({"batch": Setting(4, "auto", "no GPU"), "data": Setting(Path("coco"), "flag")}, "zero")
     run_folder.log("one")
     run_folder.log("two ×")
     assert json.loads((run_folder.path / "args.json").read_text()) == {
@@ -351,7 +351,7 @@ def test_a_run_records_its_settings(run_folder: RunFolder) -> None:
     }
     assert json.loads((run_folder.path / "env.json").read_text())["torch"] == torch.__version__
     lines = (run_folder.path / "log.txt").read_text(encoding="utf-8").splitlines()
-    assert [line.split("  ")[1] for line in lines] == ["one", "two ×"]
+    assert [line.split("  ")[1] for line in lines] == ["zero", "one", "two ×"]
 
 
 def test_the_resume_state_comes_back(run_folder: RunFolder) -> None:

@@ -81,11 +81,11 @@ def distill(
     torch.manual_seed(seed)
     student = Detector(spec)
     if not resume:
-        folder.start(settings)
         if init == "teacher":
-            folder.log(f"from the teacher: {copy_matching(student, master.state_dict())}")
+            started = f"weights from the teacher: {copy_matching(student, master.state_dict())}"
         else:
-            folder.log(initialise(student, init))
+            started = initialise(student, init)
+        folder.start(settings, started)
     module = Distillation(
         student, None if no_distill else master.to(choices.compute.device), gamma, tau, distill_warmup
     )

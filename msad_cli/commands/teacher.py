@@ -110,8 +110,8 @@ def teacher(
     torch.manual_seed(seed)
     model = Detector(spec)
     if not resume:
-        folder.start(settings)
-        folder.log(initialise(model, init))
+        started = initialise(model, init)
+        folder.start(settings, started)
     module = AlignedTraining(model, lambda_) if scales == "aligned" else UnshiftedTraining(model)
     training = TrainingSet(train, resolution, spec.ks, jitter=scales != "single", seed=seed)
     scores = fit(

@@ -37,8 +37,8 @@ class RunFolder:
         self.results = self.path / "results.csv"
         self.state = self.path / "resume" / "state.pt"
 
-    def start(self, settings: dict[str, Setting]) -> None:
-        """Writes args.json and env.json; what an earlier run left to be resumed is no longer that."""
+    def start(self, settings: dict[str, Setting], line: str) -> None:
+        """Writes args.json, env.json and a first line of the log; an earlier run can no longer be resumed."""
         import torch
         import torchvision
 
@@ -54,6 +54,7 @@ class RunFolder:
         self.state.unlink(missing_ok=True)
         write_text(self.path / "args.json", _json({name: asdict(each) for name, each in settings.items()}))
         write_text(self.path / "env.json", _json(env))
+        self.log(line)
 
     def add_row(self, row: dict[str, float]) -> list[dict[str, float]]:
         """Appends an epoch to results.csv, replacing rows of that and later epochs; returns all rows."""
