@@ -19,7 +19,7 @@ from msad_cli.commands.console import announce_interruption, console, grouped, r
 from msad_cli.commands.settings import Choices
 from msad_cli.data.coco import CocoSplit
 from msad_cli.data.loading import TrainingSet, training_loader
-from msad_cli.engine.evaluate import Scores, evaluate
+from msad_cli.engine.evaluate import Scores, ground_truth, score, view_results
 from msad_cli.engine.model_file import Card, fingerprint, save_model
 from msad_cli.engine.plots import LOSS, plot_run
 from msad_cli.engine.run_folder import RunFolder
@@ -157,9 +157,11 @@ def _end_epoch(run: Run, final: Detector, progress: Progress, epoch: int, step: 
 
 
 def _evaluate(run: Run, detector: Detector) -> dict[str, Scores]:
-    choices = run.choices
+    compute, workers = run.choices.compute, run.choices.workers
+    truth = ground_truth(run.validation)
     return {
-        view: evaluate(detector, run.validation, view, choices.compute, choices.workers) for view in detector.spec.views
+        view: score(truth, view_results(detector, run.validation, view, compute, workers))
+        for view in detector.spec.views
     }
 
 

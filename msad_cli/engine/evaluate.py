@@ -210,20 +210,6 @@ def _best_f1(evaluation: COCOeval) -> tuple[float, float]:
     return max(0.0, float(ranked[order][best]) - 1e-5), float(f1[best])
 
 
-def evaluate(
-    detector: Detector,
-    split: CocoSplit,
-    view: View,
-    compute: Compute,
-    workers: int,
-    resolution: Resolution | None = None,
-    batch: int = 4,
-) -> Scores:
-    """The scores of one view of a detector on a split, at its own resolution unless another is given."""
-    results = view_results(detector, split, view, compute, workers, resolution, batch)
-    return score(ground_truth(split), results)
-
-
 def view_results(
     detector: Detector,
     split: CocoSplit,
