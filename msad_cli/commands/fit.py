@@ -19,6 +19,7 @@ from msad_cli.commands.console import announce_interruption, console, grouped, r
 from msad_cli.commands.settings import Choices
 from msad_cli.data.coco import CocoSplit
 from msad_cli.data.loading import TrainingSet, training_loader
+from msad_cli.engine.device import peak_memory
 from msad_cli.engine.evaluate import Scores, ground_truth, score, view_results
 from msad_cli.engine.model_file import Card, fingerprint, save_model
 from msad_cli.engine.plots import LOSS, plot_run
@@ -142,6 +143,9 @@ def fit(run: Run) -> dict[str, Scores]:
 
 def _end_epoch(run: Run, final: Detector, progress: Progress, epoch: int, step: Step) -> dict[str, Scores]:
     row = progress.row(epoch, step.learning_rate)
+    memory = peak_memory(run.choices.compute.device)
+    if not math.isnan(memory):
+        row["memory_mib"] = round(memory)
     scores = {}
     if epoch % run.choices.eval_every == 0 or epoch == run.choices.epochs:
         scores = _evaluate(run, final)

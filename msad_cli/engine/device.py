@@ -1,5 +1,7 @@
 """Where to compute, and in which precision."""
 
+import math
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +80,18 @@ def choose_precision(name: str, device: torch.device) -> tuple[Precision, str]:
         if name == precision:
             return precision, "asked for"
     raise UsageError(f"--precision {name}: unknown", "give auto, bf16, fp16 or fp32")
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory in MiB held so far: the allocator's on a GPU, else this process's; NaN where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
 
 
 def _cpu_multiplies_bf16() -> bool:
