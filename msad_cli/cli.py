@@ -49,7 +49,7 @@ def common(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs msad and exits with the code that docs/cli.md gives."""
+    """Runs msad and exits with the code that docs/troubleshooting.md explains."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -70,14 +70,12 @@ def run(arguments: list[str]) -> int:
     except typer.Abort:
         return 130
     except Exception as error:
+        if debug:
+            raise
         # Typer's own errors of usage; which class they have depends on whether it brings click along or imports it.
-        if debug or not hasattr(error, "format_message"):
-            if debug:
-                raise
-            return _complain(
-                f"a bug in msad: {type(error).__name__}: {error}", "run again with --debug and report it", 1
-            )
-        return _complain(error.format_message(), "msad --help, or msad COMMAND --help", 2)
+        if hasattr(error, "format_message"):
+            return _complain(error.format_message(), "msad --help, or msad COMMAND --help", 2)
+        return _complain(f"a bug in msad: {type(error).__name__}: {error}", "run again with --debug and report it", 1)
     return int(code or 0)
 
 

@@ -5,7 +5,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -238,9 +237,8 @@ def test_a_box_of_nan_matches_nothing(val: CocoSplit) -> None:
 
 def test_boxes_come_back_to_the_original_and_are_clipped() -> None:
     # (height, width): 37 × 50 is seen as 64 × 88, so x shrinks by 50/88 and y by 37/64.
-    sample = SimpleNamespace(original=(37, 50), frame_size=(64, 88))
     boxes = torch.tensor([[8.8, 6.4, 44.0, 32.0], [-5.0, -1.0, 500.0, 65.0]], dtype=torch.float16)
-    found = original_boxes(boxes, sample)
+    found = original_boxes(boxes, (37, 50), (64, 88))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found[0], torch.tensor([5.0, 3.7, 25.0, 18.5]), atol=0.01, rtol=0)  # float16 in
     assert found[1].tolist() == [0, 0, 50, 37]

@@ -1,6 +1,5 @@
 """What people read, on stderr; results for programs go to stdout."""
 
-import json
 import math
 import shlex
 import sys
@@ -16,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from msad_cli.engine.evaluate import Scores
-from msad_cli.engine.run_folder import Setting, without_nan
+from msad_cli.engine.run_folder import Setting, json_text
 from msad_cli.engine.train import Step
 
 # Without a terminal Rich assumes 80 columns, too few for a plan or a table of twelve numbers.
@@ -27,7 +26,7 @@ PLAIN_LINE_SECONDS = 30.0
 
 def print_json(value: Any) -> None:
     """A result on stdout; NaN becomes null."""
-    sys.stdout.write(json.dumps(without_nan(value), indent=2, default=str) + "\n")
+    sys.stdout.write(json_text(value))
 
 
 def print_plan(title: str, settings: Mapping[str, Setting]) -> None:

@@ -66,9 +66,8 @@ def distill(
     if master.spec.role != "teacher":
         raise UsageError(f"--teacher {teacher}: a {master.spec.role}, not a teacher", "train one with msad teacher")
     spec = replace(master.spec, role="student", ks=master.spec.ks[-1:])
-    categories = tuple((each.category_id, each.name) for each in spec.classes)
     source = data or card.data
-    train, val, found = read_data(source, train_json, val_json, train_images, val_images, categories)
+    train, val, found = read_data(source, train_json, val_json, train_images, val_images, spec.categories)
     choices = choose(
         len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,
         decay=decay, warmup=warmup, eval_every=eval_every,

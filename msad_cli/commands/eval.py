@@ -32,9 +32,10 @@ def evaluate(
     import json
 
     from msad_cli.commands.console import print_json, print_scores
+    from msad_cli.commands.settings import choose_views, default_workers
     from msad_cli.data.coco import read_split
     from msad_cli.data.layouts import find_split
-    from msad_cli.engine.device import Compute, choose_device, choose_precision
+    from msad_cli.engine.device import choose_compute
     from msad_cli.engine.evaluate import NUMBERS, ground_truth, score, view_results
     from msad_cli.engine.files import write_text
     from msad_cli.engine.model_file import load_model
@@ -44,22 +45,17 @@ def evaluate(
         raise UsageError(f"--split {split}: unknown", "give val or train")
     resolution = options.parse_size(size) if size else None
     detector, card = load_model(model)
-    views = (
-        detector.spec.views if view in (None, "all") else tuple(each for each in detector.spec.views if each == view)
-    )
-    if not views:
-        raise UsageError(f"--view {view}: {model} has {', '.join(detector.spec.views)}", "leave --view away for all")
-    place, _ = choose_device(device)
-    compute = Compute(place, choose_precision(precision, place)[0])
-    categories = tuple((each.category_id, each.name) for each in detector.spec.classes)
+    views = choose_views(None if view == "all" else view, detector.spec, model)
+    compute = choose_compute(device, precision)
+    workers = default_workers(compute.device)[0] if workers is None else workers
     paths = (val_json, val_images) if split == "val" else (train_json, train_images)
     files = find_split(data or card.data, split, *paths)
-    pictures = read_split(files.annotations, files.images, categories)
-    detector.to(place)
+    pictures = read_split(files.annotations, files.images, detector.spec.categories)
+    detector.to(compute.device)
     truth = ground_truth(pictures)
     scores = {}
     for each in views:
-        results = view_results(detector, pictures, each, compute, 1 if workers is None else workers, resolution)
+        results = view_results(detector, pictures, each, compute, workers, resolution)
         scores[each] = score(truth, results)
         if predictions is not None and each == views[0]:
             write_text(predictions, json.dumps(results) + "\n")

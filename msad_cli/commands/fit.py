@@ -23,7 +23,7 @@ from msad_cli.engine.device import peak_memory
 from msad_cli.engine.evaluate import Scores, ground_truth, score, view_results
 from msad_cli.engine.model_file import Card, fingerprint, save_model
 from msad_cli.engine.plots import LOSS, plot_run
-from msad_cli.engine.run_folder import RunFolder
+from msad_cli.engine.run_folder import RunFolder, without_nan
 from msad_cli.engine.schedule import sgd
 from msad_cli.engine.train import Step, train
 from msad_cli.models.detector import Detector
@@ -171,15 +171,11 @@ def _evaluate(run: Run, detector: Detector) -> dict[str, Scores]:
 
 def _write(run: Run, detector: Detector, scores: dict[str, Scores]) -> None:
     best = scores[detector.spec.views[0]]
-    numbers: dict[str, dict[str, float | None]] = {
-        view: {name: None if math.isnan(value) else value for name, value in each.numbers.items()}
-        for view, each in scores.items()
-    }
     card = Card(
         data=run.card.data,
         data_fingerprint=fingerprint(run.training.split.file),
         epochs=run.choices.epochs,
-        scores=numbers,
+        scores=without_nan({view: each.numbers for view, each in scores.items()}),
         score_threshold=best.threshold,
         teacher=run.card.teacher,
         msad_version=__version__,

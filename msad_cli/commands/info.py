@@ -14,10 +14,10 @@ def info(
     as_json: options.Json = False,
 ) -> None:
     """Show what a model file remembers: architecture, classes, data, AP."""
-    import json
     import math
 
     from msad_cli.engine.model_file import read_header
+    from msad_cli.engine.run_folder import json_text
 
     spec, card, tensors = read_header(model)
     values = {
@@ -26,7 +26,7 @@ def info(
         "parameters": sum(math.prod(each["shape"]) for each in tensors.values()),
     }
     if as_json:
-        typer.echo(json.dumps(values, indent=2))
+        typer.echo(json_text(values), nl=False)
         return
     values["classes"] = ", ".join(f"{each.category_id} {each.name}" for each in spec.classes)
     values["resolution"] = f"HR {spec.resolution.short_side},{spec.resolution.long_side}, reduced by k = {spec.ks}"

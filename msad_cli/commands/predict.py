@@ -34,8 +34,9 @@ def predict(
 ) -> None:
     """Detect objects in pictures; the small image is decoded straight from each file."""
     from msad_cli.commands.console import console
+    from msad_cli.commands.settings import choose_views
     from msad_cli.engine import predict as engine
-    from msad_cli.engine.device import Compute, choose_device, choose_precision
+    from msad_cli.engine.device import choose_compute
     from msad_cli.engine.draw import draw_boxes
     from msad_cli.engine.evaluate import coco_results
     from msad_cli.engine.inputs import find_inputs
@@ -52,16 +53,13 @@ def predict(
             raise UsageError(f"{each.path} would be overwritten by its own result", "choose another folder with --out")
     path = model or _default_model()
     detector, card = load_model(path)
-    views = [each for each in detector.spec.views if view in (None, each)]
-    if not views:
-        raise UsageError(f"--view {view}: {path} has {', '.join(detector.spec.views)}", "leave --view away")
-    place, _ = choose_device(device)
-    compute = Compute(place, choose_precision(precision, place)[0])
+    best = choose_views(view, detector.spec, path)[0]
+    compute = choose_compute(device, precision)
     least = card.score_threshold if score is None else score
-    category_ids = [each.category_id for each in detector.spec.classes]
-    names = [each.name for each in detector.spec.classes]
+    category_ids, names = zip(*detector.spec.categories, strict=True)
     results, failed = [], 0
-    for number, result in enumerate(engine.predict(detector.to(place), views[0], pictures, least, compute), start=1):
+    predictions = engine.predict(detector.to(compute.device), best, pictures, least, compute)
+    for number, result in enumerate(predictions, start=1):
         if isinstance(result, DataError):
             console.print(f"error: {result.message}", soft_wrap=True, markup=False)
             failed += 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import typer
 
 from msad_cli.data.coco import CocoSplit, read_split
@@ -15,6 +16,7 @@ from msad_cli.engine.device import Compute, choose_device, choose_precision
 from msad_cli.engine.model_file import read_header
 from msad_cli.engine.run_folder import RunFolder, Setting
 from msad_cli.engine.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
+from msad_cli.models.spec import DetectorSpec, View
 from msad_cli.structures.errors import DataError, UsageError
 
 INVISIBLE = {"resume", "overwrite", "dry_run", "quiet"}
@@ -79,8 +81,7 @@ def choose(
     batch = min(pick("batch", batch, lambda: (16, "a GPU") if large else (4, "no GPU")), pictures)
     if batch < settings["batch"].value:
         settings["batch"] = Setting(batch, "auto", "all pictures of the training split")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = pick("workers", workers, lambda: (min(8, cores - 1 if large else cores // 2), f"{cores} cores"))
+    workers = pick("workers", workers, lambda: default_workers(place))
     epochs = pick("epochs", epochs, lambda: (_epochs(pictures), f"{pictures} training pictures"))
     rate = pick("lr", lr, lambda: (BASE_LEARNING_RATE * batch / BASE_BATCH, f"{BASE_LEARNING_RATE} × batch / 16"))
     steps = epochs * (pictures // batch)
@@ -92,6 +93,24 @@ def choose(
         raise UsageError(f"--lr {rate}: has to be positive")
     schedule = Schedule(rate, steps, warmup, decay)  # type: ignore[arg-type]
     return Choices(Compute(place, kind), batch, workers, epochs, schedule, eval_every, settings)
+
+
+def default_workers(device: torch.device) -> tuple[int, str]:
+    """Loader processes, and why so many: all cores but one beside a GPU, half of them where the CPU computes too."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores // 2 if device.type == "cpu" else cores - 1), f"{cores} cores"
+
+
+def choose_views(view: str | None, spec: DetectorSpec, model: Path) -> tuple[View, ...]:
+    """The views that a flag asks for, the model's best first; None asks for every one it has.
+
+    Raises:
+        UsageError: the model has no such view.
+    """
+    views = tuple(each for each in spec.views if view in (None, each))
+    if not views:
+        raise UsageError(f"--view {view}: {model} has {', '.join(spec.views)}", "leave --view away for its own")
+    return views
 
 
 def _epochs(pictures: int) -> int:

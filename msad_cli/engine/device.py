@@ -82,6 +82,16 @@ def choose_precision(name: str, device: torch.device) -> tuple[Precision, str]:
     raise UsageError(f"--precision {name}: unknown", "give auto, bf16, fp16 or fp32")
 
 
+def choose_compute(device: str, precision: str) -> Compute:
+    """The device and precision of two flags.
+
+    Raises:
+        UsageError, DeviceError: as `choose_device` and `choose_precision`.
+    """
+    place, _ = choose_device(device)
+    return Compute(place, choose_precision(precision, place)[0])
+
+
 def peak_memory(device: torch.device) -> float:
     """The most memory in MiB held so far: the allocator's on a GPU, else this process's; NaN where nobody says."""
     if device.type == "cuda":

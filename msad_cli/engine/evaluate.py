@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from msad_cli.data.coco import CocoSplit, read_document
 from msad_cli.data.loading import Batch, EvaluationSet, Sample, evaluation_loader
 from msad_cli.data.transforms import from_frame
 from msad_cli.engine.device import Compute
+from msad_cli.engine.train import to_device
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import View
 from msad_cli.structures.frame import Resolution
@@ -51,20 +52,10 @@ class Scores:
         return {**self.numbers, "per_class": self.per_class, "threshold": self.threshold, "F1": self.f1}
 
 
-class FramedSample(Protocol):
-    """What is needed of a sample to bring its boxes back to the original picture: sizes as (height, width)."""
-
-    @property
-    def original(self) -> tuple[int, int]: ...
-
-    @property
-    def frame_size(self) -> tuple[int, int]: ...
-
-
-def original_boxes(boxes: Tensor, sample: FramedSample) -> Tensor:
-    """Boxes (D, 4) in HR pixels -> corners in pixels of the sample's original picture, clipped to it."""
-    height, width = sample.original
-    scaled = from_frame(boxes.float().cpu(), sample.original, sample.frame_size)
+def original_boxes(boxes: Tensor, original: tuple[int, int], frame_size: tuple[int, int]) -> Tensor:
+    """Boxes (D, 4) in HR pixels -> in pixels of the original picture, clipped to it; sizes are (height, width)."""
+    height, width = original
+    scaled = from_frame(boxes.float().cpu(), original, frame_size)
     return scaled.clamp(min=0).minimum(scaled.new_tensor([width, height, width, height]))
 
 
@@ -74,12 +65,12 @@ def detect_all(
 ) -> Iterator[tuple[Sample, dict[str, Tensor]]]:
     """Each sample with its detections: `boxes` in original pixels, `scores`, `labels`, on the CPU."""
     for batch in batches:
-        views = {k: [image.to(compute.device) for image in images] for k, images in batch.views.items()}
+        views, _ = to_device(batch, compute.device)
         with compute.autocast():
             detections = detect(views)
         for sample, found in zip(batch.samples, detections, strict=True):
             rest = {name: value.cpu() for name, value in found.items() if name != "boxes"}
-            yield sample, {"boxes": original_boxes(found["boxes"], sample), **rest}
+            yield sample, {"boxes": original_boxes(found["boxes"], sample.original, sample.frame_size), **rest}
 
 
 def coco_results(found: Mapping[str, Tensor], image_id: int, category_ids: Sequence[int]) -> list[Result]:

@@ -26,14 +26,6 @@ class Prediction:
     found: dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Framed:
-    """Sizes as (height, width) of a picture and of its HR frame."""
-
-    original: tuple[int, int]
-    frame_size: tuple[int, int]
-
-
 def predict(
     detector: Detector, view: View, inputs: Sequence[Input], score: float, compute: Compute
 ) -> Iterator[Prediction | DataError]:
@@ -50,10 +42,10 @@ def predict(
 @torch.inference_mode()
 def _detect(detector: Detector, view: View, image: Image.Image, score: float, compute: Compute) -> dict[str, Tensor]:
     original = (image.height, image.width)
-    framed = Framed(original, detector.spec.resolution.frame_size(*original))
-    views = {k: [render(image, framed.frame_size, k).to(compute.device)] for k in detector.spec.ks_of(view)}
+    frame_size = detector.spec.resolution.frame_size(*original)
+    views = {k: [render(image, frame_size, k).to(compute.device)] for k in detector.spec.ks_of(view)}
     with compute.autocast():
         found = detector.detect(views, view)[0]
     sure = found["scores"] >= score
     found = {name: each[sure].float().cpu() for name, each in found.items()}
-    return {**found, "boxes": original_boxes(found["boxes"], framed), "labels": found["labels"].long()}
+    return {**found, "boxes": original_boxes(found["boxes"], original, frame_size), "labels": found["labels"].long()}

@@ -52,8 +52,8 @@ class RunFolder:
             "command": sys.argv,
         }
         self.state.unlink(missing_ok=True)
-        write_text(self.path / "args.json", _json({name: asdict(each) for name, each in settings.items()}))
-        write_text(self.path / "env.json", _json(env))
+        write_text(self.path / "args.json", json_text({name: asdict(each) for name, each in settings.items()}))
+        write_text(self.path / "env.json", json_text(env))
         self.log(line)
 
     def add_row(self, row: dict[str, float]) -> list[dict[str, float]]:
@@ -77,7 +77,7 @@ class RunFolder:
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Writes metrics.json; what is not a number becomes null."""
-        write_text(self.path / "metrics.json", _json(metrics))
+        write_text(self.path / "metrics.json", json_text(metrics))
 
     def log(self, line: str) -> None:
         """Appends a line to log.txt."""
@@ -119,5 +119,6 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """JSON for people and programs: indented, null for NaN, a final newline."""
     return json.dumps(without_nan(value), indent=2, default=str) + "\n"

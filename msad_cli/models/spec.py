@@ -77,6 +77,11 @@ class DetectorSpec:
             raise ValueError("classes: a category id stands twice")
 
     @property
+    def categories(self) -> tuple[tuple[int, str], ...]:
+        """The classes as (original id, name), in the order of their labels."""
+        return tuple((each.category_id, each.name) for each in self.classes)
+
+    @property
     def views(self) -> tuple[View, ...]:
         """The views in which this model can be evaluated; the first is its own best, the default."""
         if self.role == "teacher":
