@@ -14,7 +14,8 @@ from msad_cli.commands.flops import flops
 from msad_cli.commands.info import info
 from msad_cli.commands.predict import predict
 from msad_cli.commands.teacher import teacher
-from msad_cli.structures.errors import MsadError
+from msad_cli.structures.errors import DeviceError, MsadError
+from msad_cli.structures.printable import printable
 
 app = typer.Typer(
     name="msad",
@@ -64,11 +65,10 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
         return _complain(error.message, error.hint, error.exit_code)
-    except KeyboardInterrupt as interrupt:
-        number = interrupt.args[0] if interrupt.args else signal.SIGINT
-        return 128 + int(number)
-    except typer.Abort:
-        return 130
+    except (KeyboardInterrupt, typer.Abort):
+        return 128 + signal.SIGINT
+    except MemoryError:
+        return _complain("out of memory", "a smaller set or picture, or fewer --workers, needs less", DeviceError.exit_code)
     except Exception as error:
         if debug:
             raise
@@ -80,7 +80,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _complain(message: str, hint: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     if hint:
-        print(f"\nhint: {hint}", file=sys.stderr)
+        print(f"\nhint: {printable(hint)}", file=sys.stderr)
     return code

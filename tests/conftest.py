@@ -1,6 +1,7 @@
 """A tiny COCO folder and tiny models."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,14 @@ def _document(split: str) -> dict[str, Any]:
         for number, (image, category, box, crowd) in enumerate(OBJECTS[split], start=1)
     ]
     return {"images": images, "annotations": annotations, "categories": CATEGORIES}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test writes into the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MSAD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

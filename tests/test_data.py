@@ -1,8 +1,10 @@
 """From annotation files to batches: what is read, where boxes lie in every view, and that batches can be repeated."""
 
 import json
+import multiprocessing
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,17 @@ from msad_cli.data.loading import (
     StepSampler,
     TrainingSet,
     evaluation_loader,
+    same_place,
+    tolerate,
     training_loader,
 )
 from msad_cli.data.transforms import JITTER, from_frame, render, to_frame, training_views
-from msad_cli.structures.errors import DataError, UsageError
+from msad_cli.structures.errors import DataError, TrainingError, UsageError
 from msad_cli.structures.frame import Resolution
 
 RESOLUTION = Resolution(64, 96)
+
+ROBUSTNESS = Path(__file__).parents[2] / "shared" / "data" / "robustness_images"
 
 # Python 3.12 and 3.13 warn of every fork beside a thread. Torch has threads, and forks its loader workers all the same.
 forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -60,13 +66,24 @@ def test_read_split_keeps_ids_outside_and_places_inside(train: CocoSplit) -> Non
 
 
 def test_labels_follow_the_classes_of_an_existing_model(coco_folder: Path, train_file: Path) -> None:
-    classes = [(90, "azure"), (5, "other"), (7, "crimson")]
+    classes = [(90, "Blue "), (5, "other"), (7, "red")]  # names may differ in case and space
     split = read_split(train_file, coco_folder / "train2017", classes)
     assert split.categories == tuple(classes)
     assert split.labels.tolist() == [1, 3, 3, 3]  # 90 is the model's first class, 7 its third
-    with pytest.raises(DataError, match="annotation 2 has category 90, which is not known") as caught:
+    with pytest.raises(DataError, match=r"that are not known: annotation 2 has category 90 \(one of 3\)") as caught:
         read_split(train_file, coco_folder / "train2017", [(7, "red")])
     assert caught.value.hint == "known are 7 (red)"
+    with pytest.raises(DataError, match="category 90 is 'blue' here, but 'azure' where it was learnt"):
+        read_split(train_file, coco_folder / "train2017", [(7, "red"), (90, "azure")])
+
+
+def test_file_names_take_no_more_memory_than_their_letters(train_file: Path, tmp_path: Path) -> None:
+    document = json.loads(train_file.read_text())
+    document["images"][1]["file_name"] = "b" * 4096
+    train_file.write_text(json.dumps(document))
+    names = read_split(train_file, tmp_path).file_names
+    assert names.itemsize == 16  # of a StringDType, whatever the longest name is; 4 × 4096 as fixed-width text
+    assert names.tolist() == ["a.png", "b" * 4096, "c.png", "sub/d.png"]
 
 
 def test_boxes_that_are_not_finite_are_dropped_and_counted(train_file: Path) -> None:
@@ -90,21 +107,27 @@ def _delete(name: str, place: int, field: str) -> Callable[[dict[str, Any]], Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_set("annotations", 4, category_id=8), "annotation 5 has category 8, which is not known"),
-        (_set("annotations", 4, image_id=99), "annotation 5 is of image 99, which is not listed"),
-        (_delete("annotations", 4, "bbox"), "a record has no 'bbox'"),
-        (_set("annotations", 4, bbox=[1, 2, 3]), "annotations: {'id': 5"),
-        (_set("annotations", 4, bbox=["a", 2, 3, 4]), "annotations: {'id': 5"),
-        (_set("annotations", 4, bbox=None), "annotations: {'id': 5"),
-        (_set("annotations", 4, image_id=None), "annotations: {'id': 5"),
-        (lambda document: document["annotations"].append([]), "annotations: []: a record is malformed"),
-        (_delete("images", 1, "file_name"), "images: a record has no 'file_name'"),
-        (_set("images", 1, id=10**30), "images: a record is malformed"),
+        (_set("annotations", 4, category_id=8), "not known: annotation 5 has category 8"),
+        (_set("annotations", 4, image_id=99), "not listed: annotation 5 is of image 99"),
+        (_delete("annotations", 4, "bbox"), "annotations, record 5, id 5: bbox None"),
+        (_set("annotations", 4, bbox=[1, 2, 3]), "annotations, record 5, id 5: bbox [1, 2, 3]"),
+        (_set("annotations", 4, bbox=["a", 2, 3, 4]), "annotations, record 5, id 5: bbox ['a', 2, 3, 4]"),
+        (_set("annotations", 4, bbox="1234"), "annotations, record 5, id 5: bbox '1234'"),
+        (_set("annotations", 4, bbox=[10**400, 2, 3, 4]), "annotations, record 5, id 5: bbox ["),
+        (_set("annotations", 4, image_id=None), "annotations, record 5: image_id None"),
+        (lambda document: document["annotations"].append([]), "annotations, record 7: not an object: []"),
+        (lambda document: document["images"].append(5), "images, record 5: not an object: 5"),
+        (_delete("images", 1, "file_name"), "image 10: file_name None is no text"),
+        (_set("images", 1, id=10**30), "images, record 2: id 1000000000000000000000000000000"),
+        (_set("images", 1, id=2**63), "images, record 2: id 9223372036854775808"),
+        (_set("images", 1, id=12.5), "images, record 2: id 12.5"),
+        (_set("images", 1, id=True), "images, record 2: id True"),
+        (_set("images", 1, id="abc"), "images, record 2: id 'abc'"),
+        (_set("images", 1, id=float("nan")), "images, record 2: id nan"),
         (_set("images", 1, id=30), "images: id 30 stands 2 times"),
-        (_set("images", 1, file_name="../b.png"), "'../b.png' leaves the folder"),
-        (_set("images", 1, file_name="/etc/b.png"), "'/etc/b.png' leaves the folder"),
+        (_set("images", 1, id="30"), "images: id 30 stands 2 times"),
         (_set("categories", 0, id=7), "categories: id 7 stands 2 times"),
-        (_delete("categories", 0, "name"), "categories: a record has no 'name'"),
+        (_delete("categories", 0, "name"), "categories, record 1: no name: {'id': 90}"),
         (lambda document: document["images"].clear(), "no images"),
         (lambda document: document.pop("annotations"), "no list 'annotations'"),
         (lambda document: document.update(categories={"id": 1}), "no list 'categories'"),
@@ -383,7 +406,7 @@ def test_labels_stay_with_their_boxes(train: CocoSplit) -> None:
 def test_a_batch_holds_views_by_reduction(train: CocoSplit) -> None:
     data = TrainingSet(train, RESOLUTION, (1, 2), jitter=False, seed=0)
     batch = Batch((data[0, 1], data[0, 2]))
-    assert len(batch) == 2
+    assert batch.indices == (1, 2)
     # 48 × 64 enlarged by 64 / 48: 64 × 85.3
     assert {k: [tuple(view.shape) for view in views] for k, views in batch.views.items()} == {
         1: [(3, 64, 84), (3, 64, 84)],
@@ -418,7 +441,64 @@ def test_an_unreadable_picture_is_named_by_any_worker(train: CocoSplit, workers:
         evaluation_loader(EvaluationSet(train, RESOLUTION, (2,)), 4, workers),
     ]
     for loader in loaders:
-        with pytest.raises(DataError) as caught:
-            next(loader)
-        assert caught.value.message == f"{broken}: no image format that Pillow knows"
-        assert caught.value.hint
+        batch = next(loader)
+        assert sorted(batch.indices) == [0, 2, 3]
+        assert list(batch.unreadable) == [1]
+        assert str(broken) in batch.unreadable[1]
+
+
+def test_one_percent_of_unreadable_pictures_is_passed_over(train: CocoSplit) -> None:
+    many = replace(train, image_ids=np.arange(200))  # only its length counts
+    tolerate({}, train)
+    tolerate({3: "torn", 5: "empty"}, many)
+    with pytest.raises(DataError, match="3 of 200 pictures of .* cannot be read, the last: no image"):
+        tolerate({3: "torn", 5: "empty", 9: "no image"}, many)
+
+
+@pytest.mark.parametrize(
+    ("step", "before", "now", "expected"),
+    [
+        (0, 4, 2, 0),
+        (7, 4, 4, 7),
+        (7, 4, 2, 14),  # 25 pictures: 6 steps an epoch of 4, 12 of 2. One epoch and 4 pictures: 12 + 2
+        (7, 4, 3, 9),  # 8 steps an epoch of 3: 8 + 4 // 3, so that one picture is seen twice
+        (12, 4, 2, 24),  # the end of an epoch stays one
+        (11, 4, 25, 1),  # 20 pictures of the second epoch, which has a single step now
+    ],
+)
+def test_another_batch_goes_on_at_the_same_pictures(step: int, before: int, now: int, expected: int) -> None:
+    assert same_place(step, 25, before, now) == expected
+
+
+@forks
+def test_a_killed_worker_is_named(train: CocoSplit) -> None:
+    loader = training_loader(TrainingSet(train, RESOLUTION, (2,), jitter=False, seed=0), 2, 1, 0, 1000)
+    next(loader)
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    with pytest.raises(TrainingError, match="a loader process died") as caught:
+        list(loader)
+    assert "--workers 0" in caught.value.hint
+
+
+@pytest.mark.skipif(not ROBUSTNESS.is_dir(), reason="no shared/data/robustness_images")
+def test_odd_pictures_are_left_out_of_their_batches(train: CocoSplit) -> None:
+    """Torn, empty, huge and strange files: all that can be read arrives, for the rest there is a reason."""
+    entries = {Path(entry["file"]).name: entry for entry in json.loads((ROBUSTNESS / "manifest.json").read_text())}
+    names = np.array(list(entries), dtype=train.file_names.dtype)
+    starts = np.zeros(len(names) + 1, dtype=np.int64)
+    odd = replace(train, folder=ROBUSTNESS, file_names=names, image_ids=np.arange(len(names)), starts=starts)
+    batches = list(training_loader(TrainingSet(odd, RESOLUTION, (1, 2), jitter=False, seed=0), 6, 0, 0, 11))
+    read = {str(names[i]) for batch in batches for i in batch.indices}
+    unreadable = {str(names[i]) for batch in batches for i in batch.unreadable}
+    assert read | unreadable == entries.keys()
+    assert {name for name, entry in entries.items() if entry["expect"] == "must load"} <= read
+    assert {name for name, entry in entries.items() if "must be reported" in entry["expect"]} <= unreadable
+
+
+def test_loaders_leave_the_global_random_numbers_alone(train: CocoSplit) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    list(evaluation_loader(EvaluationSet(train, RESOLUTION, (2,)), batch=3, workers=0))
+    assert torch.rand(1) == expected

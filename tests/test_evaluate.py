@@ -273,13 +273,13 @@ def test_the_whole_way_through_the_frame(val: CocoSplit, batch: int) -> None:
             answers.append({"boxes": boxes, "scores": torch.full((len(boxes),), 0.5), "labels": labels})
         return answers
 
-    results = split_results(detect, evaluation_loader(pictures, batch, workers=0), val, CPU)
+    results = split_results(detect, evaluation_loader(pictures, batch, workers=0), val, CPU).results
     assert [each["image_id"] for each in results] == [3, 3, 1, 2]  # as the pictures stand in the file
     assert score(ground_truth(val), results).numbers["AP"] == pytest.approx(1.0)
 
 
 def test_every_view_of_a_teacher_is_scored(val: CocoSplit, teacher: Detector) -> None:
-    results = {view: view_results(teacher, val, view, CPU, workers=0, batch=3) for view in teacher.spec.views}
+    results = {view: view_results(teacher, val, view, CPU, workers=0, batch=3).results for view in teacher.spec.views}
     assert set(results) == {"fused", "high", "low"}
     assert all(results.values())
     assert results["high"] != results["low"] != results["fused"] != results["high"]
@@ -297,7 +297,7 @@ def test_evaluation_reads_the_pixels_of_its_view_only(
 
     monkeypatch.setattr(teacher, "detect", detect)
     for view in ("high", "low", "fused"):
-        assert view_results(teacher, val, view, CPU, workers=0, batch=3) == []
+        assert view_results(teacher, val, view, CPU, workers=0, batch=3).results == []
     # 48 × 64 enlarged by 64/48 has 64 × 85.3 HR pixels, rounded to a multiple of 4.
     assert seen == [{1: (3, 64, 84)}, {2: (3, 32, 42)}, {1: (3, 64, 84), 2: (3, 32, 42)}]
     view_results(teacher, val, "low", CPU, workers=0, resolution=Resolution(96, 200))

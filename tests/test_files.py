@@ -1,5 +1,6 @@
 """Files that are whole or absent: model files good and hostile, and the folder of a run."""
 
+import errno
 import json
 import os
 import pickle
@@ -16,11 +17,11 @@ import torch
 from safetensors.torch import save_file
 
 import msad_cli
-from msad_cli.engine.files import replacing, write_text
+from msad_cli.engine.files import write_text
 from msad_cli.engine.model_file import LARGEST_HEADER, Card, fingerprint, load_model, read_header, save_model
 from msad_cli.engine.run_folder import RunFolder, Setting
 from msad_cli.models.detector import Detector
-from msad_cli.structures.errors import ModelFileError, UsageError
+from msad_cli.structures.errors import ModelFileError, OutputError, UsageError
 
 CARD = Card(
     data="/data/pictures",
@@ -32,31 +33,31 @@ CARD = Card(
     msad_version="0.1",
 )
 
-# --- replacing ---
+# --- whole or absent ---
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "file.txt"
     write_text(path, "first ×")
-    with replacing(path) as temporary:
-        temporary.write_text("second")
-        assert path.read_text(encoding="utf-8") == "first ×"
-        assert temporary.parent == path.parent  # a rename from another file system would not be atomic
+    assert path.read_text(encoding="utf-8") == "first ×"
+    write_text(path, "second")
     assert path.read_text() == "second"
     assert os.listdir(path.parent) == ["file.txt"]
 
 
-def test_a_failure_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
+def test_a_failure_leaves_the_old_file_and_no_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file.txt"
     write_text(path, "old")
 
-    def fail() -> None:
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            raise RuntimeError("disk full")
+    def fail(handle: int) -> None:
+        # The new file lies beside the old one: a rename from another file system would not be atomic.
+        assert path.read_text() == "old"
+        assert len(os.listdir(tmp_path)) == 2
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(RuntimeError, match="disk full"):
-        fail()
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutputError, match=r"file\.txt: No space left on device; it takes 3 bytes"):
+        write_text(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file.txt"]
 
@@ -185,7 +186,10 @@ def _header(text: bytes) -> bytes:
         (lambda _: _header(b'{"a": {"dtype": "F32", "data_offsets": [0, 0]}}'), "not a safetensors file"),
         (lambda _: _header(b'{"a": {"shape": ["b"], "data_offsets": [0, 0]}}'), "not a safetensors file"),
         (lambda _: _header(b'{"a": {"shape": [1], "data_offsets": [0, "1"]}}'), "not a safetensors file"),
-        (lambda _: _header(b'{"a": {"shape": [1], "data_offsets": [0, 1000000000000000]}}'), "truncated"),
+        (
+            lambda _: _header(b'{"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1000000000000000]}}'),
+            "truncated",
+        ),
         (lambda _: _header(b"{}"), "not msad's"),
         (lambda _: _header(b'{"__metadata__": null}'), "not msad's"),
         (lambda _: _header(b'{"__metadata__": {"format": "pt"}}'), "format 'pt', this msad reads 'msad/1'"),
@@ -198,7 +202,7 @@ def test_what_is_no_model_file_is_refused(model: Path, content: Callable[[bytes]
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     _assert_refused(tmp_path / "nothing.safetensors", "no such model file")
-    _assert_refused(tmp_path, "cannot be read")
+    _assert_refused(tmp_path, "not a file")
 
 
 def test_another_tools_file_is_refused(tmp_path: Path) -> None:
@@ -268,10 +272,14 @@ def test_metadata_that_is_broken_or_hostile_is_refused(model: Path, change: Chan
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda header: header.pop("core.backbone.body.conv1.weight"), "1 tensors missing, such as core.backbone"),
+        (lambda header: header.update(a=header.pop("core.backbone.body.conv1.weight")), "1 tensors missing, such as"),
+        (
+            lambda header: header.pop("core.backbone.body.conv1.weight"),
+            "not a safetensors file (its tensors do not lie",
+        ),
         (_entry(shape=[16, 3, 49]), "conv1.weight is F32 [16, 3, 49], the spec needs F32 [16, 3, 7, 7]"),
         (_entry(dtype="I32"), "conv1.weight is I32 [16, 3, 7, 7], the spec needs F32"),
-        (_entry(data_offsets=[0, 4]), "student.safetensors: "),  # safetensors' own words: too few bytes for the shape
+        (_entry(data_offsets=[0, 4]), "its tensors do not lie one behind the other"),
         (lambda header: header.update(more={"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}), "such as more"),
         (lambda header: header["__metadata__"].update(format="msad/2"), "format 'msad/2', this msad reads 'msad/1'"),
         # The spec is valid, but of a model of 0.3 thousand million parameters, for which there are no tensors; it is
@@ -295,7 +303,9 @@ def test_hostile_headers_are_read_without_torch_and_in_little_memory(tmp_path: P
         file.write(struct.pack("<Q", LARGEST_HEADER + 1))
         file.truncate(4 * 2**30)
     (hostile / "deep").write_bytes(_header(b'{"a":' * 1_000_000))
-    (hostile / "offsets").write_bytes(_header(b'{"a": {"shape": [1], "data_offsets": [0, 1000000000000000]}}'))
+    (hostile / "offsets").write_bytes(
+        _header(b'{"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1000000000000000]}}')
+    )
     (hostile / "width").write_bytes(whole)
     _rewrite(hostile / "width", _text("spec", width=1e9))
     code = f"""
@@ -356,7 +366,8 @@ def test_a_run_records_its_settings(run_folder: RunFolder) -> None:
 
 def test_the_resume_state_comes_back(run_folder: RunFolder) -> None:
     run_folder.save_state({"weights": torch.arange(3.0), "progress": {"step": 7, "losses": None}})
-    state = run_folder.load_state()
+    state, remark = run_folder.load_state()
+    assert remark == ""
     assert torch.equal(state["weights"], torch.arange(3.0))
     assert state["progress"] == {"step": 7, "losses": None}
 

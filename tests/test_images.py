@@ -1,7 +1,13 @@
 """Whatever a picture file holds: upright 8-bit RGB comes out, or an error that names the file."""
 
+import functools
+import io
 import json
+import os
+import pickle
+import resource
 import struct
+import subprocess
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +18,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from msad_cli.data.images import read_image
+from msad_cli.commands.options import MOST_PIXELS
+from msad_cli.data.images import limit_pixels, most_pixels, read_image, read_size
 from msad_cli.structures.errors import DataError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "robustness_images"
@@ -48,6 +55,28 @@ def test_pictures_are_turned_as_exif_says(tmp_path: Path, orientation: int) -> N
     file = tmp_path / "picture.png"
     Image.fromarray(np.ascontiguousarray(STORED[orientation])).save(file, exif=exif)
     assert _pixels(file) == UPRIGHT.tolist()
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_the_size_is_that_of_the_upright_picture(tmp_path: Path, kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    file = tmp_path / "picture"
+    Image.new("RGB", (30, 20)).save(file, kind, exif=exif)
+    height, width, turned = read_size(file)
+    assert read_image(file).size == (width, height) == ((20, 30) if orientation >= 5 else (30, 20))
+    assert turned == (orientation >= 5)
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0II\x01\x00\x08\0\0\0\0\0", b"Exif\0\0", b"", b"Exif\0\0MM\0*\xff\xff\xff\xff"]
+)
+def test_exif_that_is_none_does_not_matter(tmp_path: Path, exif: bytes) -> None:
+    file = tmp_path / "picture.jpg"
+    Image.new("L", (2, 1), 50).save(file, exif=exif)
+    assert _pixels(file) == [[[50] * 3] * 2]
+    assert read_size(file) == (1, 2, False)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +189,105 @@ def _png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
+def _tiff(tags: dict[int, int], data: bytes) -> bytes:
+    """A TIFF of one grey picture whose tags are numbers of 32 bits; the data follow them."""
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + table + bytes(4) + data
+
+
+def _vast_tile() -> bytes:
+    """100 × 100 pixels in one LZW tile of 40,000 × 40,000, for which libtiff would take 1.6 GB."""
+    size = {256: 100, 257: 100, 258: 8, 259: 5, 262: 1, 277: 1}
+    data = b"\x80\0\0" * 30
+    return _tiff({**size, 322: 40_000, 323: 40_000, 324: 8 + 2 + 10 * 12 + 4, 325: len(data)}, data)
+
+
+def _claiming(suffix: str, place: int, size: bytes) -> bytes:
+    """An animation of 4 × 4 pixels whose header claims another canvas."""
+    written = io.BytesIO()
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(written, suffix, save_all=True, append_images=frames[1:])
+    return written.getvalue()[:place] + size + written.getvalue()[place + len(size) :]
+
+
+def _png_of_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of 4 × 4 black pixels with more chunks before its data."""
+    whole = (
+        (b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 2, 0, 0, 0)),
+        *chunks,
+        (b"IDAT", zlib.compress(bytes(52))),
+        (b"IEND", b""),
+    )
+    parts = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in whole
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "png header": (lambda: _png(60_000, 60_000), "3600000000 pixels"),
+    "tiff tile": (_vast_tile, "1600000000 pixels"),
+    "webp canvas": (lambda: _claiming("WEBP", 24, b"\xfe\x3f\0" * 2), "268402689 pixels"),
+    "gif canvas": (lambda: _claiming("GIF", 6, b"\xff\xff" * 2), "4294836225 pixels"),
+    "bmp": (
+        lambda: b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 50_000, -50_000, 1, 24, *[0] * 6),
+        "2500000000",
+    ),
+    "ppm": (lambda: b"P6 50000 50000 255\n", "2500000000 pixels"),
+    # 100 MB of text in 100 kB, once as a profile, once as a text, and 200 texts of 1 MB.
+    "png profile": (lambda: _png_of_chunks((b"iCCP", b"x\0\0" + zlib.compress(bytes(10**8)))), "too large"),
+    "png text": (lambda: _png_of_chunks((b"iTXt", b"x\0\1\0\0\0" + zlib.compress(bytes(10**8)))), "too large"),
+    "png texts": (
+        lambda: _png_of_chunks(*[(b"zTXt", b"x\0\0" + zlib.compress(bytes(10**6)))] * 200),
+        "Too much memory",
+    ),
+    "tiff counts": (lambda: _tiff({256: 9, 257: 9, 273: 2**32 - 1, 279: 2**32 - 1}, b""), "msad knows|cannot"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_refused_before_they_take_memory(tmp_path: Path, name: str) -> None:
+    make, message = BOMBS[name]
+    file = tmp_path / "bomb.png"
+    file.write_bytes(make())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=message):
+        read_image(file)
+    # KiB of memory at the worst moment; Pillow reads up to 64 MiB of texts.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 120 * 1024
+
+
+def test_no_program_is_run_for_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Pillow hands PostScript to Ghostscript, whatever the file's name is.
+    file = tmp_path / "page.jpg"
+    file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was run"))
+    with pytest.raises(DataError, match="no image that msad knows"):
+        read_image(file)
+
+
+def test_the_limit_of_pixels_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # set back afterwards
+    assert most_pixels() == int(MOST_PIXELS)
+    file = tmp_path / "picture.png"
+    Image.new("RGB", (20, 10)).save(file)
+    limit_pixels(200)
+    assert most_pixels() == 200
+    assert read_image(file).size == (20, 10)
+    limit_pixels(198)
+    with pytest.raises(DataError, match=r"200 pixels\) exceeds limit of 198 pixels; --max-pixels raises the limit"):
+        read_image(file)
+
+
+def test_loader_workers_take_the_limit_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    limit_pixels(5000)
+    start = pickle.loads(pickle.dumps(functools.partial(limit_pixels, most_pixels())))  # as a spawned worker gets it
+    limit_pixels(7000)
+    start(3)  # torch calls it with the worker's number
+    assert most_pixels() == 5000
+
+
 def _cut(suffix: str) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         picture = path.with_suffix(suffix)
@@ -174,8 +302,9 @@ def _cut(suffix: str) -> Callable[[Path], None]:
     ("write", "message"),
     [
         (lambda path: path.write_bytes(b""), "an empty file"),
-        (lambda path: path.write_text("no picture"), "no image format that Pillow knows"),
-        (lambda path: path.mkdir(), "cannot be decoded"),
+        (lambda path: path.write_text("no picture"), "no image that msad knows"),
+        (lambda path: path.mkdir(), "not a file"),
+        (os.mkfifo, "not a file"),
         (lambda path: path.write_bytes(_png(60_000, 60_000)), "3600000000 pixels"),
         (lambda path: path.write_bytes(_png(64, 64)), "cannot be decoded"),
         (_cut(".png"), "cannot be decoded"),

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from msad_cli.cli import run
+from msad_cli.commands.options import parse_pixels
 from msad_cli.data.coco import read_split
 from msad_cli.data.loading import EvaluationSet
 from msad_cli.engine.device import Compute
@@ -185,7 +186,7 @@ def test_pictures_and_predictions_are_written(
     # The same as evaluation finds, where pictures have the ids of the file; `predict` numbers them in order.
     split = read_split(coco_folder / "annotations" / "instances_train2017.json", pictures)
     ids = dict(zip(split.file_names.tolist(), split.image_ids.tolist(), strict=True))
-    expected = view_results(student, split, "low", CPU, workers=0, batch=1)
+    expected = view_results(student, split, "low", CPU, workers=0, batch=1).results
     same = [{**each, "image_id": ids[each["file_name"]]} for each in found]
     assert [each.pop("file_name") for each in same] == [each["file_name"] for each in found]
     assert sorted(same, key=str) == sorted(expected, key=str)
@@ -236,7 +237,7 @@ def test_a_broken_picture_among_others(
     assert captured.out == ""
     assert captured.err.splitlines() == [
         f"error: {pictures / 'broken.jpg'}: an empty file",
-        f"error: {pictures / 'text.jpg'}: no image format that Pillow knows",
+        f"error: {pictures / 'text.jpg'}: no image that msad knows (JPEG, PNG, BMP, WEBP, TIFF, GIF, PPM)",
         "error: 2 of 5 pictures could not be read",
         "",
         "hint: they are named above",
@@ -247,7 +248,7 @@ def test_a_text_named_as_a_picture(model: Path, tmp_path: Path, capsys: pytest.C
     file = tmp_path / "text.jpg"
     file.write_text("no picture")
     assert run(["predict", str(file), "-m", str(model), "-o", str(tmp_path / "out"), *FLAGS]) == 7
-    assert f"error: {file}: no image format that Pillow knows" in capsys.readouterr().err
+    assert f"error: {file}: no image that msad knows" in capsys.readouterr().err
     assert _predictions(tmp_path / "out") == []
 
 
@@ -408,3 +409,123 @@ def test_a_folder_that_cannot_be_written_is_named(
     Image.new("RGB", (40, 30), "red").save(picture)
     assert run(["predict", str(picture), "-m", str(model), "-o", str(picture / "below-a-file")]) == 2
     assert "cannot write" in capsys.readouterr().err
+
+
+# --- what a folder of the world holds ---
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "robustness_images"
+MANIFEST = SHARED / "manifest.json"
+
+
+@pytest.mark.skipif(not MANIFEST.exists(), reason="no shared/data/robustness_images")
+def test_every_picture_of_the_world_behaves_as_its_manifest_says(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = json.loads(MANIFEST.read_text())
+    out = tmp_path / "out"
+    names = [str(SHARED / each["file"]) for each in entries]
+    assert len(names) == 66
+    assert run(["predict", *names, "-m", str(model), "-o", str(out), *FLAGS]) == 7
+    lines = capsys.readouterr().err.splitlines()
+    for entry, name in zip(entries, names, strict=True):
+        refused = any(line.startswith(f"error: {name}: ") for line in lines)
+        assert refused != any(line.startswith(f"{name}: ") and line.endswith(" objects") for line in lines)
+        written = [path for path in (out / entry["file"], out / f"{entry['file']}.png") if path.exists()]
+        assert len(written) == (0 if refused else 1)
+        if entry["expect"] == "must load":
+            assert not refused, entry
+        if entry["expect"].startswith("must be reported and skipped"):
+            assert refused, entry
+        if written:
+            turned = (entry["exif_orientation"] or 1) >= 5
+            with Image.open(written[0]) as picture:
+                assert list(picture.size) == (entry["size"][::-1] if turned else entry["size"])
+    assert not any("Traceback" in line or "a bug in msad" in line for line in lines)
+
+
+def test_the_limit_of_pixels_is_a_flag(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.png"
+    Image.new("RGB", (40, 30)).save(file)
+    command = ["predict", str(file), "-m", str(model), "-o", str(tmp_path / "out"), *FLAGS, "--max-pixels"]
+    assert run([*command, "1198"]) == 7
+    assert "exceeds limit of 1198 pixels; --max-pixels raises the limit" in capsys.readouterr().err
+    assert run([*command, "2k"]) == 0
+    assert run([*command, "0"]) == 2
+    assert run([*command, "many"]) == 2
+    assert "--max-pixels many: not a number of pixels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "pixels"), [("1", 1), ("178956970", 178_956_970), ("500M", 500_000_000), ("3k", 3000), ("2g", 2 * 10**9)]
+)
+def test_numbers_of_pixels(text: str, pixels: int) -> None:
+    assert parse_pixels(text) == pixels
+
+
+@pytest.mark.parametrize("text", ["", "0", "0M", "-1", "1.5M", "M", "1T", "nan", "1" * 13, "٣"])
+def test_what_is_no_number_of_pixels(text: str) -> None:
+    with pytest.raises(UsageError, match="--max-pixels"):
+        parse_pixels(text)
+
+
+def test_results_of_an_earlier_run_are_no_inputs(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = tmp_path / "here"
+    (here / "sub").mkdir(parents=True)
+    for name in ("a.png", "sub/b.png"):
+        Image.new("RGB", (40, 30)).save(here / name)
+    monkeypatch.chdir(here)
+    command = ["-m", str(model), *FLAGS]
+    for name in (".", str(here), ".", "**/*.png", "*/*.png"):  # into predictions/, each time
+        assert run(["predict", name, *command]) == 0
+    written = {path.relative_to(here).as_posix() for path in here.rglob("*.png")}
+    # The patterns keep no tree: their b.png lies at the top.
+    assert written == {"a.png", "sub/b.png", "predictions/a.png", "predictions/sub/b.png", "predictions/b.png"}
+    # Who names the results, or a folder in them, means them.
+    assert _relative(find_inputs(["predictions"], Path("predictions"))) == ["a.png", "b.png", "sub/b.png"]
+    assert _relative(find_inputs(["predictions/sub"], Path("predictions"))) == ["b.png"]
+    assert _relative(find_inputs(["predictions/*.png"], Path("elsewhere"))) == ["a.png", "b.png"]
+    assert _relative(find_inputs(["sub/*.png"], Path())) == ["b.png"]
+    assert run(["predict", "predictions", *command]) == 2
+    assert "would be overwritten by its own result" in capsys.readouterr().err
+
+
+def test_names_command_no_terminal(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "in" / "\x1b[2J\x1b]0;title\a.png")
+    (tmp_path / "in" / "\x1b[31mbroken.png").touch()
+    (tmp_path / "in" / "\udcff[b].png").touch()  # a name that is no UTF-8
+    command = ["predict", str(tmp_path / "in"), "-m", str(model), "-o", str(tmp_path / "out"), *FLAGS]
+    assert run([*command, "--score", "1"]) == 7
+    err = capsys.readouterr().err
+    assert "\x1b" not in err
+    assert "\a" not in err
+    assert "\\x1b[2J\\x1b]0;title\\x07.png: 0 objects" in err
+    assert "\\x1b[31mbroken.png: an empty file" in err
+    assert "\\udcff[b].png: an empty file" in err
+    assert run(["predict", "\x1b[31m", "-m", str(model)]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_a_picture_too_long_for_its_format_is_saved_as_png(model: Path, tmp_path: Path) -> None:
+    # 65,500 pixels are the most of a JPEG; the file holds a PNG.
+    Image.new("RGB", (65_501, 1)).save(tmp_path / "long.jpg", format="PNG")
+    out = tmp_path / "out"
+    assert run(["predict", str(tmp_path / "long.jpg"), "-m", str(model), "-o", str(out), *FLAGS]) == 0
+    with Image.open(out / "long.jpg.png") as image:
+        assert (image.format, image.size) == ("PNG", (65_501, 1))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (7, 13), (2000, 100), (100, 2000)])
+def test_boxes_lie_inside_pictures_of_any_shape(student: Detector, tmp_path: Path, size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    (found,) = predict(student, "low", [Input(tmp_path / "a.png", Path("a.png"))], 0.0, CPU)
+    assert isinstance(found, Prediction)
+    boxes = found.found["boxes"]
+    assert len(boxes) > 0
+    assert bool(boxes.isfinite().all())
+    assert bool((boxes >= 0).all())
+    assert bool((boxes <= torch.tensor([*size, *size])).all())
+    assert bool((boxes[:, :2] <= boxes[:, 2:]).all())

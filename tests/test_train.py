@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from msad_cli.commands.settings import choose
 from msad_cli.data.loading import Batch, Sample
-from msad_cli.engine.device import Compute, choose_device, choose_precision
+from msad_cli.engine.device import Compute, choose_device, choose_precision, is_out_of_memory
 from msad_cli.engine.schedule import Schedule, sgd
 from msad_cli.engine.train import train
 from msad_cli.methods.aligned import AlignedTraining
@@ -17,6 +17,8 @@ from msad_cli.models.detector import Detector
 from msad_cli.structures.errors import DeviceError, UsageError
 
 CPU = Compute(torch.device("cpu"), "fp32")
+CONSTANT = Schedule(1.0, 1000, 0, "steps")
+"""Rate 1 for the first 666 steps."""
 
 
 @dataclass
@@ -33,8 +35,13 @@ class Numbers:
     def targets(self) -> list[dict[str, Tensor]]:
         return [{} for _ in self.values]
 
-    def __len__(self) -> int:
-        return len(self.values)
+    @property
+    def indices(self) -> range:
+        return range(len(self.values))
+
+    @property
+    def unreadable(self) -> dict[int, str]:
+        return {} if self.values else {7: "torn"}
 
 
 class Line(nn.Module):
@@ -88,7 +95,7 @@ def test_steps_by_hand() -> None:
     optimiser = sgd(line, 0.5)
     steps = train(line, [Numbers([1.0, 3.0]), Numbers([4.0])], optimiser, Schedule(0.5, 2, 0, "cosine"), CPU, clip=100)
     first = next(steps)
-    assert (first.number, first.losses, first.gradient_norm, first.images) == (1, {"line/mean": 2.0}, 2.0, 2)
+    assert (first.number, first.losses, first.gradient_norm, first.indices) == (1, {"line/mean": 2.0}, 2.0, (0, 1))
     assert line.weight.item() == 0.0
     second = next(steps)
     # The cosine has halved the rate by the second of two steps: 0 − 0.25·5.8 = −1.45.
@@ -107,8 +114,74 @@ def test_gradients_are_clipped_to_their_norm() -> None:
 def test_a_step_that_is_not_finite_changes_nothing(value: float) -> None:
     line = Line()
     steps = list(train(line, [Numbers([value]), Numbers([1.0])], sgd(line, 0.5), Schedule(0.5, 9, 0, "steps"), CPU))
-    assert [step.finite for step in steps] == [False, True]
+    assert [step.updated for step in steps] == [False, True]
     assert line.weight.item() == 0.5
+
+
+class Counting(Line):
+    """Counts its forward passes in a buffer, and has no memory for more than `room` pictures."""
+
+    count: Tensor
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, views: dict[int, list[Tensor]], targets: object) -> dict[str, Tensor]:
+        self.count += 1
+        losses = super().forward(views, targets)
+        if len(views[1]) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return losses
+
+
+def test_a_batch_too_large_for_memory_is_split_and_its_gradients_are_added() -> None:
+    """Rate 1, values 1, 2, 6: in parts of two and one, the gradient is 2/3·1.5 + 1/3·6 = 3, the mean, as unsplit."""
+    line = Counting(room=2)
+    batches = [Numbers([1.0, 2.0, 6.0]), Numbers([1.0, 2.0, 6.0])]
+    steps = list(train(line, batches, sgd(line, 1.0, momentum=0.0, weight_decay=0.0), CONSTANT, CPU, clip=100))
+    assert [(step.parts, step.gradient_norm) for step in steps] == [(2, 3.0), (2, 3.0)]
+    assert steps[0].losses == {"line/mean": 3.0}
+    assert line.weight.item() == 1 - 3 - 3
+    assert line.count == 2  # one a step, as without a split
+
+
+def test_memory_for_not_even_one_picture() -> None:
+    line = Counting(room=0)
+    with pytest.raises(DeviceError, match="out of memory on cpu with a single picture"):
+        list(train(line, [Numbers([1.0, 2.0, 6.0])], sgd(line, 1.0), CONSTANT, CPU))
+    assert (line.weight.item(), line.count.item()) == (1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("MPS backend out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("shapes cannot be multiplied"), False),
+        (KeyError("out of memory"), False),
+    ],
+)
+def test_what_is_out_of_memory(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+def test_buffers_do_not_remember_a_skipped_step() -> None:
+    """Batch statistics of a batch with NaN would stay NaN for ever."""
+    line = Counting(room=9)
+    list(train(line, [Numbers([1.0]), Numbers([float("nan")]), Numbers([1.0])], sgd(line, 0.1), CONSTANT, CPU))
+    assert line.count == 2
+
+
+def test_a_batch_without_a_readable_picture_changes_nothing() -> None:
+    line = Line()
+    (step,) = train(line, [Numbers([])], sgd(line, 1.0), CONSTANT, CPU)
+    assert (step.updated, step.losses, step.indices, step.unreadable) == (False, {}, (), {7: "torn"})
+    assert line.weight.item() == 1.0
 
 
 def test_the_teacher_overfits_one_batch() -> None:

@@ -1,25 +1,36 @@
 """What people read, on stderr; results for programs go to stdout."""
 
 import math
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from msad_cli.engine.evaluate import Scores
 from msad_cli.engine.run_folder import Setting, json_text
-from msad_cli.engine.train import Step
+from msad_cli.structures.printable import printable
+
+if TYPE_CHECKING:
+    from msad_cli.engine.evaluate import Scores
+    from msad_cli.engine.train import Step
+
+
+class PrintableConsole(Console):
+    """A console whose texts may hold names of files and classes, whatever these hold."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As Rich's, but nothing in a text commands the terminal."""
+        super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
+
 
 # Without a terminal Rich assumes 80 columns, too few for a plan or a table of twelve numbers.
-console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 140)
+console = PrintableConsole(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 140)
 
 PLAIN_LINE_SECONDS = 30.0
 
@@ -35,7 +46,7 @@ def print_plan(title: str, settings: Mapping[str, Setting]) -> None:
     for column in ("setting", "value", "why"):
         table.add_column(column, overflow="fold")
     for name, setting in settings.items():
-        table.add_row(name, escape(str(setting.value)), escape(setting.reason or setting.source))
+        table.add_row(name, cell(str(setting.value)), cell(setting.reason or setting.source))
     console.print(table)
 
 
@@ -44,32 +55,32 @@ def percent(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"
 
 
+def cell(text: str) -> str:
+    """A text as a table takes it: what looks like Rich's markup stands for itself."""
+    return escape(printable(text))
+
+
 def print_scores(title: str, rows: Mapping[str, Mapping[str, float | None]], first: str = "view") -> None:
     """A table of numbers from 0 to 1, in percent, one row a view or class."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=cell(title), title_justify="left", header_style="bold")
     table.add_column(first)
     columns = list(next(iter(rows.values())))
     for name in columns:
         table.add_column(name, justify="right")
     for label, numbers in rows.items():
-        table.add_row(escape(label), *(percent(numbers.get(name)) for name in columns))
+        table.add_row(cell(label), *(percent(numbers.get(name)) for name in columns))
     console.print(table)
 
 
-def announce_result(out: Path, scores: Mapping[str, Scores], following: str) -> None:
+def announce_result(out: Path, scores: "Mapping[str, Scores]", following: str) -> None:
     """The end of a training: a table of its views, and the next command."""
-    print_scores(escape(str(out)), {view: each.numbers for view, each in scores.items()})
+    print_scores(str(out), {view: each.numbers for view, each in scores.items()})
     console.print(f"next: {escape(following)}", soft_wrap=True)
 
 
-def announce_interruption(step: int, out: Path) -> None:
+def announce_stop(step: int, out: Path, command: str) -> None:
     """What to type to go on."""
-    command = shlex.join(
-        ["msad", *(each for each in sys.argv[1:] if each not in ("--resume", "--overwrite")), "--resume"]
-    )
-    console.print(
-        f"stopped after step {step}; {out} is not written yet. Go on with:\n  {escape(command)}", soft_wrap=True
-    )
+    console.print(f"{out} is not written yet after step {step}. Go on with:\n  {command}", soft_wrap=True, markup=False)
 
 
 def announce_student(
@@ -91,12 +102,14 @@ class Reporter:
         self.progress = progress
         self.task = progress.add_task("", total=total, completed=done, status="") if progress else None
         self.printed = time.monotonic()
-        self.images, self.seconds, self.waited = 0, 1e-9, 0.0
+        self.steps, self.images, self.seconds, self.waited = 0, 0, 1e-9, 0.0
 
-    def show(self, step: Step) -> str:
+    def show(self, step: "Step") -> str:
         """Shows a step; returns its line for the log."""
-        self.images, self.seconds = self.images + step.images, self.seconds + step.seconds
-        self.waited += step.waited
+        from msad_cli.engine.training_state import grouped
+
+        self.images, self.seconds = self.images + len(step.indices), self.seconds + step.seconds
+        self.steps, self.waited = self.steps + 1, self.waited + step.waited
         losses = "  ".join(f"{name} {value:.3f}" for name, value in grouped(step.losses).items())
         wait = f"  waiting for data {self.waited / self.seconds:.0%}" if self.waited > 0.1 * self.seconds else ""
         line = (
@@ -106,19 +119,10 @@ class Reporter:
         if self.progress is not None and self.task is not None:
             self.progress.update(self.task, completed=step.number, status=line)
         elif time.monotonic() - self.printed >= PLAIN_LINE_SECONDS:
-            left = (self.total - step.number) * self.seconds * step.images / self.images
-            console.print(f"{line}  {left / 60:.0f} min left", soft_wrap=True)
             self.printed = time.monotonic()
+            left = (self.total - step.number) * self.seconds / self.steps
+            console.print(f"{line}  {left / 60:.0f} min left", soft_wrap=True)
         return line
-
-
-def grouped(losses: Mapping[str, float]) -> dict[str, float]:
-    """Losses summed over what stands behind the slash: `k1/classification` and `k1/bbox_regression` into `k1`."""
-    sums: dict[str, float] = {}
-    for name, value in losses.items():
-        group = name.split("/")[0]
-        sums[group] = sums.get(group, 0.0) + value
-    return sums
 
 
 @contextmanager

@@ -1,67 +1,55 @@
 """Running a training to its end: what teacher and distill share once their module is assembled."""
 
 import math
-import os
-import signal
+import shlex
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
+import typer
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from msad_cli import __version__
-from msad_cli.commands.console import announce_interruption, console, grouped, reporting
+from msad_cli.commands.console import Reporter, announce_stop, console, reporting
+from msad_cli.commands.interruption import Interruption, interruptible
+from msad_cli.commands.options import parse_duration
+from msad_cli.commands.resuming import changes
 from msad_cli.commands.settings import Choices
 from msad_cli.data.coco import CocoSplit
-from msad_cli.data.loading import TrainingSet, training_loader
+from msad_cli.data.loading import TrainingSet, same_place, tolerate, training_loader
 from msad_cli.engine.device import peak_memory
-from msad_cli.engine.evaluate import Scores, ground_truth, score, view_results
-from msad_cli.engine.model_file import Card, fingerprint, save_model
-from msad_cli.engine.plots import LOSS, plot_run
-from msad_cli.engine.run_folder import RunFolder, without_nan
+from msad_cli.engine.evaluate import EVALUATION_BATCH, Scores, ground_truth, score, view_results
+from msad_cli.engine.model_file import Card, save_model
+from msad_cli.engine.plots import plot_run
+from msad_cli.engine.run_folder import RunFolder, Setting, without_nan
 from msad_cli.engine.schedule import sgd
 from msad_cli.engine.train import Step, train
+from msad_cli.engine.training_state import Progress, TrainingState
 from msad_cli.models.detector import Detector
-from msad_cli.structures.errors import TrainingError, UsageError
+from msad_cli.structures.errors import DataError, DeviceError, MsadError, OutputError, TrainingError, UsageError
 
 PATIENCE = 10
 """So many steps in a row that are not finite end a run."""
-CHECKPOINT_SECONDS = 300.0
 
 
-@dataclass
-class Progress:
-    """What a run has to remember between steps, beside parameters: all of it goes into the resume state."""
+@dataclass(frozen=True)
+class Clock:
+    """Seconds between two resume states, and on `time.monotonic`'s clock the moment after which the run stops."""
 
-    step: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    finite: int = 0
-    skipped_in_a_row: int = 0
-    losses: dict[str, float] | None = None
+    checkpoint: float
+    deadline: float
 
-    def add(self, step: Step) -> None:
-        """Counts a step in."""
-        self.step = step.number
-        self.images, self.seconds = self.images + step.images, self.seconds + step.seconds
-        self.skipped_in_a_row = 0 if step.finite else self.skipped_in_a_row + 1
-        if step.finite:
-            self.finite += 1
-            values = {**step.losses, **grouped(step.losses), "total": sum(step.losses.values())}
-            sums = self.losses or {}
-            self.losses = {name: sums.get(name, 0.0) + value for name, value in values.items()}
+    @classmethod
+    def of(cls, limit: str | None, checkpoint: str) -> "Clock":
+        """From the flags `--time` and `--checkpoint`, starting now.
 
-    def row(self, epoch: int, rate: float) -> dict[str, float]:
-        """The epoch's row of results.csv; starts the sums anew."""
-        means = {f"{LOSS}{name}": value / max(1, self.finite) for name, value in (self.losses or {}).items()}
-        row = {"epoch": epoch, "lr": rate, "images/s": self.images / max(1e-9, self.seconds), **means}
-        self.images, self.seconds, self.finite, self.losses = 0, 0.0, 0, None
-        return row
+        Raises:
+            UsageError: one of them is not a time.
+        """
+        deadline = time.monotonic() + parse_duration("--time", limit) if limit else math.inf
+        return cls(parse_duration("--checkpoint", checkpoint), deadline)
 
 
 @dataclass(frozen=True)
@@ -69,21 +57,26 @@ class Run:
     """A training that is ready to start.
 
     Attributes:
+        command: that trains, as it is typed.
         module: yields the losses; trains `detector`.
+        initialise: fills the detector for a run that starts anew; says with what.
         card: what is already known of the model to be written.
         ema: decay of the averaged weights, 0 for none.
     """
 
+    command: str
     module: nn.Module
     detector: Detector
+    initialise: Callable[[], str]
     training: TrainingSet
     validation: CocoSplit
     choices: Choices
-    out: Path
+    settings: Mapping[str, Setting]
     folder: RunFolder
     card: Card
     clip: float
     ema: float
+    clock: Clock
     resume: bool
     quiet: bool
 
@@ -92,138 +85,211 @@ def fit(run: Run) -> dict[str, Scores]:
     """Trains to the end, writes the model file, and returns the scores of all views of the model that was written.
 
     Raises:
-        TrainingError: too many steps in a row were not finite.
-        KeyboardInterrupt: interrupted; the state to resume from is written.
+        UsageError: there is another run's state, or another process, in the folder.
+        TrainingError: too many steps in a row were not finite, a loader process died, or the disk is full.
+        DataError: too many pictures cannot be read.
+        DeviceError: out of memory with a single picture.
+        typer.Exit: a signal (code 128 + its number), or the deadline is past (0); the state to resume from is written.
     """
-    choices = run.choices
-    device = choices.compute.device
-    run.module.to(device)
-    run.detector.to(device)
-    optimiser = sgd(run.module, choices.schedule.learning_rate)
-    scaler = torch.amp.GradScaler(device.type) if choices.compute.precision == "fp16" else None
-    average = AveragedModel(run.detector, multi_avg_fn=get_ema_multi_avg_fn(run.ema)) if run.ema else None
-    parts = {"module": run.module, "optimiser": optimiser, "scaler": scaler, "average": average}
-    progress = _restore(run, parts) if run.resume else Progress()
-    final: nn.Module = average.module if average is not None else run.detector
-    assert isinstance(final, Detector)
-    loader = training_loader(run.training, choices.batch, choices.workers, progress.step, choices.schedule.steps)
-    steps = train(
-        run.module, loader, optimiser, choices.schedule, choices.compute,
-        first_step=progress.step, clip=run.clip, scaler=scaler,
-    )  # fmt: skip
-    saved = time.monotonic()
-    scores: dict[str, Scores] = {}
-    with (
-        reporting(choices.schedule.steps, choices.steps_per_epoch, progress.step, run.quiet) as reporter,
-        _signals() as caught,
-    ):
-        for step in steps:
-            progress.add(step)
-            if average is not None and step.finite:
-                average.update_parameters(run.detector)
-            line = reporter.show(step)
+    started = "" if run.resume else run.initialise()
+    training = _Training(run)
+    with run.folder.claimed():
+        training.resume() if run.resume else run.folder.start(run.settings, started)
+        try:
+            return training.to_the_end()
+        except OutputError as error:
+            hint = f"{error.hint}, then: {training.command_to_resume}" if run.folder.resumable else error.hint
+            raise TrainingError(error.message, hint) from error
+
+
+class _Training:
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.total, self.per_epoch = run.choices.schedule.steps, run.choices.steps_per_epoch
+        self.compute = run.choices.compute
+        self.progress = Progress(batch=run.choices.batch)
+        self.said: set[str] = set()
+        self.command_to_resume = f"msad {run.command} --resume --out {shlex.quote(str(run.folder.model))}"
+        run.module.to(self.compute.device)
+        run.detector.to(self.compute.device)
+        average = AveragedModel(run.detector, multi_avg_fn=get_ema_multi_avg_fn(run.ema)) if run.ema else None
+        scaler = torch.amp.GradScaler(self.compute.device.type) if self.compute.precision == "fp16" else None
+        optimiser = sgd(run.module, run.choices.schedule.learning_rate)
+        identity = {
+            "spec": run.detector.spec.to_json(),
+            "training annotations (SHA-256)": run.card.data_fingerprint,
+            "teacher (SHA-256)": run.card.teacher,
+        }
+        self.state = TrainingState(run.module, optimiser, scaler, average, self.progress, identity)
+        final = run.detector if average is None else average.module
+        assert isinstance(final, Detector)
+        self.final = final
+
+    def resume(self) -> None:
+        """Takes over the state of the run folder."""
+        run, progress = self.run, self.progress
+        state, remark = run.folder.load_state()
+        try:
+            self.state.restore(state)
+        except ValueError as error:
+            raise UsageError(f"cannot resume: {error}", "give what it was, or start anew with --overwrite") from None
+        except (LookupError, TypeError, AttributeError, RuntimeError):
+            raise UsageError(
+                f"cannot resume: {run.folder.state} is of another version of msad", "start anew with --overwrite"
+            ) from None
+        if run.choices.epochs < progress.epochs:
+            raise UsageError(
+                f"cannot resume: {progress.epochs} epochs are done, more than --epochs {run.choices.epochs}",
+                f"--epochs {progress.epochs} ends the run here",
+            )
+        progress.step = same_place(progress.step, len(run.training.split), progress.batch, run.choices.batch)
+        progress.batch = run.choices.batch
+        progress.unreadable.clear()  # they may have been mended
+        differences = changes(run.folder.recorded(), run.settings)
+        run.folder.record(run.settings)
+        for line in (remark, f"going on after step {progress.step}", *(f"changed: {each}" for each in differences)):
+            self._say(line)
+
+    def to_the_end(self) -> dict[str, Scores]:
+        """Trains, evaluates, writes the model file."""
+        run, progress = self.run, self.progress
+        scores: dict[str, Scores] = {}
+        with (
+            reporting(self.total, self.per_epoch, progress.step, run.quiet) as reporter,
+            interruptible() as interruption,
+        ):
+            if progress.step // self.per_epoch > progress.epochs:  # it was cut while evaluating
+                scores = self._end_epoch(interruption)
+                self._stop_if_asked(interruption, scores)
+            saved = time.monotonic()
+            for step in self._steps():
+                self._take_in(step, reporter)
+                ended = step.number % self.per_epoch == 0
+                scores = self._end_epoch(interruption) if ended else {}
+                self._stop_if_asked(interruption, scores)
+                due = ended or time.monotonic() - saved >= run.clock.checkpoint
+                if due and not progress.skipped_in_a_row:
+                    run.folder.save_state(self.state.to_save())
+                    saved = time.monotonic()
+            scores = scores or self._evaluate(interruption)
+            self._stop_if_asked(interruption, scores)
+        self._write(scores)
+        return scores
+
+    def _steps(self) -> Iterator[Step]:
+        """The steps; an error that is none of the parameters' saves the state before it ends the run."""
+        run, progress = self.run, self.progress
+        loader = training_loader(
+            run.training, run.choices.batch, run.choices.workers, progress.step, run.choices.schedule.steps
+        )
+        try:
+            yield from train(
+                run.module, loader, self.state.optimiser, run.choices.schedule, self.compute,
+                first_step=progress.step, clip=run.clip, scaler=self.state.scaler, parts=progress.parts,
+            )  # fmt: skip
+        except (DeviceError, TrainingError) as error:
+            raise self._after_saving(error) from None
+
+    def _take_in(self, step: Step, reporter: Reporter) -> None:
+        """Counts a step, shows it, and says what was odd about it."""
+        run, progress = self.run, self.progress
+        new = [reason for index, reason in step.unreadable.items() if index not in progress.unreadable]
+        if step.parts > progress.parts:
+            self._say(f"out of memory: from step {step.number} on, a batch is computed in {step.parts} parts")
+        progress.add(step)
+        if self.state.average is not None and step.updated:
+            self.state.average.update_parameters(run.detector)
+        line = reporter.show(step)
+        if step.number % self.per_epoch == 0:
+            run.folder.log(line)
+        for reason in new:
+            self._say(f"passed over: {reason}")
+        if new:
+            try:
+                tolerate(progress.unreadable, run.training.split)
+            except DataError as error:
+                raise self._after_saving(error) from None
+        if progress.skipped_in_a_row:
+            names = ", ".join(str(run.training.split.file_names[index]) for index in step.indices)
+            run.folder.log(f"step {step.number} is not finite and was skipped: {names}")
             if progress.skipped_in_a_row >= PATIENCE:
                 raise TrainingError(
-                    f"{PATIENCE} steps in a row were not finite, up to step {step.number}", "lower --lr"
+                    f"{PATIENCE} steps in a row were not finite, up to step {step.number}, of the pictures {names}",
+                    f"a lower --lr with --overwrite; the state before them is kept: {self.command_to_resume}",
                 )
-            ended, rest = divmod(step.number, choices.steps_per_epoch)
-            if rest == 0:
-                run.folder.log(line)
-                scores = _end_epoch(run, final, progress, ended, step)
-            if rest == 0 or caught or time.monotonic() - saved > CHECKPOINT_SECONDS:
-                _save(run, parts, progress)
-                saved = time.monotonic()
-            if caught and step.number < choices.schedule.steps:
-                announce_interruption(step.number, run.out)
-                raise KeyboardInterrupt(caught[0])
-    scores = scores or _evaluate(run, final)
-    _write(run, final, scores)
-    return scores
 
+    def _stop_if_asked(self, interruption: Interruption, scores: Mapping[str, Scores]) -> None:
+        past = time.monotonic() >= self.run.clock.deadline
+        if not (interruption.number or past) or (scores and self.progress.step == self.total):
+            return
+        self.run.folder.save_state(self.state.to_save())
+        self._say(f"stopped after step {self.progress.step}")
+        announce_stop(self.progress.step, self.run.folder.model, self.command_to_resume)
+        raise typer.Exit(128 + interruption.number if interruption.number else 0)
 
-def _end_epoch(run: Run, final: Detector, progress: Progress, epoch: int, step: Step) -> dict[str, Scores]:
-    row = progress.row(epoch, step.learning_rate)
-    memory = peak_memory(run.choices.compute.device)
-    if not math.isnan(memory):
-        row["memory_mib"] = round(memory)
-    scores = {}
-    if epoch % run.choices.eval_every == 0 or epoch == run.choices.epochs:
-        scores = _evaluate(run, final)
+    def _after_saving(self, error: MsadError) -> MsadError:
+        """The error with the command that goes on from a state written now."""
+        self.run.folder.save_state(self.state.to_save())
+        return type(error)(error.message, f"{error.hint}; then go on: {self.command_to_resume}")
+
+    def _end_epoch(self, interruption: Interruption) -> dict[str, Scores]:
+        """Evaluates where it is due, and writes the epoch's row; nothing is returned where a signal cut it short."""
+        run, choices = self.run, self.run.choices
+        epoch = self.progress.epochs + 1
+        scores: dict[str, Scores] = {}
+        if epoch % choices.eval_every == 0 or epoch == choices.epochs:
+            scores = self._evaluate(interruption)
+            if not scores:
+                return {}
+        row = {**self.progress.end_epoch(), "lr": choices.schedule.at(self.progress.step - 1)}
+        memory = peak_memory(self.compute.device)
+        if not math.isnan(memory):
+            row["memory_mib"] = round(memory)
         for view, each in scores.items():
             row |= {f"{name}/{view}": value for name, value in each.numbers.items() if not math.isnan(value)}
-        words = "  ".join(f"{view} {100 * each.numbers['AP']:.1f}" for view, each in scores.items())
-        line = f"epoch {epoch}/{run.choices.epochs}  loss {row.get(LOSS + 'total', 0):.3f}  AP {words}"
-        run.folder.log(line)
-        if not run.quiet:
-            console.print(line)
-    plot_run(run.folder.add_row(row), run.folder.path / "plots")
-    return scores
+        if scores:
+            words = "  ".join(f"{view} {100 * each.numbers['AP']:.1f}" for view, each in scores.items())
+            self._say(f"epoch {epoch}/{choices.epochs}  loss {row.get('loss/total', 0):.3f}  AP {words}")
+        plot_run(run.folder.add_row(row), run.folder.path / "plots")
+        return scores
 
+    def _evaluate(self, interruption: Interruption) -> dict[str, Scores]:
+        """The scores of every view, or nothing where a signal cut it short."""
+        run = self.run
+        truth = ground_truth(run.validation)
+        # A batch that had to be split in training is not risked here either.
+        batch = EVALUATION_BATCH if self.progress.parts == 1 else 1
+        scores: dict[str, Scores] = {}
+        for view in self.final.spec.views:
+            try:
+                with interruption.at_once():
+                    detected = view_results(
+                        self.final, run.validation, view, self.compute, run.choices.workers, batch=batch
+                    )
+            except KeyboardInterrupt:
+                return {}
+            for reason in detected.unreadable.values():
+                self._say(f"passed over, its objects count as missed: {reason}", once=True)
+            scores[view] = score(truth, detected.results)
+        return scores
 
-def _evaluate(run: Run, detector: Detector) -> dict[str, Scores]:
-    compute, workers = run.choices.compute, run.choices.workers
-    truth = ground_truth(run.validation)
-    return {
-        view: score(truth, view_results(detector, run.validation, view, compute, workers))
-        for view in detector.spec.views
-    }
-
-
-def _write(run: Run, detector: Detector, scores: dict[str, Scores]) -> None:
-    best = scores[detector.spec.views[0]]
-    card = Card(
-        data=run.card.data,
-        data_fingerprint=fingerprint(run.training.split.file),
-        epochs=run.choices.epochs,
-        scores=without_nan({view: each.numbers for view, each in scores.items()}),
-        score_threshold=best.threshold,
-        teacher=run.card.teacher,
-        msad_version=__version__,
-    )
-    save_model(run.out, detector, card)
-    run.folder.finish({view: each.to_json() for view, each in scores.items()})
-
-
-def _save(run: Run, parts: dict[str, Any], progress: Progress) -> None:
-    state = {name: part.state_dict() for name, part in parts.items() if part is not None}
-    run.folder.save_state({**state, "progress": vars(progress), "spec": run.detector.spec.to_json()})
-
-
-def _restore(run: Run, parts: dict[str, Any]) -> Progress:
-    state = run.folder.load_state()
-    now = run.detector.spec.to_json()
-    changed = [name for name, value in state["spec"].items() if value != now[name]]
-    if changed:
-        name = changed[0]
-        raise UsageError(
-            f"cannot resume: {name} was {state['spec'][name]} and is now {now[name]}", "start with --overwrite"
+    def _write(self, scores: dict[str, Scores]) -> None:
+        run = self.run
+        card = replace(
+            run.card,
+            epochs=run.choices.epochs,
+            scores=without_nan({view: each.numbers for view, each in scores.items()}),
+            score_threshold=scores[self.final.spec.views[0]].threshold,
+            msad_version=__version__,
         )
-    for name, part in parts.items():
-        if part is not None and name in state:
-            part.load_state_dict(state[name])
-    return Progress(**state["progress"])
+        save_model(run.folder.model, self.final, card)
+        run.folder.finish({view: each.to_json() for view, each in scores.items()})
 
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that receives the number of the first SIGINT or SIGTERM; a second one acts as it always does."""
-    caught: list[int] = []
-    before: dict[signal.Signals, Any] = {}
-
-    owner = os.getpid()
-
-    def catch(number: int, _frame: object) -> None:
-        if os.getpid() != owner:
-            return  # a loader worker, which a terminal's Ctrl-C reaches too; it lives until the loader ends
-        caught.append(number)
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        console.print("stopping after this step; once more ends at once")
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, catch)
-    try:
-        yield caught
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    def _say(self, line: str, once: bool = False) -> None:
+        """A line for the log and, unless quiet, for the console."""
+        if not line or (once and line in self.said):
+            return
+        self.said.add(line)
+        self.run.folder.log(line)
+        if not self.run.quiet:
+            console.print(line, soft_wrap=True, markup=False)

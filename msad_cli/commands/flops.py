@@ -75,14 +75,14 @@ def picture_sizes(data: str) -> list[tuple[int, int]]:
     Raises:
         UsageError: it states none.
     """
-    from msad_cli.data.coco import read_document
     from msad_cli.data.layouts import find_split
+    from msad_cli.data.records import read_records
 
-    file = find_split(data, "val").annotations
-    images = read_document(file)["images"]
-    sizes = [(each["height"], each["width"]) for each in images if each.get("height") and each.get("width")]
+    files = find_split(data, "val")
+    stated = read_records(files.annotations, files.images).sizes.tolist()
+    sizes = [(height, width) for height, width in stated if height and width]
     if not sizes:
-        raise UsageError(f"{file}: its images state no width and height", "give --size instead of --data")
+        raise UsageError(f"{files.annotations}: its images state no width and height", "give --size instead of --data")
     return sizes
 
 
@@ -98,7 +98,9 @@ def _as_json(cost: "Cost") -> dict[str, object]:
 def _table(title: str, costs: dict[str, "Cost"]) -> "Table":
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", header_style="bold")
+    from msad_cli.commands.console import cell
+
+    table = Table(title=cell(title), title_justify="left", header_style="bold")
     for name in ("", "backbone", "pyramid", "fusion", "head", "GMACs", "GFLOPs", "ratio", "params, M"):
         table.add_column(name, justify="right" if name else "left")
     stock = next(iter(costs.values())).total

@@ -18,6 +18,7 @@ def info(
 
     from msad_cli.engine.model_file import read_header
     from msad_cli.engine.run_folder import json_text
+    from msad_cli.structures.printable import printable
 
     spec, card, tensors = read_header(model)
     values = {
@@ -33,4 +34,4 @@ def info(
     aps = {view: numbers.get("AP") for view, numbers in (card.scores or {}).items()}
     values["scores"] = "  ".join(f"{view} AP {100 * ap:.1f}" for view, ap in aps.items() if ap is not None)
     for name, value in values.items():
-        typer.echo(f"{name:17} {value}", err=True)
+        typer.echo(printable(f"{name:17} {value}"), err=True)

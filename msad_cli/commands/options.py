@@ -1,5 +1,6 @@
 """The flags that several commands share, and the parsing of their values."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -30,14 +31,40 @@ Clip = Annotated[float, typer.Option(min=0.01, help="Largest norm of the gradien
 Ema = Annotated[float, typer.Option(min=0.0, max=0.99999, help="Decay of averaged weights, such as 0.999; 0 is off.")]
 EvalEvery = Annotated[int | None, typer.Option(min=1, help="Epochs between evaluations. Default: 20 in a run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run of this file stopped.")]
+Time = Annotated[
+    str | None,
+    typer.Option("--time", metavar="2h", help="Stop then, after the step, ready to --resume: 90s, 45m, 1h30m."),
+]
+Checkpoint = Annotated[str, typer.Option("--checkpoint", metavar="5m", help="Time between two states to resume from.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+MaxPixels = Annotated[
+    str,
+    typer.Option(
+        "--max-pixels", metavar="N", help="Larger pictures are refused as decompression bombs; 500M is known."
+    ),
+]
+MOST_PIXELS = "178956970"
+"""The default of --max-pixels: Pillow's own limit."""
 TrainJson = Annotated[Path | None, typer.Option(help="Annotation file of the training split.")]
 ValJson = Annotated[Path | None, typer.Option(help="Annotation file of the validation split.")]
 TrainImages = Annotated[Path | None, typer.Option(help="Folder of the training pictures.")]
 ValImages = Annotated[Path | None, typer.Option(help="Folder of the validation pictures.")]
+
+
+def parse_duration(flag: str, text: str) -> float:
+    """`90s`, `45m`, `2h`, `1h30m` or plain seconds, in seconds.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip().lower())
+    if not match or not any(match.groups()):
+        raise UsageError(f"{flag} {text}: not a time", f"such as {flag} 90s, 45m, 2h or 1h30m")
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(3600 * hours + 60 * minutes + seconds)
 
 
 def parse_size(text: str) -> Resolution:
@@ -51,3 +78,15 @@ def parse_size(text: str) -> Resolution:
         return Resolution(short, long[0] if long else round(short * 5 / 3))
     except (ValueError, IndexError) as error:
         raise UsageError(f"--size {text}: {error}", "give SHORT,LONG in pixels, such as --size 800,1333") from None
+
+
+def parse_pixels(text: str) -> int:
+    """`500M` -> 500,000,000 pixels; K, M and G stand for thousands, millions and thousands of millions.
+
+    Raises:
+        UsageError: no such number, or none that is positive.
+    """
+    match = re.fullmatch(r"(\d{1,12})([kmg]?)", text.lower(), re.ASCII)
+    if match is None or int(match[1]) == 0:
+        raise UsageError(f"--max-pixels {text}: not a number of pixels", "such as --max-pixels 500M")
+    return int(match[1]) * {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2]]

@@ -11,6 +11,8 @@ from msad_cli.structures.errors import DataError, PartialFailureError, UsageErro
 if TYPE_CHECKING:
     from PIL import Image
 
+LONGEST_SIDE = {"JPEG": 65_500, "PNG": 2**31 - 1, "WEBP": 16_383, "BMP": 2**31 - 1, "TIFF": 2**31 - 1}
+"""In pixels, by what annotated pictures are saved as; a picture beyond it becomes a PNG."""
 DEFAULT_MODELS = ("student.safetensors", "teacher.safetensors")
 SAVES = ("image", "json")
 
@@ -28,6 +30,7 @@ def predict(
     ] = None,
     view: Annotated[str | None, typer.Option(metavar="high|low|fused", help="Default: the model's best.")] = None,
     save: Annotated[str, typer.Option(metavar="image,json", help="What to write.")] = "image,json",
+    max_pixels: options.MaxPixels = options.MOST_PIXELS,
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
     quiet: options.Quiet = False,
@@ -35,6 +38,7 @@ def predict(
     """Detect objects in pictures; the small image is decoded straight from each file."""
     from msad_cli.commands.console import console
     from msad_cli.commands.settings import choose_views
+    from msad_cli.data.images import limit_pixels
     from msad_cli.engine import predict as engine
     from msad_cli.engine.device import choose_compute
     from msad_cli.engine.draw import draw_boxes
@@ -47,7 +51,8 @@ def predict(
         raise UsageError(
             f"--save {save}: unknown {', '.join(sorted(saves - set(SAVES)))}", f"known: {', '.join(SAVES)}"
         )
-    pictures = find_inputs(inputs)
+    limit_pixels(options.parse_pixels(max_pixels))
+    pictures = find_inputs(inputs, out)
     for each in pictures:
         if "image" in saves and (out / each.relative).resolve() == each.path.resolve():
             raise UsageError(f"{each.path} would be overwritten by its own result", "choose another folder with --out")
@@ -91,16 +96,19 @@ def _default_model() -> Path:
 
 
 def _save_picture(picture: "Image.Image", path: Path) -> None:
+    import io
+
     from PIL import Image
 
-    from msad_cli.engine.files import replacing
+    from msad_cli.engine.files import write_bytes
 
     Image.init()
     kind = Image.EXTENSION.get(path.suffix.lower(), "")
-    if kind not in ("JPEG", "PNG", "WEBP", "BMP", "TIFF"):
+    if max(picture.size) > LONGEST_SIDE.get(kind, 0):
         path, kind = path.with_name(path.name + ".png"), "PNG"
-    with replacing(path) as temporary:
-        picture.save(temporary, format=kind, quality=92)
+    written = io.BytesIO()
+    picture.save(written, format=kind, quality=92)
+    write_bytes(path, written.getbuffer())
 
 
 def _write_json(path: Path, results: list[dict[str, object]]) -> None:

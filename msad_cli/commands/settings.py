@@ -1,25 +1,26 @@
 """From flags to the settings of a run: what was typed, what is computed, and why."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import typer
 
-from msad_cli.data.coco import CocoSplit, read_split
+from msad_cli.commands.checking import checked, refuse_unusable
+from msad_cli.commands.reporting import print_line, print_problems
+from msad_cli.data.coco import CocoSplit, to_split
 from msad_cli.data.layouts import DEMO, find_split
+from msad_cli.data.records import read_records
 from msad_cli.engine.device import Compute, choose_device, choose_precision
 from msad_cli.engine.model_file import read_header
 from msad_cli.engine.run_folder import RunFolder, Setting
 from msad_cli.engine.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
 from msad_cli.models.spec import DetectorSpec, View
-from msad_cli.structures.errors import DataError, UsageError
-
-INVISIBLE = {"resume", "overwrite", "dry_run", "quiet"}
+from msad_cli.structures.errors import UsageError
+from msad_cli.structures.frame import Resolution
 
 COCO_IMAGES, COCO_EPOCHS, MOST_EPOCHS = 117_266, 12, 150
 
@@ -39,17 +40,6 @@ class Choices:
     @property
     def steps_per_epoch(self) -> int:
         return self.schedule.steps // self.epochs
-
-
-def from_command_line(context: typer.Context) -> dict[str, Setting]:
-    """Every flag of a command with its value, and whether it was typed."""
-    settings = {}
-    for name, value in context.params.items():
-        source = context.get_parameter_source(name)
-        typed = source is not None and source.name == "COMMANDLINE"
-        if name not in INVISIBLE and value is not None:
-            settings[name.rstrip("_")] = Setting(value, "flag" if typed else "default")
-    return settings
 
 
 def choose(
@@ -124,12 +114,16 @@ def read_data(
     val_json: Path | None,
     train_images: Path | None,
     val_images: Path | None,
+    resolution: Resolution,
+    ks: Sequence[int],
     categories: tuple[tuple[int, str], ...] | None = None,
+    quiet: bool = False,
 ) -> tuple[CocoSplit, CocoSplit, Setting]:
-    """Training and validation split, and what was found, in words.
+    """Training and validation split, checked, and what was found, in words; unless `quiet` problems are printed.
 
     Args:
         data: a folder or `demo`; the four paths take the place of what lies there.
+        resolution, ks: HR size and reductions of the views, by which objects may be small.
         categories: the classes of an existing model; without them, those of the training split.
 
     Raises:
@@ -137,17 +131,22 @@ def read_data(
         DataError: a split is unusable, or the training split has no box.
     """
     files = find_split(data, "train", train_json, train_images)
-    train = read_split(files.annotations, files.images, categories)
-    if not len(train.boxes):
-        raise DataError(f"{train.file}: no boxes to learn from", "msad learns from boxes; check its list 'annotations'")
     other = find_split(data, "val", val_json, val_images)
-    val = read_split(other.annotations, other.images, train.categories)
+    learnt = read_records(files.annotations, files.images, categories)
+    splits = {"train": learnt, "val": read_records(other.annotations, other.images, learnt.categories)}
+    report = checked(splits, resolution, ks, lambda line: None if quiet else print_line(line))
+    typed = data or str(files.annotations)
+    refuse_unusable(report, typed, f"msad data check {typed} lists all")
+    if not quiet:
+        print_problems(report)
+    train, val = (to_split(each) for each in splits.values())
+    lengths = [f"{each.quantiles[1]:.0f} at 1/{each.k}" for each in report.splits[0].sizes]
     found = (
-        f"{files.recognised}: {len(train)} + {len(val)} pictures, {len(train.boxes)} training boxes, "
-        f"{len(train.categories)} classes"
+        f"{files.recognised}: {len(train)} + {len(val)} pictures, {len(train.boxes)} training boxes "
+        f"(median side in pixels {', '.join(lengths)}), {len(train.categories)} classes"
     )
     if train.crowds or train.dropped:
-        found += f", {train.crowds} crowd regions and {train.dropped} boxes without extent left out"
+        found += f", {train.crowds} crowd regions and {train.dropped} bad boxes left out"
     return train, val, Setting(data or str(train.file), "flag", found)
 
 
@@ -184,16 +183,14 @@ def claim_output(out: Path, resume: bool, overwrite: bool) -> RunFolder:
     """The run folder beside a model file that may be written.
 
     Raises:
-        UsageError: not a .safetensors name, a result that exists, or nothing to resume.
+        UsageError: not a .safetensors name, or a result that exists.
     """
     if out.suffix != ".safetensors":
         raise UsageError(
             f"--out {out}: a model file's name ends in .safetensors", f"--out {out.with_suffix('.safetensors')}"
         )
     folder = RunFolder(out)
-    if resume and not folder.state.exists():
-        raise UsageError(f"nothing to resume: no {folder.state}", "leave --resume away to start")
-    if not resume and not overwrite and (out.exists() or folder.state.exists()):
+    if not resume and not overwrite and (out.exists() or folder.resumable):
         what = out if out.exists() else folder.path
         raise UsageError(f"{what} exists", "add --overwrite, --resume an interrupted run, or choose another --out")
     return folder

@@ -1,14 +1,15 @@
 """msad teacher: the multi-scale fused teacher, or one of the paper's baselines."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from msad_cli.commands import options
+from msad_cli.commands.resuming import all_settings, resumable
 from msad_cli.structures.errors import UsageError
 
 
+@resumable(lambda values: f"{'teacher' if values['scales'] == 'aligned' else values['scales']}.safetensors")
 def teacher(
     context: typer.Context,
     data: options.Data = None,
@@ -48,10 +49,13 @@ def teacher(
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
     workers: options.Workers = None,
+    max_pixels: options.MaxPixels = options.MOST_PIXELS,
     seed: options.Seed = 0,
     out: options.Out = None,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
+    time: options.Time = None,
+    checkpoint: options.Checkpoint = "5m",
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -59,18 +63,18 @@ def teacher(
     import torch
 
     from msad_cli.commands.console import announce_result, print_plan
-    from msad_cli.commands.fit import Run, fit
+    from msad_cli.commands.fit import Clock, Run, fit
     from msad_cli.commands.settings import (
         choose,
         choose_norm,
         claim_output,
-        from_command_line,
         invalid_values_named,
         lasting,
         read_data,
     )
+    from msad_cli.data.images import limit_pixels
     from msad_cli.data.loading import TrainingSet
-    from msad_cli.engine.model_file import Card
+    from msad_cli.engine.model_file import Card, fingerprint
     from msad_cli.methods.aligned import AlignedTraining
     from msad_cli.methods.unshifted import UnshiftedTraining
     from msad_cli.models.detector import Detector
@@ -80,9 +84,12 @@ def teacher(
     if k != "2":
         raise UsageError(f"--k {k}: this version aligns k = 2 only", "leave --k away")
     resolution = options.parse_size(size)
-    out = out or Path("teacher.safetensors" if scales == "aligned" else f"{scales}.safetensors")
+    assert out is not None
+    clock = Clock.of(time, checkpoint)
+    limit_pixels(options.parse_pixels(max_pixels))
     folder = claim_output(out, resume, overwrite or dry_run)
-    train, val, found = read_data(data, train_json, val_json, train_images, val_images)
+    ks = (1,) if scales == "single" else (1, 2)
+    train, val, found = read_data(data, train_json, val_json, train_images, val_images, resolution, ks, quiet=quiet)
     choices = choose(
         len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,
         decay=decay, warmup=warmup, eval_every=eval_every,
@@ -98,24 +105,25 @@ def teacher(
             head_convs=head_convs,
             norm=chosen_norm.value,
             scales=scales,  # type: ignore[arg-type]  # the spec checks it
-            ks=(1,) if scales == "single" else (1, 2),
+            ks=ks,
             resolution=resolution,
             classes=tuple(ClassName(*each) for each in train.categories),
         )
-    settings = {**from_command_line(context), "data": found, "norm": chosen_norm, **choices.settings}
+    settings = all_settings(context, {"data": found, "norm": chosen_norm, **choices.settings})
     if not quiet:
         print_plan(f"plan of {out}", settings)
     if dry_run:
         return
     torch.manual_seed(seed)
     model = Detector(spec)
-    if not resume:
-        started = initialise(model, init)
-        folder.start(settings, started)
     module = AlignedTraining(model, lambda_) if scales == "aligned" else UnshiftedTraining(model)
     training = TrainingSet(train, resolution, spec.ks, jitter=scales != "single", seed=seed)
+    card = Card(data=lasting(data), data_fingerprint=fingerprint(train.file))
     scores = fit(
-        Run(module, model, training, val, choices, out, folder, Card(data=lasting(data)), clip, ema, resume, quiet)
-    )
+        Run(
+            "teacher", module, model, lambda: initialise(model, init), training, val, choices, settings, folder, card,
+            clip, ema, clock, resume, quiet,
+        )
+    )  # fmt: skip
     if not quiet:
         announce_result(out, scores, f"msad distill --teacher {out}" if spec.role == "teacher" else f"msad eval {out}")

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from pycocotools import mask as rle
 
+from msad_cli.data.cache import cache_folder
+
 VERSION = 5  # part of the cache folder's name: raise it whenever the drawn pixels or the json change
 SPLITS = ("train2017", "val2017")
 CATEGORY_IDS = {"disc": 1, "triangle": 4, "figure": 17}
@@ -49,12 +51,8 @@ class _Object:
 
 
 def demo_folder(*, train: int = 400, val: int = 100, seed: int = 0, cache: Path | None = None) -> Path:
-    """The folder of the demo set, drawn on first use.
-
-    `cache` defaults to $MSAD_CACHE, else $XDG_CACHE_HOME/msad, else ~/.cache/msad.
-    """
-    shared = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    root = cache or Path(os.environ.get("MSAD_CACHE") or shared / "msad")
+    """The folder of the demo set, drawn on first use into `cache`, by default that of the user."""
+    root = cache or cache_folder()
     target = root / f"demo-v{VERSION}-train{train}-val{val}-seed{seed}"
     if target.is_dir():
         return target

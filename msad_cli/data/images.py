@@ -1,14 +1,57 @@
 """Decoding pictures with Pillow: whatever the file holds, upright 8-bit RGB comes out."""
 
+import math
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from msad_cli.structures.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+"""What is tried on a file, whatever its name is. Pillow knows more, some of which it hands to Ghostscript."""
+
+WIDTH, HEIGHT, TILE_WIDTH, TILE_LENGTH = 256, 257, 322, 323
+"""Tags of TIFF."""
+
+TURNS: dict[Any, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings a picture upright, by EXIF orientation. ImageOps.exif_transpose writes EXIF anew, which may fail."""
+QUARTER_TURNS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
+LONGEST_EXIF = 2**16
+"""Bytes, JPEG's limit."""
+
+TOLERATED = 0.01
+"""The share of a split's pictures that may be unreadable."""
+REPLACE = "replace the file, or take it out of the set"
+
+
+def limit_pixels(most: int, _worker: int = 0) -> None:
+    """Has this process refuse pictures of more pixels than `most`, before any memory is taken for them.
+
+    `functools.partial(limit_pixels, most_pixels())` as a loader's `worker_init_fn` hands the limit on to its workers.
+    """
+    # Pillow warns of more pixels than its own limit and refuses more than twice as many.
+    Image.MAX_IMAGE_PIXELS = (most + 1) // 2
+
+
+def most_pixels() -> int:
+    """Pixels of the largest picture that this process reads; Pillow's own limit unless `limit_pixels` was called."""
+    return 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
 
 def read_image(path: Path) -> Image.Image:
@@ -17,25 +60,89 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         DataError: the file is missing, empty, no image, truncated, or its header claims too many pixels.
     """
+    with _opened(path) as image:
+        image.load()
+        turn = TURNS.get(_orientation(image.getexif))
+        picture = _eight_bit_rgb(image if turn is None else image.transpose(turn))
+    # What the file said of itself (compression, profile) would be written with a copy, where it may not fit.
+    picture.info = {}
+    return picture
+
+
+def read_size(path: Path) -> tuple[int, int, bool]:
+    """Height and width in pixels of the picture that `read_image` gives, and whether EXIF swaps them in the file.
+
+    Only the file's header is read.
+
+    Raises:
+        DataError: the file is missing, empty, no image, or its header claims too many pixels.
+    """
+    with _opened(path) as image:
+        # Of a TIFF, Pillow has turned the size already.
+        tags = getattr(image, "tag_v2", {})
+        width, height = tags.get(WIDTH, image.width), tags.get(HEIGHT, image.height)
+        # Pillow decodes a PNG to look for EXIF behind its pixels, where few programs write it.
+        early = image.format == "PNG" and not any(name in _end(path) for name in (b"eXIf", b"iTXt", b"zTXt", b"tEXt"))
+        orientation = _orientation(partial(Image.Image.getexif, image) if early else image.getexif)
+        turned = orientation in QUARTER_TURNS
+    return (width, height, True) if turned else (height, width, False)
+
+
+def _orientation(read: Callable[[], Image.Exif]) -> Any:
+    """EXIF's tag 274, whatever it holds."""
     try:
+        return read().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        # Pillow answers damaged EXIF with errors of almost any class. It says nothing of the pixels.
+        return 1
+
+
+def _end(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LONGEST_EXIF))
+        return file.read()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The open file, for as long as the context lives; what Pillow says of damaged ones becomes a `DataError`."""
+    try:
+        # Opening a pipe would wait for a writer.
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: not a file", REPLACE)
         with warnings.catch_warnings():
             # What Pillow only warns of does not matter: damaged metadata, and sizes that still fit in memory.
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                picture = _eight_bit_rgb(ImageOps.exif_transpose(image))
-        # What the file said of itself (compression, profile) would be written with a copy, where it may not fit.
-        picture.info = {}
-        return picture
+            with Image.open(path, formats=FORMATS) as image:
+                _refuse_vast_tiles(image)
+                yield image
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"no such image: {path}") from None
     except UnidentifiedImageError:
-        found = "an empty file" if path.stat().st_size == 0 else "no image format that Pillow knows"
-        raise DataError(f"{path}: {found}", "replace the file, or take it out of the set") from None
+        found = f"no image that msad knows ({', '.join(FORMATS)})" if path.stat().st_size else "an empty file"
+        raise DataError(f"{path}: {found}", REPLACE) from None
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: {error}", "take it out of the set, or store it smaller") from None
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
-        # Pillow's decoders answer damaged data with any of these.
-        raise DataError(f"{path}: cannot be decoded ({error})", "replace the file, or take it out of the set") from None
+        claim = str(error).split(",")[0]
+        raise DataError(
+            f"{path}: {claim}; --max-pixels raises the limit", "take it out of the set, or store it smaller"
+        ) from None
+    except Exception as error:
+        # Pillow's decoders answer damaged data with errors of almost any class.
+        raise DataError(f"{path}: cannot be decoded ({error or type(error).__name__})", REPLACE) from error
+
+
+def _refuse_vast_tiles(image: Image.Image) -> None:
+    # Pillow checks the picture's size; but libtiff takes memory for whole tiles, which may be larger than the picture.
+    tags = getattr(image, "tag_v2", {})
+    sides = [tags.get(tag, 1) for tag in (TILE_WIDTH, TILE_LENGTH)]
+    if not all(isinstance(each, int) for each in sides):
+        raise ValueError("its tiles have no size")
+    if math.prod(sides) > most_pixels():
+        raise Image.DecompressionBombError(
+            f"Tile size ({math.prod(sides)} pixels) exceeds limit of {most_pixels()} pixels"
+        )
 
 
 def _white(largest: float, mode: str) -> float:
@@ -48,9 +155,10 @@ def _white(largest: float, mode: str) -> float:
 def _eight_bit_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         # convert("RGB") clips these at 255, which turns a 16-bit picture white.
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-        scale = 255.0 / _white(float(values.max(initial=0)), image.mode)
-        image = Image.fromarray((values.clip(min=0) * scale).round().astype(np.uint8))
+        values = np.asarray(image).astype(np.float32)
+        np.nan_to_num(values, copy=False, posinf=0.0, neginf=0.0)
+        values *= 255.0 / _white(float(values.max(initial=0)), image.mode)
+        image = Image.fromarray(values.clip(0, 255, out=values).round(out=values).astype(np.uint8))
     if image.has_transparency_data:
         # What is transparent is shown on white, as viewers do; plain conversion would uncover arbitrary colours.
         image = image.convert("RGBA")

@@ -41,7 +41,17 @@ def find_split(data: str | None, split: str, annotations: Path | None = None, im
         raise DataError(f"--data {data}: {kind}", "give the folder of a COCO-style set, or the word demo")
     file = annotations or _annotation_file(folder, split)
     recognised = "the built-in demo set" if data == DEMO else f"COCO folder ({file.name})"
-    return Files(file, images or _picture_folder(folder, split, file), recognised)
+    return Files(file, images or _picture_folder(folder, split, file, f"--{split}-images"), recognised)
+
+
+def find_file(file: Path, split: str, images: Path | None = None) -> Files:
+    """A single annotation file of a split and its pictures: `images`, or the folder that lies beside it as in COCO.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    folder = file.parent.parent if file.parent.name == "annotations" else file.parent
+    return Files(file, images or _picture_folder(folder, split, file, "--images"), "an annotation file")
 
 
 def _annotation_file(folder: Path, split: str) -> Path:
@@ -60,10 +70,10 @@ def _annotation_file(folder: Path, split: str) -> Path:
     return found[0]
 
 
-def _picture_folder(folder: Path, split: str, file: Path) -> Path:
+def _picture_folder(folder: Path, split: str, file: Path, flag: str) -> Path:
     subset = file.stem.split("_")[-1]
     named = (folder / subset, folder / "images" / subset, folder / split)
     for images in (*named, *sorted(folder.glob(f"{split}*")), folder / "images"):
         if images.is_dir():
             return images
-    raise DataError(f"{folder}: no folder {subset}/ with the pictures of {file.name}", f"or give --{split}-images")
+    raise DataError(f"{folder}: no folder {subset}/ with the pictures of {file.name}", f"or give {flag}")

@@ -1,19 +1,24 @@
 """Samples, batches, and loaders whose every batch is a pure function of seed and step."""
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from msad_cli.data.coco import CocoSplit
-from msad_cli.data.images import read_image
+from msad_cli.data.images import TOLERATED, read_image
 from msad_cli.data.transforms import render, training_views
-from msad_cli.structures.errors import DataError
+from msad_cli.structures.errors import DataError, TrainingError
 from msad_cli.structures.frame import Resolution
+
+DEATHS = ("exited unexpectedly", "killed by signal", "shared memory", "No space left", "Too many open files", "ancdata")
+"""Words in what torch says when a loader process is lost; other errors in one are bugs."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +41,30 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples and, ready for a module, their views by k and their targets."""
+    """Samples and, ready for a module, their views by k and their targets.
+
+    Attributes:
+        unreadable: by its place in the split, why a picture is not among the samples.
+    """
 
     samples: tuple[Sample, ...]
+    unreadable: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def views(self) -> dict[int, list[Tensor]]:
         """The same pictures at each reduction k, one image (3, h/k, w/k) a sample."""
-        return {k: [sample.views[k] for sample in self.samples] for k in self.samples[0].views}
+        ks = self.samples[0].views if self.samples else ()
+        return {k: [sample.views[k] for sample in self.samples] for k in ks}
 
     @property
     def targets(self) -> list[dict[str, Tensor]]:
         """One target a sample, boxes in HR pixels."""
         return [sample.target for sample in self.samples]
 
-    def __len__(self) -> int:
-        return len(self.samples)
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """The places of the samples in their split."""
+        return tuple(sample.index for sample in self.samples)
 
 
 class TrainingSet(Dataset[Sample]):
@@ -119,8 +132,16 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield [(epoch, index) for index in order[place * self.batch : (place + 1) * self.batch]]
 
 
-class Fetched(Dataset[Sample | DataError]):
-    """A set's samples, or in place of one its error: raised in a worker, it would arrive as the text of a traceback."""
+@dataclass(frozen=True)
+class Unreadable:
+    """In place of a sample: the place of its picture in the split, and why it cannot be read."""
+
+    index: int
+    reason: str
+
+
+class Fetched(Dataset[Sample | Unreadable]):
+    """A set's samples, unreadable ones included: an error raised in a worker would arrive as a traceback's text."""
 
     def __init__(self, data: TrainingSet | EvaluationSet) -> None:
         self.data = data
@@ -128,40 +149,107 @@ class Fetched(Dataset[Sample | DataError]):
     def __len__(self) -> int:
         return len(self.data.split)
 
-    def __getitem__(self, key: Any) -> Sample | DataError:
+    def __getitem__(self, key: Any) -> Sample | Unreadable:
         try:
             return self.data[key]
         except DataError as error:
-            return error
+            return Unreadable(key[1] if isinstance(key, tuple) else key, error.message)
 
 
-def collate(samples: list[Sample | DataError]) -> Batch | DataError:
-    """A list of samples as a batch, pictures keeping their own sizes; or the first error among them."""
-    errors = [each for each in samples if isinstance(each, DataError)]
-    return errors[0] if errors else Batch(tuple(each for each in samples if isinstance(each, Sample)))
+def collate(fetched: list[Sample | Unreadable]) -> Batch:
+    """A list of samples as a batch, pictures keeping their own sizes."""
+    samples = tuple(each for each in fetched if isinstance(each, Sample))
+    if get_worker_info() is not None:
+        # Torch would move tensors into shared memory when it sends them, in a thread whose errors nobody sees: with
+        # that memory full, the run would wait for ever.
+        for sample in samples:
+            for each in (*sample.views.values(), *sample.target.values()):
+                each.share_memory_()
+    return Batch(samples, {each.index: each.reason for each in fetched if isinstance(each, Unreadable)})
 
 
 def training_loader(data: TrainingSet, batch: int, workers: int, first_step: int, last_step: int) -> Iterator[Batch]:
     """One loader for all the steps of a run, epochs included, so that workers live as long as the run.
 
     Raises:
-        DataError: a picture cannot be read.
+        TrainingError: a worker died.
     """
     sampler = StepSampler(len(data.split), batch, data.seed, first_step, last_step)
-    return _batches(DataLoader(Fetched(data), batch_sampler=sampler, num_workers=workers, collate_fn=collate))
+    return _batches(Fetched(data), workers, batch_sampler=sampler)
 
 
 def evaluation_loader(data: EvaluationSet, batch: int, workers: int) -> Iterator[Batch]:
     """Every picture once, in the order of the split.
 
     Raises:
-        DataError: a picture cannot be read.
+        TrainingError: a worker died.
     """
-    return _batches(DataLoader(Fetched(data), batch_size=batch, num_workers=workers, collate_fn=collate))
+    return _batches(Fetched(data), workers, batch_size=batch)
 
 
-def _batches(fetched: Iterable[Batch | DataError]) -> Iterator[Batch]:
-    for batch in fetched:
-        if isinstance(batch, DataError):
-            raise batch
+def tolerate(unreadable: Mapping[int, str], split: CocoSplit) -> None:
+    """Passes over a few pictures that cannot be read, by their place in the split.
+
+    Raises:
+        DataError: they are more than 1% of the split.
+    """
+    if len(unreadable) > TOLERATED * len(split):
+        raise DataError(
+            f"{len(unreadable)} of {len(split)} pictures of {split.file} cannot be read, the last: "
+            f"{list(unreadable.values())[-1]}",
+            "msad passes over 1%; replace the files, or take them out of the set",
+        )
+
+
+def same_place(step: int, pictures: int, before: int, now: int) -> int:
+    """The step that stands in batches of `now` pictures where `step` stands in batches of `before`.
+
+    In the middle of an epoch it is rounded down, so that less than a batch of pictures is seen twice.
+    """
+    epoch, place = divmod(step, pictures // before)
+    return epoch * (pictures // now) + min(place * before // now, pictures // now - 1)
+
+
+def _batches(fetched: Fetched, workers: int, **order: Any) -> Iterator[Batch]:
+    if workers:
+        _allow_open_files()
+    # A generator of its own: a loader draws its workers' seed from torch's global one otherwise, so that a resumed run,
+    # whose loader starts once more, would draw other numbers from there on. No sample depends on those seeds.
+    batches = iter(DataLoader(fetched, num_workers=workers, collate_fn=collate, generator=torch.Generator(), **order))
+    if workers and threading.current_thread() is threading.main_thread():
+        # Torch's handler would raise wherever the program is when a worker dies, in the middle of an update too.
+        # Without it the death is noticed when the next batch is fetched.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (RuntimeError, OSError, EOFError) as error:
+            if not _is_death(error):
+                raise
+            reason = (str(error).strip() or "it was cut off while sending").splitlines()[-1]
+            raise TrainingError(
+                f"a loader process died ({reason})",
+                "fewer --workers need less memory and fewer open files; --workers 0 shares no memory at all "
+                "(a container gets more with --shm-size)",
+            ) from None
         yield batch
+
+
+def _is_death(error: Exception) -> bool:
+    # Torch hands on what was raised in a worker as the same class of error, with these words.
+    raised_there = "Caught " in str(error)
+    cut_off = isinstance(error, EOFError | ConnectionError | FileNotFoundError) and not raised_there
+    return cut_off or any(words in str(error) for words in DEATHS)
+
+
+def _allow_open_files() -> None:
+    """Raises the soft limit on open files to the hard one: every tensor of a batch from a worker is one."""
+    try:
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ImportError, ValueError, OSError):  # Windows, or a system that forbids it
+        return

@@ -2,7 +2,8 @@
 
 import math
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,8 @@ import torch
 from msad_cli.structures.errors import DeviceError, UsageError
 
 Precision = Literal["fp32", "bf16", "fp16"]
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+"""What torch's CPU allocators, CUDA's libraries and Apple's backend say; only CUDA's allocator has a class for it."""
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -26,6 +29,23 @@ class Compute:
         """The context in which to run a forward pass."""
         dtype = HALF.get(self.precision, torch.bfloat16)
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32")
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """The context in which to run a forward pass that needs no gradients.
+
+        Raises:
+            DeviceError: out of memory.
+        """
+        try:
+            with torch.inference_mode(), self.autocast():
+                yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise DeviceError(
+                f"out of memory on {self.device}", "a smaller --size or model, or --device cpu, may fit"
+            ) from None
 
 
 def choose_device(name: str) -> tuple[torch.device, str]:
@@ -102,6 +122,13 @@ def peak_memory(device: torch.device) -> float:
         return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on whatever device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def _cpu_multiplies_bf16() -> bool:

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from msad_cli.data.coco import CocoSplit, read_document
-from msad_cli.data.loading import Batch, EvaluationSet, Sample, evaluation_loader
+from msad_cli.data.coco import CocoSplit
+from msad_cli.data.loading import Batch, EvaluationSet, Sample, evaluation_loader, tolerate
+from msad_cli.data.records import examine, read_document
 from msad_cli.data.transforms import from_frame
+from msad_cli.data.values import whole_number
 from msad_cli.engine.device import Compute
 from msad_cli.engine.train import to_device
 from msad_cli.models.detector import Detector
@@ -27,6 +29,9 @@ Result = dict[str, Any]
 Detect = Callable[[Mapping[int, Sequence[Tensor]]], Sequence[Mapping[str, Tensor]]]
 """Views by k -> per image `boxes` (corners, HR pixels), `scores`, `labels` (from 1)."""
 
+EVALUATION_BATCH = 4
+IDENTIFIED = ("images", "categories")
+"""The lists of a COCO document whose ids others refer to."""
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCOeval's summary for boxes, in its order."""
 
@@ -59,18 +64,32 @@ def original_boxes(boxes: Tensor, original: tuple[int, int], frame_size: tuple[i
     return scaled.clamp(min=0).minimum(scaled.new_tensor([width, height, width, height]))
 
 
-@torch.inference_mode()
-def detect_all(
-    detect: Detect, batches: Iterable[Batch], compute: Compute
-) -> Iterator[tuple[Sample, dict[str, Tensor]]]:
+@dataclass(frozen=True)
+class Detected:
+    """What was found in a split.
+
+    Attributes:
+        results: in COCO's form.
+        unreadable: by place in the split, why a picture could not be looked at; its objects count as missed.
+    """
+
+    results: list[Result]
+    unreadable: dict[int, str]
+
+
+def detect_batch(detect: Detect, batch: Batch, compute: Compute) -> list[tuple[Sample, dict[str, Tensor]]]:
     """Each sample with its detections: `boxes` in original pixels, `scores`, `labels`, on the CPU."""
-    for batch in batches:
-        views, _ = to_device(batch, compute.device)
-        with compute.autocast():
-            detections = detect(views)
-        for sample, found in zip(batch.samples, detections, strict=True):
-            rest = {name: value.cpu() for name, value in found.items() if name != "boxes"}
-            yield sample, {"boxes": original_boxes(found["boxes"], sample.original, sample.frame_size), **rest}
+    if not batch.samples:
+        return []
+    views, _ = to_device(batch.views, batch.targets, compute.device)
+    with compute.inference():
+        detections = detect(views)
+    detected = []
+    for sample, found in zip(batch.samples, detections, strict=True):
+        rest = {name: value.cpu() for name, value in found.items() if name != "boxes"}
+        boxes = original_boxes(found["boxes"], sample.original, sample.frame_size)
+        detected.append((sample, {"boxes": boxes, **rest}))
+    return detected
 
 
 def coco_results(found: Mapping[str, Tensor], image_id: int, category_ids: Sequence[int]) -> list[Result]:
@@ -89,39 +108,46 @@ def coco_results(found: Mapping[str, Tensor], image_id: int, category_ids: Seque
     ]
 
 
-def split_results(detect: Detect, batches: Iterable[Batch], split: CocoSplit, compute: Compute) -> list[Result]:
-    """COCO results of a whole split."""
+def split_results(detect: Detect, batches: Iterable[Batch], split: CocoSplit, compute: Compute) -> Detected:
+    """What is found in a whole split."""
     category_ids = [category_id for category_id, _ in split.categories]
-    results = []
-    for sample, found in detect_all(detect, batches, compute):
-        results += coco_results(found, int(split.image_ids[sample.index]), category_ids)
-    return results
+    detected = Detected([], {})
+    for batch in batches:
+        for sample, found in detect_batch(detect, batch, compute):
+            detected.results.extend(coco_results(found, int(split.image_ids[sample.index]), category_ids))
+        detected.unreadable.update(batch.unreadable)
+    return detected
 
 
 def ground_truth(split: CocoSplit) -> dict[str, Any]:
-    """The split's annotation file as COCOeval wants it, with `area` and `iscrowd` filled in where they are missing."""
+    """The split's annotation file as COCOeval wants it: ids as whole numbers, `area` and `iscrowd` filled in.
+
+    Boxes that training drops (without extent, repeated) stay: the numbers are those of the user's own file.
+    """
     document = read_document(split.file)
-    for each in (*document["images"], *document["categories"]):
-        each["id"] = int(each["id"])
-    annotations: list[dict[str, Any]] = []
-    for each in document["annotations"]:
-        box = [float(value) for value in each["bbox"]]
-        area = each.get("area")
-        if not np.isfinite(box).all():
-            continue  # COCOeval takes a box of NaN for a match of every detection
-        annotations.append(
-            {
-                **each,
-                # COCOeval takes a match with an annotation of id 0 for none, and many files count from 0.
-                "id": len(annotations) + 1,
-                "image_id": int(each["image_id"]),
-                "category_id": int(each["category_id"]),
-                "bbox": box,
-                "iscrowd": int(bool(each.get("iscrowd"))),
-                "area": box[2] * box[3] if area is None else area,
-            }
+    records = examine(document, split.file, split.folder, split.categories)
+    of = records.annotations
+    finite = np.isfinite(of.boxes).all(axis=1)  # COCOeval takes a box of NaN for a match of every detection
+    category_ids = np.array([category_id for category_id, _ in records.categories], dtype=np.int64)
+    annotations = [
+        # COCOeval takes a match with an annotation of id 0 for none, and many files count from 0.
+        {**document["annotations"][row], "id": number, "image_id": image, "category_id": category}
+        | {"bbox": box, "area": area, "iscrowd": int(crowd)}
+        for number, (row, image, category, box, area, crowd) in enumerate(
+            zip(
+                of.rows[finite].tolist(),
+                records.image_ids[of.images[finite]].tolist(),
+                category_ids[of.labels[finite] - 1].tolist(),
+                of.boxes[finite].tolist(),
+                of.areas[finite].tolist(),
+                of.crowd[finite].tolist(),
+                strict=True,
+            ),
+            start=1,
         )
-    return {**document, "annotations": annotations}
+    ]
+    own = {name: [{**each, "id": whole_number(each["id"])} for each in document[name]] for name in IDENTIFIED}
+    return {**document, **own, "annotations": annotations}
 
 
 def score(truth: dict[str, Any], results: list[Result], kind: str = "bbox") -> Scores:
@@ -208,10 +234,16 @@ def view_results(
     compute: Compute,
     workers: int,
     resolution: Resolution | None = None,
-    batch: int = 4,
-) -> list[Result]:
-    """COCO results of one view of a detector, which reads just the pixels that this view needs."""
+    batch: int = EVALUATION_BATCH,
+) -> Detected:
+    """What one view of a detector finds in a split; it reads just the pixels that this view needs.
+
+    Raises:
+        DataError: too many pictures cannot be read.
+    """
     pictures = EvaluationSet(split, resolution or detector.spec.resolution, detector.spec.ks_of(view))
     detector.eval()
     batches = evaluation_loader(pictures, batch, workers)
-    return split_results(lambda views: detector.detect(views, view), batches, split, compute)
+    detected = split_results(lambda views: detector.detect(views, view), batches, split, compute)
+    tolerate(detected.unreadable, split)
+    return detected

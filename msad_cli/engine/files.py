@@ -1,45 +1,99 @@
 """Files that are either whole or absent."""
 
+import errno
+import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from msad_cli.structures.errors import UsageError
+from msad_cli.structures.errors import OutputError
+
+LONGEST_PREFIX = 40
+"""Characters of a file's name in its temporary file's, whose name would be too long with all of them."""
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; synced to disk and renamed at the end, or removed on failure.
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Writes a file, all of it or nothing: to a temporary one beside it, synced to disk, then renamed.
 
     Raises:
-        UsageError: the operating system refuses: no right, no space, no such folder.
+        OutputError: the operating system refuses: no right, no such folder, no space (with the bytes that it took).
     """
-    temporary = None
-    try:
+    with explained(path, len(data)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
-        os.close(handle)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:LONGEST_PREFIX]}.", dir=path.parent)
         temporary = Path(name)
-        yield temporary
-        # mkstemp's mode is private; the result gets what an ordinary new file would get.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {path}: {error.strerror or error}", "free space or choose another place"
-        ) from error
-    finally:
-        if temporary is not None:
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp's mode is private; the result gets what an ordinary new file would get.
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
+            temporary.replace(path)
+        finally:
             temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text, all of it or nothing."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    """Writes UTF-8 text, all of it or nothing.
+
+    Raises:
+        OutputError: as `write_bytes`.
+    """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def append_line(path: Path, line: str) -> None:
+    """Appends a line of UTF-8 text.
+
+    Raises:
+        OutputError: as `write_bytes`.
+    """
+    with explained(path, len(line)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
+
+def remove(path: Path) -> None:
+    """Deletes a file if it is there.
+
+    Raises:
+        OutputError: the operating system refuses.
+    """
+    with explained(path):
+        path.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path, name: str = "*") -> None:
+    """Deletes the temporary files of `name` that killed processes left in a folder; nobody else may be writing it."""
+    pattern = name if name == "*" else glob.escape(name[:LONGEST_PREFIX])
+    for each in folder.glob(f".{pattern}.????????"):
+        remove(each)
+
+
+@contextmanager
+def explained(path: Path, size: int = 0) -> Iterator[None]:
+    """Turns the operating system's refusal to write `size` bytes to `path` into an `OutputError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            reason = error.strerror or str(error)
+            raise OutputError(f"cannot write {path}: {reason}", "choose another place, or see to its rights") from error
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}; it takes {size:,} bytes, {_free(path):,} are free", "free space"
+        ) from error
+
+
+def _free(path: Path) -> int:
+    try:
+        return shutil.disk_usage(path.parent).free
+    except OSError:
+        return 0

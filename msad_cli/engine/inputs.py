@@ -1,6 +1,7 @@
 """Which pictures a list of files, folders and patterns means, and where each one's output goes."""
 
 import glob
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,32 +18,48 @@ class Input:
     relative: Path
 
 
-def find_inputs(names: Sequence[str]) -> list[Input]:
+def find_inputs(names: Sequence[str], results: Path | None = None) -> list[Input]:
     """The pictures of files, folders (searched to the bottom) and glob patterns, each once, in order.
 
+    Args:
+        names: of files, folders, and patterns.
+        results: where results go. Those of an earlier run are no inputs of a folder or a pattern that starts above it.
+
     Raises:
-        UsageError: a name matches nothing.
+        UsageError: a name matches nothing, or cannot be looked for.
     """
     found: dict[Path, Input] = {}
     for name in names:
-        path = Path(name)
-        if path.is_dir():
-            pictures = [
-                each for each in sorted(path.rglob("*")) if each.suffix.lower() in IMAGE_SUFFIXES and each.is_file()
-            ]
-            inputs = [Input(each, each.relative_to(path)) for each in pictures]
-        elif path.exists():
-            inputs = [Input(path, Path(path.name))]
-        else:
-            # A shell expands patterns before we see them, unless they are quoted or too many.
-            inputs = [Input(Path(each), Path(Path(each).name)) for each in sorted(glob.glob(name, recursive=True))]
-            inputs = [each for each in inputs if each.path.is_file()]
+        try:
+            inputs = _matches(name, results)
+        except OSError as error:
+            raise UsageError(f"{name}: cannot be read ({error.strerror})") from None
         if not inputs:
-            kind = "a folder without pictures" if path.is_dir() else "no such file, folder or pattern"
+            kind = "a folder without pictures" if Path(name).is_dir() else "no such file, folder or pattern"
             raise UsageError(f"{name}: {kind}", f"pictures end in {', '.join(sorted(IMAGE_SUFFIXES))}")
         for each in inputs:
             found.setdefault(each.path.resolve(), each)
     return _distinct(list(found.values()))
+
+
+def _matches(name: str, results: Path | None) -> list[Input]:
+    path = Path(name)
+    if path.is_dir():
+        pictures = [each for each in sorted(path.rglob("*")) if each.suffix.lower() in IMAGE_SUFFIXES]
+        inputs = [Input(each, each.relative_to(path)) for each in pictures]
+    elif path.exists():
+        return [Input(path, Path(path.name))]
+    else:
+        # A shell expands patterns before we see them, unless they are quoted or too many.
+        inputs = [Input(Path(each), Path(Path(each).name)) for each in sorted(glob.glob(name, recursive=True))]
+        path = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+    if results is not None and _below(path, results):
+        inputs = [each for each in inputs if not _below(results, each.path)]
+    return [each for each in inputs if each.path.is_file()]
+
+
+def _below(folder: Path, path: Path) -> bool:
+    return folder.resolve() in path.resolve().parents
 
 
 def _distinct(inputs: list[Input]) -> list[Input]:

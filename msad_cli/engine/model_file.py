@@ -5,13 +5,16 @@ Metadata (strings): `format` = "msad/1", `spec` and `card` as JSON. Reading it n
 
 import hashlib
 import json
-import struct
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msad_cli.engine.files import replacing
+from msad_cli.engine.files import write_bytes
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.structures.errors import ModelFileError
 
@@ -19,10 +22,25 @@ if TYPE_CHECKING:
     from msad_cli.models.detector import Detector
 
 FORMAT = "msad/1"
-LARGEST_HEADER = 16 * 2**20
-"""Bytes; a ResNet-152's header has some 100 kB."""
+LARGEST_HEADER = 8 * 2**20
+"""Bytes; a ResNet-152's header has some 100 kB, and what a spec admits stays below."""
 DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
 """What safetensors calls the types of a model's tensors."""
+ITEM_SIZES = {"F32": 4, "I64": 8}
+MOST_DIMENSIONS = 8
+LARGEST_SCORE = 1e6
+FOREIGN = {
+    b"PK\x03\x04": "a zip archive, such as torch.save writes (.pt, .pth, .ckpt)",
+    b"\x80": "a pickle, such as old versions of torch.save write (.pt, .pth, .pkl)",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x08": "perhaps ONNX",
+}
+"""What files that are taken for models begin with."""
+NOT_OURS = "give a file that msad teacher or distill wrote"
+WHY_SAFETENSORS = (
+    "msad loads models from .safetensors alone, because loading a pickle can run code; "
+    "torchvision's weights can start a training: msad teacher --init FILE"
+)
 
 
 @dataclass(frozen=True)
@@ -50,33 +68,21 @@ class Card:
 
 def save_model(path: Path, detector: "Detector", card: Card) -> None:
     """Writes a model file atomically."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {name: each.detach().contiguous().cpu() for name, each in detector.state_dict().items()}
     texts = {"format": FORMAT, "spec": json.dumps(detector.spec.to_json()), "card": json.dumps(asdict(card))}
-    with replacing(path) as temporary:
-        save_file(state, temporary, metadata=texts)
+    write_bytes(path, save(state, metadata=texts))
 
 
 def read_header(path: Path) -> tuple[DetectorSpec, Card, dict[str, Any]]:
-    """Spec, card and the tensors' entries (dtype, shape) of a model file, none of its tensors being read.
+    """Spec, card and the tensors' entries (dtype, shape, data_offsets) of a model file, none of them being read.
 
     Raises:
         ModelFileError: no such file, not safetensors, truncated, another tool's, another version's, or broken.
     """
-    header = _safetensors_header(path)
-    texts = header.pop("__metadata__", {})
-    if not isinstance(texts, dict) or "format" not in texts:
-        raise ModelFileError(
-            f"{path}: a safetensors file, but not msad's", "give a file that msad teacher or distill wrote"
-        )
-    if texts["format"] != FORMAT:
-        raise ModelFileError(f"{path}: format {str(texts['format'])[:40]!r}, this msad reads {FORMAT!r}")
-    try:
-        spec = DetectorSpec.from_json(json.loads(texts["spec"]))
-        return spec, _card(json.loads(texts["card"])), header
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ModelFileError(f"{path}: broken metadata ({error})") from None
+    with _opened(path) as file:
+        return _read_header(path, file)
 
 
 def load_model(path: Path) -> tuple["Detector", Card]:
@@ -86,24 +92,25 @@ def load_model(path: Path) -> tuple["Detector", Card]:
         ModelFileError: as `read_header`, or tensors are missing, too many, or of another shape.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     from msad_cli.models.detector import Detector, anchor_generator
 
-    spec, card, header = read_header(path)
-    with torch.device("meta"):
-        detector = Detector(spec)
-    expected = {name: f"{DTYPES[str(each.dtype)]} {list(each.shape)}" for name, each in detector.state_dict().items()}
-    found = {name: f"{each.get('dtype')} {each.get('shape')}" for name, each in header.items()}
-    if expected != found:
-        raise ModelFileError(f"{path}: {_difference(expected, found)}", "the file was changed after msad wrote it")
-    try:
-        # The file's mapping is not aligned as torch's own tensors are, which would change results by rounding.
-        state = {name: each.clone() for name, each in load_file(path).items()}
-        detector.load_state_dict(state, assign=True)
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise ModelFileError(f"{path}: {error}", "the file is damaged; train again or copy it again") from None
+    with _opened(path) as file:
+        spec, card, entries = _read_header(path, file)
+        with torch.device("meta"):
+            detector = Detector(spec)
+        wanted = detector.state_dict()
+        expected = {name: f"{DTYPES[str(each.dtype)]} {list(each.shape)}" for name, each in wanted.items()}
+        found = {name: f"{each['dtype']} {each['shape']}" for name, each in entries.items()}
+        if expected != found:
+            raise ModelFileError(f"{path}: {_difference(expected, found)}", "the file was changed after msad wrote it")
+        # Nothing of the file's size was allocated so far. Tensors of torch's own making are aligned as those of a
+        # training are; a file that is mapped to memory is not, which would change results by rounding.
+        state = {name: torch.empty(each.shape, dtype=each.dtype) for name, each in wanted.items()}
+        for name in sorted(entries, key=lambda name: entries[name]["data_offsets"]):
+            if file.readinto(state[name].reshape(-1).numpy().data) != state[name].nbytes:
+                raise ModelFileError(f"{path}: became shorter while it was read", "copy it again")
+    detector.load_state_dict(state, assign=True)
     # The generator keeps its cells outside the state, where the meta device left nothing.
     detector.core.anchor_generator = anchor_generator()
     return detector.eval(), card
@@ -115,42 +122,104 @@ def fingerprint(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _safetensors_header(path: Path) -> dict[str, Any]:
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
     try:
+        # Opening a pipe would wait for a writer, and a device may have no end.
+        if path.exists() and not path.is_file():
+            raise ModelFileError(f"{path}: not a file", NOT_OURS)
         with path.open("rb") as file:
-            start = file.read(8)
-            size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            text = file.read(size) if 2 <= size <= LARGEST_HEADER else b""
+            yield file
     except FileNotFoundError:
         raise ModelFileError(f"no such model file: {path}", "train one: msad teacher --data DIR") from None
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _read_header(path: Path, file: BufferedReader) -> tuple[DetectorSpec, Card, dict[str, Any]]:
+    """As `read_header`; the file stands at the first tensor then."""
+    header = _safetensors_header(path, file)
+    texts = header.pop("__metadata__", {})
+    if not isinstance(texts, dict) or "format" not in texts:
+        raise ModelFileError(f"{path}: a safetensors file, but not msad's", NOT_OURS)
+    if texts["format"] != FORMAT:
+        raise ModelFileError(f"{path}: format {str(texts['format'])[:40]!r}, this msad reads {FORMAT!r}")
     try:
-        header = json.loads(text)
-        entries = [entry for name, entry in header.items() if name != "__metadata__"]
-        whole = 8 + size + max((entry["data_offsets"][1] for entry in entries), default=0)
-        if any(type(side) is not int for entry in entries for side in entry["shape"]):
-            raise TypeError
-    except (ValueError, RecursionError, AttributeError, TypeError, LookupError):
-        raise ModelFileError(
-            f"{path}: not a safetensors file", "give a file that msad teacher or distill wrote"
-        ) from None
-    if path.stat().st_size != whole:
-        raise ModelFileError(
-            f"{path}: truncated: {path.stat().st_size} bytes, its header says {whole}", "copy it again"
-        )
+        if not all(isinstance(each, str) for each in texts.values()):
+            raise TypeError("not texts")
+        return DetectorSpec.from_json(_strict_json(texts["spec"])), _card(_strict_json(texts["card"])), header
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ModelFileError(f"{path}: broken metadata ({str(error)[:200]})", "the file was changed") from None
+
+
+def _safetensors_header(path: Path, file: BufferedReader) -> dict[str, Any]:
+    start = file.read(8)
+    size = int.from_bytes(start, "little")
+    text = file.read(size) if 2 <= size <= LARGEST_HEADER else b""
+    try:
+        header = _strict_json(text)
+        whole = 8 + size + _data_size({name: each for name, each in header.items() if name != "__metadata__"})
+    except (ValueError, RecursionError, AttributeError, TypeError, LookupError) as error:
+        for beginning, kind in FOREIGN.items():
+            if not text and start.startswith(beginning):
+                raise ModelFileError(f"{path}: not a safetensors file but {kind}", WHY_SAFETENSORS) from None
+        # Subclasses tell of bytes that are no JSON at all.
+        reason = f" ({error})" if type(error) is ValueError else ""
+        raise ModelFileError(f"{path}: not a safetensors file{reason}", NOT_OURS) from None
+    found = os.fstat(file.fileno()).st_size
+    if found != whole:
+        raise ModelFileError(f"{path}: truncated: {found} bytes, its header says {whole}", "copy it again")
     return dict(header)
+
+
+def _data_size(entries: dict[str, Any]) -> int:
+    """Bytes of all tensors, which have to lie one behind the other.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError: an entry is malformed.
+    """
+    end = 0
+    for entry in sorted(entries.values(), key=lambda entry: entry["data_offsets"]):
+        shape, (begin, stop) = entry["shape"], entry["data_offsets"]
+        if not isinstance(entry["dtype"], str) or not isinstance(shape, list) or len(shape) > MOST_DIMENSIONS:
+            raise ValueError("a tensor's type or shape is none")
+        if not all(type(each) is int and 0 <= each < 2**63 for each in (*shape, begin, stop)):
+            raise ValueError("a tensor's shape or place is no whole number")
+        size = ITEM_SIZES.get(entry["dtype"])
+        if begin != end or stop < begin or (size is not None and size * math.prod(shape) != stop - begin):
+            raise ValueError("its tensors do not lie one behind the other, each with the bytes of its shape")
+        end = stop
+    return end
+
+
+def _strict_json(text: str | bytes) -> Any:
+    """JSON without what the standard has not (NaN, Infinity) or leaves open (a name that stands twice).
+
+    Raises:
+        ValueError, TypeError, RecursionError: it is none.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) != len(pairs):
+            raise ValueError("a name stands twice")
+        return dict(pairs)
+
+    def refuse(constant: str) -> float:
+        raise ValueError(f"{constant} is no number")
+
+    return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
 
 
 def _card(values: dict[str, Any]) -> Card:
     known = {field.name for field in fields(Card)}
     card = Card(**{name: value for name, value in values.items() if name in known})
     texts = (card.data, card.data_fingerprint, card.teacher, card.msad_version)
-    numbers = [each for view in (card.scores or {}).values() for each in view.values() if each is not None]
-    if not all(isinstance(each, str) for each in texts) or not isinstance(card.epochs, int):
+    if not all(isinstance(each, str) for each in texts) or type(card.epochs) is not int:
         raise TypeError("card: a field has the wrong type")
-    if not all(isinstance(each, int | float) for each in (card.score_threshold, *numbers)):
-        raise TypeError("card: a score has the wrong type")
+    views = {} if card.scores is None else card.scores
+    numbers = [card.score_threshold, *(each for view in views.values() for each in view.values() if each is not None)]
+    if not all(type(each) in (int, float) and abs(each) <= LARGEST_SCORE for each in numbers):
+        raise TypeError("card: a score is no number")
     if not 0 <= card.score_threshold <= 1:
         raise ValueError(f"card: score threshold {card.score_threshold}")
     return card

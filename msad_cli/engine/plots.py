@@ -1,8 +1,9 @@
 """The pictures of a run: losses and AP over epochs."""
 
+import io
 from pathlib import Path
 
-from msad_cli.engine.files import replacing
+from msad_cli.engine.files import write_bytes
 
 LOSS = "loss/"
 AP = "AP/"
@@ -39,5 +40,6 @@ def _draw(lines: dict[str, list[tuple[float, float]]], title: str, path: Path) -
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_bytes(path, picture.getbuffer())

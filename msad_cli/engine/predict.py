@@ -39,12 +39,11 @@ def predict(
         yield Prediction(source, image, _detect(detector, view, image, score, compute))
 
 
-@torch.inference_mode()
 def _detect(detector: Detector, view: View, image: Image.Image, score: float, compute: Compute) -> dict[str, Tensor]:
     original = (image.height, image.width)
     frame_size = detector.spec.resolution.frame_size(*original)
     views = {k: [render(image, frame_size, k).to(compute.device)] for k in detector.spec.ks_of(view)}
-    with compute.autocast():
+    with compute.inference():
         found = detector.detect(views, view)[0]
     sure = found["scores"] >= score
     found = {name: each[sure].float().cpu() for name, each in found.items()}

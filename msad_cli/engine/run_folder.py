@@ -7,12 +7,14 @@ import math
 import platform
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from msad_cli import __version__
-from msad_cli.engine.files import replacing, write_text
+from msad_cli.engine.files import append_line, explained, remove, remove_unfinished, write_bytes, write_text
 from msad_cli.structures.errors import UsageError
 
 
@@ -33,11 +35,40 @@ class RunFolder:
     """
 
     def __init__(self, model: Path) -> None:
+        self.model = model
         self.path = model.with_suffix(".run")
         self.results = self.path / "results.csv"
         self.state = self.path / "resume" / "state.pt"
+        self.previous_state = self.state.with_name("previous.pt")
 
-    def start(self, settings: dict[str, Setting], line: str) -> None:
+    @property
+    def resumable(self) -> bool:
+        """Whether there is something to go on from."""
+        return self.state.exists() or self.previous_state.exists()
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keeps other processes out, and clears away what a killed one left half-written.
+
+        Raises:
+            UsageError: another process trains here.
+            OutputError: the folder cannot be written to.
+        """
+        path = self.state.with_name("lock")
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = path.open("a")
+        with lock:
+            if not _lock(lock):
+                raise UsageError(
+                    f"another process is training into {self.path}", "wait for it, or choose another --out"
+                )
+            for folder in (self.path, *self.path.glob("*/")):
+                remove_unfinished(folder)
+            remove_unfinished(self.model.parent, self.model.name)
+            yield
+
+    def start(self, settings: Mapping[str, Setting], line: str) -> None:
         """Writes args.json, env.json and a first line of the log; an earlier run can no longer be resumed."""
         import torch
         import torchvision
@@ -51,10 +82,27 @@ class RunFolder:
             "threads": torch.get_num_threads(),
             "command": sys.argv,
         }
-        self.state.unlink(missing_ok=True)
-        write_text(self.path / "args.json", json_text({name: asdict(each) for name, each in settings.items()}))
+        remove(self.state)
+        remove(self.previous_state)
+        self.record(settings)
         write_text(self.path / "env.json", json_text(env))
         self.log(line)
+
+    def record(self, settings: Mapping[str, Setting]) -> None:
+        """Writes args.json."""
+        write_text(self.path / "args.json", json_text({name: asdict(each) for name, each in settings.items()}))
+
+    def recorded(self) -> dict[str, Setting]:
+        """The settings in args.json.
+
+        Raises:
+            UsageError: it is missing or damaged.
+        """
+        path = self.path / "args.json"
+        try:
+            return {name: Setting(**each) for name, each in json.loads(path.read_text(encoding="utf-8")).items()}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise UsageError(f"cannot resume: {path} is damaged ({error})", "start anew with --overwrite") from None
 
     def add_row(self, row: dict[str, float]) -> list[dict[str, float]]:
         """Appends an epoch to results.csv, replacing rows of that and later epochs; returns all rows."""
@@ -68,12 +116,19 @@ class RunFolder:
         return rows
 
     def rows(self) -> list[dict[str, float]]:
-        """The epochs so far."""
+        """The epochs so far.
+
+        Raises:
+            UsageError: results.csv was changed into something else.
+        """
         if not self.results.exists():
             return []
-        with self.results.open(newline="") as file:
-            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-        return [{**row, "epoch": int(row["epoch"])} for row in rows]
+        try:
+            with self.results.open(newline="") as file:
+                rows = [{name: _number(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+            return [{**row, "epoch": int(row["epoch"])} for row in rows]
+        except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+            raise UsageError(f"{self.results} is damaged ({error})", "move it away; new rows start a new one") from None
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Writes metrics.json; what is not a number becomes null."""
@@ -81,33 +136,62 @@ class RunFolder:
 
     def log(self, line: str) -> None:
         """Appends a line to log.txt."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+        append_line(self.path / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}")
 
     def save_state(self, state: dict[str, Any]) -> None:
-        """Writes what only resuming needs."""
-        import torch
-
-        with replacing(self.state) as temporary:
-            torch.save(state, temporary)
-
-    def load_state(self) -> dict[str, Any]:
-        """What `save_state` wrote; loading it executes no code.
+        """Writes what only resuming needs. The state before it is kept, so that one of the two is whole at any time.
 
         Raises:
-            UsageError: the file is damaged, or holds something else.
+            OutputError: it cannot be written; the states that are there stay.
         """
         import torch
 
-        try:
-            return dict(torch.load(self.state, map_location="cpu", weights_only=True))
-        except Exception as error:
-            # Torch answers damaged files with whatever its reader stumbled over.
-            what = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UsageError(
-                f"cannot resume: {self.state} is damaged ({what})", "start anew with --overwrite"
-            ) from None
+        content = io.BytesIO()
+        torch.save(state, content)
+        new = self.state.with_name("new.pt")
+        write_bytes(new, content.getbuffer())
+        with explained(self.state):
+            if self.state.exists():
+                self.state.replace(self.previous_state)
+            new.replace(self.state)
+
+    def load_state(self) -> tuple[dict[str, Any], str]:
+        """What `save_state` wrote last, and a remark if it had to be the state before; executes no code.
+
+        Raises:
+            UsageError: both files are missing, damaged, or hold something else.
+        """
+        import torch
+
+        damages: list[str] = []
+        for path in (self.state, self.previous_state):
+            try:
+                state = dict(torch.load(path, map_location="cpu", weights_only=True))
+                return state, f"{damages[0]}; going on from the state before it" if damages else ""
+            except FileNotFoundError:
+                continue
+            except Exception as error:
+                # Torch answers damaged files with whatever its reader stumbled over.
+                what = str(error).splitlines()[0] if str(error) else type(error).__name__
+                damages.append(f"{path} is damaged ({what})")
+        raise UsageError(f"cannot resume: {'; '.join(damages)}", "start anew with --overwrite")
+
+
+def _number(text: str) -> float:
+    return int(text) if text.isdecimal() else float(text)
+
+
+def _lock(file: IO[str]) -> bool:
+    """Locks a file until it is closed; false where another process has it. The system unlocks what it kills."""
+    try:
+        import fcntl
+
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # Windows, or a file system without locks
+        return True
+    return True
 
 
 def without_nan(value: Any) -> Any:

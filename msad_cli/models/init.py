@@ -1,6 +1,9 @@
 """Where weights start from: torchvision's published weights, a file, another model, or chance."""
 
-from collections.abc import Callable, Mapping
+import os
+import warnings
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -83,7 +86,10 @@ def from_file(detector: Detector, path: Path) -> Copied:
     """
     state = _read_state(path)
     parts: tuple[nn.Module, ...] = (detector, detector.core, detector.core.backbone.body)
-    copied = max((copy_matching(part, state) for part in parts), key=lambda each: each.tensors)
+    try:
+        copied = max((copy_matching(part, state) for part in parts), key=lambda each: each.tensors)
+    except RuntimeError as error:
+        raise ModelFileError(f"{path}: a tensor cannot be copied ({str(error)[:120]})") from error
     if not copied.tensors:
         raise ModelFileError(
             f"{path}: none of its tensors fits {detector.spec.backbone} at width {detector.spec.width}"
@@ -92,26 +98,52 @@ def from_file(detector: Detector, path: Path) -> Copied:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    """The tensors of a file by name, those that weights can be copied from."""
+    from safetensors.torch import load
 
-    if not path.is_file():
-        raise ModelFileError(f"no such weights file: {path}", "--init takes imagenet, coco, none or a file")
-    read: Callable[[Path], Any] = load_file
-    if path.suffix != ".safetensors":
-        read = _read_pickle
+    if not os.path.isfile(path):  # unlike Path's, it answers for names that are too long, too
+        what = f"{path}: not a file" if os.path.exists(path) else f"no such weights file: {path}"
+        raise ModelFileError(what, "--init takes imagenet, coco, none or a file")
     try:
-        state = read(path)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ModelFileError(f"{path}: not a file of weights ({str(error).splitlines()[0][:120]})") from None
-    if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
-        raise ModelFileError(f"{path}: not a plain dictionary of tensors")
-    return state
+        # Read as a whole: a file that is mapped to memory and gets shorter ends the process.
+        state = load(path.read_bytes()) if path.suffix == ".safetensors" else _read_pickle(path)
+    except Exception as error:
+        # Torch answers damaged files with whatever its reader stumbles over, and others with how to run their code.
+        what = (str(error) or type(error).__name__).splitlines()[0][:120]
+        if isinstance(error, UnpicklingError):
+            what = "a damaged pickle, or one of more than tensors, which could run code"
+        raise ModelFileError(
+            f"{path}: not a file of weights ({what})", "--init takes .safetensors, or the .pth of a plain state_dict"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict):
+        raise ModelFileError(f"{path}: a {type(state).__name__}, not a dictionary of tensors")
+    # Training on several GPUs puts `module.` before every name.
+    return {str(name).removeprefix("module."): each for name, each in state.items() if _is_plain(each)}
+
+
+def _is_plain(value: object) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_quantized or value.is_complex() or value.is_nested)
+    )
 
 
 def _read_pickle(path: Path) -> Any:
-    # weights_only refuses anything that would run code.
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """What `torch.save` wrote; whatever would run code is refused."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            # Torch takes the memory that a record claims to need. It compresses none: all of them fit into the file.
+            if sum(each.file_size for each in archive.infolist()) > path.stat().st_size:
+                raise ValueError("its records claim more bytes than the file has")
+    with warnings.catch_warnings():
+        # Of archives that it refuses a moment later.
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _download(weights: Any) -> dict[str, Tensor]:

@@ -47,7 +47,13 @@ def dense_detections(
         [list(each.split(per_level)) for each in anchors],
         list(frame.image_sizes),
     )
-    return detections
+    return [_finite(each) for each in detections]
+
+
+def _finite(detection: Detection) -> Detection:
+    # Damaged weights answer boxes that are no place. A score that is no number has passed no threshold.
+    finite = detection["boxes"].isfinite().all(dim=1)
+    return {name: each[finite] for name, each in detection.items()}
 
 
 def _head_and_anchors(

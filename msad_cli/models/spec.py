@@ -16,6 +16,9 @@ BACKBONE_NAMES = (
     "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
 )  # fmt: skip
 
+LONGEST_NAME, LONGEST_NAMES = 1_000, 500_000
+"""Characters: of one class, and of all. The model file's header holds them."""
+
 
 @dataclass(frozen=True)
 class ClassName:
@@ -67,12 +70,18 @@ class DetectorSpec:
         _between("number of classes", len(self.classes), 1, 10_000)
         if self.channels % 32:
             raise ValueError(f"channels = {self.channels}: the head's group normalisation needs a multiple of 32")
-        _between("smallest std", min(self.std), 1e-6, 1e6)
-        _between("largest mean", max(map(abs, self.mean)), 0.0, 1e6)
+        for value in self.mean:
+            _between("mean", value, -1e6, 1e6)
+        for value in self.std:
+            _between("std", value, 1e-6, 1e6)
         if not self.ks or list(self.ks) != sorted(set(self.ks)):
             raise ValueError(f"k = {self.ks}: reductions have to be different and ascending")
         for k in self.ks:
             level_shift(k)
+        for each in self.classes:
+            _between("category id", each.category_id, -(2**63), 2**63 - 1)
+            _between("characters of a class name", len(each.name), 0, LONGEST_NAME)
+        _between("characters of all class names", sum(len(each.name) for each in self.classes), 0, LONGEST_NAMES)
         if len({each.category_id for each in self.classes}) != len(self.classes):
             raise ValueError("classes: a category id stands twice")
 
@@ -116,7 +125,7 @@ class DetectorSpec:
         if not all(type(k) is int for k in known["ks"]):
             raise TypeError("ks: not integers")
         for name in ("mean", "std"):
-            if len(known[name]) != 3 or not all(isinstance(value, int | float) for value in known[name]):
+            if len(known[name]) != 3 or not all(type(value) in (int, float) for value in known[name]):
                 raise TypeError(f"{name}: not three numbers")
         return cls(**known)
 

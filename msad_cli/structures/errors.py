@@ -23,6 +23,10 @@ class UsageError(MsadError):
     exit_code = 2
 
 
+class OutputError(UsageError):
+    """A file cannot be written: no right, no such folder, no space."""
+
+
 class DataError(MsadError):
     """The data: nothing found, broken JSON, no boxes, missing images."""
 

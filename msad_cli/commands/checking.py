@@ -1,0 +1,97 @@
+"""What both trainings and `msad data check` do with a check: keep it, show what it found, refuse an unusable set."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from msad_cli import __version__
+from msad_cli.data.cache import cache_folder
+from msad_cli.data.check import Report, check
+from msad_cli.data.images import most_pixels
+from msad_cli.data.records import Records
+from msad_cli.engine.files import write_text
+from msad_cli.engine.model_file import fingerprint
+from msad_cli.structures.errors import DataError, UsageError
+from msad_cli.structures.frame import Resolution
+
+
+def checked(
+    splits: Mapping[str, Records],
+    resolution: Resolution,
+    ks: Sequence[int],
+    announce: Callable[[str], None],
+    *,
+    anew: bool = False,
+    decode: bool = False,
+) -> Report:
+    """The check of a set as it was kept, if neither annotations nor pictures changed since; else a new one, kept now.
+
+    Args:
+        splits: `train`, `val` or both.
+        resolution, ks: HR size and reductions.
+        announce: is told before pictures are looked at, which takes minutes in a large set.
+        anew: whatever was kept.
+        decode: whether all pixels are decoded.
+    """
+    kept = _place(splits, resolution, ks)
+    if kept is not None and not anew:
+        try:
+            return Report.from_json(json.loads(kept.read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass  # never kept, or not by this version
+    pictures = " + ".join(str(len(each.image_ids)) for each in splits.values())
+    announce(f"checking {pictures} pictures of {', '.join(str(each.folder) for each in splits.values())}")
+    report = check(splits, resolution, ks, decode)
+    if kept is not None:
+        with contextlib.suppress(UsageError):  # a cache that cannot be written only costs time
+            write_text(kept, json.dumps(report.to_json()))
+    return report
+
+
+def _place(splits: Mapping[str, Records], resolution: Resolution, ks: Sequence[int]) -> Path | None:
+    """The file of a check in the user's cache: its name says of what; None where there is no cache."""
+    digest = hashlib.blake2b(digest_size=20)
+    try:
+        for name, each in splits.items():
+            said = (name, str(each.file), fingerprint(each.file), os.path.realpath(each.folder), each.categories)
+            digest.update(repr(said).encode())
+            for file_name in each.file_names.tolist():
+                digest.update(repr((file_name, _state(each.folder / file_name))).encode())
+        digest.update(repr((__version__, resolution, tuple(ks), most_pixels())).encode())
+        return cache_folder() / "checks" / f"{digest.hexdigest()}.json"
+    except (OSError, RuntimeError):
+        return None
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        state = path.stat()
+    except OSError:
+        return 0, 0
+    return state.st_size, state.st_mtime_ns
+
+
+def refuse_unusable(report: Report, path: str, following: str, strict: bool = False) -> None:
+    """Does nothing to a set that can be used.
+
+    Args:
+        report: the check's.
+        path: what was checked, as it is typed.
+        following: what to type next.
+        strict: whether problems that are not fatal count too.
+
+    Raises:
+        DataError: there is a fatal problem, or with `strict` any.
+    """
+    counted = [each for each in report.problems if each[1].fatal or strict]
+    if not counted:
+        return
+    name, first = counted[0]
+    file = next((split.file for split in report.splits if split.name == name), path)
+    total = sum(problem.count for _, problem in counted)
+    more = f"; {total} {'' if strict else 'fatal '}problems in all" if total > first.count else ""
+    advice = f"{first.advice}; " if first.advice else ""
+    raise DataError(f"{file}: {first.in_words()}{more}", f"{advice}{following}")

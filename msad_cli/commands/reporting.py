@@ -1,0 +1,102 @@
+"""The check of a data set, for people."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from msad_cli.commands.console import console
+from msad_cli.data.check import Report, SplitReport
+from msad_cli.data.problems import BEYOND_REPAIR
+from msad_cli.structures.printable import printable
+
+MOST_CLASSES = 20
+"""Rows of a table of classes."""
+FIRST_WIDTH = 32
+"""Characters of the first column, so that tables stand below each other in line."""
+SIZES = ("5%", "50%", "95%", "under 8")
+"""Quantiles, and the share of the smallest."""
+SHOWN = 3
+"""Examples of a problem."""
+
+
+def print_line(line: str) -> None:
+    """A line as it is."""
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def print_problems(report: Report) -> None:
+    """A plain line for each kind of problem."""
+    for name, each in report.problems:
+        example = f", such as {each.examples[0]}" if each.examples else ""
+        print_line(f"{name}: {each.count} {each.what}: {each.outcome}{example}")
+
+
+def print_report(report: Report) -> None:
+    """All of it, in tables with a column for each split."""
+    splits = report.splits
+    for split in splits:
+        print_line(f"{split.name}: {split.file}, pictures in {split.folder}")
+    counts = dict.fromkeys(what for split in splits for what in split.counts)
+    rows = [(what, *(str(split.counts.get(what, 0)) for split in splits)) for what in counts]
+    names = [split.name for split in splits]
+    console.print(_table("", names, rows))
+    console.print(_table("boxes to learn from, by class", names, _class_rows(splits)))
+    for split in splits:
+        console.print(_table(f"sides of objects, {split.name}, pixels", SIZES, _size_rows(split)))
+    if report.problems:
+        console.print(_problems(report))
+    beyond = {each.what for each in BEYOND_REPAIR}
+    if any(each.what not in beyond for _, each in report.problems):
+        print_line("msad data check PATH --split NAME --fix -o FILE writes annotations without what can be repaired")
+    if not any(each.fatal for _, each in report.problems):
+        print_line("usable, with the problems above" if report.problems else "usable: no problems found")
+
+
+def print_repairs(done: Mapping[str, int], out: str) -> None:
+    """What was done to an annotation file."""
+    for what, count in done.items():
+        print_line(f"{count} {what}")
+    print_line(f"{out} written" + ("" if done else ": there was nothing to repair"))
+
+
+def _cell(text: str) -> str:
+    return escape(printable(text))
+
+
+def _table(first: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(box=None, header_style="bold")
+    table.add_column(first, min_width=FIRST_WIDTH)
+    for name in columns:
+        table.add_column(name, justify="right", min_width=8)
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    return table
+
+
+def _class_rows(splits: Sequence[SplitReport]) -> Iterator[tuple[str, ...]]:
+    boxes = [{category: count for category, _, count in split.classes} for split in splits]
+    ranked = sorted(splits[0].classes, key=lambda each: -each[2])
+    for category, name, _ in ranked[:MOST_CLASSES]:
+        yield f"{category} {name}", *(str(each.get(category, 0)) for each in boxes)
+    if rest := [category for category, _, _ in ranked[MOST_CLASSES:]]:
+        yield f"and {len(rest)} more", *(str(sum(each.get(category, 0) for category in rest)) for each in boxes)
+
+
+def _size_rows(split: SplitReport) -> Iterator[tuple[str, ...]]:
+    for each in split.sizes:
+        view = "at HR" if each.k == 1 else f"at 1/{each.k}"
+        yield view, *(f"{value:.1f}" for value in each.quantiles), f"{each.small_share:.1%}"
+
+
+def _problems(report: Report) -> Table:
+    table = Table(title="problems", title_justify="left", box=None, header_style="bold")
+    table.add_column("in")
+    table.add_column("count", justify="right")
+    table.add_column("what, and what msad does", overflow="fold")
+    for name, each in report.problems:
+        lines = [f"{each.what}: {'[bold]fatal[/], ' if each.fatal else ''}{each.outcome}"]
+        lines += [f"  {_cell(example)}" for example in each.examples[:SHOWN]]
+        lines += [f"  → {_cell(each.advice)}"] if each.advice else []
+        table.add_row(name, str(each.count), "\n".join(lines))
+    return table

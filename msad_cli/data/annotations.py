@@ -1,0 +1,142 @@
+"""The list `annotations` of a COCO document: each record's image, class, box, crowd flag and area."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msad_cli.data import problems as kinds
+from msad_cli.data.problems import Problem, Tally
+from msad_cli.data.values import read_area, read_box, read_crowd, read_id, shown, whole_number
+
+UNKNOWN_ID = -1
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Columns of A annotations, in the order of the file; those whose image or class cannot be used are left out.
+
+    Attributes:
+        rows: (A,) place in the file's list, from 0.
+        ids: (A,) the file's own, or -1.
+        images: (A,) place of the image among the usable ones.
+        labels: (A,) class from 1: place in the categories + 1.
+        boxes: (A, 4) x, y, width, height in pixels of the original picture, whatever the file says.
+        crowd: (A,) whether it is a region of many objects.
+        areas: (A,) in square pixels.
+        outlines: how many segmentations of each kind.
+    """
+
+    rows: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    images: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
+    areas: NDArray[np.float64]
+    outlines: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def read_annotations(
+    records: list[Any], place: Mapping[int, int], categories: Sequence[tuple[int, str]], tally: Tally
+) -> Annotations:
+    """Goes through the annotations.
+
+    Args:
+        records: of the file.
+        place: of each image id that is listed; -1 for those that cannot be used.
+        categories: those that are known.
+        tally: takes the problems.
+    """
+    label = {category: i for i, (category, _) in enumerate(categories, start=1)}
+    known = ", ".join(f"{category} ({name})" for category, name in categories[:20])
+    unknown = replace(kinds.UNKNOWN_CATEGORY, advice=f"known are {known}")
+    # Flat: a million tuples would keep the garbage collector busy for seconds.
+    whole: list[int] = []
+    real: list[float] = []
+    outlines: Counter[str] = Counter()
+    ids: set[int] = set()
+    for row, each in enumerate(records):
+        if (referred := _read_references(each, row, place, label, unknown, tally)) is None:
+            continue
+        own = _read_own_id(each, row, ids, tally)
+        if (box := read_box(each.get("bbox"))) is None:
+            tally.add(kinds.MALFORMED, "annotations, record {}, id {}: bbox {}", row + 1, own, shown(each.get("bbox")))
+            continue
+        outline = outline_kind(each.get("segmentation"))
+        outlines[outline] += 1
+        if outline == "malformed":
+            tally.add(kinds.ODD_OUTLINE, "annotation {} (record {})", own, row + 1)
+        whole += (row, own, *referred, read_crowd(each.get("iscrowd"), own, tally))
+        real += (*box, read_area(each.get("area"), box, own, tally))
+    integers = np.array(whole, dtype=np.int64).reshape(-1, 5)
+    reals = np.array(real, dtype=np.float64).reshape(-1, 5)
+    return Annotations(
+        rows=integers[:, 0],
+        ids=integers[:, 1],
+        images=integers[:, 2],
+        labels=integers[:, 3],
+        boxes=reals[:, :4],
+        crowd=integers[:, 4].astype(bool),
+        areas=reals[:, 4],
+        outlines=dict(outlines),
+    )
+
+
+def outline_kind(value: object) -> str:
+    """`polygon`, `RLE`, `uncompressed RLE`, `none`, or `malformed`."""
+    if not value:
+        return "none"
+    if isinstance(value, list):
+        return "polygon" if all(_is_polygon(each) for each in value) else "malformed"
+    if isinstance(value, dict) and isinstance(value.get("size"), list) and len(value["size"]) == 2:
+        if isinstance(value.get("counts"), str):
+            return "RLE"
+        if isinstance(value.get("counts"), list):
+            return "uncompressed RLE"
+    return "malformed"
+
+
+def _is_polygon(points: object) -> bool:
+    """x, y, x, y, … of three points or more."""
+    if not isinstance(points, list) or len(points) < 6 or len(points) % 2:
+        return False
+    return set(map(type, points)) <= {int, float}
+
+
+def _read_references(
+    each: Any, row: int, place: Mapping[int, int], label: Mapping[int, int], unknown: Problem, tally: Tally
+) -> tuple[int, int] | None:
+    """Place of the image and label of the class."""
+    if not isinstance(each, dict):
+        tally.add(kinds.MALFORMED, "annotations, record {}: not an object: {}", row + 1, shown(each))
+        return None
+    image_id = read_id(each, "image_id", "annotations", row + 1, tally)
+    category_id = read_id(each, "category_id", "annotations", row + 1, tally)
+    if image_id is None or category_id is None:
+        return None
+    image, category = place.get(image_id), label.get(category_id)
+    if image is None:
+        tally.add(kinds.UNLISTED_IMAGE, "annotation {} is of image {}", shown(each.get("id")), image_id)
+    if category is None:
+        tally.add(unknown, "annotation {} has category {}", shown(each.get("id")), category_id)
+    return None if image is None or category is None or image < 0 else (image, category)
+
+
+def _read_own_id(each: dict[str, Any], row: int, ids: set[int], tally: Tally) -> int:
+    value = each.get("id")
+    plain = whole_number(value) is not None
+    own = read_id(each, "id", "annotations", row + 1, tally) if plain else None
+    if own is None:
+        tally.add(kinds.UNNUMBERED, "annotations, record {}: id {}", row + 1, shown(value))
+        return UNKNOWN_ID
+    if own in ids:
+        tally.add(kinds.UNNUMBERED, "annotations, record {}: id {} again", row + 1, own)
+    ids.add(own)
+    return own

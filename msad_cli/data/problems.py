@@ -1,0 +1,113 @@
+"""What can be wrong with a data set: each kind of problem, what msad does about it, and what the user can do."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+EXAMPLES = 5
+"""How many of the records concerned are named."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A kind of problem and, once it was met, where.
+
+    Attributes:
+        what: the records concerned, in the plural.
+        outcome: what msad does about them.
+        advice: what the user can do; may be empty.
+        fatal: the set cannot be used as it is.
+        count: how many records.
+        examples: the first few of them, in words.
+    """
+
+    what: str
+    outcome: str
+    advice: str = ""
+    fatal: bool = False
+    count: int = 0
+    examples: tuple[str, ...] = ()
+
+    def in_words(self) -> str:
+        """What and where, in one line, with one example."""
+        where = f": {self.examples[0]}" if self.examples else ""
+        return f"{self.what}{where}" + (f" (one of {self.count})" if self.count > 1 else "")
+
+
+def _fatal(what: str, advice: str = "") -> Problem:
+    return Problem(what, "refused", advice, fatal=True)
+
+
+NO_IMAGES = _fatal("no images")
+MALFORMED = _fatal("malformed records", "correct them, or let msad data check FILE --fix -o NEW take them out")
+BAD_ID = _fatal("ids that are no whole numbers", "msad data check FILE --fix -o NEW renumbers them")
+REPEATED_ID = _fatal("ids that stand several times", "give every image and every category an id of its own")
+UNLISTED_IMAGE = _fatal("annotations of images that are not listed", "add the images, or take the annotations out")
+UNKNOWN_CATEGORY = _fatal("annotations of categories that are not known")
+RENAMED_CATEGORY = _fatal("category ids that mean another class elsewhere", "give one id one name everywhere")
+BAD_NAME = _fatal("file names that leave the folder of the pictures or are none", "name files relative to that folder")
+OUTWARD_LINK = _fatal(
+    "pictures that are links to outside the folder of the pictures",
+    "where the links are your own: give the folder they lead to, replace them by hard links (cp -rlL FOLDER NEW), or "
+    "make the whole folder one link",
+)
+NO_BOXES = _fatal("no boxes to learn from", "msad learns from boxes; check the list 'annotations'")
+
+LOOSE_ID = Problem("ids written as text or with a decimal point", "read as whole numbers")
+LARGE_ID = Problem("ids above 2^53", "kept", "tools that read numbers as doubles confuse them: use smaller ones")
+UNNUMBERED = Problem("annotations without an id of their own", "kept, numbered anew")
+SHARED_NAME = Problem("categories with the name of another one", "kept apart", "merge them if they are one class")
+SHARED_FILE = Problem("pictures listed under several ids", "kept, each with its own boxes", "merge their annotations")
+NO_SIZE = Problem("images without width and height", "read from the files")
+NO_CROWD = Problem("annotations without iscrowd", "filled in with 0")
+ODD_CROWD = Problem("annotations whose iscrowd is neither 0 nor 1", "read as one of them")
+NO_AREA = Problem("annotations without area", "filled in with width × height")
+ODD_AREA = Problem("annotations whose area is no number from 0 on", "replaced by width × height")
+ODD_OUTLINE = Problem("annotations whose segmentation is malformed", "ignored, msad learns from boxes")
+
+NO_EXTENT = Problem("boxes without width or height", "dropped")
+NOT_FINITE = Problem("boxes that are not finite", "dropped")
+TOO_FAR = Problem("boxes with coordinates beyond 1e9", "dropped")
+OUTSIDE = Problem("boxes wholly outside their picture", "dropped")
+CUT = Problem("boxes that stick out of their picture by more than a pixel", "clipped")
+REPEATED_BOX = Problem("boxes that repeat another one of the same class", "dropped")
+
+MISSING = Problem("pictures that are missing", "passed over", "add the files, or --fix takes them out")
+UNREADABLE = Problem("pictures that cannot be read", "passed over", "replace the files, or --fix takes them out")
+OTHER_SIZE = Problem("pictures of another size than the annotation file says", "the file's size is taken")
+TURNED = Problem(
+    "pictures that EXIF turns, while the annotation file has the unturned size",
+    "turned, their boxes are not",
+    "look whether the boxes fit; if not, store the pictures without EXIF orientation",
+)
+SMALL = Problem("objects under 8 pixels in the reduced view", "kept", "a larger --size, or a smaller --k")
+
+SEEN_TWICE = Problem("pictures of val that are in train too", "kept", "take them out of one: AP will look too good")
+VAL_EMPTY = Problem("no boxes to measure by", "kept, AP will be unknown")
+
+BEYOND_REPAIR = (SHARED_NAME, SHARED_FILE, TURNED, SMALL, SEEN_TWICE, VAL_EMPTY)
+"""What `--fix` leaves as it is, because it takes a decision."""
+
+
+class Tally:
+    """Counts problems by kind, and keeps the words for the first few of each."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Problem, int] = {}
+        self._examples: dict[Problem, list[str]] = {}
+
+    def add(self, kind: Problem, words: str, *values: object) -> None:
+        """One more. `words.format(*values)` names it, and is only made for the first few: records may be a million."""
+        self.add_all(kind, (0,), lambda _: words.format(*values))
+
+    def add_all(self, kind: Problem, places: Sequence[int], words: Callable[[int], str]) -> None:
+        """One more for each place, which `words` names."""
+        if len(places):
+            self._counts[kind] = self._counts.get(kind, 0) + len(places)
+            examples = self._examples.setdefault(kind, [])
+            examples.extend(words(place) for place in places[: EXAMPLES - len(examples)])
+
+    def problems(self) -> tuple[Problem, ...]:
+        """The kinds met, in the order in which they were met first."""
+        return tuple(
+            replace(kind, count=count, examples=tuple(self._examples[kind])) for kind, count in self._counts.items()
+        )
