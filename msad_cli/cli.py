@@ -68,7 +68,8 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 128 + signal.SIGINT
     except MemoryError:
-        return _complain("out of memory", "a smaller set or picture, or fewer --workers, needs less", DeviceError.exit_code)
+        hint = "a smaller set or picture, or fewer --workers, needs less"
+        return _complain("out of memory", hint, DeviceError.exit_code)
     except Exception as error:
         if debug:
             raise

@@ -451,7 +451,7 @@ def test_one_percent_of_unreadable_pictures_is_passed_over(train: CocoSplit) -> 
     many = replace(train, image_ids=np.arange(200))  # only its length counts
     tolerate({}, train)
     tolerate({3: "torn", 5: "empty"}, many)
-    with pytest.raises(DataError, match="3 of 200 pictures of .* cannot be read, the last: no image"):
+    with pytest.raises(DataError, match=r"3 of 200 pictures of .* cannot be read, the last: no image"):
         tolerate({3: "torn", 5: "empty", 9: "no image"}, many)
 
 
