@@ -130,7 +130,7 @@ def test_body_computes_what_torchvisions_resnet_computes() -> None:
 
 def test_grids_of_both_views_agree_for_all_padded_sizes() -> None:
     with torch.device("meta"):
-        backbone = AlignedBackbone(ResNetBody("resnet18", 0.25, norm_layer("group")), 32, 4)
+        backbone = AlignedBackbone(ResNetBody("resnet18", 0.25, norm_layer("group")), 32, 3, (1, 2, 4))
     for height in range(128, 1409, 128):
         width = 1536 - height
         grids = {}
@@ -145,7 +145,7 @@ def test_grids_of_both_views_agree_for_all_padded_sizes() -> None:
 def test_finer_level_is_what_an_fpn_with_that_level_gives() -> None:
     torch.manual_seed(0)
     body = ResNetBody("resnet18", 0.25, norm_layer("group"))
-    backbone = AlignedBackbone(body, 32, 2)
+    backbone = AlignedBackbone(body, 32, 3, (1, 2))
     whole = FeaturePyramidNetwork([body.channels[level] for level in (2, 3, 4, 5)], 32)
     whole.inner_blocks[0][0].load_state_dict(backbone.finer.get_submodule("2.inner").state_dict())
     whole.layer_blocks[0][0].load_state_dict(backbone.finer.get_submodule("2.layer").state_dict())
@@ -161,7 +161,7 @@ def test_finer_level_is_what_an_fpn_with_that_level_gives() -> None:
 
 def test_no_view_computes_a_level_that_nobody_reads() -> None:
     """The HR view needs no P2, the half view no P7."""
-    backbone = AlignedBackbone(ResNetBody("resnet18", 0.25, norm_layer("group")), 32, 2)
+    backbone = AlignedBackbone(ResNetBody("resnet18", 0.25, norm_layer("group")), 32, 3, (1, 2))
     called: list[str] = []
     for name, module in (("P2", backbone.finer.get_submodule("2.layer")), ("P7", backbone.fpn.extra_blocks.p7)):
         module.register_forward_hook(lambda *_, name=name: called.append(name))

@@ -14,11 +14,17 @@ if TYPE_CHECKING:
     from msad_cli.models.cost import Cost
 
 
+PERSON = tuple(str(number) for number in range(1, 18))
+"""Without MODEL: as many keypoints as a person has in COCO."""
+
+
 def flops(
     model: Annotated[
         Path | None, typer.Argument(metavar="[MODEL]", help="A model file; or describe one by flags.")
     ] = None,
-    detector: Annotated[str, typer.Option(metavar="fcos", help="Without MODEL: the detector.")] = "fcos",
+    detector: Annotated[
+        str, typer.Option(metavar="fcos|retinanet|maskrcnn|keypointrcnn", help="Without MODEL: the detector.")
+    ] = "fcos",
     backbone: Annotated[str, typer.Option(metavar="NAME", help="Without MODEL: the backbone.")] = "resnet50",
     width: Annotated[float, typer.Option(help="Without MODEL: factor on the backbone's channels.")] = 1.0,
     head_channels: Annotated[int, typer.Option(help="Without MODEL: channels of pyramid and head.")] = 256,
@@ -37,8 +43,8 @@ def flops(
     from msad_cli.commands.console import console, print_json
     from msad_cli.commands.settings import invalid_values_named
     from msad_cli.engine.model_file import read_header
-    from msad_cli.models.cost import count_cost, relatives
-    from msad_cli.models.spec import ClassName, DetectorSpec
+    from msad_cli.models.cost import PROPOSALS, count_cost, relatives
+    from msad_cli.models.spec import REGION_DETECTORS, ClassName, DetectorSpec
 
     if model is not None:
         spec = read_header(model)[0]
@@ -47,7 +53,7 @@ def flops(
         with invalid_values_named("msad flops --help lists the values"):
             spec = DetectorSpec(
                 "student", detector, backbone, width, head_channels, head_convs, "frozen", "aligned", (2,),
-                options.parse_size("800,1333"), names,
+                options.parse_size("800,1333"), names, keypoints=PERSON if detector == "keypointrcnn" else (),
             )  # fmt: skip
     rows = relatives(spec)
     reports = []
@@ -67,6 +73,8 @@ def flops(
     else:
         kind = "the pixels of the images alone" if unpadded else "padding to 128 HR pixels included"
         console.print(f"GMACs, one image, {kind}; GFLOPs = 2 × GMACs. The aligned head runs on the HR grid at every k.")
+        if spec.detector in REGION_DETECTORS:
+            console.print(f"roi: {PROPOSALS} regions for boxes, {spec.detections_per_image} for {spec.task}.")
 
 
 def picture_sizes(data: str) -> list[tuple[int, int]]:
@@ -101,7 +109,8 @@ def _table(title: str, costs: dict[str, "Cost"]) -> "Table":
     from msad_cli.commands.console import cell
 
     table = Table(title=cell(title), title_justify="left", header_style="bold")
-    for name in ("", "backbone", "pyramid", "fusion", "head", "GMACs", "GFLOPs", "ratio", "params, M"):
+    parts = next(iter(costs.values())).macs
+    for name in ("", *parts, "GMACs", "GFLOPs", "ratio", "params, M"):
         table.add_column(name, justify="right" if name else "left")
     stock = next(iter(costs.values())).total
     for name, cost in costs.items():

@@ -93,7 +93,7 @@ def load_model(path: Path) -> tuple["Detector", Card]:
     """
     import torch
 
-    from msad_cli.models.detector import Detector, anchor_generator
+    from msad_cli.models.detector import Detector
 
     with _opened(path) as file:
         spec, card, entries = _read_header(path, file)
@@ -111,8 +111,6 @@ def load_model(path: Path) -> tuple["Detector", Card]:
             if file.readinto(state[name].reshape(-1).numpy().data) != state[name].nbytes:
                 raise ModelFileError(f"{path}: became shorter while it was read", "copy it again")
     detector.load_state_dict(state, assign=True)
-    # The generator keeps its cells outside the state, where the meta device left nothing.
-    detector.core.anchor_generator = anchor_generator()
     return detector.eval(), card
 
 

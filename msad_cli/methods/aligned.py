@@ -25,7 +25,7 @@ class AlignedTraining(nn.Module):
         self.fusion_weight = fusion_weight
 
     def forward(self, views: Views, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Losses named `k1/…`, `k2/…`, `fused/…`, ready to be summed; boxes of the targets in HR pixels."""
+        """Losses named `k1/…`, `k2/…`, `fused/…`, ready to be summed; targets in the HR frame."""
         ks = self.detector.spec.ks
         frame = self.detector.frame(views[ks[0]], ks[0])
         pyramids = {f"k{k}": self.detector.pyramid(views[k], k) for k in ks}

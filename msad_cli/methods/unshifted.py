@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msad_cli.models.detector import Detector, Views
@@ -16,11 +18,24 @@ class UnshiftedTraining(nn.Module):
         self.detector = detector
 
     def forward(self, views: Views, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Losses named `k1/…`, `k2/…`, ready to be summed; boxes of the targets in HR pixels."""
+        """Losses named `k1/…`, `k2/…`, ready to be summed; targets in the HR frame."""
         losses = {}
         for k in self.detector.spec.ks:
             frame = self.detector.frame(views[k], 1)
-            reduced = [{**target, "boxes": target["boxes"] / k} for target in targets]
+            reduced = [_reduced(target, k) for target in targets]
             for name, loss in self.detector.losses(self.detector.pyramid(views[k], 1), frame, reduced).items():
                 losses[f"k{k}/{name}"] = loss
         return losses
+
+
+def _reduced(target: Target, k: int) -> Target:
+    """A target in the frame of the image reduced k times."""
+    if k == 1:
+        return target
+    reduced = {**target, "boxes": target["boxes"] / k}
+    if "masks" in target:
+        # A pixel belongs to an object that covers half of it.
+        reduced["masks"] = (F.avg_pool2d(target["masks"][:, None].float(), k)[:, 0] >= 0.5).to(torch.uint8)
+    if "keypoints" in target:
+        reduced["keypoints"] = target["keypoints"] / target["keypoints"].new_tensor([k, k, 1])
+    return reduced

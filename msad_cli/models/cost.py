@@ -6,16 +6,19 @@ from functools import partial
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.detection import FasterRCNN
 
 from msad_cli.models.detector import Detector
-from msad_cli.models.spec import DetectorSpec, View
+from msad_cli.models.spec import REGION_DETECTORS, DetectorSpec, View
+from msad_cli.models.stock import BOX_CELLS, POINT_CELLS
 from msad_cli.structures.frame import Frame
 
 T = TypeVar("T")
 
-PARTS = ("backbone", "pyramid", "fusion", "head")
+PROPOSALS = 1000
+"""Regions an image that the box head is counted for: as many as torchvision's proposals keep at most."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,8 @@ class Cost:
     """What one image costs.
 
     Attributes:
-        macs: multiply-accumulates by part; a FLOP count is twice that. Normalisation, activations, interpolation and
-            post-processing are not counted: they multiply no matrices.
+        macs: multiply-accumulates by part; a FLOP count is twice that. Normalisation, activations, interpolation,
+            RoIAlign and post-processing are not counted: they multiply no matrices.
         parameters: by part, those that the view uses.
     """
 
@@ -38,60 +41,95 @@ class Cost:
 
 
 def relatives(spec: DetectorSpec) -> dict[str, tuple[DetectorSpec, View]]:
-    """What a model's cost is compared with, by name: the stock detector, then its teacher, then the student."""
-    stock = replace(spec, role="baseline", scales="single", ks=(1,))
+    """What a model's cost is compared with, by name: the stock detector, then its teacher, then the student.
+
+    A teacher has a student for each of its reductions. A student's own teacher may have had more views than the two or
+    three that follow from the student.
+    """
+    one_body = replace(spec, low_backbone="", low_width=1.0)
+    stock = replace(one_body, role="baseline", scales="single", ks=(1,), head_depthwise=False)
     found: dict[str, tuple[DetectorSpec, View]] = {f"stock {spec.detector}, HR": (stock, "high")}
-    if spec.scales == "aligned":
-        low = max(spec.ks)
-        found["teacher, fused"] = (replace(spec, role="teacher", ks=(1, low)), "fused")
-        found[f"student, 1/{low}"] = (replace(spec, role="student", ks=(low,)), "low")
+    if spec.scales != "aligned":
+        return found
+    low = max(spec.ks)
+    ks = spec.ks if len(spec.ks) > 1 else (1, max(low, 2))
+    found["teacher, fused"] = (replace(one_body, role="teacher", ks=ks), "fused")
+    if spec.role == "student" and len(spec.ks) > 1:
+        found["student, fused"] = (spec, "fused")
+    elif spec.role == "student" and low == 1:
+        found["student, HR"] = (spec, "high")
+    else:
+        for k in spec.ks if len(spec.ks) == 1 else spec.ks[1:]:
+            found[f"student, 1/{k}"] = (replace(one_body, role="student", ks=(k,)), "low")
     return found
 
 
 def count_cost(spec: DetectorSpec, view: View, frame_sizes: list[tuple[int, int]], padded: bool = True) -> Cost:
     """The mean cost of single images.
 
+    Parts are backbone, pyramid, fusion and head, or `rpn` and `roi` in place of a head. `roi` is the box head for 1000
+    regions, and the mask or keypoint head for as many as `spec.detections_per_image`, 100 by default; how many there
+    are in a picture depends on the picture.
+
     Args:
         view: one of `spec.views`.
         frame_sizes: HR (height, width) of the images.
-        padded: count the padding to 128 HR pixels too, which is what runs; without it, sides are rounded to 64.
+        padded: count the padding to 128 HR pixels too, which is what runs; without it, all but `roi` is counted by the
+            image's share of the padded area.
     """
     with torch.device("meta"):
         detector = Detector(spec).eval()
     costs: dict[tuple[int, int], dict[str, float]] = {}
-    sums = dict.fromkeys(PARTS, 0.0)
+    sums = dict.fromkeys(_parts(spec), 0.0)
     for height, width in frame_sizes:
-        size = Frame.around([(height, width)]).padded if padded else (_nearest(height), _nearest(width))
+        size = Frame.around([(height, width)]).padded
         if size not in costs:
             costs[size] = _macs(detector, view, size)
-        for part in PARTS:
-            sums[part] += costs[size][part] / len(frame_sizes)
-    backbone = detector.core.backbone
-    modules = {
-        "backbone": backbone.body,
-        "pyramid": nn.ModuleList([backbone.fpn, backbone.finer]),
-        "head": detector.core.head,
-    }
-    parameters = {part: _parameters(module) for part, module in modules.items()}
-    parameters["fusion"] = _parameters(detector.fusion) if view == "fused" and detector.fusion is not None else 0
-    return Cost(sums, {part: parameters[part] for part in PARTS})
+        share = 1.0 if padded else height * width / (size[0] * size[1])
+        for part, macs in costs[size].items():
+            sums[part] += macs * (1.0 if part == "roi" else share) / len(frame_sizes)
+    return Cost(sums, _parameters(detector, view))
+
+
+def _parts(spec: DetectorSpec) -> tuple[str, ...]:
+    return ("backbone", "pyramid", "fusion", *(("rpn", "roi") if spec.detector in REGION_DETECTORS else ("head",)))
 
 
 def _macs(detector: Detector, view: View, size: tuple[int, int]) -> dict[str, float]:
-    spec, backbone = detector.spec, detector.core.backbone
-    macs = dict.fromkeys(PARTS, 0.0)
+    spec = detector.spec
+    macs = dict.fromkeys(_parts(spec), 0.0)
     pyramids = []
     for k in spec.ks_of(view):
+        shown = k if spec.scales == "aligned" else 1
+        backbone = detector.backbone(shown)
         pixels = torch.empty(1, 3, size[0] // k, size[1] // k, device="meta")
         body, _ = _counted(partial(backbone.body, pixels))
-        both, pyramid = _counted(partial(backbone.pyramid, pixels, k if spec.scales == "aligned" else 1))
+        both, pyramid = _counted(partial(backbone.pyramid, pixels, shown))
         macs["backbone"] += body
         macs["pyramid"] += both - body
         pyramids.append(pyramid)
     if view == "fused":
         macs["fusion"], pyramids[0] = _counted(partial(detector.fuse, pyramids))
-    macs["head"], _ = _counted(partial(detector.core.head, pyramids[0]))
+    core = detector.core
+    if isinstance(core, FasterRCNN):
+        macs["rpn"], _ = _counted(partial(core.rpn.head, pyramids[0]))
+        macs["roi"], _ = _counted(partial(_run_regions, core, spec))
+    else:
+        macs["head"], _ = _counted(partial(core.head, pyramids[0]))
     return macs
+
+
+def _run_regions(core: FasterRCNN, spec: DetectorSpec) -> None:
+    def regions(count: int, cells: int) -> Tensor:
+        return torch.empty(count, spec.channels, cells, cells, device="meta")
+
+    heads = core.roi_heads
+    heads.box_predictor(heads.box_head(regions(PROPOSALS, BOX_CELLS)))
+    points = regions(spec.detections_per_image, POINT_CELLS)
+    if heads.has_mask():
+        heads.mask_predictor(heads.mask_head(points))
+    if heads.has_keypoint():
+        heads.keypoint_predictor(heads.keypoint_head(points))
 
 
 @torch.no_grad()
@@ -101,11 +139,19 @@ def _counted(call: Callable[[], T]) -> tuple[float, T]:
     return counter.get_total_flops() / 2, result
 
 
-def _nearest(side: int) -> int:
-    # P5 of the half view has a whole grid at multiples of 64.
-    return max(64, round(side / 64) * 64)
-
-
-def _parameters(module: nn.Module) -> int:
+def _parameters(detector: Detector, view: View) -> dict[str, int]:
+    spec, core = detector.spec, detector.core
+    backbones = {detector.backbone(k if spec.scales == "aligned" else 1) for k in spec.ks_of(view)}
+    fusion = [detector.fusion] if view == "fused" and detector.fusion is not None else []
+    heads = [core.rpn, core.roi_heads] if isinstance(core, FasterRCNN) else [core.head]
+    modules: list[list[nn.Module]] = [
+        [each.body for each in backbones],
+        [part for each in backbones for part in (each.fpn, each.finer)],
+        fusion,
+        *([head] for head in heads),
+    ]
     # A parameter that no view reaches, such as P7 of a student, is frozen when the detector is built.
-    return sum(each.numel() for each in module.parameters() if each.requires_grad)
+    return {
+        part: sum(each.numel() for module in of for each in module.parameters() if each.requires_grad)
+        for part, of in zip(_parts(spec), modules, strict=True)
+    }

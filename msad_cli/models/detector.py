@@ -1,61 +1,44 @@
-"""The detector of msad: torchvision's FCOS over an aligned pyramid, seen through views that share one frame."""
+"""The detector of msad: one of torchvision's over an aligned pyramid, seen through views that share one frame."""
 
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.fcos import FCOSHead
+from torchvision.models.detection import FasterRCNN
 
 from msad_cli.models.backbones import ResNetBody
-from msad_cli.models.fusion import CrossFusion
+from msad_cli.models.fusion import build_fusion
 from msad_cli.models.normalisation import norm_layer
 from msad_cli.models.on_features import Detection, Target, dense_detections, dense_losses
 from msad_cli.models.pyramid import AlignedBackbone
+from msad_cli.models.regions_on_features import region_detections, region_losses
 from msad_cli.models.spec import DetectorSpec, View
+from msad_cli.models.stock import BACKGROUND, build_stock
 from msad_cli.structures.frame import FRAME_DIVISOR, Frame
 
 Views = Mapping[int, Sequence[Tensor]]
 """The same N pictures at each reduction k: uint8 RGB images (3, h/k, w/k), h × w being the HR size."""
 
-BACKGROUND = (0,)
-"""The label that no object has, as in torchvision's own weights; an untrained head answers it all the same."""
-
-SCORE_THRESHOLD = 0.05
-"""Detections scored lower are dropped. COCO's AP counts weak detections too; torchvision's 0.2 would cut them off."""
-
-
-def anchor_generator() -> AnchorGenerator:
-    """One square anchor a cell, as large as the level's stride in HR pixels: torchvision's own default for FCOS."""
-    return AnchorGenerator(((8,), (16,), (32,), (64,), (128,)), ((1.0,),) * 5)
-
 
 class Detector(nn.Module):
     """A detector that is built from its spec alone.
 
-    `core` is torchvision's FCOS (its weights load into it by name); `fusion` is the C-FF of a teacher, else None.
+    `core` is torchvision's detector (its weights load into it by name); `low` is the second body, with its pyramid, of
+    a fusion student that has one, else None; `fusion` makes one pyramid of those of several views, else None.
     """
 
     def __init__(self, spec: DetectorSpec) -> None:
         super().__init__()
         self.spec = spec
-        aligned = spec.scales == "aligned"
-        body = ResNetBody(spec.backbone, spec.width, norm_layer(spec.norm))
-        backbone = AlignedBackbone(body, spec.channels, max(spec.ks) if aligned else 1)
-        classes = len(spec.classes) + len(BACKGROUND)
-        self.core = FCOS(
-            backbone,
-            classes,
-            image_mean=list(spec.mean),
-            image_std=list(spec.std),
-            anchor_generator=anchor_generator(),
-            head=FCOSHead(spec.channels, 1, classes, num_convs=spec.head_convs),
-            score_thresh=SCORE_THRESHOLD,
-        )
-        self.fusion = CrossFusion(spec.channels, len(spec.ks)) if spec.role == "teacher" else None
-        if 1 not in spec.ks:
-            # No reduced view reaches P7. A parameter without a gradient would stall distributed training.
-            backbone.fpn.extra_blocks.p7.requires_grad_(False)
+        served = spec.ks if spec.scales == "aligned" else (1,)
+        split = bool(spec.low_backbone)
+        self.core = build_stock(spec, _backbone(spec, spec.backbone, spec.width, served[:1] if split else served))
+        self.low = _backbone(spec, spec.low_backbone, spec.low_width, served[1:]) if split else None
+        self.fusion = build_fusion(spec.fusion, spec.channels, len(spec.ks)) if spec.fuses else None
+
+    def backbone(self, k: int) -> AlignedBackbone:
+        """The body and pyramid that a view reduced k times goes through."""
+        backbone: AlignedBackbone = self.core.backbone if self.low is None or k == 1 else self.low
+        return backbone
 
     def frame(self, images: Sequence[Tensor], k: int) -> Frame:
         """The HR frame around images (3, h/k, w/k) that are reduced k times."""
@@ -69,19 +52,22 @@ class Detector(nn.Module):
         return batch
 
     def pyramid(self, images: Sequence[Tensor], k: int) -> list[Tensor]:
-        """The five aligned maps of a view, (N, channels, H/s, W/s) for s = 8…128 HR pixels."""
-        levels: list[Tensor] = self.core.backbone.pyramid(self.pixels(images, k), k)
-        return levels
+        """The five aligned maps of a view, finest first: (N, channels, H/s, W/s).
+
+        The strides s, in HR pixels, are 8…128 for a dense detector and 4…64 for one of two stages.
+        """
+        return self.backbone(k).pyramid(self.pixels(images, k), k)
 
     def fuse(self, pyramids: Sequence[list[Tensor]]) -> list[Tensor]:
         """Aligned pyramids of all views, k ascending -> the fused one, of the same shapes."""
-        assert self.fusion is not None, "only a teacher fuses"
+        assert self.fusion is not None, "only a model of several views fuses"
         fused: list[Tensor] = self.fusion(list(pyramids))
         return fused
 
     def losses(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Named detection losses of a pyramid against targets, both in the HR frame."""
-        return dense_losses(self.core, pyramid, frame, targets)
+        run = region_losses if isinstance(self.core, FasterRCNN) else dense_losses
+        return run(self.core, pyramid, frame, targets)
 
     def detect(self, views: Views, view: View) -> list[Detection]:
         """Detections in HR pixels, one dict an image.
@@ -93,11 +79,24 @@ class Detector(nn.Module):
         ks = self.spec.ks_of(view)
         if self.spec.scales != "aligned":
             return self._detect_unshifted(views[ks[0]], ks[0])
-        frame = self.frame(views[ks[0]], ks[0])
         pyramids = [self.pyramid(views[k], k) for k in ks]
-        return dense_detections(self.core, self.fuse(pyramids) if view == "fused" else pyramids[0], frame, BACKGROUND)
+        return self._detect(self.fuse(pyramids) if view == "fused" else pyramids[0], self.frame(views[ks[0]], ks[0]))
+
+    def _detect(self, pyramid: Sequence[Tensor], frame: Frame) -> list[Detection]:
+        if isinstance(self.core, FasterRCNN):
+            return region_detections(self.core, pyramid, frame)
+        return dense_detections(self.core, pyramid, frame, BACKGROUND)
 
     def _detect_unshifted(self, images: Sequence[Tensor], k: int) -> list[Detection]:
         # A baseline takes a reduced image for an ordinary one; only its answer is brought to HR pixels.
-        detections = dense_detections(self.core, self.pyramid(images, 1), self.frame(images, 1), BACKGROUND)
-        return [{**each, "boxes": each["boxes"] * k} for each in detections]
+        detections = self._detect(self.pyramid(images, 1), self.frame(images, 1))
+        scales = {"boxes": [k, k, k, k], "keypoints": [k, k, 1]}
+        return [
+            {name: value * value.new_tensor(scales[name]) if name in scales else value for name, value in each.items()}
+            for each in detections
+        ]
+
+
+def _backbone(spec: DetectorSpec, name: str, width: float, ks: tuple[int, ...]) -> AlignedBackbone:
+    body = ResNetBody(name, width, norm_layer(spec.norm))
+    return AlignedBackbone(body, spec.channels, spec.finest_level, ks)

@@ -39,3 +39,14 @@ class CrossFusion(nn.Module):
             weights = self.weights(list(maps)).to(maps[0].dtype)
             fused.append(reduce(torch.add, (weights[:, i, None, None, None] * each for i, each in enumerate(maps))))
         return fused
+
+
+def build_fusion(kind: str, channels: int, views: int) -> nn.Module:
+    """The fusion of this name.
+
+    Raises:
+        ValueError: there is no such fusion.
+    """
+    if kind != "c-ff":
+        raise ValueError(f"fusion {kind!r}: not there yet")
+    return CrossFusion(channels, views)

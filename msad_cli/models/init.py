@@ -14,8 +14,8 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
-from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
 
+from msad_cli.models.coco_weights import current_names, fitted
 from msad_cli.models.detector import Detector
 from msad_cli.structures.errors import ModelFileError, UsageError
 
@@ -44,38 +44,46 @@ def copy_matching(module: nn.Module, state: Mapping[str, Tensor]) -> Copied:
 
 
 def from_imagenet(detector: Detector) -> Copied:
-    """Torchvision's default ImageNet weights into the body.
+    """Torchvision's default ImageNet weights into the body, or into both bodies.
 
     Raises:
         UsageError: there are none for this body, or they cannot be downloaded.
     """
     spec = detector.spec
-    if spec.width != 1.0:
-        raise UsageError(f"--init imagenet: published weights have width 1.0, not {spec.width}", "add --init none")
-    weights = get_model_weights(spec.backbone)["DEFAULT"]
-    return copy_matching(detector.core.backbone.body, _download(weights))
+    parts = [_imagenet_body(detector.core.backbone.body, spec.backbone, spec.width)]
+    if detector.low is not None:
+        parts.append(_imagenet_body(detector.low.body, spec.low_backbone, spec.low_width))
+    return Copied(
+        sum(each.tensors for each in parts),
+        sum(each.of for each in parts),
+        tuple(name for each in parts for name in each.left),
+    )
+
+
+def _imagenet_body(body: nn.Module, name: str, width: float) -> Copied:
+    if width != 1.0:
+        raise UsageError(f"--init imagenet: published weights have width 1.0, not {width}", "add --init none")
+    return copy_matching(body, _download(get_model_weights(name)["DEFAULT"]))
 
 
 def from_coco(detector: Detector) -> Copied:
-    """Torchvision's COCO weights into the stock part; the classifier's rows where class names agree.
+    """Torchvision's COCO weights into the stock part; rows of classes and keypoints where their names agree.
+
+    Other classes and keypoints keep the start that they have.
 
     Raises:
         UsageError: there are none for this architecture, or they cannot be downloaded.
     """
     spec = detector.spec
-    if (spec.backbone, spec.width, spec.channels, spec.head_convs) != ("resnet50", 1.0, 256, 4):
+    stock = (spec.backbone, spec.width, spec.channels, spec.head_convs) == ("resnet50", 1.0, 256, 4)
+    if not stock or spec.head_depthwise or spec.low_backbone:
         raise UsageError(
-            "--init coco: torchvision's FCOS weights are of resnet50 at width 1.0 with 256 channels and 4 convolutions",
+            f"--init coco: torchvision's {spec.detector} weights are of resnet50 at width 1.0 with 256 channels, "
+            "4 convolutions and one body",
             "leave --backbone, --width, --head-channels and --head-convs away, or use --init imagenet",
         )
-    weights = FCOS_ResNet50_FPN_Weights.DEFAULT
-    state = _download(weights)
-    names = [str(name).lower() for name in weights.meta["categories"]]
-    rows = [names.index(each.name.lower()) if each.name.lower() in names else 0 for each in spec.classes]
-    for part in ("weight", "bias"):
-        key = f"head.classification_head.cls_logits.{part}"
-        state[key] = state[key][[0, *rows]]  # row 0 is background, which unknown classes start from
-    return copy_matching(detector.core, state)
+    weights = get_model_weights(f"{spec.detector}_resnet50_fpn")["DEFAULT"]
+    return copy_matching(detector.core, fitted(_download(weights), weights.meta, detector.core, spec))
 
 
 def from_file(detector: Detector, path: Path) -> Copied:
@@ -84,7 +92,7 @@ def from_file(detector: Detector, path: Path) -> Copied:
     Raises:
         ModelFileError: the file is no such thing, or nothing in it fits.
     """
-    state = _read_state(path)
+    state = current_names(_read_state(path), detector.spec.detector)
     parts: tuple[nn.Module, ...] = (detector, detector.core, detector.core.backbone.body)
     try:
         copied = max((copy_matching(part, state) for part in parts), key=lambda each: each.tensors)

@@ -1,4 +1,4 @@
-"""Torchvision's dense detectors run on given features instead of on images.
+"""Torchvision's dense detectors, FCOS and RetinaNet, run on given features instead of on images.
 
 After the backbone, torchvision reads its image list only for the padded shape (strides) and the image sizes. Handed the
 HR frame, it therefore places anchors, targets and clipping there, whichever view the features come from.
@@ -8,19 +8,22 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.models.detection import FCOS
+from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.image_list import ImageList
 
 from msad_cli.structures.frame import Frame
 
 Target = dict[str, Tensor]
-"""`boxes` (M, 4) float, corners in HR pixels; `labels` (M,) int64, from 1."""
+"""`boxes` (M, 4) float, corners in HR pixels; `labels` (M,) int64, from 1; as the task has it, `masks` (M, h, w) uint8
+of the HR image's size, or `keypoints` (M, K, 3) float, x and y in HR pixels and visibility 0, 1, 2."""
 Detection = dict[str, Tensor]
-"""`boxes` (D, 4) float, corners in HR pixels; `scores` (D,), descending; `labels` (D,) int64, from 1."""
+"""`boxes` (D, 4) float, corners in HR pixels; `scores` (D,), descending; `labels` (D,) int64, from 1; as the task has
+it, `masks` (D, 1, 28, 28), probabilities on a grid over each box, or `keypoints` (D, K, 3), x and y in HR pixels and 1,
+with `keypoints_scores` (D, K), logits."""
 
 
 def dense_losses(
-    detector: FCOS, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]
+    detector: FCOS | RetinaNet, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]
 ) -> dict[str, Tensor]:
     """The detector's named losses on a pyramid: what its own forward gives on images with these features.
 
@@ -29,12 +32,13 @@ def dense_losses(
         frame: the frame that the boxes of the N targets live in.
     """
     outputs, anchors, per_level = _head_and_anchors(detector, pyramid, frame)
-    losses: dict[str, Tensor] = detector.compute_loss(list(targets), outputs, anchors, per_level)
+    cells = [per_level] if isinstance(detector, FCOS) else []
+    losses: dict[str, Tensor] = detector.compute_loss(list(targets), outputs, anchors, *cells)
     return losses
 
 
 def dense_detections(
-    detector: FCOS, pyramid: Sequence[Tensor], frame: Frame, silent: Sequence[int] = ()
+    detector: FCOS | RetinaNet, pyramid: Sequence[Tensor], frame: Frame, silent: Sequence[int] = ()
 ) -> list[Detection]:
     """The detector's detections on a pyramid, in HR pixels and clipped to the image, one dict an image.
 
@@ -47,22 +51,35 @@ def dense_detections(
         [list(each.split(per_level)) for each in anchors],
         list(frame.image_sizes),
     )
-    return [_finite(each) for each in detections]
+    return [finite(each) for each in detections]
 
 
-def _finite(detection: Detection) -> Detection:
-    # Damaged weights answer boxes that are no place. A score that is no number has passed no threshold.
-    finite = detection["boxes"].isfinite().all(dim=1)
-    return {name: each[finite] for name, each in detection.items()}
+def finite(detection: Detection) -> Detection:
+    """A detection without the objects of which a value is no finite number: damaged weights answer such."""
+    whole = [each.flatten(1).isfinite().all(dim=1) for name, each in detection.items() if each.dim() > 1]
+    # A score that is no number has passed no threshold.
+    kept = torch.stack(whole).all(dim=0)
+    return {name: each[kept] for name, each in detection.items()}
+
+
+def image_list(frame: Frame) -> ImageList:
+    """A frame as torchvision's list of images: shapes without pixels."""
+    pixels = torch.empty((len(frame.image_sizes), 3, *frame.padded), device="meta")
+    return ImageList(pixels, list(frame.image_sizes))
 
 
 def _head_and_anchors(
-    detector: FCOS, pyramid: Sequence[Tensor], frame: Frame
+    detector: FCOS | RetinaNet, pyramid: Sequence[Tensor], frame: Frame
 ) -> tuple[dict[str, Tensor], list[Tensor], list[int]]:
+    """The head's answers (N, anchors, …), the anchors of each image, and how many of them each level has."""
     # Under autocast the head answers in half precision; boxes of a thousand pixels need float32.
     outputs = {name: each.float() for name, each in detector.head(list(pyramid)).items()}
     # The anchor generator reads shape, dtype and device of its maps, never their values.
     grids = [each.new_empty((), dtype=torch.float32).expand(each.shape) for each in pyramid]
-    pixels = torch.empty((len(frame.image_sizes), 3, *frame.padded), device="meta")
-    anchors = detector.anchor_generator(ImageList(pixels, list(frame.image_sizes)), grids)
-    return outputs, anchors, [each.shape[-2] * each.shape[-1] for each in pyramid]
+    anchors = detector.anchor_generator(image_list(frame), grids)
+    counts = detector.anchor_generator.num_anchors_per_location()
+    return (
+        outputs,
+        anchors,
+        [count * each.shape[-2] * each.shape[-1] for count, each in zip(counts, pyramid, strict=True)],
+    )

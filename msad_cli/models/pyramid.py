@@ -1,16 +1,22 @@
 """The aligned feature pyramid: a view reduced k times answers with levels shifted by log2 k (MSAD, section 3.1)."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
+from torchvision.ops.feature_pyramid_network import (
+    ExtraFPNBlock,
+    FeaturePyramidNetwork,
+    LastLevelMaxPool,
+    LastLevelP6P7,
+)
 
 from msad_cli.models.backbones import ResNetBody
 from msad_cli.structures.frame import level_shift
 
-FINEST, COARSEST = 3, 7
-"""Levels of the HR view of a dense detector: P3–P7."""
+LEVELS = 5
+"""How many maps a detector reads: P3–P7 of the HR view if it is a dense one, P2–P6 if it has two stages."""
 
 
 class FinerLevel(nn.Module):
@@ -28,28 +34,36 @@ class FinerLevel(nn.Module):
 class AlignedBackbone(nn.Module):
     """A body and the pyramid above it.
 
-    `body` and `fpn` carry the names of torchvision's stock FCOS, whose weights load into them; `finer` holds what the
-    reduced views need in addition. P6 is made from P5, as in torchvision (the official MSAD code takes C5).
+    `body` and `fpn` carry the names of torchvision's stock detectors, whose weights load into them; `finer` holds what
+    the reduced views need in addition. P6 is made from P5, as in torchvision: by a convolution where P7 follows it (the
+    official MSAD code takes C5), else by leaving out every second cell.
 
     Args:
         body: the feature extractor.
         channels: channels of every level.
-        largest_k: the most reduced view this pyramid has to serve.
+        finest: l of the finest level P_l of the HR view, 3 for dense detectors and 2 for those of two stages.
+        ks: the reductions of the views that this pyramid has to serve. What none of them reaches is frozen.
     """
 
-    def __init__(self, body: ResNetBody, channels: int, largest_k: int) -> None:
+    def __init__(self, body: ResNetBody, channels: int, finest: int, ks: Sequence[int]) -> None:
         super().__init__()
         self.out_channels = channels
+        self.finest = finest
         self.body = body
-        stock = [body.channels[level] for level in (3, 4, 5)]
-        self.fpn = FeaturePyramidNetwork(stock, channels, extra_blocks=LastLevelP6P7(channels, channels))
-        finer = range(FINEST - 1, FINEST - 1 - level_shift(largest_k), -1)
-        self.finer = nn.ModuleDict({str(level): FinerLevel(body.channels[level], channels) for level in finer})
+        stock = [body.channels[level] for level in range(finest, 6)]
+        extra: ExtraFPNBlock = LastLevelP6P7(channels, channels) if finest == 3 else LastLevelMaxPool()
+        self.fpn = FeaturePyramidNetwork(stock, channels, extra_blocks=extra)
+        below = range(finest - 1, finest - 1 - level_shift(max(ks)), -1)
+        self.finer = nn.ModuleDict({str(level): FinerLevel(body.channels[level], channels) for level in below})
+        coarsest = finest + LEVELS - 1 - level_shift(min(ks))
+        for level, conv in {6: "p6", 7: "p7"}.items():
+            if level > coarsest and hasattr(extra, conv):
+                # A parameter without a gradient would stall distributed training.
+                extra.get_submodule(conv).requires_grad_(False)
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """Torchvision's contract for a backbone: the HR view's levels by name."""
-        levels = range(FINEST, COARSEST + 1)
-        return OrderedDict(zip(map(str, levels), self.pyramid(images, 1), strict=True))
+        """Torchvision's contract for a backbone: the HR view's levels by name, "0" being the finest."""
+        return OrderedDict((str(i), each) for i, each in enumerate(self.pyramid(images, 1)))
 
     def pyramid(self, images: Tensor, k: int) -> list[Tensor]:
         """Pyramid of a view.
@@ -59,26 +73,29 @@ class AlignedBackbone(nn.Module):
             k: how many times the view is reduced.
 
         Returns:
-            Five maps (N, channels, H/s, W/s) for s = 8, 16, 32, 64, 128 HR pixels, whatever k is.
+            Five maps (N, channels, H/s, W/s), whatever k is; s, in HR pixels, doubles from level to level and begins
+            with 8 for dense detectors, with 4 for those of two stages.
         """
-        shift = level_shift(k)
+        finest = self.finest - level_shift(k)
         maps = self.body(images)
         merged = self.fpn.inner_blocks[-1](maps[5])
         levels = [self.fpn.layer_blocks[-1](merged)]
-        for level in range(4, FINEST - 1 - shift, -1):
+        for level in range(4, finest - 1, -1):
             inner, layer = self._convolutions(level)
             lateral = inner(maps[level])
             merged = lateral + F.interpolate(merged, size=lateral.shape[-2:], mode="nearest")
             levels.insert(0, layer(merged))
         extra = self.fpn.extra_blocks
-        if COARSEST - shift >= 6:
+        if len(levels) < LEVELS and isinstance(extra, LastLevelMaxPool):
+            levels.append(F.max_pool2d(levels[-1], kernel_size=1, stride=2))
+        if len(levels) < LEVELS:
             levels.append(extra.p6(levels[-1]))
-        if COARSEST - shift >= 7:
+        if len(levels) < LEVELS:
             levels.append(extra.p7(F.relu(levels[-1])))
         return levels
 
     def _convolutions(self, level: int) -> tuple[nn.Module, nn.Module]:
-        if level >= FINEST:
-            return self.fpn.inner_blocks[level - FINEST], self.fpn.layer_blocks[level - FINEST]
+        if level >= self.finest:
+            return self.fpn.inner_blocks[level - self.finest], self.fpn.layer_blocks[level - self.finest]
         finer = self.finer[str(level)]
         return finer.inner, finer.layer  # type: ignore[return-value]

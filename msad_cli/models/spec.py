@@ -1,6 +1,6 @@
 """What a model is: the frozen values from which it is rebuilt. Imports no torch: `msad info` needs none."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from msad_cli.structures.frame import Resolution, level_shift
@@ -8,16 +8,22 @@ from msad_cli.structures.frame import Resolution, level_shift
 Role = Literal["teacher", "student", "baseline"]
 Scales = Literal["aligned", "vanilla", "single"]
 Norm = Literal["frozen", "batch", "group"]
-View = Literal["high", "low", "fused"]
+Fusion = Literal["c-ff", "sigmoid", "channel", "sum", "concat"]
+View = Literal["high", "middle", "low", "fused"]
 
-DETECTORS = ("fcos",)
+TASKS = {"fcos": "boxes", "retinanet": "boxes", "maskrcnn": "masks", "keypointrcnn": "keypoints"}
+"""What each of torchvision's detectors finds; boxes they all find."""
+DETECTORS = tuple(TASKS)
+REGION_DETECTORS = ("maskrcnn", "keypointrcnn")
+"""The two-stage detectors, whose HR levels are P2–P6; the others, the dense ones, have P3–P7."""
 BACKBONE_NAMES = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
     "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
 )  # fmt: skip
 
 LONGEST_NAME, LONGEST_NAMES = 1_000, 500_000
-"""Characters: of one class, and of all. The model file's header holds them."""
+"""Characters: of one class or keypoint, and of all. The model file's header holds them."""
+MOST_KEYPOINTS = 1_000
 
 
 @dataclass(frozen=True)
@@ -33,13 +39,24 @@ class DetectorSpec:
     """Everything that rebuilds a model.
 
     Attributes:
-        role: teacher (several views and a fusion), student (one reduced view), baseline (unshifted pyramids).
+        role: teacher (several views and a fusion), student (one view; with several, a fusion student as in table 7 of
+            the paper), baseline (no fusion).
         scales: how it was trained: aligned views, vanilla multi-scale, or a single scale.
         ks: by how much each of its views is reduced, ascending; (1, 2) for a teacher, (2,) for its student.
-        channels: channels of the pyramid and of the head's towers.
-        head_convs: convolutions of each tower of the head.
+        channels: channels of the pyramid and of the head's towers. Of the two-stage detectors: of the mask head, half
+            those of the keypoint head, a quarter of the box head's.
+        head_convs: convolutions of each tower of the head. Of the two-stage detectors: of the mask head, half those of
+            the keypoint head. 4 is torchvision's for all of them.
         resolution: the HR frame's size. A student sees images 1/k of it.
         mean, std: normalisation of RGB in [0, 1].
+        fusion: how aligned pyramids become one, if this model fuses.
+        detections_per_image: how many detections are answered at most.
+        head_depthwise: a dense head's 3×3 convolutions are depthwise separable.
+        low_backbone, low_width: the body of a fusion student's reduced views; empty for one body for all views.
+        keypoints: names of the keypoints that keypointrcnn finds on each object.
+        flip_pairs: pairs of places in `keypoints`, from 0, that a mirrored picture swaps.
+        skeleton: pairs of places in `keypoints`, from 0, between which lines are drawn.
+        sigmas: of each keypoint, how far off annotators place it (COCO's OKS); empty for the evaluation's own.
     """
 
     role: Role
@@ -55,7 +72,15 @@ class DetectorSpec:
     classes: tuple[ClassName, ...]
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    task: str = "boxes"
+    fusion: Fusion = "c-ff"
+    detections_per_image: int = 100
+    head_depthwise: bool = False
+    low_backbone: str = ""
+    low_width: float = 1.0
+    keypoints: tuple[str, ...] = ()
+    flip_pairs: tuple[tuple[int, int], ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
+    sigmas: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _one_of("role", self.role, get_args(Role))
@@ -63,10 +88,11 @@ class DetectorSpec:
         _one_of("backbone", self.backbone, BACKBONE_NAMES)
         _one_of("norm", self.norm, get_args(Norm))
         _one_of("scales", self.scales, get_args(Scales))
-        _one_of("task", self.task, ("boxes",))
+        _one_of("fusion", self.fusion, get_args(Fusion))
         _between("width", self.width, 0.125, 4.0)
         _between("channels", self.channels, 64, 1024)
         _between("head convolutions", self.head_convs, 1, 16)
+        _between("detections per image", self.detections_per_image, 1, 1_000)
         _between("number of classes", len(self.classes), 1, 10_000)
         if self.channels % 32:
             raise ValueError(f"channels = {self.channels}: the head's group normalisation needs a multiple of 32")
@@ -74,16 +100,59 @@ class DetectorSpec:
             _between("mean", value, -1e6, 1e6)
         for value in self.std:
             _between("std", value, 1e-6, 1e6)
-        if not self.ks or list(self.ks) != sorted(set(self.ks)):
-            raise ValueError(f"k = {self.ks}: reductions have to be different and ascending")
-        for k in self.ks:
-            level_shift(k)
+        if self.head_depthwise and self.detector in REGION_DETECTORS:
+            raise ValueError(f"{self.detector}: only the heads of dense detectors have a depthwise form")
+        self._check_views()
+        self._check_keypoints()
         for each in self.classes:
             _between("category id", each.category_id, -(2**63), 2**63 - 1)
             _between("characters of a class name", len(each.name), 0, LONGEST_NAME)
-        _between("characters of all class names", sum(len(each.name) for each in self.classes), 0, LONGEST_NAMES)
+        names = (*(each.name for each in self.classes), *self.keypoints)
+        _between("characters of all class names and keypoints", sum(map(len, names)), 0, LONGEST_NAMES)
         if len({each.category_id for each in self.classes}) != len(self.classes):
             raise ValueError("classes: a category id stands twice")
+
+    def _check_views(self) -> None:
+        if not self.ks or list(self.ks) != sorted(set(self.ks)):
+            raise ValueError(f"k = {self.ks}: reductions have to be different and ascending")
+        finest = self.finest_level - max(level_shift(k) for k in self.ks)
+        if self.scales == "aligned" and finest < 1:
+            raise ValueError(
+                f"{self.detector}: a view reduced {self.ks[-1]} times would need level P{finest}, and the stem's P1 is "
+                "the finest there is; take k = 2, or a dense detector"
+            )
+        if self.role == "teacher" and len(self.ks) < 2:
+            raise ValueError(f"k = {self.ks}: a teacher fuses several views")
+        if len(self.ks) > 1 and self.ks[0] != 1:
+            raise ValueError(f"k = {self.ks}: the first of several views is the HR image, k = 1")
+        if self.fuses and self.scales != "aligned":
+            raise ValueError(f"scales {self.scales!r}: only aligned views can be fused")
+        _one_of("low backbone", self.low_backbone, ("", *BACKBONE_NAMES))
+        if self.low_backbone and not (self.role == "student" and self.fuses):
+            raise ValueError("low backbone: only a student of several views has a second body")
+        if not self.low_backbone and self.low_width != 1.0:
+            raise ValueError("low width: there is no low backbone")
+        _between("low width", self.low_width, 0.125, 4.0)
+
+    def _check_keypoints(self) -> None:
+        count = len(self.keypoints)
+        if self.task == "keypoints":
+            _between("number of keypoints", count, 1, MOST_KEYPOINTS)
+        elif count:
+            raise ValueError(f"keypoints: {self.detector} finds none")
+        for name in self.keypoints:
+            _between("characters of a keypoint's name", len(name), 0, LONGEST_NAME)
+        for what, pairs in (("flip pairs", self.flip_pairs), ("skeleton", self.skeleton)):
+            _between(what, len(pairs), 0, MOST_KEYPOINTS)
+            if not all(0 <= place < count for pair in pairs for place in pair):
+                raise ValueError(f"{what}: a keypoint that is none of the {count}")
+        swapped = [place for pair in self.flip_pairs for place in pair]
+        if len(set(swapped)) != len(swapped):
+            raise ValueError("flip pairs: a keypoint stands twice")
+        if self.sigmas:
+            _between("number of sigmas", len(self.sigmas), count, count)
+        for sigma in self.sigmas:
+            _between("sigma", sigma, 1e-6, 1e6)
 
     @property
     def categories(self) -> tuple[tuple[int, str], ...]:
@@ -91,17 +160,35 @@ class DetectorSpec:
         return tuple((each.category_id, each.name) for each in self.classes)
 
     @property
+    def task(self) -> str:
+        """What it finds: boxes, masks or keypoints."""
+        return TASKS[self.detector]
+
+    @property
+    def finest_level(self) -> int:
+        """l of the finest level P_l of the HR view; there are five. Its stride is 2^l HR pixels."""
+        return 2 if self.detector in REGION_DETECTORS else 3
+
+    @property
+    def fuses(self) -> bool:
+        """Whether it answers from a fusion of its views."""
+        return self.role != "baseline" and len(self.ks) > 1
+
+    @property
     def views(self) -> tuple[View, ...]:
         """The views in which this model can be evaluated; the first is its own best, the default."""
-        if self.role == "teacher":
-            return ("fused", "high", "low")
-        if self.role == "student":
-            return ("low",)
-        return ("high", "low") if len(self.ks) > 1 else ("high",)
+        known: tuple[View, ...] = ("fused", "high", "middle", "low")
+        return tuple(each for each in known if self.ks_of(each))
 
     def ks_of(self, view: View) -> tuple[int, ...]:
-        """The reductions whose pixels a view needs."""
-        return {"high": self.ks[:1], "low": self.ks[-1:], "fused": self.ks}[view]
+        """The reductions whose pixels a view needs; none for a view that this model does not have."""
+        reduced = tuple(k for k in self.ks if k > 1)
+        return {
+            "fused": self.ks if self.fuses else (),
+            "high": self.ks[:1] if self.ks[0] == 1 else (),
+            "middle": reduced[:-1],
+            "low": reduced[-1:],
+        }[view]
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -114,20 +201,43 @@ class DetectorSpec:
         Raises:
             ValueError, TypeError, KeyError: a field is missing, unknown, or of a wrong type or size.
         """
-        known = dict(values)
+        # Files of old versions lack the later fields, and name the task, which follows from the detector.
+        known = {**_LATER, **values}
+        task = known.pop("task", None)
         known["resolution"] = Resolution(**_typed(known["resolution"], {"short_side": int, "long_side": int}))
         classes = [_typed(each, {"category_id": int, "name": str}) for each in known["classes"]]
         known["classes"] = tuple(ClassName(**each) for each in classes)
-        for name in ("ks", "mean", "std"):
-            known[name] = tuple(known[name])
-        numbers = {"channels": int, "head_convs": int, "width": (int, float)}
-        _typed({name: known[name] for name in numbers}, numbers)
-        if not all(type(k) is int for k in known["ks"]):
-            raise TypeError("ks: not integers")
+        for name, kinds in _LISTS.items():
+            known[name] = _listed(name, known[name], kinds)
+        for name in ("flip_pairs", "skeleton"):
+            pairs = _listed(name, known[name], (list, tuple))
+            known[name] = tuple(_listed(name, pair, (int,), 2) for pair in pairs)
+        _typed({name: known[name] for name in _NUMBERS}, _NUMBERS)
+        if type(known["head_depthwise"]) is not bool:
+            raise TypeError("head_depthwise: neither true nor false")
         for name in ("mean", "std"):
-            if len(known[name]) != 3 or not all(type(value) in (int, float) for value in known[name]):
-                raise TypeError(f"{name}: not three numbers")
-        return cls(**known)
+            _listed(name, known[name], (int, float), 3)
+        spec = cls(**known)
+        if task not in (None, spec.task):
+            raise ValueError(f"task {task!r}: {spec.detector} finds {spec.task}")
+        return spec
+
+
+_LATER: dict[str, Any] = {field.name: field.default for field in fields(DetectorSpec) if field.default is not MISSING}
+_NUMBERS = {
+    "channels": int, "head_convs": int, "detections_per_image": int, "width": (int, float), "low_width": (int, float),
+}  # fmt: skip
+_LISTS: dict[str, tuple[type, ...]] = {
+    "ks": (int,), "mean": (int, float), "std": (int, float), "keypoints": (str,), "sigmas": (int, float),
+}  # fmt: skip
+
+
+def _listed(name: str, values: Any, kinds: tuple[type, ...], length: int | None = None) -> tuple[Any, ...]:
+    if not isinstance(values, list | tuple) or not all(type(each) in kinds for each in values):
+        raise TypeError(f"{name}: not a list of values of the right type")
+    if length is not None and len(values) != length:
+        raise TypeError(f"{name}: {len(values)} values instead of {length}")
+    return tuple(values)
 
 
 def _typed(values: Any, types: dict[str, Any]) -> dict[str, Any]:
