@@ -7,7 +7,7 @@ from torchvision.models.detection import FCOS
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 
-from msad_cli.models.backbones import ResNetBody
+from msad_cli.models.backbones import build_body
 from msad_cli.models.fusion import CrossFusion
 from msad_cli.models.normalisation import norm_layer
 from msad_cli.models.on_features import Detection, Target, dense_detections, dense_losses
@@ -40,7 +40,7 @@ class Detector(nn.Module):
         super().__init__()
         self.spec = spec
         aligned = spec.scales == "aligned"
-        body = ResNetBody(spec.backbone, spec.width, norm_layer(spec.norm))
+        body = build_body(spec.backbone, spec.width, norm_layer(spec.norm, spec.ks if aligned else (1,)))
         backbone = AlignedBackbone(body, spec.channels, max(spec.ks) if aligned else 1)
         classes = len(spec.classes) + len(BACKGROUND)
         self.core = FCOS(

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
-from msad_cli.models.backbones import ResNetBody
+from msad_cli.models.backbones import Body
+from msad_cli.models.normalisation import select_view
 from msad_cli.structures.frame import level_shift
 
 FINEST, COARSEST = 3, 7
@@ -37,7 +38,7 @@ class AlignedBackbone(nn.Module):
         largest_k: the most reduced view this pyramid has to serve.
     """
 
-    def __init__(self, body: ResNetBody, channels: int, largest_k: int) -> None:
+    def __init__(self, body: Body, channels: int, largest_k: int) -> None:
         super().__init__()
         self.out_channels = channels
         self.body = body
@@ -62,6 +63,7 @@ class AlignedBackbone(nn.Module):
             Five maps (N, channels, H/s, W/s) for s = 8, 16, 32, 64, 128 HR pixels, whatever k is.
         """
         shift = level_shift(k)
+        select_view(self.body, k)
         maps = self.body(images)
         merged = self.fpn.inner_blocks[-1](maps[5])
         levels = [self.fpn.layer_blocks[-1](merged)]

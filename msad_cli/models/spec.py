@@ -13,7 +13,7 @@ View = Literal["high", "low", "fused"]
 DETECTORS = ("fcos",)
 BACKBONE_NAMES = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
-    "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
+    "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "mobilenet_v2",
 )  # fmt: skip
 
 LONGEST_NAME, LONGEST_NAMES = 1_000, 500_000
