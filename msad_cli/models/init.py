@@ -18,6 +18,7 @@ from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
 
 from msad_cli.models.detector import Detector
 from msad_cli.models.normalisation import of_view, stock_name
+from msad_cli.models.slimmable import is_slimmable, to_body_state
 from msad_cli.structures.errors import ModelFileError, UsageError
 
 OFFLINE_HINT = "without a network: --init none, or --init FILE with a .pth that was downloaded elsewhere"
@@ -81,12 +82,15 @@ def from_coco(detector: Detector) -> Copied:
 
 
 def from_file(detector: Detector, path: Path) -> Copied:
-    """A torchvision state file (`.pth`: a classifier's or a detector's) or the tensors of a `.safetensors` file.
+    """A state file of torchvision or of a slimmable network (`.pth`), or the tensors of a `.safetensors` file.
 
     Raises:
         ModelFileError: the file is no such thing, or nothing in it fits.
+        UsageError: a slimmable network lacks the width.
     """
     state = _read_state(path)
+    if is_slimmable(state):
+        state = to_body_state(state, detector.spec.backbone, detector.spec.width)
     # Where the file keeps the views apart and the detector does not, or not this one, its first view counts.
     state = {**of_view(state, detector.spec.ks[0]), **state}
     parts: tuple[nn.Module, ...] = (detector, detector.core, detector.core.backbone.body)
