@@ -67,6 +67,7 @@ def distill(
     from msad_cli.methods.distillation import Distillation
     from msad_cli.models.detector import Detector
     from msad_cli.models.init import copy_matching, initialise
+    from msad_cli.models.normalisation import of_view
 
     assert out is not None
     if teacher is None:
@@ -96,7 +97,7 @@ def distill(
 
     def start() -> str:
         if init == "teacher":
-            return f"weights from the teacher: {copy_matching(student, master.state_dict())}"
+            return f"weights from the teacher: {copy_matching(student, of_view(master.state_dict(), spec.ks[0]))}"
         return initialise(student, init)
 
     module = Distillation(

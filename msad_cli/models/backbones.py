@@ -1,4 +1,4 @@
-"""ResNet and ResNeXt bodies of any width (He et al., CVPR 2016; Xie et al., CVPR 2017).
+"""Bodies by name: ResNet and ResNeXt of any width (He et al., CVPR 2016; Xie et al., CVPR 2017) and MobileNetV2.
 
 Assembled from torchvision's blocks and with torchvision's names, so that its ImageNet weights load at width 1.0; the
 assembly is ours because torchvision's own has one width and hides the stem.
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from msad_cli.models.mobilenet import MobileNetV2Body
 
 
 class Shape(NamedTuple):
@@ -31,6 +33,19 @@ BACKBONES = {
     "resnext101_32x8d": Shape(Bottleneck, (3, 4, 23, 3), 32, 8),
     "resnext101_64x4d": Shape(Bottleneck, (3, 4, 23, 3), 64, 4),
 }
+
+
+def build_body(name: str, width: float, norm: Callable[[int], nn.Module]) -> "Body":
+    """The feature extractor of this name.
+
+    Args:
+        name: one of `spec.BACKBONE_NAMES`.
+        width: factor on the channels, 1.0 being the published network.
+        norm: constructor of the normalisation layers, see `normalisation.norm_layer`.
+    """
+    if name == "mobilenet_v2":
+        return MobileNetV2Body(width, norm)
+    return ResNetBody(name, width, norm)
 
 
 class ResNetBody(nn.Module):
@@ -72,11 +87,17 @@ class ResNetBody(nn.Module):
         return maps
 
 
+Body = ResNetBody | MobileNetV2Body
+"""What the pyramid stands on: `channels` by level, and a forward from images (N, 3, H, W) to maps by level, 1 to 5."""
+
+
 def _stage(
     shape: Shape, inputs: int, planes: int, blocks: int, stride: int, norm: Callable[[int], nn.Module]
 ) -> nn.Sequential:
     outputs = planes * shape.block.expansion
-    block = partial(shape.block, groups=shape.groups, base_width=shape.width_per_group, norm_layer=norm)
+    # Of 64 planes, base_width is the share that each group gets. A group of a narrow ResNeXt keeps one channel.
+    base_width = max(shape.width_per_group, -(-64 // planes))
+    block = partial(shape.block, groups=shape.groups, base_width=base_width, norm_layer=norm)
     shortcut = None
     if stride != 1 or inputs != outputs:
         shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False), norm(outputs))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
-from msad_cli.models.backbones import ResNetBody
+from msad_cli.models.backbones import build_body
 from msad_cli.models.fusion import build_fusion
 from msad_cli.models.normalisation import norm_layer
 from msad_cli.models.on_features import Detection, Target, dense_detections, dense_losses
@@ -98,5 +98,5 @@ class Detector(nn.Module):
 
 
 def _backbone(spec: DetectorSpec, name: str, width: float, ks: tuple[int, ...]) -> AlignedBackbone:
-    body = ResNetBody(name, width, norm_layer(spec.norm))
+    body = build_body(name, width, norm_layer(spec.norm, ks))
     return AlignedBackbone(body, spec.channels, spec.finest_level, ks)

@@ -17,6 +17,8 @@ from torchvision.models import get_model_weights
 
 from msad_cli.models.coco_weights import current_names, fitted
 from msad_cli.models.detector import Detector
+from msad_cli.models.normalisation import of_view, stock_name
+from msad_cli.models.slimmable import is_slimmable, to_body_state
 from msad_cli.structures.errors import ModelFileError, UsageError
 
 OFFLINE_HINT = "without a network: --init none, or --init FILE with a .pth that was downloaded elsewhere"
@@ -36,9 +38,10 @@ class Copied:
 
 
 def copy_matching(module: nn.Module, state: Mapping[str, Tensor]) -> Copied:
-    """Copies every tensor of `state` whose name and shape `module` has too."""
+    """Copies every tensor of `state` whose name and shape `module` has too; norms without views go to every view."""
     own = module.state_dict()
-    matching = {name: each for name, each in state.items() if name in own and own[name].shape == each.shape}
+    offered = {name: state.get(name, state.get(stock_name(name))) for name in own}
+    matching = {name: each for name, each in offered.items() if each is not None and own[name].shape == each.shape}
     module.load_state_dict(matching, strict=False)
     return Copied(len(matching), len(own), tuple(name for name in own if name not in matching))
 
@@ -87,12 +90,17 @@ def from_coco(detector: Detector) -> Copied:
 
 
 def from_file(detector: Detector, path: Path) -> Copied:
-    """A torchvision state file (`.pth`: a classifier's or a detector's) or the tensors of a `.safetensors` file.
+    """A state file of torchvision or of a slimmable network (`.pth`), or the tensors of a `.safetensors` file.
 
     Raises:
         ModelFileError: the file is no such thing, or nothing in it fits.
+        UsageError: a slimmable network lacks the width.
     """
     state = current_names(_read_state(path), detector.spec.detector)
+    if is_slimmable(state):
+        state = to_body_state(state, detector.spec.backbone, detector.spec.width)
+    # Where the file keeps the views apart and the detector does not, or not this one, its first view counts.
+    state = {**of_view(state, detector.spec.ks[0]), **state}
     parts: tuple[nn.Module, ...] = (detector, detector.core, detector.core.backbone.body)
     try:
         copied = max((copy_matching(part, state) for part in parts), key=lambda each: each.tensors)

@@ -1,28 +1,116 @@
-"""Normalisation layers by name."""
+"""Normalisation layers by name, and whose statistics they hold.
+
+Batch statistics belong to a view. What a network sees at two resolutions has two distributions (Touvron et al., NeurIPS
+2019), and resolutions that share all weights do better with normalisation of their own (Wang et al., ECCV 2020). In
+training every pass is normalised by its own batch; statistics shared by the views, which the official MSAD code updates
+twice a step, would average the two and fit neither pass in evaluation. They would also be the wrong start for a
+student, which sees the reduced view alone. So a model of several views has one BatchNorm a view, named `bn1.k1`,
+`bn1.k2`. A model of one view has torchvision's names, whatever its view is.
+"""
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
+
+from msad_cli.structures.errors import DeviceError
 
 MOST_GROUPS, FEWEST_CHANNELS = 32, 4
 """32 groups (Wu & He, ECCV 2018), unless they would get so narrow that they normalise single channels."""
 
-
-def _group_norm(channels: int) -> nn.Module:
-    return nn.GroupNorm(math.gcd(MOST_GROUPS, channels // FEWEST_CHANNELS), channels)
+OF_A_VIEW = re.compile(r"\.k(\d+)\.(weight|bias|running_mean|running_var|num_batches_tracked)$")
 
 
-def norm_layer(kind: str) -> Callable[[int], nn.Module]:
+class ViewNorm(nn.Module):
+    """Batch normalisation of several views: each has parameters and statistics of its own.
+
+    Torchvision's blocks hand a norm nothing but a map; so the view is selected before a pass, see `select_view`.
+
+    Args:
+        channels: channels of a map.
+        views: the reductions k, the first of which is selected.
+    """
+
+    def __init__(self, channels: int, views: Sequence[int]) -> None:
+        super().__init__()
+        self.k = views[0]
+        for k in views:
+            self.add_module(f"k{k}", nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, h, w), normalised as the selected view is."""
+        normalised: Tensor = self.get_submodule(f"k{self.k}")(x)
+        return normalised
+
+
+def norm_layer(kind: str, views: Sequence[int] = (1,)) -> Callable[[int], nn.Module]:
     """The constructor (channels -> layer) of `frozen`, `batch` or `group` normalisation.
 
-    Frozen batch statistics suit pretrained weights. From scratch, groups: batch statistics that two resolutions share
-    describe neither.
+    Frozen batch statistics suit pretrained weights; batch statistics need several images a device; groups need neither.
+
+    Args:
+        kind: the name.
+        views: the reductions k that the model will see; only batch statistics are kept apart.
     """
     layers: dict[str, Callable[[int], nn.Module]] = {
         "frozen": FrozenBatchNorm2d,
-        "batch": nn.BatchNorm2d,
+        "batch": partial(ViewNorm, views=tuple(views)) if len(views) > 1 else nn.BatchNorm2d,
         "group": _group_norm,
     }
     return layers[kind]
+
+
+def select_view(module: nn.Module, k: int) -> None:
+    """Has every norm of `module` take the view reduced k times, from now on.
+
+    Raises:
+        ValueError: a norm has no such view.
+    """
+    for name, each in module.named_modules():
+        if isinstance(each, ViewNorm):
+            if not hasattr(each, f"k{k}"):
+                raise ValueError(f"{name}: has no statistics of the view reduced {k} times")
+            each.k = k
+
+
+def stock_name(name: str) -> str:
+    """What torchvision calls a tensor: `layer1.0.bn1.k2.weight` -> `layer1.0.bn1.weight`; other names as they are."""
+    return OF_A_VIEW.sub(r".\2", name)
+
+
+def of_view(state: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
+    """The state of a model of one view from that of a model of several: the norms of the view k, under stock names.
+
+    Other tensors, and states without views, stay as they are.
+    """
+    found = {name: OF_A_VIEW.search(name) for name in state}
+    return {stock_name(name): state[name] for name, match in found.items() if not match or int(match[1]) == k}
+
+
+def synchronised(module: nn.Module, device: torch.device) -> nn.Module:
+    """Has batch statistics taken over all processes' images; to be called before DistributedDataParallel wraps.
+
+    Names and shapes of the state stay the same; frozen and group normalisation stay as they are.
+
+    Returns:
+        `module`, whose layers were changed; another object only where `module` itself is a BatchNorm2d.
+
+    Raises:
+        DeviceError: there are batch statistics, and the device is a CPU, where torch cannot synchronise them.
+    """
+    if device.type == "cpu":
+        if any(isinstance(each, nn.BatchNorm2d) for each in module.modules()):
+            raise DeviceError(
+                "batch normalisation in several processes needs GPUs", "add --norm group, or train in one process"
+            )
+        return module
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    return converted
+
+
+def _group_norm(channels: int) -> nn.Module:
+    return nn.GroupNorm(math.gcd(MOST_GROUPS, channels // FEWEST_CHANNELS, channels), channels)

@@ -12,7 +12,8 @@ from torchvision.ops.feature_pyramid_network import (
     LastLevelP6P7,
 )
 
-from msad_cli.models.backbones import ResNetBody
+from msad_cli.models.backbones import Body
+from msad_cli.models.normalisation import select_view
 from msad_cli.structures.frame import level_shift
 
 LEVELS = 5
@@ -45,7 +46,7 @@ class AlignedBackbone(nn.Module):
         ks: the reductions of the views that this pyramid has to serve. What none of them reaches is frozen.
     """
 
-    def __init__(self, body: ResNetBody, channels: int, finest: int, ks: Sequence[int]) -> None:
+    def __init__(self, body: Body, channels: int, finest: int, ks: Sequence[int]) -> None:
         super().__init__()
         self.out_channels = channels
         self.finest = finest
@@ -77,6 +78,7 @@ class AlignedBackbone(nn.Module):
             with 8 for dense detectors, with 4 for those of two stages.
         """
         finest = self.finest - level_shift(k)
+        select_view(self.body, k)
         maps = self.body(images)
         merged = self.fpn.inner_blocks[-1](maps[5])
         levels = [self.fpn.layer_blocks[-1](merged)]

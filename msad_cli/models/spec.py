@@ -18,7 +18,7 @@ REGION_DETECTORS = ("maskrcnn", "keypointrcnn")
 """The two-stage detectors, whose HR levels are P2–P6; the others, the dense ones, have P3–P7."""
 BACKBONE_NAMES = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
-    "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
+    "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "mobilenet_v2",
 )  # fmt: skip
 
 LONGEST_NAME, LONGEST_NAMES = 1_000, 500_000
