@@ -10,7 +10,7 @@ from torchvision.models.detection.fcos import FCOSHead
 from msad_cli.models.backbones import ResNetBody
 from msad_cli.models.fusion import CrossFusion
 from msad_cli.models.normalisation import norm_layer
-from msad_cli.models.on_features import Detection, Target, dense_detections, dense_losses
+from msad_cli.models.on_features import Detection, Target, dense_detections, dense_losses, dense_outputs
 from msad_cli.models.pyramid import AlignedBackbone
 from msad_cli.models.spec import DetectorSpec, View
 from msad_cli.structures.frame import FRAME_DIVISOR, Frame
@@ -79,9 +79,23 @@ class Detector(nn.Module):
         fused: list[Tensor] = self.fusion(list(pyramids))
         return fused
 
-    def losses(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Named detection losses of a pyramid against targets, both in the HR frame."""
-        return dense_losses(self.core, pyramid, frame, targets)
+    def outputs(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The head's raw answers on a pyramid, (N, anchors, …) each; of dense detectors only."""
+        return dense_outputs(self.core, pyramid)
+
+    def losses(
+        self,
+        pyramid: Sequence[Tensor],
+        frame: Frame,
+        targets: Sequence[Target],
+        outputs: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Named detection losses of a pyramid against targets, both in the HR frame.
+
+        Args:
+            outputs: what `outputs` gave for this pyramid, if it was called already.
+        """
+        return dense_losses(self.core, pyramid, frame, targets, outputs)
 
     def detect(self, views: Views, view: View) -> list[Detection]:
         """Detections in HR pixels, one dict an image.

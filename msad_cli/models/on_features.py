@@ -19,16 +19,28 @@ Detection = dict[str, Tensor]
 """`boxes` (D, 4) float, corners in HR pixels; `scores` (D,), descending; `labels` (D,) int64, from 1."""
 
 
+def dense_outputs(detector: FCOS, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The head's raw answers on a pyramid: by name, (N, anchors of all levels, …), as float32."""
+    # Under autocast the head answers in half precision; boxes of a thousand pixels need float32.
+    return {name: each.float() for name, each in detector.head(list(pyramid)).items()}
+
+
 def dense_losses(
-    detector: FCOS, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]
+    detector: FCOS,
+    pyramid: Sequence[Tensor],
+    frame: Frame,
+    targets: Sequence[Target],
+    outputs: dict[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """The detector's named losses on a pyramid: what its own forward gives on images with these features.
 
     Args:
         pyramid: maps (N, C, h, w), finest first.
         frame: the frame that the boxes of the N targets live in.
+        outputs: what `dense_outputs` gave for this pyramid, if it was called already.
     """
-    outputs, anchors, per_level = _head_and_anchors(detector, pyramid, frame)
+    outputs = outputs or dense_outputs(detector, pyramid)
+    anchors, per_level = _anchors(detector, pyramid, frame)
     losses: dict[str, Tensor] = detector.compute_loss(list(targets), outputs, anchors, per_level)
     return losses
 
@@ -40,7 +52,7 @@ def dense_detections(
 
     Labels in `silent` are never answered, and take no place of others.
     """
-    outputs, anchors, per_level = _head_and_anchors(detector, pyramid, frame)
+    outputs, (anchors, per_level) = dense_outputs(detector, pyramid), _anchors(detector, pyramid, frame)
     outputs["cls_logits"][..., list(silent)] = -torch.inf
     detections: list[Detection] = detector.postprocess_detections(
         {name: list(each.split(per_level, dim=1)) for name, each in outputs.items()},
@@ -56,13 +68,9 @@ def _finite(detection: Detection) -> Detection:
     return {name: each[finite] for name, each in detection.items()}
 
 
-def _head_and_anchors(
-    detector: FCOS, pyramid: Sequence[Tensor], frame: Frame
-) -> tuple[dict[str, Tensor], list[Tensor], list[int]]:
-    # Under autocast the head answers in half precision; boxes of a thousand pixels need float32.
-    outputs = {name: each.float() for name, each in detector.head(list(pyramid)).items()}
+def _anchors(detector: FCOS, pyramid: Sequence[Tensor], frame: Frame) -> tuple[list[Tensor], list[int]]:
     # The anchor generator reads shape, dtype and device of its maps, never their values.
     grids = [each.new_empty((), dtype=torch.float32).expand(each.shape) for each in pyramid]
     pixels = torch.empty((len(frame.image_sizes), 3, *frame.padded), device="meta")
     anchors = detector.anchor_generator(ImageList(pixels, list(frame.image_sizes)), grids)
-    return outputs, anchors, [each.shape[-2] * each.shape[-1] for each in pyramid]
+    return anchors, [each.shape[-2] * each.shape[-1] for each in pyramid]

@@ -65,7 +65,7 @@ class DetectorSpec:
         _one_of("scales", self.scales, get_args(Scales))
         _one_of("task", self.task, ("boxes",))
         _between("width", self.width, 0.125, 4.0)
-        _between("channels", self.channels, 64, 1024)
+        _between("channels", self.channels, 32, 1024)
         _between("head convolutions", self.head_convs, 1, 16)
         _between("number of classes", len(self.classes), 1, 10_000)
         if self.channels % 32:
@@ -89,6 +89,11 @@ class DetectorSpec:
     def categories(self) -> tuple[tuple[int, str], ...]:
         """The classes as (original id, name), in the order of their labels."""
         return tuple((each.category_id, each.name) for each in self.classes)
+
+    @property
+    def fuses(self) -> bool:
+        """Whether it answers from a fusion of its views."""
+        return self.role != "baseline" and len(self.ks) > 1
 
     @property
     def views(self) -> tuple[View, ...]:
