@@ -13,14 +13,19 @@ from msad_cli.structures.errors import UsageError
 def teacher(
     context: typer.Context,
     data: options.Data = None,
-    k: Annotated[str, typer.Option(metavar="2", help="How many times the low view is reduced.")] = "2",
-    detector: Annotated[str, typer.Option(metavar="fcos", help="Torchvision's detector to build on.")] = "fcos",
+    k: Annotated[
+        str | None, typer.Option(metavar="2|4|2,4", help="How many times the reduced views are. Default: 2.")
+    ] = None,
+    detector: Annotated[
+        str, typer.Option(metavar="fcos|retinanet|maskrcnn|keypointrcnn", help="Torchvision's detector to build on.")
+    ] = "fcos",
     backbone: Annotated[
-        str, typer.Option(metavar="NAME", help="resnet18…152, resnext50_32x4d, resnext101_32x8d…")
+        str, typer.Option(metavar="NAME", help="resnet18…152, resnext50_32x4d, resnext101_32x8d…, mobilenet_v2")
     ] = "resnet50",
     width: Annotated[float, typer.Option(help="Factor on the backbone's channels.")] = 1.0,
     head_channels: Annotated[int, typer.Option(help="Channels of pyramid and head.")] = 256,
     head_convs: Annotated[int, typer.Option(help="Convolutions of each tower of the head.")] = 4,
+    head_depthwise: options.Depthwise = False,
     size: Annotated[
         str, typer.Option(metavar="SHORT,LONG", help="Sides of the large (HR) image in pixels.")
     ] = "800,1333",
@@ -33,6 +38,12 @@ def teacher(
     scales: Annotated[
         str, typer.Option(metavar="aligned|vanilla|single", help="vanilla and single: the baselines.")
     ] = "aligned",
+    fusion: Annotated[
+        str, typer.Option(metavar="c-ff|sigmoid|channel|sum|concat", help="How the views' pyramids become one.")
+    ] = "c-ff",
+    strategy: Annotated[
+        str, typer.Option(metavar="joint|two-step", help="The fusion together with the rest, or alone afterwards.")
+    ] = "joint",
     lambda_: Annotated[float, typer.Option("--lambda", min=0.0, help="Weight λ of the fused view's loss.")] = 0.4,
     train_json: options.TrainJson = None,
     val_json: options.ValJson = None,
@@ -61,6 +72,7 @@ def teacher(
 ) -> None:
     """Train the teacher: one network on an image and on the same image reduced k times, and their fusion."""
     import torch
+    from torch import nn
 
     from msad_cli.commands.console import announce_result, print_plan
     from msad_cli.commands.fit import Clock, Run, fit
@@ -68,6 +80,7 @@ def teacher(
         choose,
         choose_norm,
         claim_output,
+        in_two_steps,
         invalid_values_named,
         lasting,
         read_data,
@@ -76,19 +89,23 @@ def teacher(
     from msad_cli.data.loading import TrainingSet
     from msad_cli.engine.model_file import Card, fingerprint
     from msad_cli.methods.aligned import AlignedTraining
+    from msad_cli.methods.two_step import TwoStepTraining
     from msad_cli.methods.unshifted import UnshiftedTraining
     from msad_cli.models.detector import Detector
     from msad_cli.models.init import initialise
     from msad_cli.models.spec import ClassName, DetectorSpec
 
-    if k != "2":
-        raise UsageError(f"--k {k}: this version aligns k = 2 only", "leave --k away")
+    if strategy not in ("joint", "two-step") or (strategy != "joint" and scales != "aligned"):
+        raise UsageError(f"--strategy {strategy} with --scales {scales}", "aligned scales know joint and two-step")
+    single = scales == "single"
+    ks = options.parse_ks("--k", k or "1") if single else (1, *options.parse_ks("--k", k or "2", "24"))
+    if single and len(ks) > 1:
+        raise UsageError(f"--k {k} with --scales single", "a single scale has one k: 1, 2 or 4")
     resolution = options.parse_size(size)
     assert out is not None
     clock = Clock.of(time, checkpoint)
     limit_pixels(options.parse_pixels(max_pixels))
     folder = claim_output(out, resume, overwrite or dry_run)
-    ks = (1,) if scales == "single" else (1, 2)
     train, val, found = read_data(data, train_json, val_json, train_images, val_images, resolution, ks, quiet=quiet)
     choices = choose(
         len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,
@@ -107,6 +124,8 @@ def teacher(
             scales=scales,  # type: ignore[arg-type]  # the spec checks it
             ks=ks,
             resolution=resolution,
+            fusion=fusion,  # type: ignore[arg-type]
+            head_depthwise=head_depthwise,
             classes=tuple(ClassName(*each) for each in train.categories),
         )
     settings = all_settings(context, {"data": found, "norm": chosen_norm, **choices.settings})
@@ -116,7 +135,10 @@ def teacher(
         return
     torch.manual_seed(seed)
     model = Detector(spec)
-    module = AlignedTraining(model, lambda_) if scales == "aligned" else UnshiftedTraining(model)
+    module: nn.Module = AlignedTraining(model, lambda_) if scales == "aligned" else UnshiftedTraining(model)
+    if strategy == "two-step":
+        choices = in_two_steps(choices)
+        module = TwoStepTraining(model, choices.schedule.restart)
     training = TrainingSet(train, resolution, spec.ks, jitter=scales != "single", seed=seed)
     card = Card(data=lasting(data), data_fingerprint=fingerprint(train.file))
     scores = fit(
