@@ -1,6 +1,9 @@
 """What is learnt: the joint loss, the distillation, the baselines."""
 
+import itertools
+import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,8 +11,12 @@ from test_models import spec, target
 from torch import Tensor
 
 from msad_cli.methods.aligned import AlignedTraining
-from msad_cli.methods.distillation import Distillation
-from msad_cli.methods.distillers.feature_l1 import feature_l1
+from msad_cli.methods.distillation import Distillation, Weighted
+from msad_cli.methods.distillers.build import build_distillers, suitable_methods
+from msad_cli.methods.distillers.feature_l1 import FeatureL1
+from msad_cli.methods.distillers.output_kd import OutputKD
+from msad_cli.methods.knowledge import Knowledge
+from msad_cli.methods.two_step import TwoStepTraining
 from msad_cli.methods.unshifted import UnshiftedTraining
 from msad_cli.models.detector import Detector
 from msad_cli.models.init import copy_matching
@@ -26,6 +33,19 @@ def views() -> dict[int, list[Tensor]]:
 def detectors() -> tuple[Detector, Detector]:
     torch.manual_seed(0)
     return Detector(spec()), Detector(spec(role="student", ks=(2,)))
+
+
+def distillation(student: Detector, teacher: Detector, warmup_steps: int = 500, l1: float = 0.6) -> Distillation:
+    """By L1 alone, γ·τ = 0.6."""
+    distillers = build_distillers(student.spec, teacher.spec, {"l1": l1})
+    return Distillation(student, teacher, distillers, warmup_steps)
+
+
+def knowledge(pyramid: list[Tensor], **outputs: Tensor) -> Knowledge:
+    """What a network that does not exist knows."""
+    known = Knowledge(None, pyramid, None)  # type: ignore[arg-type]
+    vars(known)["outputs"] = outputs
+    return known
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:
@@ -61,38 +81,160 @@ def test_every_trainable_parameter_of_the_teacher_gets_a_gradient() -> None:
 
 def test_every_trainable_parameter_of_the_student_gets_a_gradient_and_none_of_the_teacher() -> None:
     teacher, student = detectors()
-    total(Distillation(student, teacher)(views(), TARGETS)).backward()
+    total(distillation(student, teacher)(views(), TARGETS)).backward()
     assert without_gradient(student) == []
     assert all(each.grad is None and not each.requires_grad for each in teacher.parameters())
 
 
 def test_l1_by_hand() -> None:
     # Level 1: |1 - 0| and |0 - 2| over two cells, mean 1.5; level 2: |3 - 4| over one, mean 1.
-    student = [torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[3.0]]]])]
-    teacher = [torch.tensor([[[[0.0, 2.0]]]]), torch.tensor([[[[4.0]]]])]
-    assert feature_l1(student, teacher).item() == 2.5
-    assert feature_l1(student, student).item() == 0.0
+    student = knowledge([torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[3.0]]]])])
+    teacher = knowledge([torch.tensor([[[[0.0, 2.0]]]]), torch.tensor([[[[4.0]]]])])
+    l1 = FeatureL1(1, 1)
+    assert list(l1.parameters()) == []
+    assert l1(student, teacher).item() == 2.5
+    assert l1(student, student).item() == 0.0
+
+
+def test_l1_adapts_channels_where_they_differ() -> None:
+    """One channel to two, weights 2 and −1, biases 0 and 1: 3 becomes (6, −2), which is |6 − 5| and |−2 − 0| off."""
+    l1 = FeatureL1(1, 2)
+    with torch.no_grad():
+        for name, each in l1.named_parameters():
+            each.copy_(torch.tensor([2.0, -1.0]).reshape(2, 1, 1, 1) if "weight" in name else torch.tensor([0.0, 1.0]))
+    student = knowledge([torch.full((1, 1, 1, 1), 3.0)] * 5)
+    teacher = knowledge([torch.tensor([5.0, 0.0]).reshape(1, 2, 1, 1)] * 5)
+    assert l1(student, teacher).item() == 5 * 1.5
+
+
+def test_output_kd_by_hand() -> None:
+    """One cell, one class. Logits 0 and 2·ln 3 at T = 2: probabilities 1/2 and 3/4."""
+    student = knowledge(
+        [], cls_logits=torch.zeros(1, 1, 1), bbox_regression=torch.tensor([[[1.0, 1.0, 2.0, 0.0]]]),
+        bbox_ctrness=torch.zeros(1, 1, 1),
+    )  # fmt: skip
+    teacher = knowledge(
+        [], cls_logits=torch.full((1, 1, 1), 2 * math.log(3)), bbox_regression=torch.ones(1, 1, 4),
+        bbox_ctrness=torch.full((1, 1, 1), math.log(3)),
+    )  # fmt: skip
+    # KL(3/4 ‖ 1/2) = 3/4·ln(3/2) + 1/4·ln(1/2); the cell's weight σ(2·ln 3) = 9/10; Σw is less than 1, so that it is 1.
+    kl = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    assert OutputKD()(student, teacher).item() == pytest.approx(4 * kl + 0.9 * 0.5 + 0.9 * kl, rel=1e-5)
+    assert OutputKD()(teacher, teacher).item() == pytest.approx(0.0, abs=1e-7)
+
+
+def test_output_kd_is_the_least_for_equal_answers_of_real_networks() -> None:
+    teacher, student = detectors()
+    pictures = views()
+    frame = teacher.frame(pictures[1], 1)
+    mine, theirs = (Knowledge(each, each.pyramid(pictures[2], 2), frame) for each in (student, teacher))
+    assert OutputKD()(mine, theirs).item() > 0
+    torch.testing.assert_close(OutputKD()(theirs, theirs), torch.tensor(0.0), atol=1e-5, rtol=0)
+
+
+def test_a_lighter_student_learns_from_answers_too_and_its_adapters_are_not_its_own() -> None:
+    teacher, _ = detectors()
+    light = Detector(spec(role="student", ks=(2,), channels=96, head_convs=2))
+    assert suitable_methods(light.spec, teacher.spec) == ("l1", "output-kd")
+    assert suitable_methods(detectors()[1].spec, teacher.spec) == ("l1",)
+    own = set(light.state_dict())
+    module = Distillation(light, teacher, build_distillers(light.spec, teacher.spec, {"l1": 0.6, "output-kd": 1.0}))
+    losses = module(views(), TARGETS)
+    assert {"distil/l1", "distil/output-kd"} < losses.keys()
+    total(losses).backward()
+    assert without_gradient(light) == []
+    assert all(each.grad is not None for each in module.distillers.parameters())
+    assert set(light.state_dict()) == own
+
+
+def test_answers_are_computed_once_and_change_no_loss() -> None:
+    teacher, student = detectors()
+    plain = Distillation(student, None, {})({2: views()[2]}, TARGETS)
+    head = student.core.head.forward
+    calls = []
+
+    def counted(pyramid: list[Tensor]) -> dict[str, Tensor]:
+        calls.append(1)
+        answers: dict[str, Tensor] = head(pyramid)
+        return answers
+
+    student.core.head.forward = counted
+    found = Distillation(student, teacher, {"output-kd": Weighted(OutputKD(), 1.0)})(views(), TARGETS)
+    assert len(calls) == 1
+    for name, loss in plain.items():
+        torch.testing.assert_close(found[name], loss)
+
+
+@pytest.mark.parametrize(
+    ("name", "detector", "message"),
+    [("l2", "fcos", "method 'l2': not one of l1, output-kd"), ("output-kd", "maskrcnn", "maskrcnn has no head")],
+)
+def test_methods_that_cannot_be(name: str, detector: str, message: str) -> None:
+    own = SimpleNamespace(channels=64, detector=detector)
+    with pytest.raises(ValueError, match=message):
+        build_distillers(own, own, {name: 1.0})  # type: ignore[arg-type]
+
+
+def test_the_student_may_be_of_the_large_image_or_of_several_views() -> None:
+    """Table 3b's last row, and table 7: what is imitated is the teacher's fused pyramid in either case."""
+    teacher, _ = detectors()
+    pictures = views()
+    fused = teacher.fuse([teacher.pyramid(pictures[k], k) for k in (1, 2)])
+    for ks in ((1,), (1, 2)):
+        student = Detector(spec(role="student", ks=ks))
+        own = [student.pyramid(pictures[k], k) for k in ks]
+        pyramid = student.fuse(own) if len(ks) > 1 else own[0]
+        frame = student.frame(pictures[1], 1)
+        losses = distillation(student, teacher, warmup_steps=1)(pictures, TARGETS)
+        expected = FeatureL1(64, 64)(Knowledge(student, pyramid, frame), Knowledge(teacher, fused, frame))
+        torch.testing.assert_close(losses["distil/l1"], 0.6 * expected)
+
+
+def test_two_steps() -> None:
+    """First L_Align, the fusion standing still; then L_fused, everything else standing still."""
+    teacher, _ = detectors()
+    module = TwoStepTraining(teacher, align_steps=1)
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1, weight_decay=0.1)
+    states = [{name: each.clone() for name, each in teacher.state_dict().items()}]
+    keys = []
+    for _ in range(2):
+        module.train()
+        optimiser.zero_grad()
+        losses = module(views(), TARGETS)
+        total(losses).backward()
+        optimiser.step()
+        keys.append({name.split("/")[0] for name in losses})
+        states.append({name: each.clone() for name, each in teacher.state_dict().items()})
+    assert keys == [{"k1", "k2"}, {"fused"}]
+    changed = [
+        {name.split(".")[0] for name, each in after.items() if not torch.equal(each, before[name])}
+        for before, after in itertools.pairwise(states)
+    ]
+    assert changed == [{"core"}, {"fusion"}]
+    assert "detector.fusion.squeeze.weight" in module.state_dict()  # each once: the step counts are all that is added
+    assert len(module.state_dict()) == len(teacher.state_dict()) + 1
 
 
 def test_distillation_weight_is_gamma_tau_after_a_linear_warmup() -> None:
     teacher, student = detectors()
     pictures = views()
-    module = Distillation(student, teacher, gamma=0.2, tau=3.0, warmup_steps=4)
+    module = distillation(student, teacher, warmup_steps=4)
     with torch.no_grad():
-        fused = teacher.fuse([teacher.pyramid(pictures[k], k) for k in (1, 2)])
-        full = 0.6 * feature_l1(student.pyramid(pictures[2], 2), fused)  # γ·τ = 0.6
+        frame = teacher.frame(pictures[1], 1)
+        fused = Knowledge(teacher, teacher.fuse([teacher.pyramid(pictures[k], k) for k in (1, 2)]), frame)
+        full = 0.6 * FeatureL1(64, 64)(Knowledge(student, student.pyramid(pictures[2], 2), frame), fused)
         found = torch.stack([module(pictures, TARGETS)["distil/l1"] for _ in range(6)])
     torch.testing.assert_close(found / full, torch.tensor([0.25, 0.5, 0.75, 1.0, 1.0, 1.0]))
 
 
 def test_warmup_survives_saving_and_the_teacher_is_not_saved() -> None:
     teacher, student = detectors()
-    module = Distillation(student, teacher, warmup_steps=500)
+    module = distillation(student, teacher)
     for _ in range(3):
         module(views(), TARGETS)
     state = module.state_dict()
     assert not any("teacher" in name for name in state)
-    resumed = Distillation(Detector(student.spec), teacher)
+    resumed = distillation(Detector(student.spec), teacher)
     resumed.load_state_dict(state)
     assert int(resumed.steps_done) == 3
     resumed(views(), TARGETS)
@@ -101,14 +243,14 @@ def test_warmup_survives_saving_and_the_teacher_is_not_saved() -> None:
 
 def test_teacher_stays_in_eval_mode_when_the_student_trains() -> None:
     teacher, student = detectors()
-    Distillation(student, teacher.train()).train()
+    distillation(student, teacher.train()).train()
     assert student.training
     assert not any(module.training for module in teacher.modules())
 
 
 def test_without_a_teacher_there_is_no_distillation_and_no_need_of_large_pixels() -> None:
     _, student = detectors()
-    losses = Distillation(student, None)({2: views()[2]}, TARGETS)
+    losses = Distillation(student, None, {})({2: views()[2]}, TARGETS)
     assert {name.split("/")[0] for name in losses} == {"student"}
 
 
@@ -157,7 +299,7 @@ def test_a_batch_without_boxes_trains() -> None:
 
 def test_bf16_and_fp32_agree() -> None:
     teacher, student = detectors()
-    module = Distillation(student, teacher, warmup_steps=1)
+    module = distillation(student, teacher, warmup_steps=1)
     exact = module(views(), TARGETS)
     with torch.autocast("cpu", torch.bfloat16):
         half = module(views(), TARGETS)

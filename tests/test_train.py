@@ -71,6 +71,15 @@ def test_cosine_schedule() -> None:
     assert [schedule.at(step) for step in (0, 50, 75)] == pytest.approx([2.0, 1.0, 1 - 2**-0.5])
 
 
+def test_a_schedule_that_restarts() -> None:
+    """60 steps and then 30, each with its warm-up of 3 and its divisions at 2/3 and 8/9."""
+    schedule = Schedule(9.0, 90, 3, "steps", restart=60)
+    first, second = Schedule(9.0, 60, 3, "steps"), Schedule(9.0, 30, 3, "steps")
+    assert [schedule.at(step) for step in range(90)] == [first.at(step) for step in range(60)] + [
+        second.at(step) for step in range(30)
+    ]
+
+
 def test_norms_and_biases_do_not_decay() -> None:
     detector = Detector(spec())
     decaying, free = sgd(detector, 0.1).param_groups

@@ -44,7 +44,7 @@ def check(
 
     if fix != (out is not None):
         raise UsageError("--fix and --out belong together", "msad data check FILE --fix --out repaired.json")
-    resolution, ks = options.parse_size(size), _parse_ks(k)
+    resolution, ks = options.parse_size(size), options.parse_ks("--k", k)
     limit_pixels(options.parse_pixels(max_pixels))
     found, absent = _find(path, split, images)
     for line in absent:
@@ -62,12 +62,6 @@ def check(
     else:
         print_report(report)
     refuse_unusable(report, path, "msad data check FILE --fix -o NEW repairs what it can", strict)
-
-
-def _parse_ks(text: str) -> tuple[int, ...]:
-    if not text or not set(text.split(",")) <= {"1", "2", "4"}:
-        raise UsageError(f"--k {text}: views are reduced 2 or 4 times", "--k 2, or --k 2,4")
-    return tuple(sorted({int(part) for part in text.split(",")}))
 
 
 def _find(path: str, split: str | None, images: Path | None) -> tuple[dict[str, "Files"], list[str]]:

@@ -21,14 +21,36 @@ def distill(
         Path | None, typer.Option(metavar="FILE", help="The teacher's model file; a resumed run knows it.")
     ] = None,
     data: options.Data = None,
+    k: Annotated[
+        str | None,
+        typer.Option(metavar="1|2|4|1,2", help="What the student sees; of several, a fusion. Default: the smallest."),
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the teacher's.")] = None,
+    width: Annotated[float | None, typer.Option(help="Factor on its channels. Default: the teacher's.")] = None,
+    low_backbone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a fusion student's small image. Default: one for both.")
+    ] = None,
+    low_width: Annotated[float | None, typer.Option(help="Of a fusion student's small image.")] = None,
+    head_channels: Annotated[
+        int | None, typer.Option(help="Channels of pyramid and head. Default: the teacher's.")
+    ] = None,
+    head_convs: Annotated[int | None, typer.Option(help="Of each tower. Default: the teacher's.")] = None,
+    head_depthwise: options.Depthwise = False,
     init: Annotated[
-        str, typer.Option(metavar="teacher|imagenet|none|FILE", help="Where weights start from.")
-    ] = "teacher",
+        str,
+        typer.Option(metavar="auto|teacher|imagenet|none|FILE", help="Where weights start from, in turn: a,b."),
+    ] = "auto",
+    norm: Annotated[str, typer.Option(metavar="auto|frozen|batch|group", help="Of another backbone.")] = "auto",
     no_distill: Annotated[
         bool, typer.Option("--no-distill", help="The baseline: same student and schedule, no teacher.")
     ] = False,
-    gamma: Annotated[float, typer.Option(min=0.0, help="γ of the distillation's weight γ·τ.")] = 0.2,
-    tau: Annotated[float, typer.Option(min=0.0, help="τ of the distillation's weight γ·τ.")] = 3.0,
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="l1,output-kd", help="Distillers. Default: l1, and output-kd for a lighter head."),
+    ] = None,
+    weight: Annotated[str | None, typer.Option(metavar="l1=1,…", help="Their weights.")] = None,
+    gamma: Annotated[float, typer.Option(min=0.0, help="γ of the L1's weight γ·τ.")] = 0.2,
+    tau: Annotated[float, typer.Option(min=0.0, help="τ of the L1's weight γ·τ.")] = 3.0,
     distill_warmup: Annotated[int, typer.Option(min=0, help="Steps until distillation has its full weight.")] = 500,
     train_json: options.TrainJson = None,
     val_json: options.ValJson = None,
@@ -60,14 +82,14 @@ def distill(
 
     from msad_cli.commands.console import announce_result, announce_student, print_plan
     from msad_cli.commands.fit import Clock, Run, fit
-    from msad_cli.commands.settings import choose, claim_output, lasting, read_data
+    from msad_cli.commands.settings import choose, claim_output, invalid_values_named, lasting, read_data
+    from msad_cli.commands.student import choose_methods, choose_start, start_student, student_spec
     from msad_cli.data.images import limit_pixels
     from msad_cli.data.loading import TrainingSet
     from msad_cli.engine.model_file import Card, fingerprint, load_model
     from msad_cli.methods.distillation import Distillation
+    from msad_cli.methods.distillers.build import build_distillers
     from msad_cli.models.detector import Detector
-    from msad_cli.models.init import copy_matching, initialise
-    from msad_cli.models.normalisation import of_view
 
     assert out is not None
     if teacher is None:
@@ -78,7 +100,14 @@ def distill(
     master, card = load_model(teacher)
     if master.spec.role != "teacher":
         raise UsageError(f"--teacher {teacher}: a {master.spec.role}, not a teacher", "train one with msad teacher")
-    spec = replace(master.spec, role="student", ks=master.spec.ks[-1:])
+    with invalid_values_named("msad distill --help lists the values"):
+        body = {"backbone": backbone, "width": width, "low_backbone": low_backbone, "low_width": low_width}
+        head = {"channels": head_channels, "head_convs": head_convs, "head_depthwise": head_depthwise or None}
+        spec = student_spec(master.spec, k, {**body, **head})
+        start, chosen_norm = choose_start(init, norm, spec, master.spec)
+        spec = replace(spec, norm=chosen_norm.value)
+        weights, methods = choose_methods(method, weight, spec, master.spec, gamma * tau)
+        distillers = build_distillers(spec, master.spec, {} if no_distill else weights)
     source = data or card.data
     train, val, found = read_data(
         source, train_json, val_json, train_images, val_images, spec.resolution, spec.ks, spec.categories, quiet
@@ -87,41 +116,36 @@ def distill(
         len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,
         decay=decay, warmup=warmup, eval_every=eval_every,
     )  # fmt: skip
-    settings = all_settings(context, {"data": found, **choices.settings})
+    computed = {"data": found, "init": start, "norm": chosen_norm, "method": methods, **choices.settings}
+    settings = all_settings(context, computed)
     if not quiet:
         print_plan(f"plan of {out}", settings)
     if dry_run:
         return
     torch.manual_seed(seed)
     student = Detector(spec)
-
-    def start() -> str:
-        if init == "teacher":
-            return f"weights from the teacher: {copy_matching(student, of_view(master.state_dict(), spec.ks[0]))}"
-        return initialise(student, init)
-
-    module = Distillation(
-        student, None if no_distill else master.to(choices.compute.device), gamma, tau, distill_warmup
-    )
+    device_teacher = None if no_distill else master.to(choices.compute.device)
+    module = Distillation(student, device_teacher, distillers, distill_warmup)
     # A plain student is trained on its own small pixels; the large ones are not even decoded.
-    training = TrainingSet(train, spec.resolution, spec.ks if no_distill else master.spec.ks, jitter=True, seed=seed)
+    ks = spec.ks if no_distill else tuple(sorted({*spec.ks, *master.spec.ks}))
+    training = TrainingSet(train, spec.resolution, ks, jitter=True, seed=seed)
     own = Card(data=lasting(source), data_fingerprint=fingerprint(train.file), teacher=fingerprint(teacher))
     scores = fit(
         Run(
-            "distill", module, student, start, training, val, choices, settings, folder, own, clip, ema, clock, resume,
-            quiet,
+            "distill", module, student, lambda: start_student(student, master, start.value), training, val, choices,
+            settings, folder, own, clip, ema, clock, resume, quiet,
         )
     )  # fmt: skip
     if not quiet:
-        announce_student(scores["low"].numbers, card.scores or {}, _cost_shares(spec))
+        announce_student(scores[spec.views[0]].numbers, card.scores or {}, _cost_shares(spec, master.spec))
         announce_result(out, scores, f"msad predict IMAGE -m {out}")
 
 
-def _cost_shares(spec: "DetectorSpec") -> dict[str, float]:
-    """MACs of a student as a share of its teacher's and of torchvision's stock detector at HR."""
+def _cost_shares(spec: "DetectorSpec", teacher: "DetectorSpec") -> dict[str, float]:
+    """MACs of a student as a share of its teacher's and of torchvision's stock detector like it at HR."""
     from msad_cli.models.cost import count_cost, relatives
 
     frame = [spec.resolution.frame_size(spec.resolution.short_side, spec.resolution.long_side)]
-    totals = {name: count_cost(of, view, frame).total for name, (of, view) in relatives(spec).items()}
-    *others, student = totals
-    return {name: totals[student] / totals[name] for name in others}
+    own = count_cost(spec, spec.views[0], frame).total
+    stock, fused, *_ = relatives(teacher).items()
+    return {name: own / count_cost(of, view, frame).total for name, (of, view) in (stock, fused)}

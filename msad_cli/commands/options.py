@@ -18,6 +18,9 @@ PrecisionName = Annotated[str, typer.Option("--precision", metavar="auto|bf16|fp
 Workers = Annotated[int | None, typer.Option(min=0, max=128, help="Loader processes. Default: from the CPU's cores.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.safetensors", help="The model file to write.")]
 Seed = Annotated[int, typer.Option(help="Seed of initialisation, shuffling and augmentation.")]
+Depthwise = Annotated[
+    bool, typer.Option("--head-depthwise", help="Depthwise separable convolutions in the head: 8 times as cheap.")
+]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Default: from the size of the set.")]
 BatchSize = Annotated[int | None, typer.Option("--batch", min=1, help="Pictures a step. Default: 16 on a GPU, else 4.")]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Default: 0.01 × batch / 16.")]
@@ -52,6 +55,22 @@ TrainJson = Annotated[Path | None, typer.Option(help="Annotation file of the tra
 ValJson = Annotated[Path | None, typer.Option(help="Annotation file of the validation split.")]
 TrainImages = Annotated[Path | None, typer.Option(help="Folder of the training pictures.")]
 ValImages = Annotated[Path | None, typer.Option(help="Folder of the validation pictures.")]
+
+
+def parse_ks(flag: str, text: str, known: str = "124") -> tuple[int, ...]:
+    """`2,4` -> (2, 4): different reductions, ascending.
+
+    Raises:
+        UsageError: not a list of some of the known ones.
+    """
+    parts = text.split(",")
+    if not set(parts) <= set(known) or len(set(parts)) < len(parts):
+        raise UsageError(
+            f"{flag} {text}: grids of two resolutions agree where one is 2 or 4 times the other (pyramid levels are "
+            "powers of two apart, and P1 is the finest that a backbone gives)",
+            f"{flag} 2, {flag} 4 or {flag} 2,4",
+        )
+    return tuple(sorted(int(part) for part in parts))
 
 
 def parse_duration(flag: str, text: str) -> float:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from msad_cli.engine.device import Compute, choose_device, choose_precision
 from msad_cli.engine.model_file import read_header
 from msad_cli.engine.run_folder import RunFolder, Setting
 from msad_cli.engine.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
+from msad_cli.methods.two_step import FUSION_SHARE
 from msad_cli.models.spec import DetectorSpec, View
 from msad_cli.structures.errors import UsageError
 from msad_cli.structures.frame import Resolution
@@ -83,6 +84,19 @@ def choose(
         raise UsageError(f"--lr {rate}: has to be positive")
     schedule = Schedule(rate, steps, warmup, decay)  # type: ignore[arg-type]
     return Choices(Compute(place, kind), batch, workers, epochs, schedule, eval_every, settings)
+
+
+def in_two_steps(choices: Choices) -> Choices:
+    """The choices of a run whose last epochs train the fusion alone, with a schedule of their own.
+
+    Raises:
+        UsageError: there are not two epochs.
+    """
+    if choices.epochs < 2:
+        raise UsageError("--strategy two-step: a single epoch has no two steps", "add --epochs 4, or more")
+    last = max(1, round(FUSION_SHARE * choices.epochs))
+    restart = (choices.epochs - last) * choices.steps_per_epoch
+    return replace(choices, schedule=replace(choices.schedule, restart=restart))
 
 
 def default_workers(device: torch.device) -> tuple[int, str]:

@@ -1,6 +1,6 @@
 """msad teacher: the multi-scale fused teacher, or one of the paper's baselines."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,19 +8,29 @@ from msad_cli.commands import options
 from msad_cli.commands.resuming import all_settings, resumable
 from msad_cli.structures.errors import UsageError
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from msad_cli.models.detector import Detector
+
 
 @resumable(lambda values: f"{'teacher' if values['scales'] == 'aligned' else values['scales']}.safetensors")
 def teacher(
     context: typer.Context,
     data: options.Data = None,
-    k: Annotated[str, typer.Option(metavar="2", help="How many times the low view is reduced.")] = "2",
-    detector: Annotated[str, typer.Option(metavar="fcos", help="Torchvision's detector to build on.")] = "fcos",
+    k: Annotated[
+        str | None, typer.Option(metavar="2|4|2,4", help="How many times the reduced views are. Default: 2.")
+    ] = None,
+    detector: Annotated[
+        str, typer.Option(metavar="fcos|retinanet|maskrcnn|keypointrcnn", help="Torchvision's detector to build on.")
+    ] = "fcos",
     backbone: Annotated[
-        str, typer.Option(metavar="NAME", help="resnet18…152, resnext50_32x4d, resnext101_32x8d…")
+        str, typer.Option(metavar="NAME", help="resnet18…152, resnext50_32x4d, resnext101_32x8d…, mobilenet_v2")
     ] = "resnet50",
     width: Annotated[float, typer.Option(help="Factor on the backbone's channels.")] = 1.0,
     head_channels: Annotated[int, typer.Option(help="Channels of pyramid and head.")] = 256,
     head_convs: Annotated[int, typer.Option(help="Convolutions of each tower of the head.")] = 4,
+    head_depthwise: options.Depthwise = False,
     size: Annotated[
         str, typer.Option(metavar="SHORT,LONG", help="Sides of the large (HR) image in pixels.")
     ] = "800,1333",
@@ -33,6 +43,12 @@ def teacher(
     scales: Annotated[
         str, typer.Option(metavar="aligned|vanilla|single", help="vanilla and single: the baselines.")
     ] = "aligned",
+    fusion: Annotated[
+        str, typer.Option(metavar="c-ff|sigmoid|channel|sum|concat", help="How the views' pyramids become one.")
+    ] = "c-ff",
+    strategy: Annotated[
+        str, typer.Option(metavar="joint|two-step", help="The fusion together with the rest, or alone afterwards.")
+    ] = "joint",
     lambda_: Annotated[float, typer.Option("--lambda", min=0.0, help="Weight λ of the fused view's loss.")] = 0.4,
     train_json: options.TrainJson = None,
     val_json: options.ValJson = None,
@@ -68,6 +84,7 @@ def teacher(
         choose,
         choose_norm,
         claim_output,
+        in_two_steps,
         invalid_values_named,
         lasting,
         read_data,
@@ -75,20 +92,18 @@ def teacher(
     from msad_cli.data.images import limit_pixels
     from msad_cli.data.loading import TrainingSet
     from msad_cli.engine.model_file import Card, fingerprint
-    from msad_cli.methods.aligned import AlignedTraining
-    from msad_cli.methods.unshifted import UnshiftedTraining
     from msad_cli.models.detector import Detector
     from msad_cli.models.init import initialise
     from msad_cli.models.spec import ClassName, DetectorSpec
 
-    if k != "2":
-        raise UsageError(f"--k {k}: this version aligns k = 2 only", "leave --k away")
+    if strategy not in ("joint", "two-step") or (strategy != "joint" and scales != "aligned"):
+        raise UsageError(f"--strategy {strategy} with --scales {scales}", "aligned scales know joint and two-step")
+    ks = _views(k, scales)
     resolution = options.parse_size(size)
     assert out is not None
     clock = Clock.of(time, checkpoint)
     limit_pixels(options.parse_pixels(max_pixels))
     folder = claim_output(out, resume, overwrite or dry_run)
-    ks = (1,) if scales == "single" else (1, 2)
     train, val, found = read_data(data, train_json, val_json, train_images, val_images, resolution, ks, quiet=quiet)
     choices = choose(
         len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,
@@ -107,6 +122,8 @@ def teacher(
             scales=scales,  # type: ignore[arg-type]  # the spec checks it
             ks=ks,
             resolution=resolution,
+            fusion=fusion,  # type: ignore[arg-type]
+            head_depthwise=head_depthwise,
             classes=tuple(ClassName(*each) for each in train.categories),
         )
     settings = all_settings(context, {"data": found, "norm": chosen_norm, **choices.settings})
@@ -116,7 +133,9 @@ def teacher(
         return
     torch.manual_seed(seed)
     model = Detector(spec)
-    module = AlignedTraining(model, lambda_) if scales == "aligned" else UnshiftedTraining(model)
+    if strategy == "two-step":
+        choices = in_two_steps(choices)
+    module = _module(model, lambda_, choices.schedule.restart)
     training = TrainingSet(train, resolution, spec.ks, jitter=scales != "single", seed=seed)
     card = Card(data=lasting(data), data_fingerprint=fingerprint(train.file))
     scores = fit(
@@ -127,3 +146,24 @@ def teacher(
     )  # fmt: skip
     if not quiet:
         announce_result(out, scores, f"msad distill --teacher {out}" if spec.role == "teacher" else f"msad eval {out}")
+
+
+def _views(k: str | None, scales: str) -> tuple[int, ...]:
+    """The reductions of the views that are trained on."""
+    if scales != "single":
+        return (1, *options.parse_ks("--k", k or "2", "24"))
+    ks = options.parse_ks("--k", k or "1")
+    if len(ks) > 1:
+        raise UsageError(f"--k {k} with --scales single", "a single scale has one k: 1, 2 or 4")
+    return ks
+
+
+def _module(detector: "Detector", fusion_weight: float, align_steps: int) -> "nn.Module":
+    """What trains a detector: by views that are not aligned, in two steps if the first has a length, or jointly."""
+    from msad_cli.methods.aligned import AlignedTraining
+    from msad_cli.methods.two_step import TwoStepTraining
+    from msad_cli.methods.unshifted import UnshiftedTraining
+
+    if detector.spec.scales != "aligned":
+        return UnshiftedTraining(detector)
+    return TwoStepTraining(detector, align_steps) if align_steps else AlignedTraining(detector, fusion_weight)

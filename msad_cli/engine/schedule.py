@@ -17,20 +17,27 @@ MILESTONES = (2 / 3, 8 / 9)
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate of each step: linear warm-up, then steps or a cosine."""
+    """The learning rate of each step: linear warm-up, then steps or a cosine.
+
+    Attributes:
+        restart: the step at which all of it begins anew, for the rest of the steps; 0 for never.
+    """
 
     learning_rate: float
     steps: int
     warmup_steps: int
     decay: Decay
+    restart: int = 0
 
     def at(self, step: int) -> float:
         """The rate of a step, counted from 0."""
+        first, last = (self.restart, self.steps) if step >= self.restart else (0, self.restart)
+        step, steps = step - first, last - first
         warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
         if self.decay == "cosine":
-            factor = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+            factor = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
         else:
-            factor = 0.1 ** sum(step >= share * self.steps for share in MILESTONES)
+            factor = 0.1 ** sum(step >= share * steps for share in MILESTONES)
         return self.learning_rate * warmup * factor
 
 

@@ -6,13 +6,29 @@ from torch import Tensor, nn
 
 from msad_cli.models.detector import Detector, Views
 from msad_cli.models.on_features import Target
+from msad_cli.structures.frame import Frame
 
 FUSION_WEIGHT = 0.4
 """λ: the paper's default is 1.0 and its best, like the code's, 0.4."""
 
 
+def aligned_losses(
+    detector: Detector, views: Views, targets: Sequence[Target]
+) -> tuple[dict[str, Tensor], list[list[Tensor]], Frame]:
+    """L_Align: the losses `k1/…`, `k2/…` of each view against the same targets, the views' pyramids, and the frame."""
+    ks = detector.spec.ks
+    frame = detector.frame(views[ks[0]], ks[0])
+    pyramids = [detector.pyramid(views[k], k) for k in ks]
+    losses = {
+        f"k{k}/{name}": loss
+        for k, pyramid in zip(ks, pyramids, strict=True)
+        for name, loss in detector.losses(pyramid, frame, targets).items()
+    }
+    return losses, pyramids, frame
+
+
 class AlignedTraining(nn.Module):
-    """L_T = L_H + L_L + λ·L_fused: one head, one frame, one set of targets for every view and for their fusion.
+    """L_T = L_Align + λ·L_fused: one head, one frame, one set of targets for every view and for their fusion.
 
     Args:
         detector: a teacher.
@@ -25,14 +41,7 @@ class AlignedTraining(nn.Module):
         self.fusion_weight = fusion_weight
 
     def forward(self, views: Views, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Losses named `k1/…`, `k2/…`, `fused/…`, ready to be summed; targets in the HR frame."""
-        ks = self.detector.spec.ks
-        frame = self.detector.frame(views[ks[0]], ks[0])
-        pyramids = {f"k{k}": self.detector.pyramid(views[k], k) for k in ks}
-        fused = self.detector.fuse(list(pyramids.values()))
-        losses = {}
-        for view, pyramid in {**pyramids, "fused": fused}.items():
-            weight = self.fusion_weight if view == "fused" else 1.0
-            for name, loss in self.detector.losses(pyramid, frame, targets).items():
-                losses[f"{view}/{name}"] = weight * loss
-        return losses
+        """Losses named `k1/…`, `k2/…`, `fused/…`, ready to be summed; boxes of the targets in HR pixels."""
+        losses, pyramids, frame = aligned_losses(self.detector, views, targets)
+        fused = self.detector.losses(self.detector.fuse(pyramids), frame, targets)
+        return {**losses, **{f"fused/{name}": self.fusion_weight * loss for name, loss in fused.items()}}

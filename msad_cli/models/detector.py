@@ -8,7 +8,7 @@ from torchvision.models.detection import FasterRCNN
 from msad_cli.models.backbones import build_body
 from msad_cli.models.fusion import build_fusion
 from msad_cli.models.normalisation import norm_layer
-from msad_cli.models.on_features import Detection, Target, dense_detections, dense_losses
+from msad_cli.models.on_features import Detection, Target, dense_detections, dense_losses, dense_outputs
 from msad_cli.models.pyramid import AlignedBackbone
 from msad_cli.models.regions_on_features import region_detections, region_losses
 from msad_cli.models.spec import DetectorSpec, View
@@ -64,10 +64,25 @@ class Detector(nn.Module):
         fused: list[Tensor] = self.fusion(list(pyramids))
         return fused
 
-    def losses(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Named detection losses of a pyramid against targets, both in the HR frame."""
-        run = region_losses if isinstance(self.core, FasterRCNN) else dense_losses
-        return run(self.core, pyramid, frame, targets)
+    def outputs(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The head's raw answers on a pyramid, (N, anchors, …) each; of dense detectors only."""
+        return dense_outputs(self.core, pyramid)
+
+    def losses(
+        self,
+        pyramid: Sequence[Tensor],
+        frame: Frame,
+        targets: Sequence[Target],
+        outputs: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Named detection losses of a pyramid against targets, both in the HR frame.
+
+        Args:
+            outputs: what `outputs` gave for this pyramid, if it was called already.
+        """
+        if isinstance(self.core, FasterRCNN):
+            return region_losses(self.core, pyramid, frame, targets)
+        return dense_losses(self.core, pyramid, frame, targets, outputs)
 
     def detect(self, views: Views, view: View) -> list[Detection]:
         """Detections in HR pixels, one dict an image.

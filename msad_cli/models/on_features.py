@@ -22,16 +22,28 @@ it, `masks` (D, 1, 28, 28), probabilities on a grid over each box, or `keypoints
 with `keypoints_scores` (D, K), logits."""
 
 
+def dense_outputs(detector: FCOS | RetinaNet, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The head's raw answers on a pyramid: by name, (N, anchors of all levels, …), as float32."""
+    # Under autocast the head answers in half precision; boxes of a thousand pixels need float32.
+    return {name: each.float() for name, each in detector.head(list(pyramid)).items()}
+
+
 def dense_losses(
-    detector: FCOS | RetinaNet, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]
+    detector: FCOS | RetinaNet,
+    pyramid: Sequence[Tensor],
+    frame: Frame,
+    targets: Sequence[Target],
+    outputs: dict[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """The detector's named losses on a pyramid: what its own forward gives on images with these features.
 
     Args:
         pyramid: maps (N, C, h, w), finest first.
         frame: the frame that the boxes of the N targets live in.
+        outputs: what `dense_outputs` gave for this pyramid, if it was called already.
     """
-    outputs, anchors, per_level = _head_and_anchors(detector, pyramid, frame)
+    outputs = outputs or dense_outputs(detector, pyramid)
+    anchors, per_level = _anchors(detector, pyramid, frame)
     cells = [per_level] if isinstance(detector, FCOS) else []
     losses: dict[str, Tensor] = detector.compute_loss(list(targets), outputs, anchors, *cells)
     return losses
@@ -44,7 +56,7 @@ def dense_detections(
 
     Labels in `silent` are never answered, and take no place of others.
     """
-    outputs, anchors, per_level = _head_and_anchors(detector, pyramid, frame)
+    outputs, (anchors, per_level) = dense_outputs(detector, pyramid), _anchors(detector, pyramid, frame)
     outputs["cls_logits"][..., list(silent)] = -torch.inf
     detections: list[Detection] = detector.postprocess_detections(
         {name: list(each.split(per_level, dim=1)) for name, each in outputs.items()},
@@ -68,18 +80,11 @@ def image_list(frame: Frame) -> ImageList:
     return ImageList(pixels, list(frame.image_sizes))
 
 
-def _head_and_anchors(
-    detector: FCOS | RetinaNet, pyramid: Sequence[Tensor], frame: Frame
-) -> tuple[dict[str, Tensor], list[Tensor], list[int]]:
-    """The head's answers (N, anchors, …), the anchors of each image, and how many of them each level has."""
-    # Under autocast the head answers in half precision; boxes of a thousand pixels need float32.
-    outputs = {name: each.float() for name, each in detector.head(list(pyramid)).items()}
+def _anchors(detector: FCOS | RetinaNet, pyramid: Sequence[Tensor], frame: Frame) -> tuple[list[Tensor], list[int]]:
+    """The anchors of each image, and how many of them each level has."""
     # The anchor generator reads shape, dtype and device of its maps, never their values.
     grids = [each.new_empty((), dtype=torch.float32).expand(each.shape) for each in pyramid]
     anchors = detector.anchor_generator(image_list(frame), grids)
     counts = detector.anchor_generator.num_anchors_per_location()
-    return (
-        outputs,
-        anchors,
-        [count * each.shape[-2] * each.shape[-1] for count, each in zip(counts, pyramid, strict=True)],
-    )
+    per_level = [count * each.shape[-2] * each.shape[-1] for count, each in zip(counts, pyramid, strict=True)]
+    return anchors, per_level

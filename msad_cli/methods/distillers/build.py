@@ -1,0 +1,42 @@
+"""From a method's name, as it is typed, to its distiller."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from msad_cli.methods.distillation import GAMMA, TAU, Weighted
+from msad_cli.methods.distillers.feature_l1 import FeatureL1
+from msad_cli.methods.distillers.output_kd import OutputKD
+from msad_cli.models.spec import DetectorSpec
+
+WEIGHTS = {"l1": GAMMA * TAU, "output-kd": 1.0}
+"""By method: the weight it has unless another is typed. L1: γ·τ of the paper."""
+
+
+def build_distillers(student: DetectorSpec, teacher: DetectorSpec, weights: Mapping[str, float]) -> dict[str, Weighted]:
+    """The distillers of these weights for a student and its teacher.
+
+    Raises:
+        ValueError: an unknown method, or one that this detector has no use for.
+    """
+    return {name: Weighted(_build(name, student, teacher), weight) for name, weight in weights.items()}
+
+
+def _build(name: str, student: DetectorSpec, teacher: DetectorSpec) -> nn.Module:
+    if name == "l1":
+        return FeatureL1(student.channels, teacher.channels)
+    if name == "output-kd":
+        if student.detector not in ("fcos", "retinanet"):
+            raise ValueError(f"method output-kd: {student.detector} has no head that answers cell by cell")
+        return OutputKD()
+    raise ValueError(f"method {name!r}: not one of {', '.join(WEIGHTS)}")
+
+
+def suitable_methods(student: DetectorSpec, teacher: DetectorSpec) -> tuple[str, ...]:
+    """The methods for a pair of which nobody typed any: L1, and the answers too where the student's head is another.
+
+    A head of other channels or convolutions cannot start from the teacher's weights, and learns from its answers.
+    """
+    head = [(each.channels, each.head_convs, each.head_depthwise) for each in (student, teacher)]
+    dense = student.detector in ("fcos", "retinanet")
+    return ("l1", "output-kd") if dense and head[0] != head[1] else ("l1",)

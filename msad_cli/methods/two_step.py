@@ -1,0 +1,46 @@
+"""Two-step training of the teacher (MSAD, section 3.2): first the aligned views, then the fusion alone."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from msad_cli.methods.aligned import aligned_losses
+from msad_cli.models.detector import Detector, Views
+from msad_cli.models.on_features import Target
+
+FUSION_SHARE = 0.25
+"""Of all steps: a third of the first step's length. The paper does not say."""
+
+
+class TwoStepTraining(nn.Module):
+    """L_Align for some steps; from then on backbone, pyramid and head stand still, and L_F trains the fusion.
+
+    Args:
+        detector: a teacher.
+        align_steps: how many steps the first step has.
+    """
+
+    steps_done: Tensor
+
+    def __init__(self, detector: Detector, align_steps: int) -> None:
+        super().__init__()
+        self.detector = detector
+        self.align_steps = align_steps
+        # A buffer, so that a resumed run knows in which of the two steps it is.
+        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, views: Views, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Losses named `k1/…`, `k2/…`, later `fused/…`, ready to be summed; boxes of the targets in HR pixels."""
+        self.steps_done += 1
+        if int(self.steps_done) <= self.align_steps:
+            return aligned_losses(self.detector, views, targets)[0]
+        detector = self.detector.eval().requires_grad_(False)
+        assert detector.fusion is not None, "only a teacher fuses"
+        detector.fusion.train().requires_grad_(True)
+        with torch.no_grad():
+            pyramids = [detector.pyramid(views[k], k) for k in detector.spec.ks]
+        frame = detector.frame(views[1], 1)
+        return {
+            f"fused/{name}": loss for name, loss in detector.losses(detector.fuse(pyramids), frame, targets).items()
+        }
