@@ -70,6 +70,11 @@ def run(arguments: list[str]) -> int:
     except MemoryError:
         hint = "a smaller set or picture, or fewer --workers, needs less"
         return _complain("out of memory", hint, DeviceError.exit_code)
+    except OSError as error:
+        if debug:
+            raise
+        # What was foreseen has its own message; the rest is the system's word on a path, such as one that is too long.
+        return _complain(f"{error.filename or 'a file'}: {error.strerror or error}", "check the name and its place", 2)
     except Exception as error:
         if debug:
             raise

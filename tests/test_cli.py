@@ -85,6 +85,31 @@ def test_wrong_input_gets_a_message_a_hint_and_its_exit_code(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["data", "check", "a" * 300],
+        ["eval", "a" * 300],
+        ["predict", "a" * 300],
+        ["teacher", "--data", "demo", "--val-json", "a" * 300],
+        ["teacher", "--data", "demo", "--out", "a" * 300 + ".safetensors"],
+    ],
+)
+def test_names_longer_than_the_system_allows_are_the_users_mistake(
+    arguments: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    demo: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("msad_cli.data.layouts.demo_folder", lambda: demo)
+    assert run(arguments) in (2, 3, 4)
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert "bug" not in message
+
+
 def test_unknown_values_of_a_model_are_refused_before_anything_is_written(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
