@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from msad_cli.engine.files import write_text
 from msad_cli.engine.model_file import LARGEST_HEADER, Card, fingerprint, load_model, read_header, save_model
 from msad_cli.engine.run_folder import RunFolder, Setting
 from msad_cli.models.detector import Detector
+from msad_cli.models.spec import DetectorSpec
 from msad_cli.structures.errors import ModelFileError, OutputError, UsageError
 
 CARD = Card(
@@ -86,9 +88,33 @@ def _views(detector: Detector) -> dict[int, list[torch.Tensor]]:
     }
 
 
-@pytest.mark.parametrize("role", ["student", "teacher"])
-def test_a_model_comes_back_as_it_was(tmp_path: Path, request: pytest.FixtureRequest, role: str) -> None:
-    detector: Detector = request.getfixturevalue(role)
+KEYPOINTS = {
+    "keypoints": ("nose", "left eye", "right eye"), "flip_pairs": ((1, 2),), "skeleton": ((0, 1), (0, 2)),
+    "sigmas": (0.026, 0.025, 0.025),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"role": "teacher", "ks": (1, 2)},
+        {"role": "teacher", "ks": (1, 2, 4)},
+        {"ks": (1,)},
+        {"ks": (4,), "head_depthwise": True},
+        {"ks": (1, 2), "low_backbone": "resnet34", "low_width": 0.5},
+        {"role": "baseline", "scales": "vanilla", "ks": (1, 2)},
+        {"detector": "retinanet"},
+        {"detector": "maskrcnn", "detections_per_image": 5},
+        {"detector": "keypointrcnn", "detections_per_image": 5, **KEYPOINTS},
+    ],
+    ids=lambda changes: ",".join(str(value) for value in changes.values())[:40],
+)
+def test_a_model_comes_back_as_it_was(tmp_path: Path, student_spec: DetectorSpec, changes: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    detector = Detector(replace(student_spec, **changes)).eval()
+    if detector.spec.detector == "retinanet":  # untrained, it finds nothing
+        torch.nn.init.constant_(detector.core.head.classification_head.cls_logits.bias, -2.0)
     path = tmp_path / "model.safetensors"
     save_model(path, detector, CARD)
     loaded, card = load_model(path)
@@ -100,11 +126,26 @@ def test_a_model_comes_back_as_it_was(tmp_path: Path, request: pytest.FixtureReq
     assert all(torch.equal(state[name], expected[name]) for name in expected)
     trained = {name: each.requires_grad for name, each in detector.named_parameters()}
     assert {name: each.requires_grad for name, each in loaded.named_parameters()} == trained
-    view = detector.spec.views[0]
-    with torch.inference_mode():
-        before, after = (each.detect(_views(detector), view)[0] for each in (detector, loaded))
-    assert len(before["boxes"]) > 0
-    assert all(torch.equal(before[name], after[name]) for name in ("boxes", "scores", "labels"))
+    for view in detector.spec.views:
+        with torch.inference_mode():
+            before, after = (each.detect(_views(detector), view)[0] for each in (detector, loaded))
+        assert len(before["boxes"]) > 0
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_spec_of_an_older_version_is_read(student_spec: DetectorSpec) -> None:
+    """Version 0.1 wrote the task, which now follows from the detector, and none of the later fields."""
+    values = student_spec.to_json()
+    later = {"fusion", "detections_per_image", "head_depthwise", "low_backbone", "low_width", "sigmas"}
+    for name in later | {"keypoints", "flip_pairs", "skeleton"}:
+        values.pop(name)
+    assert DetectorSpec.from_json({**values, "task": "boxes"}) == student_spec
+
+
+def test_a_spec_comes_back_from_its_json(student_spec: DetectorSpec) -> None:
+    spec = replace(student_spec, detector="keypointrcnn", **KEYPOINTS)  # type: ignore[arg-type]
+    assert DetectorSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
 def test_the_header_tells_all_but_the_tensors(tmp_path: Path, student: Detector) -> None:
@@ -248,6 +289,56 @@ def test_another_tools_file_is_refused(tmp_path: Path) -> None:
         _text("spec", role="pupil"),
         _text("spec", task="masks"),
         _text("spec", surprise=1),
+        _text("spec", fusion="mean"),
+        _text("spec", fusion=["c-ff"]),
+        _text("spec", detections_per_image=0),
+        _text("spec", detections_per_image=1_001),
+        _text("spec", detections_per_image=10.0),
+        _text("spec", detections_per_image=True),
+        _text("spec", head_depthwise=1),
+        _text("spec", low_backbone="resnet18"),
+        _text("spec", low_backbone=0),
+        _text("spec", low_backbone=None),
+        _text("spec", low_backbone="resnet19", ks=[1, 2]),
+        _text("spec", low_width=0.5),
+        _text("spec", low_backbone="resnet18", ks=[1, 2], low_width=1e9),
+        _text("spec", low_backbone="resnet18", ks=[1, 2], low_width="1"),
+        _text("spec", detector="keypointrcnn"),
+        _text("spec", keypoints=["nose"]),
+        *(
+            _text("spec", detector="keypointrcnn", **{"keypoints": ["nose", "eye"], **fields})
+            for fields in (
+                {"keypoints": "ab"},
+                {"keypoints": [1, 2]},
+                {"keypoints": {"a": 1}},
+                {"keypoints": [""] * 1_001},
+                {"keypoints": ["a" * 1_001]},
+                {"keypoints": ["a" * 1_000] * 1_000},
+                {"flip_pairs": [[0, 2]]},
+                {"flip_pairs": [[0, -1]]},
+                {"flip_pairs": [[0, 0]]},
+                {"flip_pairs": [[0, 1], [1, 0]]},
+                {"flip_pairs": [[0]]},
+                {"flip_pairs": [[0, 1.0]]},
+                {"flip_pairs": [[0, True]]},
+                {"flip_pairs": ["01"]},
+                {"flip_pairs": 1},
+                {"skeleton": [[0, 2]]},
+                {"skeleton": [[0, 1]] * 1_001},
+                {"skeleton": None},
+                {"sigmas": [0.1]},
+                {"sigmas": [0.1, 0]},
+                {"sigmas": [0.1, "0.1"]},
+                {"sigmas": [0.1, float("nan")]},
+                {"sigmas": [0.1, 1e308]},
+                {"head_depthwise": True},
+                {"ks": [4]},
+            )
+        ),
+        _text("spec", role="teacher"),
+        _text("spec", role="teacher", ks=[2, 4]),
+        _text("spec", ks=[2, 4]),
+        _text("spec", role="teacher", ks=[1, 2], scales="vanilla"),
         _text("card", data=1),
         _text("card", epochs="many"),
         _text("card", score_threshold="high"),
