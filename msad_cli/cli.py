@@ -14,7 +14,7 @@ from msad_cli.commands.flops import flops
 from msad_cli.commands.info import info
 from msad_cli.commands.predict import predict
 from msad_cli.commands.teacher import teacher
-from msad_cli.structures.errors import DeviceError, MsadError
+from msad_cli.structures.errors import DeviceError, MsadError, UsageError
 from msad_cli.structures.printable import printable
 
 app = typer.Typer(
@@ -67,22 +67,24 @@ def run(arguments: list[str]) -> int:
         return _complain(error.message, error.hint, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return 128 + signal.SIGINT
-    except MemoryError:
-        hint = "a smaller set or picture, or fewer --workers, needs less"
-        return _complain("out of memory", hint, DeviceError.exit_code)
-    except OSError as error:
-        if debug:
-            raise
-        # What was foreseen has its own message; the rest is the system's word on a path, such as one that is too long.
-        return _complain(f"{error.filename or 'a file'}: {error.strerror or error}", "check the name and its place", 2)
     except Exception as error:
         if debug:
             raise
-        # Typer's own errors of usage; which class they have depends on whether it brings click along or imports it.
-        if hasattr(error, "format_message"):
-            return _complain(error.format_message(), "msad --help, or msad COMMAND --help", 2)
-        return _complain(f"a bug in msad: {type(error).__name__}: {error}", "run again with --debug and report it", 1)
+        return _complain(*_unforeseen(error))
     return int(code or 0)
+
+
+def _unforeseen(error: Exception) -> tuple[str, str, int]:
+    """Message, hint and exit code for an error that no code of ours has put into words."""
+    # Typer's own errors of usage; which class they have depends on whether it brings click along or imports it.
+    if hasattr(error, "format_message"):
+        return error.format_message(), "msad --help, or msad COMMAND --help", UsageError.exit_code
+    if isinstance(error, MemoryError):
+        return "out of memory", "a smaller set or picture, or fewer --workers, needs less", DeviceError.exit_code
+    if isinstance(error, OSError):  # the system's word on a path, such as one that is too long
+        what = f"{error.filename or 'a file'}: {error.strerror or error}"
+        return what, "check the name and its place", UsageError.exit_code
+    return f"a bug in msad: {type(error).__name__}: {error}", "run again with --debug and report it", 1
 
 
 def _complain(message: str, hint: str, code: int) -> int:
