@@ -1,7 +1,6 @@
 """Segmentations: polygons and run lengths (RLE), held as a few flat arrays and drawn at any size."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,7 +130,7 @@ def encode(outline: Outline, size: tuple[int, int], scale: tuple[float, float] =
     rings = [ring.astype(np.float64) * scale[::-1] for ring in outline]
     drawn = [ring.ravel().tolist() for ring in rings if _is_drawable(ring)]
     if not drawn:
-        return _compressed(np.zeros(size, dtype=np.uint8))
+        return encode_mask(np.zeros(size, dtype=np.uint8))
     merged: Runs = rle.merge(rle.frPyObjects(drawn, *size))
     return merged
 
@@ -142,16 +141,22 @@ def decode(runs: Runs) -> NDArray[np.uint8]:
     return mask
 
 
+def pixels_inside(runs: Runs) -> int:
+    """The area of a mask."""
+    return int(rle.area(runs))
+
+
+def encode_mask(mask: NDArray[np.uint8]) -> Runs:
+    """Run lengths of a mask (height, width), 1 inside."""
+    encoded: Runs = rle.encode(np.asfortranarray(mask))
+    return encoded
+
+
 def _resized(runs: Runs, size: tuple[int, int]) -> Runs:
     # Pillow's filter averages where it shrinks. An object that is thinner than a pixel keeps its densest pixels.
     picture = Image.fromarray(decode(runs) * np.uint8(255)).resize(size[::-1], Image.Resampling.BILINEAR)
     shares = np.asarray(picture)
-    return _compressed((shares >= min(128, max(1, int(shares.max())))).astype(np.uint8))
-
-
-def _compressed(mask: NDArray[np.uint8]) -> Runs:
-    encoded: Runs = rle.encode(np.asfortranarray(mask))
-    return encoded
+    return encode_mask((shares >= min(128, max(1, int(shares.max())))).astype(np.uint8))
 
 
 def _read_ring(points: object) -> NDArray[np.float64] | None:
@@ -200,8 +205,3 @@ def _decompressed(counts: object) -> NDArray[np.int64] | None:
     for chain in (numbers[1::2], numbers[2::2]):
         np.cumsum(chain, out=chain)
     return numbers
-
-
-def areas(runs: Sequence[Runs]) -> NDArray[np.float64]:
-    """Pixels inside each."""
-    return np.array([int(rle.area(each)) for each in runs], dtype=np.float64)
