@@ -94,7 +94,7 @@ class TrainingSet(Dataset[Sample]):
             target["keypoints"] = way.keypoints(torch.from_numpy(split.keypoints)[rows], split.scheme.mirrored)
         if split.task == "masks":
             masks = way.masks([split.masks.outline(int(row)) for row in rows])
-            drawn = masks.flatten(1).any(dim=1)  # a polygon thinner than a pixel may cover none
+            drawn = masks.flatten(1).amax(dim=1) > 0  # a polygon thinner than a pixel may cover none
             target = {name: each[drawn] for name, each in (target | {"masks": masks}).items()}
         return Sample(index, way.original, way.frame_size, views, target)
 
