@@ -22,7 +22,8 @@ from msad_cli.data.coco import read_split
 from msad_cli.data.problems import EXAMPLES, Problem, Tally
 from msad_cli.data.records import read_records
 from msad_cli.data.values import whole_number
-from msad_cli.engine.evaluate import ground_truth, score
+from msad_cli.engine.scoring import score
+from msad_cli.engine.truth import ground_truth
 from msad_cli.structures.errors import DataError
 from msad_cli.structures.frame import Resolution
 

@@ -302,12 +302,10 @@ def test_boxes_lie_on_their_pixels_in_every_view(seed: int) -> None:
     image = Image.new("RGB", (64, 48))
     ImageDraw.Draw(image).rectangle((6, 10, 29, 33), fill="white")
     boxes = torch.tensor([[6.0, 10.0, 30.0, 34.0]])
-    views, framed, kept, frame_size = training_views(
-        image, boxes, Resolution(96, 128), (1, 2, 4), True, random.Random(seed)
-    )
+    views, framed, kept, way = training_views(image, boxes, Resolution(96, 128), (1, 2, 4), True, random.Random(seed))
     assert kept.tolist() == [True]
     for k, view in views.items():
-        assert tuple(view.shape) == (3, frame_size[0] // k, frame_size[1] // k)
+        assert tuple(view.shape) == (3, way.frame_size[0] // k, way.frame_size[1] // k)
         assert view.dtype == torch.uint8
         rows, columns = np.nonzero(view.numpy().mean(axis=0) >= 128)
         found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]

@@ -15,16 +15,9 @@ from msad_cli.data.coco import CocoSplit, read_split
 from msad_cli.data.loading import EvaluationSet, evaluation_loader
 from msad_cli.data.transforms import to_frame
 from msad_cli.engine.device import Compute
-from msad_cli.engine.evaluate import (
-    NUMBERS,
-    Result,
-    coco_results,
-    ground_truth,
-    original_boxes,
-    score,
-    split_results,
-    view_results,
-)
+from msad_cli.engine.evaluate import coco_results, in_original, split_results, view_results
+from msad_cli.engine.scoring import NUMBERS, Result, score
+from msad_cli.engine.truth import ground_truth
 from msad_cli.models.detector import Detector
 from msad_cli.structures.frame import Resolution
 
@@ -238,7 +231,7 @@ def test_a_box_of_nan_matches_nothing(val: CocoSplit) -> None:
 def test_boxes_come_back_to_the_original_and_are_clipped() -> None:
     # (height, width): 37 × 50 is seen as 64 × 88, so x shrinks by 50/88 and y by 37/64.
     boxes = torch.tensor([[8.8, 6.4, 44.0, 32.0], [-5.0, -1.0, 500.0, 65.0]], dtype=torch.float16)
-    found = original_boxes(boxes, (37, 50), (64, 88))
+    found = in_original({"boxes": boxes}, (37, 50), (64, 88))["boxes"]
     assert found.dtype == torch.float32
     torch.testing.assert_close(found[0], torch.tensor([5.0, 3.7, 25.0, 18.5]), atol=0.01, rtol=0)  # float16 in
     assert found[1].tolist() == [0, 0, 50, 37]
@@ -250,7 +243,7 @@ def test_results_carry_the_users_ids() -> None:
         "scores": torch.tensor([0.7777777, 0.25]),
         "labels": torch.tensor([2, 1]),
     }
-    assert coco_results(found, 33, [7, 90]) == [
+    assert coco_results(found, 33, [7, 90], (48, 64)) == [
         {"image_id": 33, "category_id": 90, "bbox": [1.0, 2.0, 10.13, 20.0], "score": 0.77778},
         {"image_id": 33, "category_id": 7, "bbox": [0.0, 0.0, 64.0, 48.0], "score": 0.25},
     ]

@@ -26,10 +26,11 @@ from msad_cli.data.coco import read_split
 from msad_cli.data.images import FORMATS, limit_pixels
 from msad_cli.engine.device import Compute
 from msad_cli.engine.draw import draw_boxes
-from msad_cli.engine.evaluate import ground_truth, score
 from msad_cli.engine.inputs import Input
 from msad_cli.engine.model_file import Card, load_model, read_header, save_model
 from msad_cli.engine.predict import Prediction, predict
+from msad_cli.engine.scoring import score
+from msad_cli.engine.truth import ground_truth
 from msad_cli.models.detector import Detector
 from msad_cli.structures.errors import DataError, MsadError
 

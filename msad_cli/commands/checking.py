@@ -56,7 +56,10 @@ def _place(splits: Mapping[str, Records], resolution: Resolution, ks: Sequence[i
     digest = hashlib.blake2b(digest_size=20)
     try:
         for name, each in splits.items():
-            said = (name, str(each.file), fingerprint(each.file), os.path.realpath(each.folder), each.categories)
+            said = (
+                name, each.task, str(each.file), fingerprint(each.file), os.path.realpath(each.folder),
+                each.categories, each.scheme,
+            )  # fmt: skip
             digest.update(repr(said).encode())
             for file_name in each.file_names.tolist():
                 digest.update(repr((file_name, _state(each.folder / file_name))).encode())

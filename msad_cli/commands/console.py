@@ -17,7 +17,7 @@ from msad_cli.engine.run_folder import Setting, json_text
 from msad_cli.structures.printable import printable
 
 if TYPE_CHECKING:
-    from msad_cli.engine.evaluate import Scores
+    from msad_cli.engine.scoring import Scores
     from msad_cli.engine.train import Step
 
 
@@ -61,15 +61,33 @@ def cell(text: str) -> str:
 
 
 def print_scores(title: str, rows: Mapping[str, Mapping[str, float | None]], first: str = "view") -> None:
-    """A table of numbers from 0 to 1, in percent, one row a view or class."""
-    table = Table(title=cell(title), title_justify="left", header_style="bold")
-    table.add_column(first)
-    columns = list(next(iter(rows.values())))
-    for name in columns:
-        table.add_column(name, justify="right")
-    for label, numbers in rows.items():
-        table.add_row(cell(label), *(percent(numbers.get(name)) for name in columns))
-    console.print(table)
+    """Numbers from 0 to 1, in percent: a line for each row and kind (boxes, masks, keypoints).
+
+    Kinds with the same numbers share a table; keypoints have others than boxes.
+    """
+    tables: dict[tuple[str, ...], dict[str, dict[str, float | None]]] = {}
+    split = {label: _by_kind(numbers) for label, numbers in rows.items()}
+    for kind in next(iter(split.values()), {}):
+        columns = tuple(next(iter(split.values()))[kind])
+        several = any(len(each) > 1 for each in split.values())
+        lines = {f"{label}, {kind}" if several else label: each.get(kind, {}) for label, each in split.items()}
+        tables.setdefault(columns, {}).update(lines)
+    for columns, lines in tables.items():
+        table = Table(title=cell(title), title_justify="left", header_style="bold")
+        table.add_column(first)
+        for name in columns:
+            table.add_column(name, justify="right")
+        for label, numbers in lines.items():
+            table.add_row(cell(label), *(percent(numbers.get(name)) for name in columns))
+        console.print(table)
+
+
+def _by_kind(numbers: Mapping[str, float | None]) -> dict[str, dict[str, float | None]]:
+    kinds: dict[str, dict[str, float | None]] = {}
+    for name, value in numbers.items():
+        before, separator, number = name.rpartition("_")
+        kinds.setdefault(f"{before}s" if separator else "boxes", {})[number] = value
+    return kinds
 
 
 def announce_result(out: Path, scores: "Mapping[str, Scores]", following: str) -> None:

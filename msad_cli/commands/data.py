@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from msad_cli.data.layouts import Files
 
 SPLITS = ("train", "val")
+TASKS = ("boxes", "masks", "keypoints")
 
 app = typer.Typer(no_args_is_help=True, help="Data sets: check and repair them, draw the built-in demo set.")
 
@@ -28,6 +29,7 @@ def check(
     images: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the pictures of FILE lie.")] = None,
     size: Annotated[str, typer.Option(metavar="SHORT,LONG", help="Sides of the large (HR) image.")] = "800,1333",
     k: Annotated[str, typer.Option(metavar="2[,4]", help="How many times the low view is reduced.")] = "2",
+    task: Annotated[str, typer.Option(metavar="boxes|masks|keypoints", help="What is to be learnt.")] = "boxes",
     decode: Annotated[bool, typer.Option("--decode", help="Decode all pixels, to find truncated files. Slow.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 3 for any problem, not only for fatal ones.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Write a repaired annotation file of one split.")] = False,
@@ -44,9 +46,11 @@ def check(
 
     if fix != (out is not None):
         raise UsageError("--fix and --out belong together", "msad data check FILE --fix --out repaired.json")
+    if task not in TASKS:
+        raise UsageError(f"--task {task}: unknown", f"give {', '.join(TASKS)}")
     resolution, ks = options.parse_size(size), options.parse_ks("--k", k)
     limit_pixels(options.parse_pixels(max_pixels))
-    found, absent = _find(path, split, images)
+    found, absent = _find(path, split, images, task)
     for line in absent:
         print_line(line)
     if out is not None:
@@ -54,8 +58,9 @@ def check(
         return
     splits: dict[str, Records] = {}
     for name, files in found.items():
-        categories = splits["train"].categories if "train" in splits else None
-        splits[name] = read_records(files.annotations, files.images, categories)
+        learnt = splits.get("train")
+        categories, keypoints = (learnt.categories, learnt.scheme.names) if learnt else (None, ())
+        splits[name] = read_records(files.annotations, files.images, categories, task, keypoints)
     report = checked(splits, resolution, ks, print_line, anew=True, decode=decode)
     if as_json:
         print_json(report.to_json())
@@ -64,7 +69,7 @@ def check(
     refuse_unusable(report, path, "msad data check FILE --fix -o NEW repairs what it can", strict)
 
 
-def _find(path: str, split: str | None, images: Path | None) -> tuple[dict[str, "Files"], list[str]]:
+def _find(path: str, split: str | None, images: Path | None, task: str) -> tuple[dict[str, "Files"], list[str]]:
     """The splits to check by name, and why others are not."""
     from msad_cli.data.layouts import find_file, find_split
 
@@ -78,7 +83,7 @@ def _find(path: str, split: str | None, images: Path | None) -> tuple[dict[str, 
     found, absent = {}, []
     for name in [split] if split else SPLITS:
         try:
-            found[name] = find_split(path, name, images=images)
+            found[name] = find_split(path, name, images=images, task=task)
         except DataError as error:
             absent.append(error)
     if not found:

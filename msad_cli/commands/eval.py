@@ -1,12 +1,16 @@
 """msad eval: COCO's numbers of a model on a split."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from msad_cli.commands import options
+from msad_cli.commands.measuring import parse_gates, parse_sigmas, refuse_unknown, remarks
 from msad_cli.structures.errors import GateMissedError, UsageError
+
+if TYPE_CHECKING:
+    from msad_cli.models.spec import DetectorSpec
 
 
 def evaluate(
@@ -18,6 +22,10 @@ def evaluate(
     per_class: Annotated[bool, typer.Option("--per-class", help="A row for each class too.")] = False,
     fail_under: Annotated[str | None, typer.Option(metavar="AP=0.36", help="Exit 8 if a number is lower.")] = None,
     predictions: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the detections scored.")] = None,
+    sigmas: Annotated[
+        str | None,
+        typer.Option(metavar="0.05,0.1,…", help="Of keypoints, for OKS. Default: the model's, or COCO's 17."),
+    ] = None,
     train_json: options.TrainJson = None,
     val_json: options.ValJson = None,
     train_images: options.TrainImages = None,
@@ -38,30 +46,38 @@ def evaluate(
     from msad_cli.data.images import limit_pixels
     from msad_cli.data.layouts import find_split
     from msad_cli.engine.device import choose_compute
-    from msad_cli.engine.evaluate import NUMBERS, ground_truth, score, view_results
+    from msad_cli.engine.evaluate import view_results
     from msad_cli.engine.files import write_text
     from msad_cli.engine.model_file import load_model
+    from msad_cli.engine.scoring import number_names, oks_sigmas, score
+    from msad_cli.engine.truth import ground_truth
 
-    gates = _gates(fail_under, NUMBERS)
+    gates = parse_gates(fail_under)
     if split not in ("val", "train"):
         raise UsageError(f"--split {split}: unknown", "give val or train")
     resolution = options.parse_size(size) if size else None
     limit_pixels(options.parse_pixels(max_pixels))
     detector, card = load_model(model)
+    task, keypoints, own, most = _shapes(detector.spec)
+    chosen = parse_sigmas(sigmas, keypoints) or own
+    spread = oks_sigmas(len(keypoints), chosen)
     views = choose_views(None if view == "all" else view, detector.spec, model)
     compute = choose_compute(device, precision)
     workers = default_workers(compute.device)[0] if workers is None else workers
     paths = (val_json, val_images) if split == "val" else (train_json, train_images)
-    files = find_split(data or card.data, split, *paths)
-    pictures = read_split(files.annotations, files.images, detector.spec.categories)
+    files = find_split(data or card.data, split, *paths, task)
+    pictures = read_split(files.annotations, files.images, detector.spec.categories, task, keypoints)
     detector.to(compute.device)
     truth = ground_truth(pictures)
+    refuse_unknown(gates, number_names(truth, task))
+    for line in () if quiet else remarks(truth, task, most, () if chosen else spread):
+        console.print(line, soft_wrap=True, markup=False)
     scores = {}
     for each in views:
         detected = view_results(detector, pictures, each, compute, workers, resolution)
         for reason in detected.unreadable.values() if each == views[0] else ():
             console.print(f"passed over, its objects count as missed: {reason}", soft_wrap=True, markup=False)
-        scores[each] = score(truth, detected.results)
+        scores[each] = score(truth, detected.results, task, spread)
         if predictions is not None and each == views[0]:
             write_text(predictions, json.dumps(detected.results) + "\n")
     if as_json:
@@ -78,14 +94,7 @@ def evaluate(
             raise GateMissedError(f"{name} of view {views[0]} is {got:.4f}, under {least}")
 
 
-def _gates(text: str | None, names: tuple[str, ...]) -> dict[str, float]:
-    gates = {}
-    for part in text.split(",") if text else ():
-        name, _, value = part.partition("=")
-        try:
-            gates[name] = float(value)
-        except ValueError:
-            name = ""
-        if name not in names:
-            raise UsageError(f"--fail-under {part}: not NAME=NUMBER", f"such as AP=0.36; names: {', '.join(names)}")
-    return gates
+def _shapes(spec: "DetectorSpec") -> tuple[str, tuple[str, ...], tuple[float, ...], int]:
+    """The task, the names and sigmas of keypoints, and the most detections a picture, as a model has them."""
+    keypoints, sigmas = getattr(spec, "keypoints", ()), getattr(spec, "sigmas", ())
+    return spec.task, keypoints, sigmas, getattr(spec, "detections_per_image", 100)

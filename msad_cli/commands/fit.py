@@ -20,13 +20,15 @@ from msad_cli.commands.settings import Choices
 from msad_cli.data.coco import CocoSplit
 from msad_cli.data.loading import TrainingSet, same_place, tolerate, training_loader
 from msad_cli.engine.device import peak_memory
-from msad_cli.engine.evaluate import EVALUATION_BATCH, Scores, ground_truth, score, view_results
+from msad_cli.engine.evaluate import EVALUATION_BATCH, view_results
 from msad_cli.engine.model_file import Card, save_model
 from msad_cli.engine.plots import plot_run
 from msad_cli.engine.run_folder import RunFolder, Setting, without_nan
 from msad_cli.engine.schedule import sgd
+from msad_cli.engine.scoring import Scores, score
 from msad_cli.engine.train import Step, train
 from msad_cli.engine.training_state import Progress, TrainingState
+from msad_cli.engine.truth import ground_truth
 from msad_cli.models.detector import Detector
 from msad_cli.structures.errors import DataError, DeviceError, MsadError, OutputError, TrainingError, UsageError
 

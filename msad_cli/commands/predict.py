@@ -9,7 +9,12 @@ from msad_cli.commands import options
 from msad_cli.structures.errors import DataError, PartialFailureError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from PIL import Image
+
+    from msad_cli.engine.predict import Prediction
+    from msad_cli.models.spec import DetectorSpec
 
 LONGEST_SIDE = {"JPEG": 65_500, "PNG": 2**31 - 1, "WEBP": 16_383, "BMP": 2**31 - 1, "TIFF": 2**31 - 1}
 """In pixels, by what annotated pictures are saved as; a picture beyond it becomes a PNG."""
@@ -41,7 +46,6 @@ def predict(
     from msad_cli.data.images import limit_pixels
     from msad_cli.engine import predict as engine
     from msad_cli.engine.device import choose_compute
-    from msad_cli.engine.draw import draw_boxes
     from msad_cli.engine.evaluate import coco_results
     from msad_cli.engine.inputs import find_inputs
     from msad_cli.engine.model_file import load_model
@@ -69,13 +73,11 @@ def predict(
             console.print(f"error: {result.message}", soft_wrap=True, markup=False)
             failed += 1
             continue
-        found = coco_results(result.found, number, category_ids)
+        size = (result.image.height, result.image.width)
+        found = coco_results(result.found, number, category_ids, size)
         results += [{**each, "file_name": result.source.relative.as_posix()} for each in found]
         if "image" in saves:
-            labels = result.found["labels"].tolist()
-            texts = [f"{names[i - 1]} {s:.2f}" for i, s in zip(labels, result.found["scores"].tolist(), strict=True)]
-            picture = draw_boxes(result.image, result.found["boxes"].tolist(), labels, texts)
-            _save_picture(picture, out / result.source.relative)
+            _save_picture(_drawn(result, names, detector.spec), out / result.source.relative)
         if not quiet:
             console.print(f"{result.source.path}: {len(found)} objects", soft_wrap=True, markup=False)
     if "json" in saves:
@@ -93,6 +95,23 @@ def _default_model() -> Path:
         if Path(name).exists():
             return Path(name)
     raise UsageError(f"no model: neither {' nor '.join(DEFAULT_MODELS)} lies in this folder", "give one with -m FILE")
+
+
+def _drawn(prediction: "Prediction", names: "Sequence[str]", spec: "DetectorSpec") -> "Image.Image":
+    """The picture with what was found in it: masks below boxes, keypoints above them."""
+    from msad_cli.engine.draw import draw_boxes, draw_keypoints, draw_masks
+    from msad_cli.models.pasting import paste_masks
+
+    image, found = prediction.image, prediction.found
+    boxes, labels = found["boxes"].tolist(), found["labels"].tolist()
+    if "masks" in found:
+        masks = paste_masks(found["masks"], found["boxes"], (image.height, image.width))
+        image = draw_masks(image, masks, boxes, labels)
+    texts = [f"{names[i - 1]} {score:.2f}" for i, score in zip(labels, found["scores"].tolist(), strict=True)]
+    image = draw_boxes(image, boxes, labels, texts)
+    if "keypoints" in found:
+        image = draw_keypoints(image, found["keypoints"].tolist(), labels, getattr(spec, "skeleton", ()))
+    return image
 
 
 def _save_picture(picture: "Image.Image", path: Path) -> None:

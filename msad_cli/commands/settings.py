@@ -23,6 +23,8 @@ from msad_cli.models.spec import DetectorSpec, View
 from msad_cli.structures.errors import UsageError
 from msad_cli.structures.frame import Resolution
 
+UNMIRRORED = "no picture is mirrored: their names do not tell left from right; a category's flip_pairs would"
+
 COCO_IMAGES, COCO_EPOCHS, MOST_EPOCHS = 117_266, 12, 150
 
 
@@ -132,6 +134,8 @@ def read_data(
     ks: Sequence[int],
     categories: tuple[tuple[int, str], ...] | None = None,
     quiet: bool = False,
+    task: str = "boxes",
+    keypoints: Sequence[str] = (),
 ) -> tuple[CocoSplit, CocoSplit, Setting]:
     """Training and validation split, checked, and what was found, in words; unless `quiet` problems are printed.
 
@@ -139,15 +143,18 @@ def read_data(
         data: a folder or `demo`; the four paths take the place of what lies there.
         resolution, ks: HR size and reductions of the views, by which objects may be small.
         categories: the classes of an existing model; without them, those of the training split.
+        task: `boxes`, `masks` or `keypoints`, as a detector's spec has it.
+        keypoints: names of those of an existing model; without them, those of the training split.
 
     Raises:
         UsageError: neither `data` nor all four paths.
         DataError: a split is unusable, or the training split has no box.
     """
-    files = find_split(data, "train", train_json, train_images)
-    other = find_split(data, "val", val_json, val_images)
-    learnt = read_records(files.annotations, files.images, categories)
-    splits = {"train": learnt, "val": read_records(other.annotations, other.images, learnt.categories)}
+    files = find_split(data, "train", train_json, train_images, task)
+    other = find_split(data, "val", val_json, val_images, task)
+    learnt = read_records(files.annotations, files.images, categories, task, keypoints)
+    val_records = read_records(other.annotations, other.images, learnt.categories, task, learnt.scheme.names)
+    splits = {"train": learnt, "val": val_records}
     report = checked(splits, resolution, ks, lambda line: None if quiet else print_line(line))
     typed = data or str(files.annotations)
     refuse_unusable(report, typed, f"msad data check {typed} lists all")
@@ -161,6 +168,9 @@ def read_data(
     )
     if train.crowds or train.dropped:
         found += f", {train.crowds} crowd regions and {train.dropped} bad boxes left out"
+    if task == "keypoints":
+        mirrored = f"{len(train.scheme.flip_pairs)} pairs swap in a mirror" if train.scheme.flips else UNMIRRORED
+        found += f", {len(train.scheme.names)} keypoints ({mirrored})"
     return train, val, Setting(data or str(train.file), "flag", found)
 
 

@@ -1,7 +1,7 @@
-"""The list `annotations` of a COCO document: each record's image, class, box, crowd flag and area."""
+"""The list `annotations` of a COCO document: each record's image, class, box, crowd flag, area, mask or keypoints."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,10 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msad_cli.data import problems as kinds
+from msad_cli.data.keypoints import read_keypoints
+from msad_cli.data.outlines import Outlines, OutlinesBuilder, read_outline
 from msad_cli.data.problems import Problem, Tally
 from msad_cli.data.values import read_area, read_box, read_crowd, read_id, shown, whole_number
 
 UNKNOWN_ID = -1
+KEYLESS = 0
+"""In place of the label of a class that has no keypoints."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,9 @@ class Annotations:
         crowd: (A,) whether it is a region of many objects.
         areas: (A,) in square pixels.
         outlines: how many segmentations of each kind.
+        masks: (A) segmentations; all empty unless masks are the task.
+        keypoints: (A, K, 3) x, y and visibility 0, 1, 2; K = 0 unless keypoints are the task.
+        complete: (A,) whether what the task asks for beside the box is there.
     """
 
     rows: NDArray[np.int64]
@@ -38,13 +45,35 @@ class Annotations:
     crowd: NDArray[np.bool_]
     areas: NDArray[np.float64]
     outlines: dict[str, int]
+    masks: Outlines
+    keypoints: NDArray[np.float64]
+    complete: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is wanted of annotations beside their boxes.
+
+    Attributes:
+        task: `boxes`, `masks` or `keypoints`.
+        keypoints: how many each object has.
+        keyless: ids of classes that have none, and are left out where keypoints are the task.
+    """
+
+    task: str = "boxes"
+    keypoints: int = 0
+    keyless: Collection[int] = ()
+
+
 def read_annotations(
-    records: list[Any], place: Mapping[int, int], categories: Sequence[tuple[int, str]], tally: Tally
+    records: list[Any],
+    place: Mapping[int, int],
+    categories: Sequence[tuple[int, str]],
+    tally: Tally,
+    asked: Asked = Asked(),
 ) -> Annotations:
     """Goes through the annotations.
 
@@ -53,8 +82,9 @@ def read_annotations(
         place: of each image id that is listed; -1 for those that cannot be used.
         categories: those that are known.
         tally: takes the problems.
+        asked: what is wanted beside boxes.
     """
-    label = {category: i for i, (category, _) in enumerate(categories, start=1)}
+    label = dict.fromkeys(asked.keyless, KEYLESS) | {of: i for i, (of, _) in enumerate(categories, start=1)}
     known = ", ".join(f"{category} ({name})" for category, name in categories[:20])
     unknown = replace(kinds.UNKNOWN_CATEGORY, advice=f"known are {known}")
     # Flat: a million tuples would keep the garbage collector busy for seconds.
@@ -62,6 +92,7 @@ def read_annotations(
     real: list[float] = []
     outlines: Counter[str] = Counter()
     ids: set[int] = set()
+    shapes = _Shapes(asked, tally)
     for row, each in enumerate(records):
         if (referred := _read_references(each, row, place, label, unknown, tally)) is None:
             continue
@@ -71,9 +102,11 @@ def read_annotations(
             continue
         outline = outline_kind(each.get("segmentation"))
         outlines[outline] += 1
-        if outline == "malformed":
+        if outline == "malformed" and asked.task != "masks":
             tally.add(kinds.ODD_OUTLINE, "annotation {} (record {})", own, row + 1)
-        whole += (row, own, *referred, read_crowd(each.get("iscrowd"), own, tally))
+        crowd = read_crowd(each.get("iscrowd"), own, tally)
+        shapes.add(each, f"annotation {own} (record {row + 1})", bool(crowd))
+        whole += (row, own, *referred, crowd)
         real += (*box, read_area(each.get("area"), box, own, tally))
     integers = np.array(whole, dtype=np.int64).reshape(-1, 5)
     reals = np.array(real, dtype=np.float64).reshape(-1, 5)
@@ -86,7 +119,35 @@ def read_annotations(
         crowd=integers[:, 4].astype(bool),
         areas=reals[:, 4],
         outlines=dict(outlines),
+        masks=shapes.masks.built(),
+        keypoints=np.frombuffer(bytes(shapes.keypoints)).reshape(len(integers), asked.keypoints, 3),
+        complete=np.array(shapes.complete, dtype=bool),
     )
+
+
+class _Shapes:
+    """Collects the masks or keypoints of annotations, and says which have none."""
+
+    def __init__(self, asked: Asked, tally: Tally) -> None:
+        self.asked, self.tally = asked, tally
+        self.masks = OutlinesBuilder()
+        self.keypoints = bytearray()
+        self.complete: list[bool] = []
+
+    def add(self, record: dict[str, Any], words: str, crowd: bool) -> None:
+        """The next annotation's. Of a crowd region nothing is learnt, so that it lacks nothing."""
+        task, count = self.asked.task, self.asked.keypoints
+        outline = read_outline(record.get("segmentation")) if task == "masks" else None
+        points = read_keypoints(record, count) if task == "keypoints" else None
+        self.masks.add(outline)
+        self.keypoints += (np.zeros((count, 3)) if points is None else points).tobytes()
+        self.complete.append(task == "boxes" or outline is not None or points is not None)
+        if not self.complete[-1] and not crowd:
+            kind, value = {
+                "masks": (kinds.NO_OUTLINE, record.get("segmentation")),
+                "keypoints": (kinds.NO_POINTS, record.get("keypoints")),
+            }[task]
+            self.tally.add(kind, "{}: {}", words, shown(value))
 
 
 def outline_kind(value: object) -> str:
@@ -126,7 +187,9 @@ def _read_references(
         tally.add(kinds.UNLISTED_IMAGE, "annotation {} is of image {}", shown(each.get("id")), image_id)
     if category is None:
         tally.add(unknown, "annotation {} has category {}", shown(each.get("id")), category_id)
-    return None if image is None or category is None or image < 0 else (image, category)
+    if category == KEYLESS:
+        tally.add(kinds.KEYLESS, "annotation {} has category {}", shown(each.get("id")), category_id)
+    return None if image is None or not category or image < 0 else (image, category)
 
 
 def _read_own_id(each: dict[str, Any], row: int, ids: set[int], tally: Tally) -> int:

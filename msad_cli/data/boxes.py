@@ -20,7 +20,8 @@ class Judged:
     """What became of the boxes.
 
     Attributes:
-        kept: (A,) bool, the boxes to learn from: neither crowd regions nor bad.
+        kept: (A,) bool, the boxes to learn from: neither crowd regions nor bad, nor without the mask or the keypoints
+            that the task asks for.
         bad: (A,) bool, the boxes that are none, lie outside, or repeat another one.
         problems: the rest, by kind; crowd regions with a bad box included.
     """
@@ -62,7 +63,7 @@ def judge_boxes(records: Records, sizes: NDArray[np.int64] | None = None) -> Jud
         (kinds.REPEATED_BOX, repeated),
     ):
         tally.add_all(kind, np.flatnonzero(found).tolist(), records.box_words)
-    return Judged(good & ~repeated & ~of.crowd, ~good | repeated, tally.problems())
+    return Judged(good & ~repeated & ~of.crowd & of.complete, ~good | repeated, tally.problems())
 
 
 def _repeated(records: Records, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:

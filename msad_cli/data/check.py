@@ -172,5 +172,17 @@ def _counts(records: Records, judged: Judged, boxes: list[int]) -> dict[str, int
         "crowd regions": int(of.crowd.sum()),
         "classes": len(boxes),
         "classes without boxes": boxes.count(0),
+        **_keypoint_counts(records, judged),
         **{f"segmentations: {kind}": count for kind, count in sorted(of.outlines.items())},
+    }
+
+
+def _keypoint_counts(records: Records, judged: Judged) -> dict[str, int]:
+    if records.task != "keypoints":
+        return {}
+    labelled = records.annotations.keypoints[judged.kept, :, 2] > 0
+    return {
+        "keypoints of an object": labelled.shape[1],
+        "keypoints with a label": int(labelled.sum()),
+        "objects without a labelled keypoint": int((~labelled.any(axis=1)).sum()),
     }

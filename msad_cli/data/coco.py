@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msad_cli.data.boxes import judge_boxes
+from msad_cli.data.keypoints import KeypointScheme
+from msad_cli.data.outlines import Outlines
 from msad_cli.data.records import Names, Records, read_records
 from msad_cli.structures.errors import DataError
 
@@ -26,7 +28,13 @@ class CocoSplit:
         starts: (I + 1,) picture i owns the boxes starts[i]:starts[i + 1].
         categories: (original id, name) in ascending order of id.
         crowds: crowd regions left out; as in torchvision's references they are no training target.
-        dropped: boxes left out because they have no extent, are not finite, outside, or repeat another one.
+        dropped: boxes left out because they have no extent, are not finite, outside, repeat another one, or lack the
+            mask or the keypoints that the task asks for.
+        task: `boxes`, `masks` or `keypoints`.
+        masks: (B) segmentations; all empty unless masks are the task.
+        keypoints: (B, K, 3) float32 x, y in pixels of the original and visibility (0 without a label, 1 hidden, 2
+            visible); K = 0 unless keypoints are the task.
+        scheme: names of the K keypoints, which of them a mirror swaps, and between which lines are drawn.
     """
 
     file: Path
@@ -39,24 +47,36 @@ class CocoSplit:
     categories: tuple[tuple[int, str], ...]
     crowds: int
     dropped: int
+    task: str
+    masks: Outlines
+    keypoints: NDArray[np.float32]
+    scheme: KeypointScheme
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
 
-def read_split(file: Path, folder: Path, categories: Sequence[tuple[int, str]] | None = None) -> CocoSplit:
+def read_split(
+    file: Path,
+    folder: Path,
+    categories: Sequence[tuple[int, str]] | None = None,
+    task: str = "boxes",
+    keypoints: Sequence[str] = (),
+) -> CocoSplit:
     """Reads one split.
 
     Args:
         file: the annotation file.
         folder: where its pictures lie.
         categories: the classes of an existing model; without them, those of the file.
+        task: `boxes`, `masks` or `keypoints`: what is to be learnt of each object.
+        keypoints: names of those of an existing model; without them, those of the file.
 
     Raises:
         DataError: the file is unusable, holds a malformed record, no image, a category that is not known or has
-            another name, or a file name that leaves the folder.
+            another name, no or other keypoints where these are the task, or a file name that leaves the folder.
     """
-    return to_split(read_records(file, folder, categories))
+    return to_split(read_records(file, folder, categories, task, keypoints))
 
 
 def to_split(records: Records) -> CocoSplit:
@@ -83,4 +103,8 @@ def to_split(records: Records) -> CocoSplit:
         categories=records.categories,
         crowds=int(of.crowd.sum()),
         dropped=int((~of.crowd).sum()) - len(rows),
+        task=records.task,
+        masks=of.masks.take(rows),
+        keypoints=of.keypoints[rows].astype(np.float32),
+        scheme=records.scheme,
     )

@@ -19,13 +19,16 @@ class Files:
     recognised: str
 
 
-def find_split(data: str | None, split: str, annotations: Path | None = None, images: Path | None = None) -> Files:
+def find_split(
+    data: str | None, split: str, annotations: Path | None = None, images: Path | None = None, task: str = "boxes"
+) -> Files:
     """Where a split lies.
 
     Args:
         data: the folder of a set, or `demo` (drawn at the first call, then cached); None if both paths are given.
         split: `train` or `val`.
         annotations, images: take the place of what is found in `data`.
+        task: of two annotation files, `keypoints` prefers person_keypoints_*.json, others instances_*.json.
 
     Raises:
         UsageError: neither `data` nor both paths.
@@ -39,7 +42,7 @@ def find_split(data: str | None, split: str, annotations: Path | None = None, im
     if not folder.is_dir():
         kind = "a file, not a folder" if folder.exists() else "no such folder"
         raise DataError(f"--data {data}: {kind}", "give the folder of a COCO-style set, or the word demo")
-    file = annotations or _annotation_file(folder, split)
+    file = annotations or _annotation_file(folder, split, task)
     recognised = "the built-in demo set" if data == DEMO else f"COCO folder ({file.name})"
     return Files(file, images or _picture_folder(folder, split, file, f"--{split}-images"), recognised)
 
@@ -54,11 +57,11 @@ def find_file(file: Path, split: str, images: Path | None = None) -> Files:
     return Files(file, images or _picture_folder(folder, split, file, "--images"), "an annotation file")
 
 
-def _annotation_file(folder: Path, split: str) -> Path:
+def _annotation_file(folder: Path, split: str, task: str) -> Path:
     annotations = folder / "annotations"
-    found = sorted(annotations.glob(f"instances_{split}*.json")) or sorted(
-        annotations.glob(f"person_keypoints_{split}*.json")
-    )
+    kinds = ("person_keypoints", "instances") if task == "keypoints" else ("instances", "person_keypoints")
+    files = [sorted(annotations.glob(f"{kind}_{split}*.json")) for kind in kinds]
+    found = files[0] or files[1]
     if not found:
         raise DataError(
             f"{folder}: no annotations/instances_{split}*.json",

@@ -29,7 +29,8 @@ class Sample:
         index: its place in the split.
         original, frame_size: (height, width) of the file's picture and of its HR frame, in pixels.
         views: by k, uint8 RGB (3, h/k, w/k).
-        target: `boxes` (M, 4) in HR pixels and `labels` (M,); empty in evaluation.
+        target: `boxes` (M, 4) in HR pixels and `labels` (M,); by the split's task `masks`, uint8 (M, h, w) of the HR
+            size, or `keypoints` (M, K, 3), x, y in HR pixels and visibility 0, 1, 2. Empty in evaluation.
     """
 
     index: int
@@ -84,9 +85,18 @@ class TrainingSet(Dataset[Sample]):
         owned = slice(int(split.starts[index]), int(split.starts[index + 1]))
         boxes, labels = torch.from_numpy(split.boxes[owned]), torch.from_numpy(split.labels[owned])
         draw = random.Random(f"{self.seed}/{epoch}/{index}")
-        views, boxes, kept, size = training_views(image, boxes, self.resolution, self.ks, self.jitter, draw)
+        views, boxes, kept, way = training_views(
+            image, boxes, self.resolution, self.ks, self.jitter, draw, split.scheme.flips
+        )
         target = {"boxes": boxes, "labels": labels[kept]}
-        return Sample(index, (image.height, image.width), size, views, target)
+        rows = owned.start + kept.nonzero().flatten()
+        if split.task == "keypoints":
+            target["keypoints"] = way.keypoints(torch.from_numpy(split.keypoints)[rows], split.scheme.mirrored)
+        if split.task == "masks":
+            masks = way.masks([split.masks.outline(int(row)) for row in rows])
+            drawn = masks.flatten(1).amax(dim=1) > 0  # a polygon thinner than a pixel may cover none
+            target = {name: each[drawn] for name, each in (target | {"masks": masks}).items()}
+        return Sample(index, way.original, way.frame_size, views, target)
 
 
 class EvaluationSet(Dataset[Sample]):

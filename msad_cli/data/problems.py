@@ -52,6 +52,16 @@ OUTWARD_LINK = _fatal(
 )
 NO_BOXES = _fatal("no boxes to learn from", "msad learns from boxes; check the list 'annotations'")
 
+NO_KEYPOINTS = _fatal(
+    "no class with keypoints",
+    "give a file whose category lists them, as COCO's person_keypoints_train2017.json: --train-json, --val-json",
+)
+SEVERAL_SCHEMES = _fatal(
+    "classes with other keypoints than the first one's",
+    "a model finds one list of keypoints: give all classes the same, or make a file for each",
+)
+OTHER_KEYPOINTS = _fatal("keypoints of other names than those learnt", "name them alike, in one order, in all files")
+
 LOOSE_ID = Problem("ids written as text or with a decimal point", "read as whole numbers")
 LARGE_ID = Problem("ids above 2^53", "kept", "tools that read numbers as doubles confuse them: use smaller ones")
 UNNUMBERED = Problem("annotations without an id of their own", "kept, numbered anew")
@@ -62,7 +72,11 @@ NO_CROWD = Problem("annotations without iscrowd", "filled in with 0")
 ODD_CROWD = Problem("annotations whose iscrowd is neither 0 nor 1", "read as one of them")
 NO_AREA = Problem("annotations without area", "filled in with width × height")
 ODD_AREA = Problem("annotations whose area is no number from 0 on", "replaced by width × height")
-ODD_OUTLINE = Problem("annotations whose segmentation is malformed", "ignored, msad learns from boxes")
+ODD_OUTLINE = Problem("annotations whose segmentation is malformed", "ignored")
+NO_OUTLINE = Problem("annotations without a usable segmentation", "dropped, masks are to be learnt")
+NO_POINTS = Problem("annotations without a usable list of keypoints", "dropped, keypoints are to be learnt")
+KEYLESS = Problem("annotations of classes without keypoints", "left out")
+ODD_SCHEME = Problem("skeletons and mirrored pairs that are malformed", "ignored")
 
 NO_EXTENT = Problem("boxes without width or height", "dropped")
 NOT_FINITE = Problem("boxes that are not finite", "dropped")
@@ -84,8 +98,10 @@ SMALL = Problem("objects under 8 pixels in the reduced view", "kept", "a larger 
 SEEN_TWICE = Problem("pictures of val that are in train too", "kept", "take them out of one: AP will look too good")
 VAL_EMPTY = Problem("no boxes to measure by", "kept, AP will be unknown")
 
-BEYOND_REPAIR = (SHARED_NAME, SHARED_FILE, TURNED, SMALL, SEEN_TWICE, VAL_EMPTY)
-"""What `--fix` leaves as it is, because it takes a decision."""
+BEYOND_REPAIR = (
+    SHARED_NAME, SHARED_FILE, TURNED, SMALL, SEEN_TWICE, VAL_EMPTY, NO_OUTLINE, NO_POINTS, KEYLESS, ODD_SCHEME
+)  # fmt: skip
+"""What `--fix` leaves as it is, because it takes a decision or more than one task knows."""
 
 
 class Tally:

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msad_cli.data import problems as kinds
-from msad_cli.data.annotations import Annotations, read_annotations
+from msad_cli.data.annotations import Annotations, Asked, read_annotations
+from msad_cli.data.keypoints import KeypointScheme, read_scheme, with_keypoints
 from msad_cli.data.names import outward_links, refused_name
 from msad_cli.data.problems import Problem, Tally
-from msad_cli.data.values import read_id, read_side, shown
+from msad_cli.data.values import read_id, read_side, shown, whole_number
 from msad_cli.structures.errors import DataError
 
 Names = NDArray[Any]
@@ -35,6 +36,8 @@ class Records:
         file_names: (I,) relative to `folder`; none leaves it.
         sizes: (I, 2) height and width in pixels as the file says, 0 where it does not.
         categories: (original id, name) in ascending order of id, or those of an existing model in its order.
+        task: `boxes`, `masks` or `keypoints`: what the annotations were read for.
+        scheme: the keypoints of the categories; none unless keypoints are the task.
         annotations: of these images and categories, as the file has them.
         problems: with everything that can be seen without a look at the pictures or at the extent of boxes.
     """
@@ -45,6 +48,8 @@ class Records:
     file_names: Names
     sizes: NDArray[np.int64]
     categories: tuple[tuple[int, str], ...]
+    task: str
+    scheme: KeypointScheme
     annotations: Annotations
     problems: tuple[Problem, ...]
 
@@ -85,34 +90,56 @@ def read_document(file: Path) -> dict[str, Any]:
     return dict(document)
 
 
-def read_records(file: Path, folder: Path, categories: Sequence[tuple[int, str]] | None = None) -> Records:
+def read_records(
+    file: Path,
+    folder: Path,
+    categories: Sequence[tuple[int, str]] | None = None,
+    task: str = "boxes",
+    keypoints: Sequence[str] = (),
+) -> Records:
     """Reads an annotation file and goes through its records.
 
     Args:
         file: the annotation file.
         folder: where its pictures lie.
         categories: the classes of an existing model or of the training split; without them, those of the file.
+            Where keypoints are the task, only classes that have some take part.
+        task: `boxes`, `masks` or `keypoints`.
+        keypoints: names of those of an existing model or of the training split; without them, those of the file.
 
     Raises:
         DataError: the file is no COCO document. What is wrong with single records is among the problems.
     """
-    return examine(read_document(file), file, folder, categories)
+    return examine(read_document(file), file, folder, categories, task, keypoints)
 
 
 def examine(
-    document: dict[str, Any], file: Path, folder: Path, categories: Sequence[tuple[int, str]] | None = None
+    document: dict[str, Any],
+    file: Path,
+    folder: Path,
+    categories: Sequence[tuple[int, str]] | None = None,
+    task: str = "boxes",
+    keypoints: Sequence[str] = (),
 ) -> Records:
     """`read_records` for a document that was read already."""
     tally = Tally()
     own = _read_categories(document["categories"], tally)
-    known = tuple(sorted(own.items())) if categories is None else tuple(categories)
+    keyless: set[int] = set()
+    if task == "keypoints":
+        keyless = own.keys() - {whole_number(each.get("id")) for each in with_keypoints(document["categories"])}
+    able = sorted((of, name) for of, name in own.items() if of not in keyless)
+    known = tuple(able if categories is None else categories)
     for category, name in known:
         if category in own and not same_name(own[category], name):
             tally.add(
                 kinds.RENAMED_CATEGORY, "category {} is {!r} here, but {!r} where it was learnt", category,
                 own[category], name,
             )  # fmt: skip
+    scheme = KeypointScheme()
+    if task == "keypoints":
+        scheme = read_scheme(document["categories"], dict(known), keypoints, tally)
     ids, names, sizes, place = _read_images(document["images"], folder, tally)
+    asked = Asked(task, len(scheme.names), keyless)
     return Records(
         file=file,
         folder=folder,
@@ -120,7 +147,9 @@ def examine(
         file_names=np.array(names, dtype=np.dtypes.StringDType()),
         sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
         categories=known,
-        annotations=read_annotations(document["annotations"], place, known, tally),
+        task=task,
+        scheme=scheme,
+        annotations=read_annotations(document["annotations"], place, known, tally, asked),
         problems=tally.problems(),
     )
 

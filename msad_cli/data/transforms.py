@@ -1,7 +1,8 @@
-"""From a picture and its boxes to the views of a sample, by torchvision.transforms.v2."""
+"""From a picture and what is in it to the views of a sample, by torchvision.transforms.v2."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -10,6 +11,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as v2f
 
+from msad_cli.data.outlines import Outline, decode, encode
 from msad_cli.structures.frame import Resolution
 
 JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)
@@ -39,9 +41,55 @@ def from_frame(boxes: Tensor, original: tuple[int, int], frame_size: tuple[int, 
     return to_frame(boxes, frame_size, original)
 
 
+@dataclass(frozen=True)
+class Placement:
+    """How a picture is shown: mirrored or not, then scaled from `original` to `frame_size` (height, width) pixels."""
+
+    original: tuple[int, int]
+    frame_size: tuple[int, int]
+    mirrored: bool
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """HR pixels for one of the original, down and across."""
+        return self.frame_size[0] / self.original[0], self.frame_size[1] / self.original[1]
+
+    def masks(self, outlines: Sequence[Outline]) -> Tensor:
+        """Segmentations of the original -> uint8 (M, h, w) of the HR size, 1 inside."""
+        masks = torch.zeros((len(outlines), *self.frame_size), dtype=torch.uint8)
+        for mask, outline in zip(masks, outlines, strict=True):
+            mask.copy_(torch.from_numpy(decode(encode(outline, self.frame_size, self.scale))))
+        # Drawn first, mirrored then: a mirrored mask is the mirror of the plain one to the pixel.
+        return masks.flip(2) if self.mirrored else masks
+
+    def keypoints(self, keypoints: Tensor, partners: Sequence[int]) -> Tensor:
+        """Keypoints (M, K, 3) of the original -> in HR pixels; those without a label, or outside, are zeros.
+
+        Coordinates are continuous, as those of boxes are and as torchvision takes them: a mirror brings x to w − x.
+
+        Args:
+            partners: the place that takes each keypoint's name in a mirror.
+        """
+        if self.mirrored:
+            keypoints = keypoints[:, list(partners)] * keypoints.new_tensor([-1, 1, 1])
+            keypoints += keypoints.new_tensor([self.original[1], 0, 0])
+        down, across = self.scale
+        scaled = keypoints * keypoints.new_tensor([across, down, 1])
+        x, y, visibility = scaled.unbind(2)
+        height, width = self.frame_size
+        seen = (visibility > 0) & (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
+        return scaled * seen[..., None]
+
+
 def training_views(
-    image: Image.Image, boxes: Tensor, resolution: Resolution, ks: Iterable[int], jitter: bool, draw: random.Random
-) -> tuple[dict[int, Tensor], Tensor, Tensor, tuple[int, int]]:
+    image: Image.Image,
+    boxes: Tensor,
+    resolution: Resolution,
+    ks: Iterable[int],
+    jitter: bool,
+    draw: random.Random,
+    mirror: bool = True,
+) -> tuple[dict[int, Tensor], Tensor, Tensor, Placement]:
     """One random flip and one random scale, shared by all views: fusing needs them to show the same thing.
 
     Args:
@@ -51,16 +99,20 @@ def training_views(
         ks: the reductions wanted.
         jitter: whether the short side is scaled by a random α.
         draw: the only source of randomness.
+        mirror: whether half of all pictures are flipped.
 
     Returns:
-        The views by k; the boxes (B', 4) in HR pixels, clipped; which of the B boxes are kept, (B,) bool; the HR size.
+        The views by k; the boxes (B', 4) in HR pixels, clipped; which of the B boxes are kept, (B,) bool; and the way
+        that the picture went, for what else is in it.
     """
     original = (image.height, image.width)
     canvas = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=original)
-    if draw.random() < 0.5:
+    mirrored = draw.random() < 0.5 and mirror
+    if mirrored:
         image, canvas = v2f.horizontal_flip(image), v2f.horizontal_flip(canvas)
     frame_size = resolution.frame_size(*original, scale=draw.choice(JITTER) if jitter else 1.0)
     scaled = to_frame(v2f.clamp_bounding_boxes(canvas).as_subclass(torch.Tensor), original, frame_size)
     # A box that is thinner than this after clipping has no cell to be learnt in, and its targets divide by its sides.
     kept = ((scaled[:, 2:] - scaled[:, :2]) >= 1.0).all(dim=1)
-    return {k: render(image, frame_size, k) for k in ks}, scaled[kept], kept, frame_size
+    views = {k: render(image, frame_size, k) for k in ks}
+    return views, scaled[kept], kept, Placement(original, frame_size, mirrored)

@@ -2,7 +2,7 @@
 
 import re
 import reprlib
-from typing import Any
+from typing import Any, TypeGuard
 
 from msad_cli.data import problems as kinds
 from msad_cli.data.problems import Tally
@@ -71,9 +71,14 @@ def read_box(value: object) -> tuple[float, float, float, float] | None:
     return x, y, w, h
 
 
+def is_area(value: object) -> TypeGuard[int | float]:
+    """Whether a value is a number of square pixels."""
+    return isinstance(value, int | float) and 0 <= value <= LARGEST_AREA and not isinstance(value, bool)
+
+
 def read_area(value: object, box: tuple[float, float, float, float], of: int, tally: Tally) -> float:
     """The area in square pixels; the box's where there is none, or one that is no number, of annotation `of`."""
-    if isinstance(value, int | float) and 0 <= value <= LARGEST_AREA and not isinstance(value, bool):
+    if is_area(value):
         return float(value)
     tally.add(kinds.NO_AREA if value is None else kinds.ODD_AREA, "annotation {}", of)
     return box[2] * box[3]

@@ -1,20 +1,92 @@
-"""Boxes and labels on pictures."""
+"""Boxes and labels, masks and keypoints on pictures."""
 
 import colorsys
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 GOLDEN_ANGLE = 0.618034
 """Hues spaced by the golden ratio stay apart however many classes there are."""
 
 Colour = tuple[int, int, int]
 
+TINT = 0.4
+"""The share of a mask's colour in its pixels."""
+
 
 def class_colour(label: int) -> Colour:
     """A colour for a class, the same in every picture."""
     red, green, blue = colorsys.hsv_to_rgb(label * GOLDEN_ANGLE % 1.0, 0.75, 0.95)
     return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def line_width(size: tuple[int, int]) -> int:
+    """Pixels of a line in a picture of (width, height)."""
+    return max(1, round(min(size) / 250))
+
+
+def draw_masks(
+    image: Image.Image, masks: Iterable[NDArray[np.uint8]], boxes: Sequence[Sequence[float]], labels: Sequence[int]
+) -> Image.Image:
+    """A copy of an RGB picture with masks in translucent colours and their outlines.
+
+    Args:
+        masks: (height, width) of `image`, 1 inside; one at a time, so that a hundred take no more memory than one.
+        boxes: corners in pixels of `image`: nothing outside of its box is drawn of a mask.
+        labels: classes, which choose the colours.
+    """
+    canvas = image.copy()
+    line = line_width(image.size)
+    for mask, (x0, y0, x1, y1), label in zip(masks, boxes, labels, strict=True):
+        left, top = math.floor(max(0, x0 - 1)), math.floor(max(0, y0 - 1))
+        right, bottom = math.ceil(min(image.width, x1 + 1)), math.ceil(min(image.height, y1 + 1))
+        if right <= left or bottom <= top:
+            continue
+        inside = Image.fromarray(np.ascontiguousarray(mask[top:bottom, left:right]) * np.uint8(255))
+        # What a filter takes away all around is the outline; a frame of zeros has it start at the crop's edge too.
+        framed = Image.new("L", (inside.width + 2 * line, inside.height + 2 * line))
+        framed.paste(inside, (line, line))
+        core = framed.filter(ImageFilter.MinFilter(2 * line + 1)).crop(
+            (line, line, line + inside.width, line + inside.height)
+        )
+        colour = class_colour(label)
+        canvas.paste(colour, (left, top), inside.point(lambda value: round(TINT * value)))
+        edge = np.asarray(inside) & ~np.asarray(core)
+        canvas.paste(colour, (left, top), Image.fromarray(edge))
+    return canvas
+
+
+def draw_keypoints(
+    image: Image.Image,
+    keypoints: Sequence[Sequence[Sequence[float]]],
+    labels: Sequence[int],
+    skeleton: Sequence[tuple[int, int]],
+) -> Image.Image:
+    """A copy of an RGB picture with keypoints as dots, and lines between them.
+
+    Args:
+        keypoints: x, y and visibility of K points for each of the detections, in pixels of `image`; those of
+            visibility 0 are left out.
+        labels: classes, which choose the colours of the lines.
+        skeleton: pairs of places among the K, from 0.
+    """
+    canvas = image.copy()
+    pen = ImageDraw.Draw(canvas)
+    line = line_width(image.size)
+    radius = 1.5 * line + 1
+    for points, label in zip(keypoints, labels, strict=True):
+        for start, end in skeleton:
+            if points[start][2] > 0 and points[end][2] > 0:
+                pen.line((*points[start][:2], *points[end][:2]), fill=class_colour(label), width=line)
+        for place, (x, y, visibility) in enumerate(points):
+            if visibility > 0:
+                # One colour a keypoint: left and right are told apart in every picture.
+                around = (x - radius, y - radius, x + radius, y + radius)
+                pen.ellipse(around, fill=class_colour(place), outline="white", width=max(1, line // 2))
+    return canvas
 
 
 def draw_boxes(
@@ -30,7 +102,7 @@ def draw_boxes(
     canvas = image.copy()
     pen = ImageDraw.Draw(canvas)
     side = min(canvas.size)
-    line = max(1, round(side / 250))
+    line = line_width(canvas.size)
     font = ImageFont.load_default(size=max(10, round(side / 32)))
     rows = list(zip(boxes, labels, texts, strict=True))
     for (x0, y0, x1, y1), label, _ in reversed(rows):

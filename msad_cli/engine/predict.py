@@ -9,7 +9,7 @@ from torch import Tensor
 from msad_cli.data.images import read_image
 from msad_cli.data.transforms import render
 from msad_cli.engine.device import Compute
-from msad_cli.engine.evaluate import original_boxes
+from msad_cli.engine.evaluate import in_original
 from msad_cli.engine.inputs import Input
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import View
@@ -18,7 +18,8 @@ from msad_cli.structures.errors import DataError
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in a picture: `boxes` (corners in its pixels), `scores`, `labels` (from 1)."""
+    """What was found in a picture: `boxes` (corners in its pixels), `scores`, `labels` (from 1), and by task `masks`
+    (D, 1, 28, 28), probabilities on a grid over each box, or `keypoints` (D, K, 3) in its pixels."""
 
     source: Input
     image: Image.Image
@@ -45,5 +46,5 @@ def _detect(detector: Detector, view: View, image: Image.Image, score: float, co
     with compute.inference():
         found = detector.detect(views, view)[0]
     sure = found["scores"] >= score
-    found = {name: each[sure].float().cpu() for name, each in found.items()}
-    return {**found, "boxes": original_boxes(found["boxes"], original, frame_size), "labels": found["labels"].long()}
+    found = in_original({name: each[sure].float() for name, each in found.items()}, original, frame_size)
+    return {**found, "labels": found["labels"].long()}
