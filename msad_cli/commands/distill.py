@@ -110,7 +110,17 @@ def distill(
         distillers = build_distillers(spec, master.spec, {} if no_distill else weights)
     source = data or card.data
     train, val, found = read_data(
-        source, train_json, val_json, train_images, val_images, spec.resolution, spec.ks, spec.categories, quiet
+        source,
+        train_json,
+        val_json,
+        train_images,
+        val_images,
+        spec.resolution,
+        spec.ks,
+        spec.categories,
+        quiet,
+        spec.task,
+        spec.keypoints,
     )
     choices = choose(
         len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,

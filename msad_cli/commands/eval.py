@@ -1,16 +1,13 @@
 """msad eval: COCO's numbers of a model on a split."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from msad_cli.commands import options
 from msad_cli.commands.measuring import parse_gates, parse_sigmas, refuse_unknown, remarks
 from msad_cli.structures.errors import GateMissedError, UsageError
-
-if TYPE_CHECKING:
-    from msad_cli.models.spec import DetectorSpec
 
 
 def evaluate(
@@ -58,26 +55,26 @@ def evaluate(
     resolution = options.parse_size(size) if size else None
     limit_pixels(options.parse_pixels(max_pixels))
     detector, card = load_model(model)
-    task, keypoints, own, most = _shapes(detector.spec)
-    chosen = parse_sigmas(sigmas, keypoints) or own
-    spread = oks_sigmas(len(keypoints), chosen)
-    views = choose_views(None if view == "all" else view, detector.spec, model)
+    spec = detector.spec
+    chosen = parse_sigmas(sigmas, spec.keypoints) or spec.sigmas
+    spread = oks_sigmas(len(spec.keypoints), chosen)
+    views = choose_views(None if view == "all" else view, spec, model)
     compute = choose_compute(device, precision)
     workers = default_workers(compute.device)[0] if workers is None else workers
     paths = (val_json, val_images) if split == "val" else (train_json, train_images)
-    files = find_split(data or card.data, split, *paths, task)
-    pictures = read_split(files.annotations, files.images, detector.spec.categories, task, keypoints)
+    files = find_split(data or card.data, split, *paths, spec.task)
+    pictures = read_split(files.annotations, files.images, spec.categories, spec.task, spec.keypoints)
     detector.to(compute.device)
     truth = ground_truth(pictures)
-    refuse_unknown(gates, number_names(truth, task))
-    for line in () if quiet else remarks(truth, task, most, () if chosen else spread):
+    refuse_unknown(gates, number_names(truth, spec.task))
+    for line in () if quiet else remarks(truth, spec.task, spec.detections_per_image, () if chosen else spread):
         console.print(line, soft_wrap=True, markup=False)
     scores = {}
     for each in views:
         detected = view_results(detector, pictures, each, compute, workers, resolution)
         for reason in detected.unreadable.values() if each == views[0] else ():
             console.print(f"passed over, its objects count as missed: {reason}", soft_wrap=True, markup=False)
-        scores[each] = score(truth, detected.results, task, spread)
+        scores[each] = score(truth, detected.results, spec.task, spread)
         if predictions is not None and each == views[0]:
             write_text(predictions, json.dumps(detected.results) + "\n")
     if as_json:
@@ -92,9 +89,3 @@ def evaluate(
         got = scores[views[0]].numbers[name]
         if not got >= least:
             raise GateMissedError(f"{name} of view {views[0]} is {got:.4f}, under {least}")
-
-
-def _shapes(spec: "DetectorSpec") -> tuple[str, tuple[str, ...], tuple[float, ...], int]:
-    """The task, the names and sigmas of keypoints, and the most detections a picture, as a model has them."""
-    keypoints, sigmas = getattr(spec, "keypoints", ()), getattr(spec, "sigmas", ())
-    return spec.task, keypoints, sigmas, getattr(spec, "detections_per_image", 100)

@@ -25,7 +25,7 @@ from msad_cli.engine.model_file import Card, save_model
 from msad_cli.engine.plots import plot_run
 from msad_cli.engine.run_folder import RunFolder, Setting, without_nan
 from msad_cli.engine.schedule import sgd
-from msad_cli.engine.scoring import Scores, score
+from msad_cli.engine.scoring import Scores, oks_sigmas, score
 from msad_cli.engine.train import Step, train
 from msad_cli.engine.training_state import Progress, TrainingState
 from msad_cli.engine.truth import ground_truth
@@ -257,12 +257,12 @@ class _Training:
 
     def _evaluate(self, interruption: Interruption) -> dict[str, Scores]:
         """The scores of every view, or nothing where a signal cut it short."""
-        run = self.run
+        run, spec = self.run, self.final.spec
         truth = ground_truth(run.validation)
         # A batch that had to be split in training is not risked here either.
         batch = EVALUATION_BATCH if self.progress.parts == 1 else 1
         scores: dict[str, Scores] = {}
-        for view in self.final.spec.views:
+        for view in spec.views:
             try:
                 with interruption.at_once():
                     detected = view_results(
@@ -272,7 +272,7 @@ class _Training:
                 return {}
             for reason in detected.unreadable.values():
                 self._say(f"passed over, its objects count as missed: {reason}", once=True)
-            scores[view] = score(truth, detected.results)
+            scores[view] = score(truth, detected.results, spec.task, oks_sigmas(len(spec.keypoints), spec.sigmas))
         return scores
 
     def _write(self, scores: dict[str, Scores]) -> None:

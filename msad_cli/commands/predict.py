@@ -110,7 +110,7 @@ def _drawn(prediction: "Prediction", names: "Sequence[str]", spec: "DetectorSpec
     texts = [f"{names[i - 1]} {score:.2f}" for i, score in zip(labels, found["scores"].tolist(), strict=True)]
     image = draw_boxes(image, boxes, labels, texts)
     if "keypoints" in found:
-        image = draw_keypoints(image, found["keypoints"].tolist(), labels, getattr(spec, "skeleton", ()))
+        image = draw_keypoints(image, found["keypoints"].tolist(), labels, spec.skeleton)
     return image
 
 

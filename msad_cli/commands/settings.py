@@ -1,5 +1,6 @@
 """From flags to the settings of a run: what was typed, what is computed, and why."""
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from msad_cli.commands.checking import checked, refuse_unusable
+from msad_cli.commands.measuring import parse_sigmas
 from msad_cli.commands.reporting import print_line, print_problems
 from msad_cli.data.coco import CocoSplit, to_split
 from msad_cli.data.layouts import DEMO, find_split
@@ -19,12 +22,13 @@ from msad_cli.engine.model_file import read_header
 from msad_cli.engine.run_folder import RunFolder, Setting
 from msad_cli.engine.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
 from msad_cli.methods.two_step import FUSION_SHARE
-from msad_cli.models.spec import DetectorSpec, View
+from msad_cli.models.spec import ClassName, DetectorSpec, View
 from msad_cli.structures.errors import UsageError
 from msad_cli.structures.frame import Resolution
 
 UNMIRRORED = "no picture is mirrored: their names do not tell left from right; a category's flip_pairs would"
 
+USUAL_DETECTIONS, MOST_DETECTIONS = 100, 1000
 COCO_IMAGES, COCO_EPOCHS, MOST_EPOCHS = 117_266, 12, 150
 
 
@@ -172,6 +176,29 @@ def read_data(
         mirrored = f"{len(train.scheme.flip_pairs)} pairs swap in a mirror" if train.scheme.flips else UNMIRRORED
         found += f", {len(train.scheme.names)} keypoints ({mirrored})"
     return train, val, Setting(data or str(train.file), "flag", found)
+
+
+def fields_from_data(train: CocoSplit, sigmas: str | None) -> tuple[dict[str, Any], Setting]:
+    """The fields of a spec that follow from the training split, and the number of detections for the record.
+
+    Raises:
+        UsageError: `sigmas` is not a positive number for each keypoint.
+    """
+    most = int(np.diff(train.starts).max(initial=0))
+    # Room for what a denser picture may hold; COCO's 100 where that is enough.
+    detections = (
+        USUAL_DETECTIONS if most <= USUAL_DETECTIONS else min(MOST_DETECTIONS, 100 * math.ceil(1.5 * most / 100))
+    )
+    scheme = train.scheme
+    fields = {
+        "classes": tuple(ClassName(*each) for each in train.categories),
+        "detections_per_image": detections,
+        "keypoints": scheme.names,
+        "flip_pairs": scheme.flip_pairs,
+        "skeleton": scheme.skeleton,
+        "sigmas": parse_sigmas(sigmas, scheme.names),
+    }
+    return fields, Setting(detections, "auto", f"at most {most} objects in a training picture")
 
 
 def lasting(data: str | None) -> str:

@@ -50,6 +50,9 @@ def teacher(
         str, typer.Option(metavar="joint|two-step", help="The fusion together with the rest, or alone afterwards.")
     ] = "joint",
     lambda_: Annotated[float, typer.Option("--lambda", min=0.0, help="Weight λ of the fused view's loss.")] = 0.4,
+    sigmas: Annotated[
+        str | None, typer.Option(metavar="0.05,…", help="Of keypoints, for OKS. Default: COCO's of 17, else 0.05.")
+    ] = None,
     train_json: options.TrainJson = None,
     val_json: options.ValJson = None,
     train_images: options.TrainImages = None,
@@ -84,6 +87,7 @@ def teacher(
         choose,
         choose_norm,
         claim_output,
+        fields_from_data,
         in_two_steps,
         invalid_values_named,
         lasting,
@@ -94,7 +98,7 @@ def teacher(
     from msad_cli.engine.model_file import Card, fingerprint
     from msad_cli.models.detector import Detector
     from msad_cli.models.init import initialise
-    from msad_cli.models.spec import ClassName, DetectorSpec
+    from msad_cli.models.spec import TASKS, DetectorSpec
 
     if strategy not in ("joint", "two-step") or (strategy != "joint" and scales != "aligned"):
         raise UsageError(f"--strategy {strategy} with --scales {scales}", "aligned scales know joint and two-step")
@@ -104,7 +108,10 @@ def teacher(
     clock = Clock.of(time, checkpoint)
     limit_pixels(options.parse_pixels(max_pixels))
     folder = claim_output(out, resume, overwrite or dry_run)
-    train, val, found = read_data(data, train_json, val_json, train_images, val_images, resolution, ks, quiet=quiet)
+    train, val, found = read_data(
+        data, train_json, val_json, train_images, val_images, resolution, ks, quiet=quiet, task=TASKS.get(detector, "boxes")
+    )
+    fields, detections = fields_from_data(train, sigmas)
     choices = choose(
         len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,
         decay=decay, warmup=warmup, eval_every=eval_every,
@@ -124,9 +131,9 @@ def teacher(
             resolution=resolution,
             fusion=fusion,  # type: ignore[arg-type]
             head_depthwise=head_depthwise,
-            classes=tuple(ClassName(*each) for each in train.categories),
+            **fields,
         )
-    settings = all_settings(context, {"data": found, "norm": chosen_norm, **choices.settings})
+    settings = all_settings(context, {"data": found, "norm": chosen_norm, "detections": detections, **choices.settings})
     if not quiet:
         print_plan(f"plan of {out}", settings)
     if dry_run:
