@@ -16,7 +16,7 @@ from msad_cli.data.loading import EvaluationSet, evaluation_loader
 from msad_cli.data.transforms import to_frame
 from msad_cli.engine.device import Compute
 from msad_cli.engine.evaluate import coco_results, in_original, split_results, view_results
-from msad_cli.engine.scoring import NUMBERS, Result, score
+from msad_cli.engine.scoring import KEYPOINT_NUMBERS, NUMBERS, PREFIXES, Result, score
 from msad_cli.engine.truth import ground_truth
 from msad_cli.models.detector import Detector
 from msad_cli.structures.frame import Resolution
@@ -125,19 +125,21 @@ def test_results_stay_as_they_were() -> None:
 
 
 EXPECTED: dict[str, Any] = json.loads((SHARED / "expected.json").read_text()) if SHARED.exists() else {}
-CASES = [name for name, case in EXPECTED.items() if case["iou_type"] in ("bbox", "segm")]
+TASK = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
 
 
-@pytest.mark.skipif(not CASES, reason="no shared/data/coco_eval_golden")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.skipif(not EXPECTED, reason="no shared/data/coco_eval_golden")
+@pytest.mark.parametrize("name", EXPECTED)
 def test_published_numbers(name: str) -> None:
     """Cases of cocoapi and others; expected.json holds their published numbers and pycocotools' own in full."""
     case = EXPECTED[name]
     truth, results = (json.loads((SHARED / case[key]).read_text()) for key in ("gt", "dt"))
-    found = score(truth, results, case["iou_type"]).numbers
-    for number in NUMBERS:
+    found = score(truth, results, TASK[case["iou_type"]]).numbers
+    names = KEYPOINT_NUMBERS if case["iou_type"] == "keypoints" else NUMBERS
+    assert set(names) == case["pycocotools"].keys()
+    for number in names:
         expected = math.nan if case["pycocotools"][number] == -1 else case["pycocotools"][number]
-        assert found[number] == pytest.approx(expected, abs=1e-9, nan_ok=True)
+        assert found[PREFIXES[case["iou_type"]] + number] == pytest.approx(expected, abs=1e-9, nan_ok=True)
 
 
 # --- the user's file ---

@@ -374,8 +374,8 @@ def test_masks_and_keypoints_lie_on_their_pixels_in_every_view(tmp_path: Path, w
         pixels = view.float().numpy()
         red = (pixels[0] >= 128) & (pixels[1] < 64)
         shrunk = torch.nn.functional.avg_pool2d(mask.float(), k)[0].numpy() > 0.5
-        # Their edges lie on the same side of most pixels: half a pixel to either side is a quarter on average.
-        assert (red != shrunk).sum() <= 0.5 * AROUND * ratio**0.5 / k
+        # An edge in the middle of a row of pixels may take it in or leave it: a pixel along the outline at most.
+        assert (red != shrunk).sum() <= AROUND * ratio**0.5 / k
     points = keypoints.target["keypoints"]
     assert (tuple(points.shape), points.dtype) == ((1, 3, 3), torch.float32)
     assert points[0, :, 2].tolist() == [2, 2, 2]

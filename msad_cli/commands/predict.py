@@ -105,7 +105,7 @@ def _drawn(prediction: "Prediction", names: "Sequence[str]", spec: "DetectorSpec
     image, found = prediction.image, prediction.found
     boxes, labels = found["boxes"].tolist(), found["labels"].tolist()
     if "masks" in found:
-        masks = paste_masks(found["masks"], found["boxes"], (image.height, image.width))
+        masks = paste_masks(found["masks"], found["mask_boxes"], (image.height, image.width))
         image = draw_masks(image, masks, boxes, labels)
     texts = [f"{names[i - 1]} {score:.2f}" for i, score in zip(labels, found["scores"].tolist(), strict=True)]
     image = draw_boxes(image, boxes, labels, texts)

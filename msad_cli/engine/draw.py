@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 GOLDEN_ANGLE = 0.618034
 """Hues spaced by the golden ratio stay apart however many classes there are."""
@@ -45,18 +45,20 @@ def draw_masks(
         right, bottom = math.ceil(min(image.width, x1 + 1)), math.ceil(min(image.height, y1 + 1))
         if right <= left or bottom <= top:
             continue
-        inside = Image.fromarray(np.ascontiguousarray(mask[top:bottom, left:right]) * np.uint8(255))
-        # What a filter takes away all around is the outline; a frame of zeros has it start at the crop's edge too.
-        framed = Image.new("L", (inside.width + 2 * line, inside.height + 2 * line))
-        framed.paste(inside, (line, line))
-        core = framed.filter(ImageFilter.MinFilter(2 * line + 1)).crop(
-            (line, line, line + inside.width, line + inside.height)
-        )
+        inside = mask[top:bottom, left:right].astype(bool)
         colour = class_colour(label)
-        canvas.paste(colour, (left, top), inside.point(lambda value: round(TINT * value)))
-        edge = np.asarray(inside) & ~np.asarray(core)
-        canvas.paste(colour, (left, top), Image.fromarray(edge))
+        canvas.paste(colour, (left, top), Image.fromarray(inside * np.uint8(round(255 * TINT))))
+        canvas.paste(colour, (left, top), Image.fromarray((inside & ~_core(inside, line)) * np.uint8(255)))
     return canvas
+
+
+def _core(inside: NDArray[np.bool_], line: int) -> NDArray[np.bool_]:
+    """The pixels (height, width) around which all others, as far as `line` down and across, are inside too."""
+    # Sums over squares, from sums over all that lies above and left: as fast for a broad line as for a thin one.
+    side = 2 * line + 1
+    total = np.pad(np.pad(inside, line).cumsum(axis=0, dtype=np.int64).cumsum(axis=1), ((1, 0), (1, 0)))
+    sums = total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
+    return np.asarray(sums == side**2)
 
 
 def draw_keypoints(

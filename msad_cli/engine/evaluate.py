@@ -14,7 +14,7 @@ from msad_cli.engine.device import Compute
 from msad_cli.engine.scoring import Result
 from msad_cli.engine.train import to_device
 from msad_cli.models.detector import Detector
-from msad_cli.models.pasting import paste_masks
+from msad_cli.models.pasting import LEARNT_SHIFT, paste_masks
 from msad_cli.models.spec import View
 from msad_cli.structures.frame import Resolution
 
@@ -30,11 +30,14 @@ def in_original(
 ) -> dict[str, Tensor]:
     """Detections of a picture from HR pixels to those of the original, on the CPU; sizes are (height, width).
 
-    Boxes and keypoints are clipped to the picture. Masks are given over their boxes and stay as they are.
+    Boxes and keypoints are clipped to the picture. Masks stay as they are; `mask_boxes` (D, 4) are what they lie over.
     """
     height, width = original
     moved = {name: each.cpu() for name, each in found.items()}
-    scaled = from_frame(moved["boxes"].float(), original, frame_size)
+    boxes = moved["boxes"].float()
+    if "masks" in moved:
+        moved["mask_boxes"] = from_frame(boxes + LEARNT_SHIFT, original, frame_size)
+    scaled = from_frame(boxes, original, frame_size)
     moved["boxes"] = scaled.clamp(min=0).minimum(scaled.new_tensor([width, height, width, height]))
     if "keypoints" in moved:
         points = moved["keypoints"].float()
@@ -90,7 +93,7 @@ def coco_results(
         for box, score, label in rows
     ]
     if "masks" in found:
-        for each, mask in zip(results, paste_masks(found["masks"], found["boxes"], size), strict=True):
+        for each, mask in zip(results, paste_masks(found["masks"], found["mask_boxes"], size), strict=True):
             runs = encode_mask(mask)
             each["segmentation"] = {"size": runs["size"], "counts": runs["counts"].decode("ascii")}
     if "keypoints" in found:

@@ -19,7 +19,8 @@ from msad_cli.structures.errors import DataError
 @dataclass(frozen=True)
 class Prediction:
     """What was found in a picture: `boxes` (corners in its pixels), `scores`, `labels` (from 1), and by task `masks`
-    (D, 1, 28, 28), probabilities on a grid over each box, or `keypoints` (D, K, 3) in its pixels."""
+    (D, 1, 28, 28), probabilities on a grid over each of `mask_boxes` (D, 4), or `keypoints` (D, K, 3) in its
+    pixels."""
 
     source: Input
     image: Image.Image
