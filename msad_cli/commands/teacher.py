@@ -109,7 +109,15 @@ def teacher(
     limit_pixels(options.parse_pixels(max_pixels))
     folder = claim_output(out, resume, overwrite or dry_run)
     train, val, found = read_data(
-        data, train_json, val_json, train_images, val_images, resolution, ks, quiet=quiet, task=TASKS.get(detector, "boxes")
+        data,
+        train_json,
+        val_json,
+        train_images,
+        val_images,
+        resolution,
+        ks,
+        quiet=quiet,
+        task=TASKS.get(detector, "boxes"),
     )
     fields, detections = fields_from_data(train, sigmas)
     choices = choose(
