@@ -272,7 +272,7 @@ class _Training:
                 return {}
             for reason in detected.unreadable.values():
                 self._say(f"passed over, its objects count as missed: {reason}", once=True)
-            scores[view] = score(truth, detected.results)
+            scores[view] = score(truth, detected.results, run.validation.task)
         return scores
 
     def _write(self, scores: dict[str, Scores]) -> None:
