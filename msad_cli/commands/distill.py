@@ -1,6 +1,5 @@
 """msad distill: the student that sees only the small image."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,7 +82,7 @@ def distill(
     from msad_cli.commands.console import announce_result, announce_student, print_plan
     from msad_cli.commands.fit import Clock, Run, fit
     from msad_cli.commands.settings import choose, claim_output, invalid_values_named, lasting, read_data
-    from msad_cli.commands.student import choose_methods, choose_start, start_student, student_spec
+    from msad_cli.commands.student import choose_methods, start_student, student_spec
     from msad_cli.data.images import limit_pixels
     from msad_cli.data.loading import TrainingSet
     from msad_cli.engine.model_file import Card, fingerprint, load_model
@@ -98,30 +97,15 @@ def distill(
     limit_pixels(options.parse_pixels(max_pixels))
     folder = claim_output(out, resume, overwrite or dry_run)
     master, card = load_model(teacher)
-    if master.spec.role != "teacher":
-        raise UsageError(f"--teacher {teacher}: a {master.spec.role}, not a teacher", "train one with msad teacher")
     with invalid_values_named("msad distill --help lists the values"):
         body = {"backbone": backbone, "width": width, "low_backbone": low_backbone, "low_width": low_width}
         head = {"channels": head_channels, "head_convs": head_convs, "head_depthwise": head_depthwise or None}
-        spec = student_spec(master.spec, k, {**body, **head})
-        start, chosen_norm = choose_start(init, norm, spec, master.spec)
-        spec = replace(spec, norm=chosen_norm.value)
+        spec, start, chosen_norm = student_spec(master.spec, k, {**body, **head}, init, norm)
         weights, methods = choose_methods(method, weight, spec, master.spec, gamma * tau)
         distillers = build_distillers(spec, master.spec, {} if no_distill else weights)
     source = data or card.data
-    train, val, found = read_data(
-        source,
-        train_json,
-        val_json,
-        train_images,
-        val_images,
-        spec.resolution,
-        spec.ks,
-        spec.categories,
-        quiet,
-        spec.task,
-        spec.keypoints,
-    )
+    paths = (train_json, val_json, train_images, val_images)
+    train, val, found = read_data(source, *paths, spec.resolution, spec.ks, spec.task, quiet, spec)
     choices = choose(
         len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,
         decay=decay, warmup=warmup, eval_every=eval_every,

@@ -136,19 +136,17 @@ def read_data(
     val_images: Path | None,
     resolution: Resolution,
     ks: Sequence[int],
-    categories: tuple[tuple[int, str], ...] | None = None,
-    quiet: bool = False,
-    task: str = "boxes",
-    keypoints: Sequence[str] = (),
+    task: str,
+    quiet: bool,
+    model: DetectorSpec | None = None,
 ) -> tuple[CocoSplit, CocoSplit, Setting]:
     """Training and validation split, checked, and what was found, in words; unless `quiet` problems are printed.
 
     Args:
         data: a folder or `demo`; the four paths take the place of what lies there.
         resolution, ks: HR size and reductions of the views, by which objects may be small.
-        categories: the classes of an existing model; without them, those of the training split.
         task: `boxes`, `masks` or `keypoints`, as a detector's spec has it.
-        keypoints: names of those of an existing model; without them, those of the training split.
+        model: whose classes and keypoints are taken; without one, those of the training split.
 
     Raises:
         UsageError: neither `data` nor all four paths.
@@ -156,7 +154,8 @@ def read_data(
     """
     files = find_split(data, "train", train_json, train_images, task)
     other = find_split(data, "val", val_json, val_images, task)
-    learnt = read_records(files.annotations, files.images, categories, task, keypoints)
+    known = (None, task) if model is None else (model.categories, task, model.keypoints)
+    learnt = read_records(files.annotations, files.images, *known)
     val_records = read_records(other.annotations, other.images, learnt.categories, task, learnt.scheme.names)
     splits = {"train": learnt, "val": val_records}
     report = checked(splits, resolution, ks, lambda line: None if quiet else print_line(line))

@@ -18,30 +18,33 @@ PUBLISHED_WIDTH = 1.0
 """Of ImageNet weights."""
 
 
-def student_spec(teacher: DetectorSpec, k: str | None, changed: Mapping[str, Any]) -> DetectorSpec:
-    """A student like its teacher, apart from what it sees and what was typed.
+def student_spec(
+    teacher: DetectorSpec, k: str | None, changed: Mapping[str, Any], init: str, norm: str
+) -> tuple[DetectorSpec, Setting, Setting]:
+    """A student like its teacher, apart from what it sees and what was typed; where it starts from; its normalisation.
 
     Args:
         k: the flag; several of them make a fusion student.
         changed: fields of the spec by name; None stands for the teacher's own.
+        init, norm: the flags.
 
     Raises:
-        UsageError, ValueError: a value that cannot be.
+        UsageError, ValueError: a value that cannot be, or a teacher that is none.
+        ModelFileError: `init` names a .safetensors file that is not msad's.
     """
+    if teacher.role != "teacher":
+        raise UsageError(f"--teacher: a {teacher.role}, not a teacher", "train one with msad teacher")
     ks = parse_ks("--k", k) if k else teacher.ks[-1:]
     typed = {name: value for name, value in changed.items() if value is not None}
     if len(ks) > 1 and {"low_backbone", "low_width"} & typed.keys():
         # One of the two is typed: the other is as the first body's.
         typed = {"low_backbone": typed.get("backbone", teacher.backbone), "low_width": 1.0} | typed
-    return replace(teacher, role="student", ks=ks, **typed)
+    spec = replace(teacher, role="student", ks=ks, **typed)
+    start, chosen = _choose_start(init, norm, spec, teacher)
+    return replace(spec, norm=chosen.value), start, chosen
 
 
-def choose_start(init: str, norm: str, spec: DetectorSpec, teacher: DetectorSpec) -> tuple[Setting, Setting]:
-    """Where the weights come from, and the normalisation that fits them.
-
-    Raises:
-        ModelFileError: `init` names a .safetensors file that is not msad's.
-    """
+def _choose_start(init: str, norm: str, spec: DetectorSpec, teacher: DetectorSpec) -> tuple[Setting, Setting]:
     alike = (spec.backbone, spec.width) == (teacher.backbone, teacher.width)
     second = not spec.low_backbone or (spec.low_backbone, spec.low_width) == (teacher.backbone, teacher.width)
     if init != "auto":

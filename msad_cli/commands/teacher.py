@@ -100,25 +100,14 @@ def teacher(
     from msad_cli.models.init import initialise
     from msad_cli.models.spec import TASKS, DetectorSpec
 
-    if strategy not in ("joint", "two-step") or (strategy != "joint" and scales != "aligned"):
-        raise UsageError(f"--strategy {strategy} with --scales {scales}", "aligned scales know joint and two-step")
-    ks = _views(k, scales)
+    ks = _views(k, scales, strategy)
     resolution = options.parse_size(size)
     assert out is not None
     clock = Clock.of(time, checkpoint)
     limit_pixels(options.parse_pixels(max_pixels))
     folder = claim_output(out, resume, overwrite or dry_run)
-    train, val, found = read_data(
-        data,
-        train_json,
-        val_json,
-        train_images,
-        val_images,
-        resolution,
-        ks,
-        quiet=quiet,
-        task=TASKS.get(detector, "boxes"),
-    )
+    task = TASKS.get(detector, "boxes")
+    train, val, found = read_data(data, train_json, val_json, train_images, val_images, resolution, ks, task, quiet)
     fields, detections = fields_from_data(train, sigmas)
     choices = choose(
         len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,
@@ -148,8 +137,7 @@ def teacher(
         return
     torch.manual_seed(seed)
     model = Detector(spec)
-    if strategy == "two-step":
-        choices = in_two_steps(choices)
+    choices = in_two_steps(choices) if strategy == "two-step" else choices
     module = _module(model, lambda_, choices.schedule.restart)
     training = TrainingSet(train, resolution, spec.ks, jitter=scales != "single", seed=seed)
     card = Card(data=lasting(data), data_fingerprint=fingerprint(train.file))
@@ -163,8 +151,10 @@ def teacher(
         announce_result(out, scores, f"msad distill --teacher {out}" if spec.role == "teacher" else f"msad eval {out}")
 
 
-def _views(k: str | None, scales: str) -> tuple[int, ...]:
+def _views(k: str | None, scales: str, strategy: str) -> tuple[int, ...]:
     """The reductions of the views that are trained on."""
+    if strategy not in ("joint", "two-step") or (strategy != "joint" and scales != "aligned"):
+        raise UsageError(f"--strategy {strategy} with --scales {scales}", "aligned scales know joint and two-step")
     if scales != "single":
         return (1, *options.parse_ks("--k", k or "2", "24"))
     ks = options.parse_ks("--k", k or "1")

@@ -122,7 +122,8 @@ def _check_split(
     found = [*records.problems, *pictures.problems, *judged.problems]
     if not judged.kept.any():
         kind = kinds.NO_BOXES if name == "train" else kinds.VAL_EMPTY
-        found.append(replace(kind, count=1, examples=(f"none in {len(of)} annotations",)))
+        beside = "" if records.task == "boxes" else f" with {records.task}"
+        found.append(replace(kind, count=1, examples=(f"none{beside} in {len(of)} annotations",)))
     lengths = _lengths(records, judged, sizes, resolution)
     reduced = [k for k in ks if k > 1]
     for k in reduced:
