@@ -1,7 +1,8 @@
 """msad eval: COCO's numbers of a model on a split."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,13 +10,30 @@ from msad_cli.commands import options
 from msad_cli.commands.measuring import parse_gates, parse_sigmas, refuse_unknown, remarks
 from msad_cli.structures.errors import GateMissedError, UsageError
 
+if TYPE_CHECKING:
+    from msad_cli.data.coco import CocoSplit
+    from msad_cli.engine.device import Compute
+    from msad_cli.engine.scoring import Scores
+    from msad_cli.models.detector import Detector
+    from msad_cli.models.spec import View
+    from msad_cli.structures.frame import Resolution
+
 
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file.")],
     data: options.Data = None,
     split: Annotated[str, typer.Option(metavar="val|train", help="Which split.")] = "val",
     view: Annotated[str | None, typer.Option(metavar="high|low|fused|all", help="Default: all the model has.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="SHORT,LONG", help="HR size. Default: the model's own.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHORT,LONG|A,B,C",
+            help="HR size (default: the model's), or short sides of its input, large to small.",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="AP over several sizes. Default: MODEL.sizes.png.")
+    ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="A row for each class too.")] = False,
     fail_under: Annotated[str | None, typer.Option(metavar="AP=0.36", help="Exit 8 if a number is lower.")] = None,
     predictions: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the detections scored.")] = None,
@@ -39,20 +57,21 @@ def evaluate(
 
     from msad_cli.commands.console import console, print_json, print_scores
     from msad_cli.commands.settings import choose_views, default_workers
+    from msad_cli.commands.sizes import report_sizes
     from msad_cli.data.coco import read_split
     from msad_cli.data.images import limit_pixels
     from msad_cli.data.layouts import find_split
     from msad_cli.engine.device import choose_compute
-    from msad_cli.engine.evaluate import view_results
     from msad_cli.engine.files import write_text
     from msad_cli.engine.model_file import load_model
-    from msad_cli.engine.scoring import number_names, oks_sigmas, score
+    from msad_cli.engine.scoring import number_names, oks_sigmas
     from msad_cli.engine.truth import ground_truth
 
     gates = parse_gates(fail_under)
+    if gates and size and size.count(",") > 1:
+        raise UsageError(f"--fail-under with the sizes {size}", "a gate is on one size")
     if split not in ("val", "train"):
         raise UsageError(f"--split {split}: unknown", "give val or train")
-    resolution = options.parse_size(size) if size else None
     limit_pixels(options.parse_pixels(max_pixels))
     detector, card = load_model(model)
     spec = detector.spec
@@ -69,14 +88,17 @@ def evaluate(
     refuse_unknown(gates, number_names(truth, spec.task))
     for line in () if quiet else remarks(truth, spec.task, spec.detections_per_image, () if chosen else spread):
         console.print(line, soft_wrap=True, markup=False)
-    scores = {}
-    for each in views:
-        detected = view_results(detector, pictures, each, compute, workers, resolution)
-        for reason in detected.unreadable.values() if each == views[0] else ():
-            console.print(f"passed over, its objects count as missed: {reason}", soft_wrap=True, markup=False)
-        scores[each] = score(truth, detected.results, spec.task, spread)
-        if predictions is not None and each == views[0]:
-            write_text(predictions, json.dumps(detected.results) + "\n")
+    sizes = options.parse_sizes(size, spec.ks[0], spec.resolution)
+    measured = {
+        side: _measure(detector, pictures, truth, views, compute, workers, resolution, spread)
+        for side, resolution in sizes.items()
+    }
+    scores, results = measured[max(sizes)]
+    if predictions is not None:
+        write_text(predictions, json.dumps(results) + "\n")
+    if len(sizes) > 1:
+        report_sizes(model, {side: each for side, (each, _) in measured.items()}, plot, as_json, quiet)
+        return
     if as_json:
         print_json({each: of.to_json() for each, of in scores.items()})
     elif not quiet:
@@ -89,3 +111,25 @@ def evaluate(
         got = scores[views[0]].numbers[name]
         if not got >= least:
             raise GateMissedError(f"{name} of view {views[0]} is {got:.4f}, under {least}")
+
+
+def _measure(
+    detector: "Detector",
+    pictures: "CocoSplit",
+    truth: dict[str, Any],
+    views: Sequence["View"],
+    compute: "Compute",
+    workers: int,
+    resolution: "Resolution",
+    sigmas: Sequence[float],
+) -> tuple[dict[str, "Scores"], list[dict[str, Any]]]:
+    """The scores of each view, and what the first of them found."""
+    from msad_cli.commands.reporting import print_line
+    from msad_cli.engine.evaluate import view_results
+    from msad_cli.engine.scoring import score
+
+    detected = {view: view_results(detector, pictures, view, compute, workers, resolution) for view in views}
+    for reason in detected[views[0]].unreadable.values():
+        print_line(f"passed over, its objects count as missed: {reason}")
+    task = detector.spec.task
+    return {view: score(truth, of.results, task, sigmas) for view, of in detected.items()}, detected[views[0]].results

@@ -99,6 +99,30 @@ def parse_size(text: str) -> Resolution:
         raise UsageError(f"--size {text}: {error}", "give SHORT,LONG in pixels, such as --size 800,1333") from None
 
 
+def parse_sizes(text: str | None, k: int, own: Resolution) -> dict[int, Resolution]:
+    """HR sizes by the short side of the image that a model sees, which is 1/k of them.
+
+    `800,1333` or `800` is one HR size, as everywhere; `400,360,320`, falling, are several sizes of what the model sees,
+    each with the sides' ratio of the model's own size, which nothing stands for.
+
+    Raises:
+        UsageError: it is none of these, or out of range.
+    """
+    try:
+        numbers = [int(part) for part in text.split(",")] if text else []
+        if len(numbers) < 2 or numbers[0] <= numbers[1]:
+            one = parse_size(text) if text else own
+            return {one.short_side // k: one}
+        if sorted(set(numbers), reverse=True) != numbers:
+            raise ValueError("several sizes fall from the first to the last")
+        longer = own.long_side / own.short_side
+        return {side: Resolution(side * k, round(side * k * longer)) for side in numbers}
+    except ValueError as error:
+        raise UsageError(
+            f"--size {text}: {error}", "--size 800,1333 is one HR size, --size 400,360,320 are three"
+        ) from None
+
+
 def parse_pixels(text: str) -> int:
     """`500M` -> 500,000,000 pixels; K, M and G stand for thousands, millions and thousands of millions.
 

@@ -1,6 +1,7 @@
 """The pictures of a run: losses and AP over epochs."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 from msad_cli.engine.files import write_bytes
@@ -23,7 +24,13 @@ def plot_run(rows: list[dict[str, float]], folder: Path) -> None:
             _draw(lines, title, folder / name)
 
 
-def _draw(lines: dict[str, list[tuple[float, float]]], title: str, path: Path) -> None:
+def plot_sizes(aps: Mapping[str, Mapping[int, float]], path: Path) -> None:
+    """Draws AP (from 0 to 1) over the short side of the input in pixels, a line a view (the paper's figure 4c)."""
+    lines = {view: [(float(side), 100 * ap) for side, ap in sorted(of.items())] for view, of in aps.items()}
+    _draw(lines, "AP on the split", path, "short side of the input, pixels")
+
+
+def _draw(lines: dict[str, list[tuple[float, float]]], title: str, path: Path, below: str = "epoch") -> None:
     # The object interface needs no display and no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -34,7 +41,7 @@ def _draw(lines: dict[str, list[tuple[float, float]]], title: str, path: Path) -
     for label, points in lines.items():
         epochs, values = zip(*points, strict=True)
         axes.plot(epochs, values, marker="." if len(epochs) < 40 else "", label=label)
-    axes.set_xlabel("epoch")
+    axes.set_xlabel(below)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(title)
     axes.set_ylim(bottom=0)

@@ -1,0 +1,29 @@
+"""What `msad eval --size A,B,C` says: AP over the size of the input (the paper's figure 4c)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from msad_cli.commands.console import print_json, print_scores
+from msad_cli.commands.reporting import print_line
+from msad_cli.engine.plots import plot_sizes
+from msad_cli.engine.scoring import Scores
+
+
+def report_sizes(
+    model: Path, measured: Mapping[int, Mapping[str, Scores]], plot: Path | None, as_json: bool, quiet: bool
+) -> None:
+    """Prints a table or JSON, and draws the picture.
+
+    Args:
+        measured: by the short side of the input in pixels, the scores of each view.
+        plot: where to; beside the model if nowhere else.
+    """
+    views = list(next(iter(measured.values())))
+    path = plot or model.with_suffix(".sizes.png")
+    plot_sizes({view: {side: of[view].numbers["AP"] for side, of in measured.items()} for view in views}, path)
+    if as_json:
+        print_json({side: {view: each.to_json() for view, each in of.items()} for side, of in measured.items()})
+    elif not quiet:
+        rows = {f"{side} {view}": each.numbers for side, of in measured.items() for view, each in of.items()}
+        print_scores(f"{model} over the short side of its input", rows, "pixels, view")
+        print_line(f"drawn: {path}")
