@@ -12,19 +12,21 @@ FUSION_WEIGHT = 0.4
 """λ: the paper's default is 1.0 and its best, like the code's, 0.4."""
 
 
-def aligned_losses(
-    detector: Detector, views: Views, targets: Sequence[Target]
-) -> tuple[dict[str, Tensor], list[list[Tensor]], Frame]:
-    """L_Align: the losses `k1/…`, `k2/…` of each view against the same targets, the views' pyramids, and the frame."""
+def view_pyramids(detector: Detector, views: Views) -> tuple[list[list[Tensor]], Frame]:
+    """The aligned pyramid of each view, k ascending, and the frame of all."""
     ks = detector.spec.ks
-    frame = detector.frame(views[ks[0]], ks[0])
-    pyramids = [detector.pyramid(views[k], k) for k in ks]
-    losses = {
+    return [detector.pyramid(views[k], k) for k in ks], detector.frame(views[ks[0]], ks[0])
+
+
+def aligned_losses(
+    detector: Detector, pyramids: Sequence[list[Tensor]], frame: Frame, targets: Sequence[Target]
+) -> dict[str, Tensor]:
+    """L_Align: the losses `k1/…`, `k2/…` of each view's pyramid against the same targets."""
+    return {
         f"k{k}/{name}": loss
-        for k, pyramid in zip(ks, pyramids, strict=True)
+        for k, pyramid in zip(detector.spec.ks, pyramids, strict=True)
         for name, loss in detector.losses(pyramid, frame, targets).items()
     }
-    return losses, pyramids, frame
 
 
 class AlignedTraining(nn.Module):
@@ -42,6 +44,9 @@ class AlignedTraining(nn.Module):
 
     def forward(self, views: Views, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Losses named `k1/…`, `k2/…`, `fused/…`, ready to be summed; boxes of the targets in HR pixels."""
-        losses, pyramids, frame = aligned_losses(self.detector, views, targets)
-        fused = self.detector.losses(self.detector.fuse(pyramids), frame, targets)
-        return {**losses, **{f"fused/{name}": self.fusion_weight * loss for name, loss in fused.items()}}
+        pyramids, frame = view_pyramids(self.detector, views)
+        fused = self.detector.fuse(pyramids)
+        losses = aligned_losses(self.detector, pyramids, frame, targets)
+        for name, loss in self.detector.losses(fused, frame, targets).items():
+            losses[f"fused/{name}"] = self.fusion_weight * loss
+        return losses

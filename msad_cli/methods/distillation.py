@@ -59,15 +59,15 @@ class Distillation(nn.Module):
     def forward(self, views: Views, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Losses named `student/…` and `distil/…`, ready to be summed; boxes of the targets in HR pixels."""
         student = _knowledge(self.student, views)
-        distances = {}
+        losses = {f"student/{name}": loss for name, loss in student.losses(targets).items()}
         for model in self._teacher:
             with torch.no_grad():
                 teacher = _knowledge(model, views)
             self.steps_done += 1
             warmup = (self.steps_done / max(1, self.warmup_steps)).clamp(max=1.0)
             for name, distiller in self.distillers.items():
-                distances[f"distil/{name}"] = self.weights[name] * warmup * distiller(student, teacher)
-        return {**{f"student/{name}": loss for name, loss in student.losses(targets).items()}, **distances}
+                losses[f"distil/{name}"] = self.weights[name] * warmup * distiller(student, teacher)
+        return losses
 
 
 def _knowledge(detector: Detector, views: Views) -> Knowledge:

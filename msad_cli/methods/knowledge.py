@@ -31,5 +31,5 @@ class Knowledge:
 
     def losses(self, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Named detection losses against targets in HR pixels."""
-        answered = self.outputs if "outputs" in vars(self) else None
-        return self.detector.losses(self.pyramid, self.frame, targets, answered)
+        outputs = self.outputs if self.detector.spec.dense else None
+        return self.detector.losses(self.pyramid, self.frame, targets, outputs)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from msad_cli.methods.aligned import aligned_losses
+from msad_cli.methods.aligned import aligned_losses, view_pyramids
 from msad_cli.models.detector import Detector, Views
 from msad_cli.models.on_features import Target
 
@@ -34,13 +34,11 @@ class TwoStepTraining(nn.Module):
         """Losses named `k1/…`, `k2/…`, later `fused/…`, ready to be summed; boxes of the targets in HR pixels."""
         self.steps_done += 1
         if int(self.steps_done) <= self.align_steps:
-            return aligned_losses(self.detector, views, targets)[0]
+            return aligned_losses(self.detector, *view_pyramids(self.detector, views), targets)
         detector = self.detector.eval().requires_grad_(False)
         assert detector.fusion is not None, "only a teacher fuses"
         detector.fusion.train().requires_grad_(True)
         with torch.no_grad():
-            pyramids = [detector.pyramid(views[k], k) for k in detector.spec.ks]
-        frame = detector.frame(views[1], 1)
-        return {
-            f"fused/{name}": loss for name, loss in detector.losses(detector.fuse(pyramids), frame, targets).items()
-        }
+            pyramids, frame = view_pyramids(detector, views)
+        losses = detector.losses(detector.fuse(pyramids), frame, targets)
+        return {f"fused/{name}": loss for name, loss in losses.items()}

@@ -100,7 +100,7 @@ class DetectorSpec:
             _between("mean", value, -1e6, 1e6)
         for value in self.std:
             _between("std", value, 1e-6, 1e6)
-        if self.head_depthwise and self.detector in REGION_DETECTORS:
+        if self.head_depthwise and not self.dense:
             raise ValueError(f"{self.detector}: only the heads of dense detectors have a depthwise form")
         self._check_views()
         self._check_keypoints()
@@ -165,9 +165,14 @@ class DetectorSpec:
         return TASKS[self.detector]
 
     @property
+    def dense(self) -> bool:
+        """Whether its head answers cell by cell; the others are two-stage detectors."""
+        return self.detector not in REGION_DETECTORS
+
+    @property
     def finest_level(self) -> int:
         """l of the finest level P_l of the HR view; there are five. Its stride is 2^l HR pixels."""
-        return 2 if self.detector in REGION_DETECTORS else 3
+        return 3 if self.dense else 2
 
     @property
     def fuses(self) -> bool:

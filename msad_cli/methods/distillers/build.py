@@ -26,7 +26,7 @@ def _build(name: str, student: DetectorSpec, teacher: DetectorSpec) -> nn.Module
     if name == "l1":
         return FeatureL1(student.channels, teacher.channels)
     if name == "output-kd":
-        if student.detector not in ("fcos", "retinanet"):
+        if not student.dense:
             raise ValueError(f"method output-kd: {student.detector} has no head that answers cell by cell")
         return OutputKD()
     raise ValueError(f"method {name!r}: not one of {', '.join(WEIGHTS)}")
@@ -38,5 +38,4 @@ def suitable_methods(student: DetectorSpec, teacher: DetectorSpec) -> tuple[str,
     A head of other channels or convolutions cannot start from the teacher's weights, and learns from its answers.
     """
     head = [(each.channels, each.head_convs, each.head_depthwise) for each in (student, teacher)]
-    dense = student.detector in ("fcos", "retinanet")
-    return ("l1", "output-kd") if dense and head[0] != head[1] else ("l1",)
+    return ("l1", "output-kd") if student.dense and head[0] != head[1] else ("l1",)
