@@ -127,6 +127,32 @@ def test_students_of_one_teacher(
     use(out, demo, tmp_path, capsys)
 
 
+@pytest.mark.parametrize(
+    ("flags", "student"),
+    [
+        (["--k", "4"], "student, 1/4"),
+        (["--k", "1"], "student, HR"),
+        (["--k", "1,2", "--width", "0.5", "--low-backbone", "resnet18"], "student, fused"),
+        (["--head-depthwise"], "student, 1/2"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_costs_of_students_that_do_not_exist_yet(
+    capsys: pytest.CaptureFixture[str], flags: list[str], student: str
+) -> None:
+    assert run(["flops", "--backbone", "resnet18", "--size", "256,256", *flags, "--json"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    assert list(report["models"])[-1] == student
+    costs = report["models"][student]["macs"]
+    if "--head-depthwise" in flags:
+        # A 3×3 convolution of 256 channels has 256·9 products a value, a separable one 9 + 256: 0.115. The rest of the
+        # head, its three last convolutions, stays.
+        dense = report["models"]["stock fcos, HR"]["macs"]["head"]
+        last = 9 * 256 * (81 + 4 + 1)
+        towers = 8 * 256 * 256 * 9
+        assert costs["head"] / dense == pytest.approx((towers * 265 / 2304 + last) / (towers + last), rel=1e-3)
+
+
 def test_ap_over_input_size(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Sizes of what the model sees: of a teacher the HR image's, of its student half of that."""
     student, picture = tmp_path / "student.safetensors", tmp_path / "sizes.png"

@@ -23,7 +23,9 @@ def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file.")],
     data: options.Data = None,
     split: Annotated[str, typer.Option(metavar="val|train", help="Which split.")] = "val",
-    view: Annotated[str | None, typer.Option(metavar="high|low|fused|all", help="Default: all the model has.")] = None,
+    view: Annotated[
+        str | None, typer.Option(metavar="high|middle|low|fused|all", help="Default: all the model has.")
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option(

@@ -29,6 +29,12 @@ def flops(
     width: Annotated[float, typer.Option(help="Without MODEL: factor on the backbone's channels.")] = 1.0,
     head_channels: Annotated[int, typer.Option(help="Without MODEL: channels of pyramid and head.")] = 256,
     head_convs: Annotated[int, typer.Option(help="Without MODEL: convolutions of each tower.")] = 4,
+    head_depthwise: options.Depthwise = False,
+    k: Annotated[
+        str, typer.Option(metavar="1|2|4|1,2", help="Without MODEL: what the student sees; of several, a fusion.")
+    ] = "2",
+    low_backbone: Annotated[str, typer.Option(help="Without MODEL: of a fusion student's small image.")] = "",
+    low_width: Annotated[float, typer.Option(help="Without MODEL: of a fusion student's small image.")] = 1.0,
     classes: Annotated[int, typer.Option(min=1, help="Without MODEL: number of classes.")] = 80,
     size: Annotated[list[str] | None, typer.Option(metavar="SHORT,LONG", help="HR size; may be repeated.")] = None,
     data: Annotated[
@@ -49,12 +55,24 @@ def flops(
     if model is not None:
         spec = read_header(model)[0]
     else:
-        names = tuple(ClassName(i, str(i)) for i in range(1, classes + 1))
         with invalid_values_named("msad flops --help lists the values"):
             spec = DetectorSpec(
-                "student", detector, backbone, width, head_channels, head_convs, "frozen", "aligned", (2,),
-                options.parse_size("800,1333"), names, keypoints=PERSON if detector == "keypointrcnn" else (),
-            )  # fmt: skip
+                role="student",
+                detector=detector,
+                backbone=backbone,
+                width=width,
+                channels=head_channels,
+                head_convs=head_convs,
+                norm="frozen",
+                scales="aligned",
+                ks=options.parse_ks("--k", k),
+                resolution=options.parse_size("800,1333"),
+                classes=tuple(ClassName(i, str(i)) for i in range(1, classes + 1)),
+                head_depthwise=head_depthwise,
+                low_backbone=low_backbone,
+                low_width=low_width,
+                keypoints=PERSON if detector == "keypointrcnn" else (),
+            )
     rows = relatives(spec)
     reports = []
     for text in size or [f"{spec.resolution.short_side},{spec.resolution.long_side}"]:

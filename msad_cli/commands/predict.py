@@ -33,7 +33,9 @@ def predict(
     score: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Least score. Default: the model's best-F1.")
     ] = None,
-    view: Annotated[str | None, typer.Option(metavar="high|low|fused", help="Default: the model's best.")] = None,
+    view: Annotated[
+        str | None, typer.Option(metavar="high|middle|low|fused", help="Default: the model's best.")
+    ] = None,
     save: Annotated[str, typer.Option(metavar="image,json", help="What to write.")] = "image,json",
     max_pixels: options.MaxPixels = options.MOST_PIXELS,
     device: options.Device = "auto",
