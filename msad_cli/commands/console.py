@@ -35,6 +35,11 @@ console = PrintableConsole(stderr=True, highlight=False, width=None if sys.stder
 PLAIN_LINE_SECONDS = 30.0
 
 
+def print_line(line: str) -> None:
+    """A line as it is, however long, whatever it holds."""
+    console.print(line, markup=False, soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """A result on stdout; NaN becomes null."""
     sys.stdout.write(json_text(value))
@@ -93,12 +98,12 @@ def _by_kind(numbers: Mapping[str, float | None]) -> dict[str, dict[str, float |
 def announce_result(out: Path, scores: "Mapping[str, Scores]", following: str) -> None:
     """The end of a training: a table of its views, and the next command."""
     print_scores(str(out), {view: each.numbers for view, each in scores.items()})
-    console.print(f"next: {escape(following)}", soft_wrap=True)
+    print_line(f"next: {following}")
 
 
 def announce_stop(step: int, out: Path, command: str) -> None:
     """What to type to go on."""
-    console.print(f"{out} is not written yet after step {step}. Go on with:\n  {command}", soft_wrap=True, markup=False)
+    print_line(f"{out} is not written yet after step {step}. Go on with:\n  {command}")
 
 
 def announce_student(

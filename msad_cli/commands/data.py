@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from msad_cli.data.layouts import Files
 
 SPLITS = ("train", "val")
-TASKS = ("boxes", "masks", "keypoints")
 
 app = typer.Typer(no_args_is_help=True, help="Data sets: check and repair them, draw the built-in demo set.")
 
@@ -39,15 +38,16 @@ def check(
 ) -> None:
     """Look for everything that is wrong with a data set: boxes, ids, files, train against val. Exit 3 if unusable."""
     from msad_cli.commands.checking import checked, refuse_unusable
-    from msad_cli.commands.console import print_json
-    from msad_cli.commands.reporting import print_line, print_report
+    from msad_cli.commands.console import print_json, print_line
+    from msad_cli.commands.reporting import print_report
     from msad_cli.data.images import limit_pixels
     from msad_cli.data.records import Records, read_records
+    from msad_cli.models.spec import TASKS
 
     if fix != (out is not None):
         raise UsageError("--fix and --out belong together", "msad data check FILE --fix --out repaired.json")
-    if task not in TASKS:
-        raise UsageError(f"--task {task}: unknown", f"give {', '.join(TASKS)}")
+    if task not in TASKS.values():
+        raise UsageError(f"--task {task}: unknown", f"give {', '.join(dict.fromkeys(TASKS.values()))}")
     resolution, ks = options.parse_size(size), options.parse_ks("--k", k)
     limit_pixels(options.parse_pixels(max_pixels))
     found, absent = _find(path, split, images, task)

@@ -57,7 +57,7 @@ def evaluate(
     """Measure AP and AR of a model, by COCO's own evaluation."""
     import json
 
-    from msad_cli.commands.console import console, print_json, print_scores
+    from msad_cli.commands.console import print_json, print_line, print_scores
     from msad_cli.commands.settings import choose_views, default_workers
     from msad_cli.commands.sizes import report_sizes
     from msad_cli.data.coco import read_split
@@ -89,7 +89,7 @@ def evaluate(
     truth = ground_truth(pictures)
     refuse_unknown(gates, number_names(truth, spec.task))
     for line in () if quiet else remarks(truth, spec.task, spec.detections_per_image, () if chosen else spread):
-        console.print(line, soft_wrap=True, markup=False)
+        print_line(line)
     sizes = options.parse_sizes(size, spec.ks[0], spec.resolution)
     measured = {
         side: _measure(detector, pictures, truth, views, compute, workers, resolution, spread)
@@ -126,7 +126,7 @@ def _measure(
     sigmas: Sequence[float],
 ) -> tuple[dict[str, "Scores"], list[dict[str, Any]]]:
     """The scores of each view, and what the first of them found."""
-    from msad_cli.commands.reporting import print_line
+    from msad_cli.commands.console import print_line
     from msad_cli.engine.evaluate import view_results
     from msad_cli.engine.scoring import score
 

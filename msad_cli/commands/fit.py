@@ -5,6 +5,8 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 import typer
@@ -12,7 +14,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from msad_cli import __version__
-from msad_cli.commands.console import Reporter, announce_stop, console, reporting
+from msad_cli.commands.console import Reporter, announce_stop, print_line, reporting
 from msad_cli.commands.interruption import Interruption, interruptible
 from msad_cli.commands.options import parse_duration
 from msad_cli.commands.resuming import changes
@@ -22,7 +24,7 @@ from msad_cli.data.loading import TrainingSet, same_place, tolerate, training_lo
 from msad_cli.engine.device import peak_memory
 from msad_cli.engine.evaluate import EVALUATION_BATCH, view_results
 from msad_cli.engine.model_file import Card, save_model
-from msad_cli.engine.plots import plot_run
+from msad_cli.engine.plots import LOSS, plot_run
 from msad_cli.engine.run_folder import RunFolder, Setting, without_nan
 from msad_cli.engine.schedule import sgd
 from msad_cli.engine.scoring import Scores, oks_sigmas, score
@@ -251,14 +253,18 @@ class _Training:
             row |= {f"{name}/{view}": value for name, value in each.numbers.items() if not math.isnan(value)}
         if scores:
             words = "  ".join(f"{view} {100 * each.numbers['AP']:.1f}" for view, each in scores.items())
-            self._say(f"epoch {epoch}/{choices.epochs}  loss {row.get('loss/total', 0):.3f}  AP {words}")
+            self._say(f"epoch {epoch}/{choices.epochs}  loss {row.get(LOSS + 'total', 0):.3f}  AP {words}")
         plot_run(run.folder.add_row(row), run.folder.path / "plots")
         return scores
+
+    @cached_property
+    def truth(self) -> dict[str, Any]:
+        """The validation split's ground truth, the same at every evaluation."""
+        return ground_truth(self.run.validation)
 
     def _evaluate(self, interruption: Interruption) -> dict[str, Scores]:
         """The scores of every view, or nothing where a signal cut it short."""
         run, spec = self.run, self.final.spec
-        truth = ground_truth(run.validation)
         # A batch that had to be split in training is not risked here either.
         batch = EVALUATION_BATCH if self.progress.parts == 1 else 1
         scores: dict[str, Scores] = {}
@@ -272,7 +278,7 @@ class _Training:
                 return {}
             for reason in detected.unreadable.values():
                 self._say(f"passed over, its objects count as missed: {reason}", once=True)
-            scores[view] = score(truth, detected.results, spec.task, oks_sigmas(len(spec.keypoints), spec.sigmas))
+            scores[view] = score(self.truth, detected.results, spec.task, oks_sigmas(len(spec.keypoints), spec.sigmas))
         return scores
 
     def _write(self, scores: dict[str, Scores]) -> None:
@@ -294,4 +300,4 @@ class _Training:
         self.said.add(line)
         self.run.folder.log(line)
         if not self.run.quiet:
-            console.print(line, soft_wrap=True, markup=False)
+            print_line(line)

@@ -43,7 +43,7 @@ def predict(
     quiet: options.Quiet = False,
 ) -> None:
     """Detect objects in pictures; the small image is decoded straight from each file."""
-    from msad_cli.commands.console import console
+    from msad_cli.commands.console import print_line
     from msad_cli.commands.settings import choose_views
     from msad_cli.data.images import limit_pixels
     from msad_cli.engine import predict as engine
@@ -72,7 +72,7 @@ def predict(
     predictions = engine.predict(detector.to(compute.device), best, pictures, least, compute)
     for number, result in enumerate(predictions, start=1):
         if isinstance(result, DataError):
-            console.print(f"error: {result.message}", soft_wrap=True, markup=False)
+            print_line(f"error: {result.message}")
             failed += 1
             continue
         size = (result.image.height, result.image.width)
@@ -81,13 +81,13 @@ def predict(
         if "image" in saves:
             _save_picture(_drawn(result, names, detector.spec), out / result.source.relative)
         if not quiet:
-            console.print(f"{result.source.path}: {len(found)} objects", soft_wrap=True, markup=False)
+            print_line(f"{result.source.path}: {len(found)} objects")
     if "json" in saves:
         _write_json(out / "predictions.json", results)
     if not quiet:
         done = len(pictures) - failed
         line = f"{done} of {len(pictures)} pictures, {len(results)} objects of score ≥ {least:.2f} by {path} -> {out}/"
-        console.print(line, soft_wrap=True, markup=False)
+        print_line(line)
     if failed:
         raise PartialFailureError(f"{failed} of {len(pictures)} pictures could not be read", "they are named above")
 

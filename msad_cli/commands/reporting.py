@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from msad_cli.commands.console import console
+from msad_cli.commands.console import console, print_line
 from msad_cli.data.check import Report, SplitReport
 from msad_cli.data.problems import BEYOND_REPAIR
 from msad_cli.structures.printable import printable
@@ -18,11 +18,6 @@ SIZES = ("5%", "50%", "95%", "under 8")
 """Quantiles, and the share of the smallest."""
 SHOWN = 3
 """Examples of a problem."""
-
-
-def print_line(line: str) -> None:
-    """A line as it is."""
-    console.print(line, markup=False, soft_wrap=True)
 
 
 def print_problems(report: Report) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from msad_cli.commands.checking import checked, refuse_unusable
+from msad_cli.commands.console import print_line
 from msad_cli.commands.measuring import parse_sigmas
-from msad_cli.commands.reporting import print_line, print_problems
+from msad_cli.commands.reporting import print_problems
 from msad_cli.data.coco import CocoSplit, to_split
 from msad_cli.data.layouts import DEMO, find_split
 from msad_cli.data.records import read_records

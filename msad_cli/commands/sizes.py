@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from msad_cli.commands.console import print_json, print_scores
-from msad_cli.commands.reporting import print_line
+from msad_cli.commands.console import print_json, print_line, print_scores
 from msad_cli.engine.plots import plot_sizes
 from msad_cli.engine.scoring import Scores
 

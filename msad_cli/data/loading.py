@@ -1,5 +1,6 @@
 """Samples, batches, and loaders whose every batch is a pure function of seed and step."""
 
+import functools
 import random
 import signal
 import threading
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from msad_cli.data.coco import CocoSplit
-from msad_cli.data.images import TOLERATED, read_image
+from msad_cli.data.images import TOLERATED, limit_pixels, most_pixels, read_image
 from msad_cli.data.transforms import render, training_views
 from msad_cli.structures.errors import DataError, TrainingError
 from msad_cli.structures.frame import Resolution
@@ -225,7 +226,15 @@ def _batches(fetched: Fetched, workers: int, **order: Any) -> Iterator[Batch]:
         _allow_open_files()
     # A generator of its own: a loader draws its workers' seed from torch's global one otherwise, so that a resumed run,
     # whose loader starts once more, would draw other numbers from there on. No sample depends on those seeds.
-    batches = iter(DataLoader(fetched, num_workers=workers, collate_fn=collate, generator=torch.Generator(), **order))
+    loader = DataLoader(
+        fetched,
+        num_workers=workers,
+        collate_fn=collate,
+        generator=torch.Generator(),
+        worker_init_fn=functools.partial(limit_pixels, most_pixels()),
+        **order,
+    )
+    batches = iter(loader)
     if workers and threading.current_thread() is threading.main_thread():
         # Torch's handler would raise wherever the program is when a worker dies, in the middle of an update too.
         # Without it the death is noticed when the next batch is fetched.

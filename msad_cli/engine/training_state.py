@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from msad_cli.engine.plots import LOSS
 from msad_cli.engine.train import Step
 
 
@@ -55,7 +56,7 @@ class Progress:
         """The epoch's part of a row of results.csv; starts the sums anew."""
         self.epochs += 1
         speed = self.images / max(1e-9, self.seconds)
-        means = {f"loss/{name}": value / self.updates for name, value in self.losses.items()}
+        means = {f"{LOSS}{name}": value / self.updates for name, value in self.losses.items()}
         row = {"epoch": self.epochs, "images/s": speed, "skipped": self.skipped, **means}
         self.images, self.seconds, self.updates, self.skipped, self.losses = 0, 0.0, 0, 0, {}
         return row
