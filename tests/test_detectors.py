@@ -394,3 +394,14 @@ def test_a_depthwise_tower_is_eight_to_nine_times_as_cheap_and_keeps_the_scale()
     assert tower(x).shape == x.shape
     # Half of a standard normal's square lies above 0.
     torch.testing.assert_close(tower(x).square().mean(), torch.tensor(0.5), rtol=0.05, atol=0.0)
+
+
+def test_a_two_stage_detector_learns_from_so_many_regions_of_a_picture() -> None:
+    torch.manual_seed(0)
+    detector = Detector(spec_of("maskrcnn", rois=24))
+    pyramid, frame = detector.pyramid(images(ORDINARY), 1), detector.frame(images(ORDINARY), 1)
+    seen: list[int] = []
+    assert isinstance(detector.core, FasterRCNN)
+    detector.core.roi_heads.box_head.register_forward_hook(lambda *given: seen.append(len(given[2])))
+    detector.losses(pyramid, frame, targets(ORDINARY))
+    assert seen == [24 * len(ORDINARY)]

@@ -137,7 +137,7 @@ def test_a_model_comes_back_as_it_was(tmp_path: Path, student_spec: DetectorSpec
 def test_a_spec_of_an_older_version_is_read(student_spec: DetectorSpec) -> None:
     """Version 0.1 wrote the task, which now follows from the detector, and none of the later fields."""
     values = student_spec.to_json()
-    later = {"fusion", "detections_per_image", "head_depthwise", "low_backbone", "low_width", "sigmas"}
+    later = {"fusion", "detections_per_image", "head_depthwise", "low_backbone", "low_width", "sigmas", "rois"}
     for name in later | {"keypoints", "flip_pairs", "skeleton"}:
         values.pop(name)
     assert DetectorSpec.from_json({**values, "task": "boxes"}) == student_spec
@@ -295,6 +295,7 @@ def test_another_tools_file_is_refused(tmp_path: Path) -> None:
         _text("spec", detections_per_image=1_001),
         _text("spec", detections_per_image=10.0),
         _text("spec", detections_per_image=True),
+        _text("spec", rois=0),
         _text("spec", head_depthwise=1),
         _text("spec", low_backbone="resnet18"),
         _text("spec", low_backbone=0),

@@ -50,6 +50,7 @@ def teacher(
         str, typer.Option(metavar="joint|two-step", help="The fusion together with the rest, or alone afterwards.")
     ] = "joint",
     lambda_: Annotated[float, typer.Option("--lambda", min=0.0, help="Weight λ of the fused view's loss.")] = 0.4,
+    rois: Annotated[int, typer.Option(help="Regions that two-stage detectors sample of a picture to learn from.")] = 512,
     sigmas: Annotated[
         str | None, typer.Option(metavar="0.05,…", help="Of keypoints, for OKS. Default: COCO's of 17, else 0.05.")
     ] = None,
@@ -128,6 +129,7 @@ def teacher(
             resolution=resolution,
             fusion=fusion,  # type: ignore[arg-type]
             head_depthwise=head_depthwise,
+            rois=rois,
             **fields,
         )
     settings = all_settings(context, {"data": found, "norm": chosen_norm, "detections": detections, **choices.settings})

@@ -57,6 +57,7 @@ class DetectorSpec:
         flip_pairs: pairs of places in `keypoints`, from 0, that a mirrored picture swaps.
         skeleton: pairs of places in `keypoints`, from 0, between which lines are drawn.
         sigmas: of each keypoint, how far off annotators place it (COCO's OKS); empty for the evaluation's own.
+        rois: regions that a two-stage detector samples of a picture to learn from.
     """
 
     role: Role
@@ -81,6 +82,7 @@ class DetectorSpec:
     flip_pairs: tuple[tuple[int, int], ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
     sigmas: tuple[float, ...] = ()
+    rois: int = 512
 
     def __post_init__(self) -> None:
         _one_of("role", self.role, get_args(Role))
@@ -93,6 +95,7 @@ class DetectorSpec:
         _between("channels", self.channels, 64, 1024)
         _between("head convolutions", self.head_convs, 1, 16)
         _between("detections per image", self.detections_per_image, 1, 1_000)
+        _between("rois", self.rois, 1, 10_000)
         _between("number of classes", len(self.classes), 1, 10_000)
         if self.channels % 32:
             raise ValueError(f"channels = {self.channels}: the head's group normalisation needs a multiple of 32")
@@ -230,7 +233,8 @@ class DetectorSpec:
 
 _LATER: dict[str, Any] = {field.name: field.default for field in fields(DetectorSpec) if field.default is not MISSING}
 _NUMBERS = {
-    "channels": int, "head_convs": int, "detections_per_image": int, "width": (int, float), "low_width": (int, float),
+    "channels": int, "head_convs": int, "detections_per_image": int, "rois": int, "width": (int, float),
+    "low_width": (int, float),
 }  # fmt: skip
 _LISTS: dict[str, tuple[type, ...]] = {
     "ks": (int,), "mean": (int, float), "std": (int, float), "keypoints": (str,), "sigmas": (int, float),

@@ -101,6 +101,7 @@ def _region_options(spec: DetectorSpec, classes: int) -> dict[str, Any]:
         "box_roi_pool": _roi_align(BOX_CELLS),
         "box_head": TwoMLPHead(spec.channels * BOX_CELLS**2, hidden),
         "box_predictor": _BoxPredictor(hidden, classes),
+        "box_batch_size_per_image": spec.rois,
         "box_score_thresh": SCORE_THRESHOLD,
         "box_detections_per_img": spec.detections_per_image,
     }
