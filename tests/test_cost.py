@@ -114,3 +114,11 @@ def test_a_model_is_compared_with_its_relatives(changes: dict[str, object], name
         assert found[names[-1]] == (of, of.views[0])
     if of.role == "teacher":
         assert found["teacher, fused"] == (of, "fused")
+
+
+def test_a_student_is_compared_with_its_own_teacher() -> None:
+    teacher = spec(ks=(1, 2, 4), head_convs=4)
+    student = spec(role="student", ks=(4,), head_convs=1, head_depthwise=True)
+    stock, fused, own = relatives(student, teacher).values()
+    assert (fused, own) == ((teacher, "fused"), (student, "low"))
+    assert (stock[0].head_convs, stock[0].ks, stock[0].head_depthwise) == (4, (1,), False)

@@ -22,9 +22,14 @@ from msad_cli.engine.files import write_text
 from msad_cli.engine.model_file import LARGEST_HEADER, Card, fingerprint, load_model, read_header, save_model
 from msad_cli.engine.run_folder import RunFolder, Setting
 from msad_cli.models.detector import Detector
-from msad_cli.models.spec import DetectorSpec
+from msad_cli.models.spec import ClassName, DetectorSpec
 from msad_cli.structures.errors import ModelFileError, OutputError, UsageError
+from msad_cli.structures.frame import Resolution
 
+TEACHER = DetectorSpec(
+    role="teacher", detector="fcos", backbone="resnet18", width=0.25, channels=64, head_convs=2, norm="group",
+    scales="aligned", ks=(1, 2), resolution=Resolution(64, 96), classes=(ClassName(7, "red"),),
+)  # fmt: skip
 CARD = Card(
     data="/data/pictures",
     data_fingerprint="ab12",
@@ -32,6 +37,7 @@ CARD = Card(
     scores={"low": {"AP": 0.25, "APs": None}},
     score_threshold=0.31,
     teacher="cd34",
+    teacher_spec=TEACHER,
     msad_version="0.1",
 )
 
@@ -347,6 +353,8 @@ def test_another_tools_file_is_refused(tmp_path: Path) -> None:
         _text("card", score_threshold=2),
         _text("card", scores=[1]),
         _text("card", scores={"low": {"AP": "good"}}),
+        _text("card", teacher_spec={}),
+        _text("card", teacher_spec="fcos"),
         lambda header: header["__metadata__"].pop("spec"),
         lambda header: header["__metadata__"].pop("card"),
         lambda header: header["__metadata__"].update(spec="{"),

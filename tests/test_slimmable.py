@@ -231,3 +231,22 @@ def test_a_published_file_is_a_start(tmp_path: Path, norm: Norm) -> None:
         own = [f"{layer}{view}{part}" for view in views]
         for found in own if own[0] in body else [name]:
             assert torch.equal(body[found], each)
+
+
+def test_a_published_file_starts_both_bodies_of_a_fusion_student_at_their_widths(tmp_path: Path) -> None:
+    checkpoint = mobilenet_v2()
+    file = tmp_path / "s_mobilenet_v2.pt"
+    torch.save(checkpoint, file)
+    student = Detector(
+        DetectorSpec(
+            role="student", detector="fcos", backbone="mobilenet_v2", width=0.35, channels=64, head_convs=1,
+            norm="frozen", scales="aligned", ks=(1, 2), resolution=Resolution(64, 96),
+            classes=(ClassName(1, "one"),), low_backbone="mobilenet_v2", low_width=0.75,
+        )
+    )  # fmt: skip
+    assert init.from_file(student, file).left == ()
+    assert student.low is not None
+    for body, width in ((student.core.backbone.body, 0.35), (student.low.body, 0.75)):
+        own = body.state_dict()
+        for name, each in to_body_state(checkpoint, "mobilenet_v2", width).items():
+            assert torch.equal(own[name], each)

@@ -123,7 +123,10 @@ def distill(
     # A plain student is trained on its own small pixels; the large ones are not even decoded.
     ks = spec.ks if no_distill else tuple(sorted({*spec.ks, *master.spec.ks}))
     training = TrainingSet(train, spec.resolution, ks, jitter=True, seed=seed)
-    own = Card(data=lasting(source), data_fingerprint=fingerprint(train.file), teacher=fingerprint(teacher))
+    own = Card(
+        data=lasting(source), data_fingerprint=fingerprint(train.file), teacher=fingerprint(teacher),
+        teacher_spec=master.spec,
+    )  # fmt: skip
     scores = fit(
         Run(
             "distill", module, student, lambda: start_student(student, master, start.value), training, val, choices,
@@ -141,5 +144,5 @@ def _cost_shares(spec: "DetectorSpec", teacher: "DetectorSpec") -> dict[str, flo
 
     frame = [spec.resolution.frame_size(spec.resolution.short_side, spec.resolution.long_side)]
     own = count_cost(spec, spec.views[0], frame).total
-    stock, fused, *_ = relatives(teacher).items()
+    stock, fused, *_ = relatives(spec, teacher).items()
     return {name: own / count_cost(of, view, frame).total for name, (of, view) in (stock, fused)}

@@ -52,8 +52,10 @@ def flops(
     from msad_cli.models.cost import PROPOSALS, count_cost, relatives
     from msad_cli.models.spec import REGION_DETECTORS, ClassName, DetectorSpec
 
+    teacher = None
     if model is not None:
-        spec = read_header(model)[0]
+        spec, card, _ = read_header(model)
+        teacher = card.teacher_spec
     else:
         with invalid_values_named("msad flops --help lists the values"):
             spec = DetectorSpec(
@@ -73,7 +75,7 @@ def flops(
                 low_width=low_width,
                 keypoints=PERSON if detector == "keypointrcnn" else (),
             )
-    rows = relatives(spec)
+    rows = relatives(spec, teacher)
     reports = []
     for text in size or [f"{spec.resolution.short_side},{spec.resolution.long_side}"]:
         resolution = options.parse_size(text)

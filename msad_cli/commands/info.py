@@ -31,6 +31,9 @@ def info(
         return
     values["classes"] = ", ".join(f"{each.category_id} {each.name}" for each in spec.classes)
     values["resolution"] = f"HR {spec.resolution.short_side},{spec.resolution.long_side}, reduced by k = {spec.ks}"
+    if card.teacher_spec:
+        of = card.teacher_spec
+        values["teacher_spec"] = f"{of.backbone} × {of.width:g}, {of.channels} channels, k = {of.ks}"
     aps = {view: numbers.get("AP") for view, numbers in (card.scores or {}).items()}
     values["scores"] = "  ".join(f"{view} AP {100 * ap:.1f}" for view, ap in aps.items() if ap is not None)
     for name, value in values.items():

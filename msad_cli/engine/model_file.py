@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from msad_cli.models.detector import Detector
 
 FORMAT = "msad/1"
-LARGEST_HEADER = 8 * 2**20
-"""Bytes; a ResNet-152's header has some 100 kB, and what a spec admits stays below."""
+LARGEST_HEADER = 16 * 2**20
+"""Bytes; a ResNet-152's header has some 100 kB, and what two specs admit stays below."""
 DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
 """What safetensors calls the types of a model's tensors."""
 ITEM_SIZES = {"F32": 4, "I64": 8}
@@ -54,6 +54,7 @@ class Card:
         scores: AP … by view at the end of training, from 0 to 1.
         score_threshold: with the best F1 on the validation split; the default of predictions.
         teacher: fingerprint of the teacher's file, or empty.
+        teacher_spec: what the teacher is, so that costs can be compared without its file.
         msad_version: that wrote the file.
     """
 
@@ -63,6 +64,7 @@ class Card:
     scores: dict[str, dict[str, float | None]] | None = None
     score_threshold: float = 0.5
     teacher: str = ""
+    teacher_spec: DetectorSpec | None = None
     msad_version: str = ""
 
 
@@ -210,7 +212,9 @@ def _strict_json(text: str | bytes) -> Any:
 
 def _card(values: dict[str, Any]) -> Card:
     known = {field.name for field in fields(Card)}
-    card = Card(**{name: value for name, value in values.items() if name in known})
+    values = {name: value for name, value in values.items() if name in known}
+    teacher = values.pop("teacher_spec", None)
+    card = Card(**values, teacher_spec=None if teacher is None else DetectorSpec.from_json(teacher))
     texts = (card.data, card.data_fingerprint, card.teacher, card.msad_version)
     if not all(isinstance(each, str) for each in texts) or type(card.epochs) is not int:
         raise TypeError("card: a field has the wrong type")

@@ -40,20 +40,24 @@ class Cost:
         return sum(self.macs.values())
 
 
-def relatives(spec: DetectorSpec) -> dict[str, tuple[DetectorSpec, View]]:
+def relatives(spec: DetectorSpec, teacher: DetectorSpec | None = None) -> dict[str, tuple[DetectorSpec, View]]:
     """What a model's cost is compared with, by name: the stock detector, then its teacher, then the student.
 
-    A teacher has a student for each of its reductions. A student's own teacher may have had more views than the two or
-    three that follow from the student.
+    A teacher has a student for each of its reductions.
+
+    Args:
+        teacher: a student's own one, whose body and head the stock detector then has. Without it, a teacher that is
+            built like the student, with the two or three views that follow from it.
     """
     one_body = replace(spec, low_backbone="", low_width=1.0)
-    stock = replace(one_body, role="baseline", scales="single", ks=(1,), head_depthwise=False)
+    like = teacher or one_body
+    stock = replace(like, role="baseline", scales="single", ks=(1,), head_depthwise=False)
     found: dict[str, tuple[DetectorSpec, View]] = {f"stock {spec.detector}, HR": (stock, "high")}
     if spec.scales != "aligned":
         return found
     low = max(spec.ks)
     ks = spec.ks if len(spec.ks) > 1 else (1, max(low, 2))
-    found["teacher, fused"] = (replace(one_body, role="teacher", ks=ks), "fused")
+    found["teacher, fused"] = (teacher or replace(one_body, role="teacher", ks=ks), "fused")
     if spec.role == "student" and len(spec.ks) > 1:
         found["student, fused"] = (spec, "fused")
     elif spec.role == "student" and low == 1:

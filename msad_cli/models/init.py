@@ -3,7 +3,7 @@
 import os
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -52,10 +52,17 @@ def from_imagenet(detector: Detector) -> Copied:
     Raises:
         UsageError: there are none for this body, or they cannot be downloaded.
     """
+    return _together([_imagenet_body(*each) for each in _bodies(detector)])
+
+
+def _bodies(detector: Detector) -> list[tuple[nn.Module, str, float]]:
+    """The body, or both, each with its name and width."""
     spec = detector.spec
-    parts = [_imagenet_body(detector.core.backbone.body, spec.backbone, spec.width)]
-    if detector.low is not None:
-        parts.append(_imagenet_body(detector.low.body, spec.low_backbone, spec.low_width))
+    first = (detector.core.backbone.body, spec.backbone, spec.width)
+    return [first] if detector.low is None else [first, (detector.low.body, spec.low_backbone, spec.low_width)]
+
+
+def _together(parts: Sequence[Copied]) -> Copied:
     return Copied(
         sum(each.tensors for each in parts),
         sum(each.of for each in parts),
@@ -92,18 +99,16 @@ def from_coco(detector: Detector) -> Copied:
 def from_file(detector: Detector, path: Path) -> Copied:
     """A state file of torchvision or of a slimmable network (`.pth`), or the tensors of a `.safetensors` file.
 
+    A body's weights go into both bodies of a fusion student, as far as their shapes allow; those of a slimmable network
+    fit either at its own width.
+
     Raises:
         ModelFileError: the file is no such thing, or nothing in it fits.
         UsageError: a slimmable network lacks the width.
     """
     state = current_names(_read_state(path), detector.spec.detector)
-    if is_slimmable(state):
-        state = to_body_state(state, detector.spec.backbone, detector.spec.width)
-    # Where the file keeps the views apart and the detector does not, or not this one, its first view counts.
-    state = {**of_view(state, detector.spec.ks[0]), **state}
-    parts: tuple[nn.Module, ...] = (detector, detector.core, detector.core.backbone.body)
     try:
-        copied = max((copy_matching(part, state) for part in parts), key=lambda each: each.tensors)
+        copied = max(_offers(detector, state), key=lambda each: each.tensors)
     except RuntimeError as error:
         raise ModelFileError(f"{path}: a tensor cannot be copied ({str(error)[:120]})") from error
     if not copied.tensors:
@@ -111,6 +116,17 @@ def from_file(detector: Detector, path: Path) -> Copied:
             f"{path}: none of its tensors fits {detector.spec.backbone} at width {detector.spec.width}"
         )
     return copied
+
+
+def _offers(detector: Detector, state: dict[str, Tensor]) -> list[Copied]:
+    """Copies a state into the parts that it may be of: detector, torchvision's detector, or bodies."""
+    bodies = _bodies(detector)
+    if is_slimmable(state):
+        return [_together([copy_matching(body, to_body_state(state, name, width)) for body, name, width in bodies])]
+    # Where the file keeps the views apart and the detector does not, or not this one, its first view counts.
+    state = {**of_view(state, detector.spec.ks[0]), **state}
+    parts = [copy_matching(part, state) for part in (detector, detector.core)]
+    return [*parts, _together([copy_matching(body, state) for body, _, _ in bodies])]
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
