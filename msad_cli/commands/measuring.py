@@ -49,7 +49,7 @@ def parse_sigmas(text: str | None, keypoints: Sequence[str]) -> tuple[float, ...
     if text is None:
         return ()
     if not keypoints:
-        raise UsageError("--sigmas: the model finds no keypoints", "leave it away")
+        raise UsageError("--sigmas: the model finds no keypoints", "leave it out")
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:

@@ -34,7 +34,7 @@ def _draw(lines: dict[str, list[tuple[float, float]]], title: str, path: Path, b
     # The object interface needs no display and no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FixedLocator, MaxNLocator
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = FigureCanvasAgg(figure).figure.add_subplot()
@@ -42,7 +42,8 @@ def _draw(lines: dict[str, list[tuple[float, float]]], title: str, path: Path, b
         epochs, values = zip(*points, strict=True)
         axes.plot(epochs, values, marker="." if len(epochs) < 40 else "", label=label)
     axes.set_xlabel(below)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    places = sorted({x for points in lines.values() for x, _ in points})
+    axes.xaxis.set_major_locator(FixedLocator(places) if len(places) < 12 else MaxNLocator(integer=True))
     axes.set_ylabel(title)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
