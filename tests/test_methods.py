@@ -43,7 +43,7 @@ def distillation(student: Detector, teacher: Detector, warmup_steps: int = 500, 
 
 def knowledge(pyramid: list[Tensor], **outputs: Tensor) -> Knowledge:
     """What a network that does not exist knows."""
-    known = Knowledge(None, pyramid, None)  # type: ignore[arg-type]
+    known = Knowledge(None, pyramid, None, {})  # type: ignore[arg-type]
     vars(known)["outputs"] = outputs
     return known
 
@@ -88,23 +88,24 @@ def test_every_trainable_parameter_of_the_student_gets_a_gradient_and_none_of_th
 
 def test_l1_by_hand() -> None:
     # Level 1: |1 - 0| and |0 - 2| over two cells, mean 1.5; level 2: |3 - 4| over one, mean 1.
-    student = knowledge([torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[3.0]]]])])
-    teacher = knowledge([torch.tensor([[[[0.0, 2.0]]]]), torch.tensor([[[[4.0]]]])])
-    l1 = FeatureL1(1, 1)
+    student = [torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[3.0]]]])]
+    teacher = [torch.tensor([[[[0.0, 2.0]]]]), torch.tensor([[[[4.0]]]])]
+    student, teacher = [*student, *[torch.zeros(1, 1, 1, 1)] * 3], [*teacher, *[torch.zeros(1, 1, 1, 1)] * 3]
+    l1 = FeatureL1(spec(), spec())
     assert list(l1.parameters()) == []
-    assert l1(student, teacher).item() == 2.5
-    assert l1(student, student).item() == 0.0
+    assert l1(knowledge(student), knowledge(teacher), [])["pyramid"].item() == 2.5
+    assert l1(knowledge(student), knowledge(student), [])["pyramid"].item() == 0.0
 
 
 def test_l1_adapts_channels_where_they_differ() -> None:
-    """One channel to two, weights 2 and −1, biases 0 and 1: 3 becomes (6, −2), which is |6 − 5| and |−2 − 0| off."""
-    l1 = FeatureL1(1, 2)
+    """64 channels to 96 by a convolution that is all 1/64 with bias 1: maps of 3 become 4, which is 1 off from 5."""
+    l1 = FeatureL1(spec(channels=64), spec(channels=96))
     with torch.no_grad():
-        for name, each in l1.named_parameters():
-            each.copy_(torch.tensor([2.0, -1.0]).reshape(2, 1, 1, 1) if "weight" in name else torch.tensor([0.0, 1.0]))
-    student = knowledge([torch.full((1, 1, 1, 1), 3.0)] * 5)
-    teacher = knowledge([torch.tensor([5.0, 0.0]).reshape(1, 2, 1, 1)] * 5)
-    assert l1(student, teacher).item() == 5 * 1.5
+        for each in l1.parameters():
+            each.fill_(1 / 64 if each.ndim > 1 else 1.0)
+    student = knowledge([torch.full((1, 64, 1, 1), 3.0)] * 5)
+    teacher = knowledge([torch.full((1, 96, 1, 1), 5.0)] * 5)
+    assert l1(student, teacher, [])["pyramid"].item() == pytest.approx(5.0)
 
 
 def test_output_kd_by_hand() -> None:
@@ -119,17 +120,20 @@ def test_output_kd_by_hand() -> None:
     )  # fmt: skip
     # KL(3/4 ‖ 1/2) = 3/4·ln(3/2) + 1/4·ln(1/2); the cell's weight σ(2·ln 3) = 9/10; Σw is less than 1, so that it is 1.
     kl = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
-    assert OutputKD()(student, teacher).item() == pytest.approx(4 * kl + 0.9 * 0.5 + 0.9 * kl, rel=1e-5)
-    assert OutputKD()(teacher, teacher).item() == pytest.approx(0.0, abs=1e-7)
+    output_kd = OutputKD(spec(), spec())
+    found = {name: loss.item() for name, loss in output_kd(student, teacher, []).items()}
+    assert found == pytest.approx({"classes": 4 * kl, "boxes": 0.9 * 0.5, "centreness": 0.9 * kl}, rel=1e-5)
+    assert total(output_kd(teacher, teacher, [])).item() == pytest.approx(0.0, abs=1e-7)
 
 
 def test_output_kd_is_the_least_for_equal_answers_of_real_networks() -> None:
     teacher, student = detectors()
     pictures = views()
     frame = teacher.frame(pictures[1], 1)
-    mine, theirs = (Knowledge(each, each.pyramid(pictures[2], 2), frame) for each in (student, teacher))
-    assert OutputKD()(mine, theirs).item() > 0
-    torch.testing.assert_close(OutputKD()(theirs, theirs), torch.tensor(0.0), atol=1e-5, rtol=0)
+    mine, theirs = (Knowledge(each, each.pyramid(pictures[2], 2), frame, pictures) for each in (student, teacher))
+    output_kd = OutputKD(student.spec, teacher.spec)
+    assert total(output_kd(mine, theirs, [])).item() > 0
+    torch.testing.assert_close(total(output_kd(theirs, theirs, [])), torch.tensor(0.0), atol=1e-5, rtol=0)
 
 
 def test_a_lighter_student_learns_from_answers_too_and_its_adapters_are_not_its_own() -> None:
@@ -140,7 +144,7 @@ def test_a_lighter_student_learns_from_answers_too_and_its_adapters_are_not_its_
     own = set(light.state_dict())
     module = Distillation(light, teacher, build_distillers(light.spec, teacher.spec, {"l1": 0.6, "output-kd": 1.0}))
     losses = module(views(), TARGETS)
-    assert {"distil/l1", "distil/output-kd"} < losses.keys()
+    assert {"distil/l1/pyramid", "distil/output-kd/boxes"} < losses.keys()
     total(losses).backward()
     assert without_gradient(light) == []
     assert all(each.grad is not None for each in module.distillers.parameters())
@@ -159,7 +163,9 @@ def test_answers_are_computed_once_and_change_no_loss() -> None:
         return answers
 
     student.core.head.forward = counted
-    found = Distillation(student, teacher, {"output-kd": Weighted(OutputKD(), 1.0)})(views(), TARGETS)
+    found = Distillation(student, teacher, {"output-kd": Weighted(OutputKD(student.spec, teacher.spec), 1.0)})(
+        views(), TARGETS
+    )
     assert len(calls) == 1
     for name, loss in plain.items():
         torch.testing.assert_close(found[name], loss)
@@ -186,8 +192,9 @@ def test_the_student_may_be_of_the_large_image_or_of_several_views() -> None:
         pyramid = student.fuse(own) if len(ks) > 1 else own[0]
         frame = student.frame(pictures[1], 1)
         losses = distillation(student, teacher, warmup_steps=1)(pictures, TARGETS)
-        expected = FeatureL1(64, 64)(Knowledge(student, pyramid, frame), Knowledge(teacher, fused, frame))
-        torch.testing.assert_close(losses["distil/l1"], 0.6 * expected)
+        mine, theirs = (Knowledge(student, each, frame, pictures) for each in (pyramid, fused))
+        expected = FeatureL1(student.spec, teacher.spec)(mine, theirs, TARGETS)["pyramid"]
+        torch.testing.assert_close(losses["distil/l1/pyramid"], 0.6 * expected)
 
 
 def test_two_steps() -> None:
@@ -221,9 +228,10 @@ def test_distillation_weight_is_gamma_tau_after_a_linear_warmup() -> None:
     module = distillation(student, teacher, warmup_steps=4)
     with torch.no_grad():
         frame = teacher.frame(pictures[1], 1)
-        fused = Knowledge(teacher, teacher.fuse([teacher.pyramid(pictures[k], k) for k in (1, 2)]), frame)
-        full = 0.6 * FeatureL1(64, 64)(Knowledge(student, student.pyramid(pictures[2], 2), frame), fused)
-        found = torch.stack([module(pictures, TARGETS)["distil/l1"] for _ in range(6)])
+        fused = teacher.fuse([teacher.pyramid(pictures[k], k) for k in (1, 2)])
+        mine, theirs = (Knowledge(student, each, frame, pictures) for each in (student.pyramid(pictures[2], 2), fused))
+        full = 0.6 * FeatureL1(student.spec, teacher.spec)(mine, theirs, TARGETS)["pyramid"]
+        found = torch.stack([module(pictures, TARGETS)["distil/l1/pyramid"] for _ in range(6)])
     torch.testing.assert_close(found / full, torch.tensor([0.25, 0.5, 0.75, 1.0, 1.0, 1.0]))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from msad_cli.commands.options import parse_ks
 from msad_cli.commands.settings import choose_norm
 from msad_cli.engine.run_folder import Setting
-from msad_cli.methods.distillers.build import WEIGHTS, suitable_methods
+from msad_cli.methods.distillers.build import DISTILLERS, suitable_methods
 from msad_cli.models.detector import Detector
 from msad_cli.models.inherit import from_teacher
 from msad_cli.models.init import initialise
@@ -89,7 +89,8 @@ def choose_methods(
         UsageError: a weight that is none, or of a method that does not run.
     """
     names = method.split(",") if method else suitable_methods(spec, teacher)
-    weights = {name: {**WEIGHTS, "l1": l1}.get(name, 1.0) for name in names}
+    known = {name: weight for name, (_, weight) in DISTILLERS.items()} | {"l1": l1}
+    weights = {name: known.get(name, 1.0) for name in names}
     for part in weight.split(",") if weight else ():
         name, _, value = part.partition("=")
         try:

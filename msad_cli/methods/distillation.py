@@ -1,12 +1,13 @@
-"""Distillation of a fused multi-scale teacher into a student (MSAD, section 3.3)."""
+"""Distillation of a teacher into a student (MSAD, section 3.3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from msad_cli.methods.knowledge import Knowledge
+from msad_cli.methods.knowledge import Knowledge, best_view, student_view
+from msad_cli.methods.unaligned import reduced_teacher
 from msad_cli.models.detector import Detector, Views
 from msad_cli.models.on_features import Target
 
@@ -17,7 +18,10 @@ WARMUP_STEPS = 500
 
 @dataclass(frozen=True)
 class Weighted:
-    """A distiller, which answers (student, teacher: Knowledge) with a number, and the weight of that number."""
+    """A distiller and the weight of its losses.
+
+    It answers (student, teacher: Knowledge, targets in their frame) with named losses, and owns what it trains.
+    """
 
     distiller: nn.Module
     weight: float
@@ -31,8 +35,9 @@ class Distillation(nn.Module):
 
     Args:
         student: of one view, or of several whose fusion answers (table 7); any k that the teacher aligns, 1 included.
-        teacher: sees all of its own views; its fused pyramid is imitated. It stays in eval mode without gradients,
-            where the official code leaves it in training mode.
+            One that is not aligned learns from maps that are brought to its own grid.
+        teacher: sees all of its own views; its fused pyramid is imitated, or that of the large image if it has no
+            fusion. It stays in eval mode without gradients, where the official code leaves it in training mode.
         distillers: by name; what they train (adapters) belongs to them and is no part of the student.
         warmup_steps: steps over which the distillers' weight rises linearly to its full value.
     """
@@ -48,8 +53,8 @@ class Distillation(nn.Module):
     ) -> None:
         super().__init__()
         self.student = student
-        # In a plain list, the teacher is no submodule: it is neither trained, nor saved, nor put into train mode.
-        self._teacher = [teacher.eval().requires_grad_(False)] if teacher is not None else []
+        # In a closure, the teacher is no submodule: it is neither trained, nor saved, nor put into train mode.
+        self._teach = _teach(teacher.eval().requires_grad_(False), student) if teacher is not None else None
         self.distillers = nn.ModuleDict({name: each.distiller for name, each in distillers.items()})
         self.weights = {name: each.weight for name, each in distillers.items()}
         self.warmup_steps = warmup_steps
@@ -57,22 +62,27 @@ class Distillation(nn.Module):
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
 
     def forward(self, views: Views, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Losses named `student/…` and `distil/…`, ready to be summed; boxes of the targets in HR pixels."""
-        student = _knowledge(self.student, views)
+        """Losses named `student/…` and `distil/METHOD/…`, ready to be summed; targets in HR pixels."""
+        student, targets = student_view(self.student, views, targets)
         losses = {f"student/{name}": loss for name, loss in student.losses(targets).items()}
-        for model in self._teacher:
-            with torch.no_grad():
-                teacher = _knowledge(model, views)
-            self.steps_done += 1
-            warmup = (self.steps_done / max(1, self.warmup_steps)).clamp(max=1.0)
-            for name, distiller in self.distillers.items():
-                losses[f"distil/{name}"] = self.weights[name] * warmup * distiller(student, teacher)
-        return losses
+        if self._teach is None:
+            return losses
+        with torch.no_grad():
+            teacher = self._teach(views)
+        return losses | self.distil(student, teacher, targets)
+
+    def distil(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """The distillers' losses alone, weighted; one more step of the warm-up."""
+        self.steps_done += 1
+        warmup = (self.steps_done / max(1, self.warmup_steps)).clamp(max=1.0)
+        return {
+            f"distil/{name}/{part}": self.weights[name] * warmup * loss
+            for name, distiller in self.distillers.items()
+            for part, loss in distiller(student, teacher, targets).items()
+        }
 
 
-def _knowledge(detector: Detector, views: Views) -> Knowledge:
-    """A network's best view, on the pixels that it needs of a batch."""
-    ks = detector.spec.ks
-    pyramids = [detector.pyramid(views[k], k) for k in ks]
-    pyramid = detector.fuse(pyramids) if detector.spec.fuses else pyramids[0]
-    return Knowledge(detector, pyramid, detector.frame(views[ks[0]], ks[0]))
+def _teach(teacher: Detector, student: Detector) -> Callable[[Views], Knowledge]:
+    if student.spec.scales == "aligned":
+        return lambda views: best_view(teacher, views)
+    return reduced_teacher(teacher, student.spec.ks[-1])

@@ -1,4 +1,4 @@
-"""What a distiller may look at of one network: its pyramid, and its head's answers if it asks for them."""
+"""What a distiller may look at of one network: its pyramid, its head's answers on demand, the batch's pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,10 @@ from functools import cached_property
 
 from torch import Tensor
 
-from msad_cli.models.detector import Detector
+from msad_cli.methods.unshifted import reduced_target
+from msad_cli.models.detector import Detector, Views
 from msad_cli.models.on_features import Target
-from msad_cli.structures.frame import Frame
+from msad_cli.structures.frame import FRAME_DIVISOR, Frame
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,16 @@ class Knowledge:
     """One network on one batch.
 
     Attributes:
-        pyramid: five maps (N, C, h, w), finest first; the teacher's fused one, the student's aligned to it.
-        frame: the HR frame of the batch.
+        pyramid: five maps (N, C, h, w), finest first. The grids of student and teacher are the same.
+        frame: in which anchors and targets live: the HR frame, or for a student that is not aligned, that of its own
+            small image.
+        views: the pictures at every reduction that was rendered, those that this network did not see included.
     """
 
     detector: Detector
     pyramid: Sequence[Tensor]
     frame: Frame
+    views: Views
 
     @cached_property
     def outputs(self) -> dict[str, Tensor]:
@@ -30,6 +34,30 @@ class Knowledge:
         return self.detector.outputs(self.pyramid)
 
     def losses(self, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Named detection losses against targets in HR pixels."""
+        """Named detection losses against targets in the frame."""
         outputs = self.outputs if self.detector.spec.dense else None
         return self.detector.losses(self.pyramid, self.frame, targets, outputs)
+
+
+def best_view(detector: Detector, views: Views, divisor: int = FRAME_DIVISOR) -> Knowledge:
+    """A network in the HR frame: a fused teacher or student, a student's only view, or a baseline's large image.
+
+    Args:
+        divisor: to a multiple of so many HR pixels the images are padded.
+    """
+    ks = detector.spec.ks if detector.spec.fuses else detector.spec.ks[:1]
+    pyramids = [detector.pyramid(views[k], k, divisor) for k in ks]
+    pyramid = detector.fuse(pyramids) if detector.spec.fuses else pyramids[0]
+    return Knowledge(detector, pyramid, detector.frame(views[ks[0]], ks[0]), views)
+
+
+def student_view(student: Detector, views: Views, targets: Sequence[Target]) -> tuple[Knowledge, Sequence[Target]]:
+    """What a student knows, and the targets (given in HR pixels) in the frame that it has.
+
+    An aligned student shares the HR frame; another takes its small image for an ordinary one.
+    """
+    if student.spec.scales == "aligned":
+        return best_view(student, views), targets
+    k = student.spec.ks[-1]
+    own = Knowledge(student, student.pyramid(views[k], 1), student.frame(views[k], 1), views)
+    return own, [reduced_target(target, k) for target in targets]

@@ -22,13 +22,13 @@ class UnshiftedTraining(nn.Module):
         losses = {}
         for k in self.detector.spec.ks:
             frame = self.detector.frame(views[k], 1)
-            reduced = [_reduced(target, k) for target in targets]
+            reduced = [reduced_target(target, k) for target in targets]
             for name, loss in self.detector.losses(self.detector.pyramid(views[k], 1), frame, reduced).items():
                 losses[f"k{k}/{name}"] = loss
         return losses
 
 
-def _reduced(target: Target, k: int) -> Target:
+def reduced_target(target: Target, k: int) -> Target:
     """A target in the frame of the image reduced k times."""
     if k == 1:
         return target

@@ -44,19 +44,23 @@ class Detector(nn.Module):
         """The HR frame around images (3, h/k, w/k) that are reduced k times."""
         return Frame.around([(image.shape[-2], image.shape[-1]) for image in images], k)
 
-    def pixels(self, images: Sequence[Tensor], k: int) -> Tensor:
-        """uint8 images (3, h/k, w/k) -> (N, 3, H/k, W/k) float: normalised, zero-padded to the frame's padded size."""
+    def pixels(self, images: Sequence[Tensor], k: int, divisor: int = FRAME_DIVISOR) -> Tensor:
+        """uint8 images (3, h/k, w/k) -> (N, 3, H/k, W/k) float: normalised, zero-padded to the frame's padded size.
+
+        Args:
+            divisor: to a multiple of so many HR pixels.
+        """
         transform = self.core.transform
         normalised = [transform.normalize(image.float() / 255) for image in images]
-        batch: Tensor = transform.batch_images(normalised, size_divisible=FRAME_DIVISOR // k)
+        batch: Tensor = transform.batch_images(normalised, size_divisible=divisor // k)
         return batch
 
-    def pyramid(self, images: Sequence[Tensor], k: int) -> list[Tensor]:
+    def pyramid(self, images: Sequence[Tensor], k: int, divisor: int = FRAME_DIVISOR) -> list[Tensor]:
         """The five aligned maps of a view, finest first: (N, channels, H/s, W/s).
 
         The strides s, in HR pixels, are 8…128 for a dense detector and 4…64 for one of two stages.
         """
-        return self.backbone(k).pyramid(self.pixels(images, k), k)
+        return self.backbone(k).pyramid(self.pixels(images, k, divisor), k)
 
     def fuse(self, pyramids: Sequence[list[Tensor]]) -> list[Tensor]:
         """Aligned pyramids of all views, k ascending -> the fused one, of the same shapes."""

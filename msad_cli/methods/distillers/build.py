@@ -9,8 +9,11 @@ from msad_cli.methods.distillers.feature_l1 import FeatureL1
 from msad_cli.methods.distillers.output_kd import OutputKD
 from msad_cli.models.spec import DetectorSpec
 
-WEIGHTS = {"l1": GAMMA * TAU, "output-kd": 1.0}
-"""By method: the weight it has unless another is typed. L1: γ·τ of the paper."""
+DISTILLERS: dict[str, tuple[type[nn.Module], float]] = {
+    "l1": (FeatureL1, GAMMA * TAU),
+    "output-kd": (OutputKD, 1.0),
+}
+"""By method: what is built from the specs of student and teacher, and the weight that it has unless one is typed."""
 
 
 def build_distillers(student: DetectorSpec, teacher: DetectorSpec, weights: Mapping[str, float]) -> dict[str, Weighted]:
@@ -19,17 +22,10 @@ def build_distillers(student: DetectorSpec, teacher: DetectorSpec, weights: Mapp
     Raises:
         ValueError: an unknown method, or one that this detector has no use for.
     """
-    return {name: Weighted(_build(name, student, teacher), weight) for name, weight in weights.items()}
-
-
-def _build(name: str, student: DetectorSpec, teacher: DetectorSpec) -> nn.Module:
-    if name == "l1":
-        return FeatureL1(student.channels, teacher.channels)
-    if name == "output-kd":
-        if not student.dense:
-            raise ValueError(f"method output-kd: {student.detector} has no head that answers cell by cell")
-        return OutputKD()
-    raise ValueError(f"method {name!r}: not one of {', '.join(WEIGHTS)}")
+    unknown = [name for name in weights if name not in DISTILLERS]
+    if unknown:
+        raise ValueError(f"method {unknown[0]!r}: not one of {', '.join(DISTILLERS)}")
+    return {name: Weighted(DISTILLERS[name][0](student, teacher), weight) for name, weight in weights.items()}
 
 
 def suitable_methods(student: DetectorSpec, teacher: DetectorSpec) -> tuple[str, ...]:

@@ -3,11 +3,15 @@
 Student and teacher answer on one grid, so that every cell's answer has its counterpart.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msad_cli.methods.knowledge import Knowledge
+from msad_cli.models.on_features import Target
+from msad_cli.models.spec import DetectorSpec
 
 TEMPERATURE = 2.0
 
@@ -19,25 +23,29 @@ class OutputKD(nn.Module):
 
         L = ( T²·Σ KL(σ(x^T/T) ‖ σ(x^S/T)) + Σ w·mean|b^S − b^T| + Σ w·KL(σ(c^T) ‖ σ(c^S)) ) / W
 
-    0 for equal answers. W stands for the number of positive cells, which a teacher's answers do not tell.
+    0 for equal answers. W stands for the number of positive cells, which a teacher's answers do not tell. Boxes and
+    centreness count where both networks have comparable ones: a student that is not aligned learns no boxes.
     """
 
-    def __init__(self, temperature: float = TEMPERATURE) -> None:
+    def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
-        self.temperature = temperature
+        if not student.dense:
+            raise ValueError(f"method output-kd: {student.detector} has no head that answers cell by cell")
 
-    def forward(self, student: Knowledge, teacher: Knowledge) -> Tensor:
-        """The distance of a student's answers from a teacher's; a number."""
+    def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """The distances of a student's answers from a teacher's."""
         mine, theirs = student.outputs, teacher.outputs
         weight = theirs["cls_logits"].sigmoid().amax(dim=2)
-        total = _bernoulli_kl(mine["cls_logits"] / self.temperature, theirs["cls_logits"] / self.temperature).sum()
-        total = self.temperature**2 * total
-        boxes = F.l1_loss(mine["bbox_regression"], theirs["bbox_regression"], reduction="none").mean(dim=2)
-        total = total + (weight * boxes).sum()
-        if "bbox_ctrness" in mine:
+        cells = weight.sum().clamp(min=1.0)
+        classes = _bernoulli_kl(mine["cls_logits"] / TEMPERATURE, theirs["cls_logits"] / TEMPERATURE).sum()
+        losses = {"classes": TEMPERATURE**2 * classes / cells}
+        if "bbox_regression" in theirs:
+            boxes = F.l1_loss(mine["bbox_regression"], theirs["bbox_regression"], reduction="none").mean(dim=2)
+            losses["boxes"] = (weight * boxes).sum() / cells
+        if "bbox_ctrness" in theirs:
             centreness = _bernoulli_kl(mine["bbox_ctrness"], theirs["bbox_ctrness"]).squeeze(2)
-            total = total + (weight * centreness).sum()
-        return total / weight.sum().clamp(min=1.0)
+            losses["centreness"] = (weight * centreness).sum() / cells
+        return losses
 
 
 def _bernoulli_kl(student: Tensor, teacher: Tensor) -> Tensor:

@@ -1,0 +1,84 @@
+"""Students that are not aligned: ordinary small networks, and teachers whose knowledge is brought to their grid."""
+
+import pytest
+import torch
+from test_methods import TARGETS, detectors, total, views
+from test_models import spec
+from torch import Tensor
+
+from msad_cli.methods.distillation import Distillation
+from msad_cli.methods.distillers.build import build_distillers
+from msad_cli.methods.knowledge import best_view, student_view
+from msad_cli.methods.unaligned import reduced_teacher
+from msad_cli.methods.unshifted import UnshiftedTraining
+from msad_cli.models.detector import Detector
+
+
+def unaligned() -> Detector:
+    torch.manual_seed(1)
+    return Detector(spec(role="student", scales="single", ks=(2,)))
+
+
+def odd_views() -> dict[int, list[Tensor]]:
+    """Two pictures whose HR padding, 128 × 384, is no multiple of 256."""
+    generator = torch.Generator().manual_seed(0)
+    high = [torch.randint(0, 256, (3, 96, side), generator=generator, dtype=torch.uint8) for side in (300, 200)]
+    return {1: high, 2: [image[:, ::2, ::2].contiguous() for image in high]}
+
+
+def test_a_student_that_is_not_aligned_trains_as_the_single_scale_baseline_does() -> None:
+    student = unaligned()
+    pictures = views()
+    expected = UnshiftedTraining(student)(pictures, TARGETS)
+    found = Distillation(student, None, {})({2: pictures[2]}, TARGETS)
+    assert {name.removeprefix("student/") for name in found} == {name.removeprefix("k2/") for name in expected}
+    for name, loss in expected.items():
+        torch.testing.assert_close(found[name.replace("k2/", "student/")], loss)
+
+
+@torch.no_grad()
+def test_the_reduced_teacher_has_the_students_grids_and_its_maps_are_means_of_two_by_two_cells() -> None:
+    teacher, _ = detectors()
+    pictures = odd_views()
+    student, _ = student_view(unaligned(), pictures, TARGETS)
+    reduced = reduced_teacher(teacher.eval(), 2)(pictures)
+    assert [each.shape for each in reduced.pyramid] == [each.shape for each in student.pyramid]
+    assert reduced.frame == student.frame
+    for answer in ("cls_logits", "bbox_ctrness"):
+        assert reduced.outputs[answer].shape == student.outputs[answer].shape
+    # At half the size, bilinear interpolation takes the middle between 2 × 2 cells.
+    whole = best_view(teacher, pictures, 256)
+    for mine, fine in zip(reduced.pyramid, whole.pyramid, strict=True):
+        torch.testing.assert_close(mine, torch.nn.functional.avg_pool2d(fine, 2), atol=1e-5, rtol=1e-4)
+    # The first answers are those of the top left cell of P3: the mean over its four, one anchor a cell.
+    fine = whole.outputs["cls_logits"].unflatten(1, (-1, 1))[:, : 32 * 64, 0].reshape(2, 32, 64, -1)
+    torch.testing.assert_close(reduced.outputs["cls_logits"][:, 0], fine[:, :2, :2].mean(dim=(1, 2)))
+    second_row = reduced.outputs["cls_logits"][:, 32]
+    torch.testing.assert_close(second_row, fine[:, 2:4, :2].mean(dim=(1, 2)))
+
+
+@torch.no_grad()
+def test_a_single_scale_teacher_answers_from_its_large_image() -> None:
+    torch.manual_seed(0)
+    teacher = Detector(spec(role="baseline", scales="vanilla")).eval()
+    pictures = views()
+    known = best_view(teacher, pictures)
+    for mine, expected in zip(known.pyramid, teacher.pyramid(pictures[1], 1), strict=True):
+        assert torch.equal(mine, expected)
+
+
+@pytest.mark.parametrize("method", ["l1", "output-kd"])
+def test_it_learns_from_its_teacher(method: str) -> None:
+    teacher, _ = detectors()
+    student = unaligned()
+    module = Distillation(student, teacher, build_distillers(student.spec, teacher.spec, {method: 1.0}), 1)
+    pictures = odd_views()
+    losses = module(pictures, TARGETS)
+    # Boxes of levels of one name are of different sizes: nothing to compare.
+    assert "distil/output-kd/boxes" not in losses
+    distil = total({name: loss for name, loss in losses.items() if name.startswith("distil/")})
+    assert distil.item() > 0
+    distil.backward()
+    reached = [each for each in student.core.backbone.parameters() if each.requires_grad and each.grad is not None]
+    assert len(reached) > 50
+    assert all(each.grad is None for each in teacher.parameters())
