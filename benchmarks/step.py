@@ -17,7 +17,7 @@ from torch import Tensor
 from msad_cli.commands.options import parse_size
 from msad_cli.engine.device import Compute
 from msad_cli.methods.aligned import AlignedTraining
-from msad_cli.methods.distillation import Distillation
+from msad_cli.methods.distillation import Distillation, teaching
 from msad_cli.methods.distillers.build import build_distillers
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import ClassName, DetectorSpec
@@ -77,7 +77,10 @@ def build_jobs(backbone: str, size: str, batch: int, device: torch.device) -> di
     boxes = torch.cat([corners, corners + 20 + torch.rand(10, 2, device=device) * 200], dim=1)
     targets = [{"boxes": boxes, "labels": torch.ones(10, dtype=torch.int64, device=device)}] * batch
     distillers = build_distillers(student.spec, spec, {"l1": 0.6})
-    fusing, distilling = AlignedTraining(teacher), Distillation(student, Detector(spec).to(device), distillers)
+    fusing, distilling = (
+        AlignedTraining(teacher),
+        Distillation(student, teaching(Detector(spec).to(device), student), distillers),
+    )
 
     def step(module: AlignedTraining | Distillation) -> Callable[[], object]:
         return lambda: backward(module.train()(views, targets))

@@ -11,7 +11,7 @@ from test_models import spec, target
 from torch import Tensor
 
 from msad_cli.methods.aligned import AlignedTraining
-from msad_cli.methods.distillation import Distillation, Weighted
+from msad_cli.methods.distillation import Distillation, Weighted, teaching
 from msad_cli.methods.distillers.build import build_distillers, suitable_methods
 from msad_cli.methods.distillers.feature_l1 import FeatureL1
 from msad_cli.methods.distillers.output_kd import OutputKD
@@ -38,7 +38,7 @@ def detectors() -> tuple[Detector, Detector]:
 def distillation(student: Detector, teacher: Detector, warmup_steps: int = 500, l1: float = 0.6) -> Distillation:
     """By L1 alone, γ·τ = 0.6."""
     distillers = build_distillers(student.spec, teacher.spec, {"l1": l1})
-    return Distillation(student, teacher, distillers, warmup_steps)
+    return Distillation(student, teaching(teacher, student), distillers, warmup_steps)
 
 
 def knowledge(pyramid: list[Tensor], **outputs: Tensor) -> Knowledge:
@@ -142,7 +142,9 @@ def test_a_lighter_student_learns_from_answers_too_and_its_adapters_are_not_its_
     assert suitable_methods(light.spec, teacher.spec) == ("l1", "output-kd")
     assert suitable_methods(detectors()[1].spec, teacher.spec) == ("l1",)
     own = set(light.state_dict())
-    module = Distillation(light, teacher, build_distillers(light.spec, teacher.spec, {"l1": 0.6, "output-kd": 1.0}))
+    module = Distillation(
+        light, teaching(teacher, light), build_distillers(light.spec, teacher.spec, {"l1": 0.6, "output-kd": 1.0})
+    )
     losses = module(views(), TARGETS)
     assert {"distil/l1/pyramid", "distil/output-kd/boxes"} < losses.keys()
     total(losses).backward()
@@ -163,9 +165,9 @@ def test_answers_are_computed_once_and_change_no_loss() -> None:
         return answers
 
     student.core.head.forward = counted
-    found = Distillation(student, teacher, {"output-kd": Weighted(OutputKD(student.spec, teacher.spec), 1.0)})(
-        views(), TARGETS
-    )
+    found = Distillation(
+        student, teaching(teacher, student), {"output-kd": Weighted(OutputKD(student.spec, teacher.spec), 1.0)}
+    )(views(), TARGETS)
     assert len(calls) == 1
     for name, loss in plain.items():
         torch.testing.assert_close(found[name], loss)

@@ -6,7 +6,7 @@ from test_methods import TARGETS, detectors, total, views
 from test_models import spec
 from torch import Tensor
 
-from msad_cli.methods.distillation import Distillation
+from msad_cli.methods.distillation import Distillation, teaching
 from msad_cli.methods.distillers.build import build_distillers
 from msad_cli.methods.knowledge import best_view, student_view
 from msad_cli.methods.unaligned import reduced_teacher
@@ -71,7 +71,9 @@ def test_a_single_scale_teacher_answers_from_its_large_image() -> None:
 def test_it_learns_from_its_teacher(method: str) -> None:
     teacher, _ = detectors()
     student = unaligned()
-    module = Distillation(student, teacher, build_distillers(student.spec, teacher.spec, {method: 1.0}), 1)
+    module = Distillation(
+        student, teaching(teacher, student), build_distillers(student.spec, teacher.spec, {method: 1.0}), 1
+    )
     pictures = odd_views()
     losses = module(pictures, TARGETS)
     # Boxes of levels of one name are of different sizes: nothing to compare.

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.ops import FeaturePyramidNetwork
 
 from msad_cli.methods.aligned import AlignedTraining
-from msad_cli.methods.distillation import Distillation
+from msad_cli.methods.distillation import Distillation, teaching
 from msad_cli.methods.distillers.build import build_distillers
 from msad_cli.methods.unshifted import UnshiftedTraining
 from msad_cli.models.backbones import ResNetBody
@@ -133,7 +133,9 @@ def test_a_student_has_all_from_its_teacher_and_freezes_what_it_cannot_reach(nam
     teacher, student = Detector(spec_of(name, ks=ks)), Detector(spec_of(name, role="student", ks=(k,)))
     copied = copy_matching(student, teacher.state_dict())
     assert copied.tensors == copied.of
-    train(Distillation(student, teacher, build_distillers(student.spec, teacher.spec, {"l1": 0.6})), ks)
+    train(
+        Distillation(student, teaching(teacher, student), build_distillers(student.spec, teacher.spec, {"l1": 0.6})), ks
+    )
     assert without_gradient(student) == []
     unreached = {1: "", 2: "7", 4: "67"}[k] if name not in REGION_DETECTORS else ""
     extra = "core.backbone.fpn.extra_blocks"

@@ -48,6 +48,18 @@ def distill(
         typer.Option(metavar="l1,output-kd", help="Distillers. Default: l1, and output-kd for a lighter head."),
     ] = None,
     weight: Annotated[str | None, typer.Option(metavar="l1=1,…", help="Their weights.")] = None,
+    aligned: Annotated[
+        bool,
+        typer.Option(
+            "--aligned/--unaligned", help="Unaligned: an ordinary network of the small image, as the rivals have it."
+        ),
+    ] = True,
+    afp: Annotated[
+        str, typer.Option("--afp", metavar="shift|resize", help="Of pixel: how the assistant gets the student's grid.")
+    ] = "shift",
+    assistant_method: Annotated[
+        str | None, typer.Option(metavar="l1,…", help="Of pixel: what its assistant learns by.")
+    ] = None,
     gamma: Annotated[float, typer.Option(min=0.0, help="γ of the L1's weight γ·τ.")] = 0.2,
     tau: Annotated[float, typer.Option(min=0.0, help="τ of the L1's weight γ·τ.")] = 3.0,
     distill_warmup: Annotated[int, typer.Option(min=0, help="Steps until distillation has its full weight.")] = 500,
@@ -81,12 +93,19 @@ def distill(
 
     from msad_cli.commands.console import announce_result, announce_student, print_plan
     from msad_cli.commands.fit import Clock, Run, fit
+    from msad_cli.commands.pixel import second_stage
     from msad_cli.commands.settings import choose, claim_output, invalid_values_named, lasting, read_data
-    from msad_cli.commands.student import choose_methods, start_student, student_spec
+    from msad_cli.commands.student import (
+        choose_methods,
+        is_pixel,
+        start_student,
+        student_spec,
+        training_module,
+        tuned_first,
+    )
     from msad_cli.data.images import limit_pixels
     from msad_cli.data.loading import TrainingSet
     from msad_cli.engine.model_file import Card, fingerprint, load_model
-    from msad_cli.methods.distillation import Distillation
     from msad_cli.methods.distillers.build import build_distillers
     from msad_cli.models.detector import Detector
 
@@ -96,45 +115,46 @@ def distill(
     clock = Clock.of(time, checkpoint)
     limit_pixels(options.parse_pixels(max_pixels))
     folder = claim_output(out, resume, overwrite or dry_run)
-    master, card = load_model(teacher)
+    first, card = load_model(teacher)
+    file, master, pixel = teacher, first, is_pixel(method)
+    if pixel:
+        file, k = second_stage(context, first.spec, teacher, out)
+        master, init, aligned = load_model(file)[0], "teacher", False
     with invalid_values_named("msad distill --help lists the values"):
         body = {"backbone": backbone, "width": width, "low_backbone": low_backbone, "low_width": low_width}
         head = {"channels": head_channels, "head_convs": head_convs, "head_depthwise": head_depthwise or None}
-        spec, start, chosen_norm = student_spec(master.spec, k, {**body, **head}, init, norm)
-        weights, methods = choose_methods(method, weight, spec, master.spec, gamma * tau)
+        spec, computed = student_spec(master.spec, k, {**body, **head}, init, norm, aligned)
+        weights, computed["method"] = choose_methods(method, weight, spec, master.spec, gamma * tau)
         distillers = build_distillers(spec, master.spec, {} if no_distill else weights)
     source = data or card.data
     paths = (train_json, val_json, train_images, val_images)
-    train, val, found = read_data(source, *paths, spec.resolution, spec.ks, spec.task, quiet, spec)
+    train, val, computed["data"] = read_data(source, *paths, spec.resolution, spec.ks, spec.task, quiet, spec)
     choices = choose(
         len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,
         decay=decay, warmup=warmup, eval_every=eval_every,
     )  # fmt: skip
-    computed = {"data": found, "init": start, "norm": chosen_norm, "method": methods, **choices.settings}
-    settings = all_settings(context, computed)
+    settings = all_settings(context, {**computed, **choices.settings})
     if not quiet:
         print_plan(f"plan of {out}", settings)
     if dry_run:
         return
     torch.manual_seed(seed)
     student = Detector(spec)
-    device_teacher = None if no_distill else master.to(choices.compute.device)
-    module = Distillation(student, device_teacher, distillers, distill_warmup)
+    choices = tuned_first(choices) if pixel else choices
+    taught_by = None if no_distill else master.to(choices.compute.device)
+    module = training_module(student, taught_by, distillers, distill_warmup, afp, choices.schedule.restart)
     # A plain student is trained on its own small pixels; the large ones are not even decoded.
     ks = spec.ks if no_distill else tuple(sorted({*spec.ks, *master.spec.ks}))
     training = TrainingSet(train, spec.resolution, ks, jitter=True, seed=seed)
-    own = Card(
-        data=lasting(source), data_fingerprint=fingerprint(train.file), teacher=fingerprint(teacher),
-        teacher_spec=master.spec,
-    )  # fmt: skip
+    own = Card(lasting(source), fingerprint(train.file), teacher=fingerprint(file), teacher_spec=first.spec)
     scores = fit(
         Run(
-            "distill", module, student, lambda: start_student(student, master, start.value), training, val, choices,
-            settings, folder, own, clip, ema, clock, resume, quiet,
+            "distill", module, student, lambda: start_student(student, master, computed["init"].value), training, val,
+            choices, settings, folder, own, clip, ema, clock, resume, quiet,
         )
     )  # fmt: skip
     if not quiet:
-        announce_student(scores[spec.views[0]].numbers, card.scores or {}, _cost_shares(spec, master.spec))
+        announce_student(scores[spec.views[0]].numbers, card.scores or {}, _cost_shares(spec, first.spec))
         announce_result(out, scores, f"msad predict IMAGE -m {out}")
 
 

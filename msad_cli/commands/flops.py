@@ -33,6 +33,9 @@ def flops(
     k: Annotated[
         str, typer.Option(metavar="1|2|4|1,2", help="Without MODEL: what the student sees; of several, a fusion.")
     ] = "2",
+    unaligned: Annotated[
+        bool, typer.Option("--unaligned", help="Without MODEL: an ordinary student of the small image.")
+    ] = False,
     low_backbone: Annotated[str, typer.Option(help="Without MODEL: of a fusion student's small image.")] = "",
     low_width: Annotated[float, typer.Option(help="Without MODEL: of a fusion student's small image.")] = 1.0,
     classes: Annotated[int, typer.Option(min=1, help="Without MODEL: number of classes.")] = 80,
@@ -66,7 +69,7 @@ def flops(
                 channels=head_channels,
                 head_convs=head_convs,
                 norm="frozen",
-                scales="aligned",
+                scales="single" if unaligned else "aligned",
                 ks=options.parse_ks("--k", k),
                 resolution=options.parse_size("800,1333"),
                 classes=tuple(ClassName(i, str(i)) for i in range(1, classes + 1)),

@@ -4,44 +4,59 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
 from msad_cli.commands.options import parse_ks
-from msad_cli.commands.settings import choose_norm
+from msad_cli.commands.settings import Choices, choose_norm
 from msad_cli.engine.run_folder import Setting
-from msad_cli.methods.distillers.build import DISTILLERS, suitable_methods
+from msad_cli.methods.distillation import Distillation, Weighted, teaching
+from msad_cli.methods.distillers.build import DISTILLERS, pixel_methods, suitable_methods
+from msad_cli.methods.pixel import TUNE_SHARE, PixelDistillation
 from msad_cli.models.detector import Detector
 from msad_cli.models.inherit import from_teacher
 from msad_cli.models.init import initialise
-from msad_cli.models.spec import DetectorSpec
+from msad_cli.models.spec import DetectorSpec, Scales
 from msad_cli.structures.errors import UsageError
 
+USUAL_K = 2
+PIXEL = "pixel"
+"""The method that is a procedure of two stages; others that are named beside it are those of its second one."""
 PUBLISHED_WIDTH = 1.0
 """Of ImageNet weights."""
 
 
 def student_spec(
-    teacher: DetectorSpec, k: str | None, changed: Mapping[str, Any], init: str, norm: str
-) -> tuple[DetectorSpec, Setting, Setting]:
-    """A student like its teacher, apart from what it sees and what was typed; where it starts from; its normalisation.
+    teacher: DetectorSpec, k: str | None, changed: Mapping[str, Any], init: str, norm: str, aligned: bool = True
+) -> tuple[DetectorSpec, dict[str, Setting]]:
+    """A student like its teacher, apart from what it sees and what was typed; and for the record, by name: where it
+    starts from (`init`), its normalisation (`norm`), and whether it is `aligned`.
 
     Args:
         k: the flag; several of them make a fusion student.
         changed: fields of the spec by name; None stands for the teacher's own.
         init, norm: the flags.
+        aligned: whether it shares the teacher's HR frame; else it takes its small image for an ordinary one.
 
     Raises:
-        UsageError, ValueError: a value that cannot be, or a teacher that is none.
+        UsageError, ValueError: a value that cannot be, or a teacher that sees no large image.
         ModelFileError: `init` names a .safetensors file that is not msad's.
     """
-    if teacher.role != "teacher":
-        raise UsageError(f"--teacher: a {teacher.role}, not a teacher", "train one with msad teacher")
-    ks = parse_ks("--k", k) if k else teacher.ks[-1:]
+    if teacher.ks[0] != 1:
+        raise UsageError(
+            f"--teacher: a {teacher.role} that sees only images reduced {teacher.ks[0]} times",
+            "a teacher sees the large image; train one with msad teacher",
+        )
+    ks = parse_ks("--k", k) if k else (teacher.ks[-1] if len(teacher.ks) > 1 else USUAL_K,)
     typed = {name: value for name, value in changed.items() if value is not None}
     if len(ks) > 1 and {"low_backbone", "low_width"} & typed.keys():
         # One of the two is typed: the other is as the first body's.
         typed = {"low_backbone": typed.get("backbone", teacher.backbone), "low_width": 1.0} | typed
-    spec = replace(teacher, role="student", ks=ks, **typed)
+    scales: Scales = "aligned" if aligned else "single"
+    own = replace(teacher, low_backbone="", low_width=1.0)
+    spec = replace(own, role="student", scales=scales, ks=ks, **typed)
     start, chosen = _choose_start(init, norm, spec, teacher)
-    return replace(spec, norm=chosen.value), start, chosen
+    shares = Setting(aligned, "auto", "the HR frame" if aligned else "an ordinary network of the small image")
+    return replace(spec, norm=chosen.value), {"init": start, "norm": chosen, "aligned": shares}
 
 
 def _choose_start(init: str, norm: str, spec: DetectorSpec, teacher: DetectorSpec) -> tuple[Setting, Setting]:
@@ -88,7 +103,9 @@ def choose_methods(
     Raises:
         UsageError: a weight that is none, or of a method that does not run.
     """
-    names = method.split(",") if method else suitable_methods(spec, teacher)
+    names = [name for name in method.split(",") if name != PIXEL] if method else suitable_methods(spec, teacher)
+    if is_pixel(method):
+        names = [*(names or pixel_methods(spec)), "isrd"]
     known = {name: weight for name, (_, weight) in DISTILLERS.items()} | {"l1": l1}
     weights = {name: known.get(name, 1.0) for name in names}
     for part in weight.split(",") if weight else ():
@@ -101,4 +118,29 @@ def choose_methods(
             raise UsageError(f"--weight {part}: not METHOD=NUMBER", f"such as l1=1; methods: {', '.join(weights)}")
         weights[name] = typed
     words = ", ".join(f"{name} × {value:g}" for name, value in weights.items())
-    return weights, Setting(",".join(names), "flag" if method else "auto", words)
+    return weights, Setting(method or ",".join(names), "flag" if method else "auto", words)
+
+
+def is_pixel(method: str | None) -> bool:
+    """Whether Pixel Distillation is among the methods that were typed."""
+    return PIXEL in (method or "").split(",")
+
+
+def tuned_first(choices: Choices) -> Choices:
+    """The choices of a student's run before which its assistant is tuned, with a schedule of its own."""
+    first = max(1, round(TUNE_SHARE * choices.epochs))
+    steps, epochs = choices.steps_per_epoch, choices.epochs + first
+    return replace(
+        choices, epochs=epochs, schedule=replace(choices.schedule, steps=epochs * steps, restart=first * steps)
+    )
+
+
+def training_module(
+    student: Detector, teacher: Detector | None, distillers: Mapping[str, Weighted], warmup: int, afp: str, tune: int
+) -> nn.Module:
+    """What trains a student: alone, by a teacher, or where the first `tune` steps tune its assistant, by that."""
+    if teacher is None:
+        return Distillation(student, None, {}, warmup)
+    if tune:
+        return PixelDistillation(student, teacher, afp, distillers, tune, warmup)  # type: ignore[arg-type]
+    return Distillation(student, teaching(teacher, student), distillers, warmup)

@@ -11,6 +11,9 @@ from msad_cli.methods.unaligned import reduced_teacher
 from msad_cli.models.detector import Detector, Views
 from msad_cli.models.on_features import Target
 
+Teach = Callable[[Views], Knowledge]
+"""From the views of a batch to a teacher's knowledge of them."""
+
 GAMMA = 0.2
 TAU = 3.0
 WARMUP_STEPS = 500
@@ -36,8 +39,7 @@ class Distillation(nn.Module):
     Args:
         student: of one view, or of several whose fusion answers (table 7); any k that the teacher aligns, 1 included.
             One that is not aligned learns from maps that are brought to its own grid.
-        teacher: sees all of its own views; its fused pyramid is imitated, or that of the large image if it has no
-            fusion. It stays in eval mode without gradients, where the official code leaves it in training mode.
+        teach: what the teacher knows of a batch, on the student's grid; see `teaching`. Called without gradients.
         distillers: by name; what they train (adapters) belongs to them and is no part of the student.
         warmup_steps: steps over which the distillers' weight rises linearly to its full value.
     """
@@ -47,14 +49,13 @@ class Distillation(nn.Module):
     def __init__(
         self,
         student: Detector,
-        teacher: Detector | None,
+        teach: Teach | None,
         distillers: Mapping[str, Weighted],
         warmup_steps: int = WARMUP_STEPS,
     ) -> None:
         super().__init__()
         self.student = student
-        # In a closure, the teacher is no submodule: it is neither trained, nor saved, nor put into train mode.
-        self._teach = _teach(teacher.eval().requires_grad_(False), student) if teacher is not None else None
+        self._teach = teach
         self.distillers = nn.ModuleDict({name: each.distiller for name, each in distillers.items()})
         self.weights = {name: each.weight for name, each in distillers.items()}
         self.warmup_steps = warmup_steps
@@ -69,20 +70,21 @@ class Distillation(nn.Module):
             return losses
         with torch.no_grad():
             teacher = self._teach(views)
-        return losses | self.distil(student, teacher, targets)
-
-    def distil(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """The distillers' losses alone, weighted; one more step of the warm-up."""
         self.steps_done += 1
         warmup = (self.steps_done / max(1, self.warmup_steps)).clamp(max=1.0)
-        return {
-            f"distil/{name}/{part}": self.weights[name] * warmup * loss
-            for name, distiller in self.distillers.items()
-            for part, loss in distiller(student, teacher, targets).items()
-        }
+        for name, distiller in self.distillers.items():
+            for part, loss in distiller(student, teacher, targets).items():
+                losses[f"distil/{name}/{part}"] = self.weights[name] * warmup * loss
+        return losses
 
 
-def _teach(teacher: Detector, student: Detector) -> Callable[[Views], Knowledge]:
+def teaching(teacher: Detector, student: Detector) -> Teach:
+    """How a teacher teaches this student: aligned, or brought to the coarser grid of one that is not.
+
+    Its fused pyramid is imitated, or that of the large image if it has no fusion. The teacher stays in eval mode
+    without gradients, where the official code leaves it in training mode; no submodule of what trains its student.
+    """
+    teacher.eval().requires_grad_(False)
     if student.spec.scales == "aligned":
         return lambda views: best_view(teacher, views)
     return reduced_teacher(teacher, student.spec.ks[-1])

@@ -77,9 +77,14 @@ class ResNetBody(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    def first_convolution(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, channels[1], H / 2, W / 2): the input layer alone, before its normalisation."""
+        first: Tensor = self.conv1(images)
+        return first
+
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """(N, 3, H, W) -> {level l: (N, channels[l], H / 2^l, W / 2^l)} for l = 1..5."""
-        maps = {1: self.relu(self.bn1(self.conv1(images)))}
+        maps = {1: self.relu(self.bn1(self.first_convolution(images)))}
         x = self.maxpool(maps[1])
         for number in (1, 2, 3, 4):
             x = self.get_submodule(f"layer{number}")(x)

@@ -53,18 +53,19 @@ def relatives(spec: DetectorSpec, teacher: DetectorSpec | None = None) -> dict[s
     like = teacher or one_body
     stock = replace(like, role="baseline", scales="single", ks=(1,), head_depthwise=False)
     found: dict[str, tuple[DetectorSpec, View]] = {f"stock {spec.detector}, HR": (stock, "high")}
-    if spec.scales != "aligned":
-        return found
     low = max(spec.ks)
-    ks = spec.ks if len(spec.ks) > 1 else (1, max(low, 2))
-    found["teacher, fused"] = (teacher or replace(one_body, role="teacher", ks=ks), "fused")
-    if spec.role == "student" and len(spec.ks) > 1:
-        found["student, fused"] = (spec, "fused")
-    elif spec.role == "student" and low == 1:
-        found["student, HR"] = (spec, "high")
-    else:
-        for k in spec.ks if len(spec.ks) == 1 else spec.ks[1:]:
-            found[f"student, 1/{k}"] = (replace(one_body, role="student", ks=(k,)), "low")
+    if teacher is None and spec.scales == "aligned":
+        ks = spec.ks if len(spec.ks) > 1 else (1, max(low, 2))
+        teacher = replace(one_body, role="teacher", ks=ks)
+    if teacher is not None:
+        found[f"teacher, {teacher.views[0]}"] = (teacher, teacher.views[0])
+    if spec.role == "student" and (spec.fuses or low == 1):
+        found["student, fused" if spec.fuses else "student, HR"] = (spec, spec.views[0])
+    elif spec.role == "student":
+        grid = "" if spec.scales == "aligned" else ", own grid"
+        found[f"student, 1/{low}{grid}"] = (spec, "low")
+    elif spec.role == "teacher":
+        found |= {f"student, 1/{k}": (replace(spec, role="student", ks=(k,)), "low") for k in spec.ks[1:]}
     return found
 
 

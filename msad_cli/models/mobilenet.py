@@ -30,6 +30,11 @@ class MobileNetV2Body(nn.Module):
         self.features = MobileNetV2(num_classes=1, width_mult=width, norm_layer=norm).features
         self.channels = {level: int(self.features[place].out_channels) for place, level in TAPS.items()}
 
+    def first_convolution(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, channels[1], H / 2, W / 2): the input layer alone, before its normalisation."""
+        first: Tensor = self.features[0][0](images)
+        return first
+
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """(N, 3, H, W) -> {level l: (N, channels[l], H / 2^l, W / 2^l)} for l = 1..5."""
         maps, x = {}, images

@@ -6,12 +6,14 @@ from torch import nn
 
 from msad_cli.methods.distillation import GAMMA, TAU, Weighted
 from msad_cli.methods.distillers.feature_l1 import FeatureL1
+from msad_cli.methods.distillers.isrd import ISRD
 from msad_cli.methods.distillers.output_kd import OutputKD
 from msad_cli.models.spec import DetectorSpec
 
 DISTILLERS: dict[str, tuple[type[nn.Module], float]] = {
     "l1": (FeatureL1, GAMMA * TAU),
     "output-kd": (OutputKD, 1.0),
+    "isrd": (ISRD, 1.0),
 }
 """By method: what is built from the specs of student and teacher, and the weight that it has unless one is typed."""
 
@@ -35,3 +37,8 @@ def suitable_methods(student: DetectorSpec, teacher: DetectorSpec) -> tuple[str,
     """
     head = [(each.channels, each.head_convs, each.head_depthwise) for each in (student, teacher)]
     return ("l1", "output-kd") if student.dense and head[0] != head[1] else ("l1",)
+
+
+def pixel_methods(student: DetectorSpec) -> tuple[str, ...]:
+    """What Pixel Distillation's second stage compares, beside the image, unless something is typed."""
+    return ("l1", "output-kd") if student.dense else ("l1",)
