@@ -77,10 +77,8 @@ def build_jobs(backbone: str, size: str, batch: int, device: torch.device) -> di
     boxes = torch.cat([corners, corners + 20 + torch.rand(10, 2, device=device) * 200], dim=1)
     targets = [{"boxes": boxes, "labels": torch.ones(10, dtype=torch.int64, device=device)}] * batch
     distillers = build_distillers(student.spec, spec, {"l1": 0.6})
-    fusing, distilling = (
-        AlignedTraining(teacher),
-        Distillation(student, teaching(Detector(spec).to(device), student), distillers),
-    )
+    fusing = AlignedTraining(teacher)
+    distilling = Distillation(student, teaching(Detector(spec).to(device), student), distillers)
 
     def step(module: AlignedTraining | Distillation) -> Callable[[], object]:
         return lambda: backward(module.train()(views, targets))

@@ -1,0 +1,120 @@
+"""What every method owes: gradients where they belong, one answer in both precisions, a loss that falls."""
+
+import pytest
+import torch
+from test_methods import TARGETS, total, views
+from test_models import spec
+from torch import Tensor
+
+from msad_cli.methods.distillation import Distillation, teaching
+from msad_cli.methods.distillers.build import DISTILLERS, build_distillers
+from msad_cli.models.detector import Detector
+
+DETECTORS = ("fcos", "retinanet", "maskrcnn")
+OF_ANSWERS = {"output-kd", "crosskd"}
+"""They need a head that answers cell by cell."""
+PAIRS = [
+    (method, detector, aligned)
+    for method in DISTILLERS
+    for detector in DETECTORS
+    for aligned in (True, False)
+    if detector != "maskrcnn" or method not in OF_ANSWERS
+]
+EMPTY = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+
+
+def pair(method: str, detector: str = "fcos", aligned: bool = True) -> tuple[Detector, Detector, Distillation]:
+    torch.manual_seed(0)
+    teacher = Detector(spec(detector=detector, head_convs=2))
+    # A teacher that is sure of something: fresh heads say the same everywhere.
+    with torch.no_grad():
+        for each in teacher.core.parameters():
+            each.add_(0.02 * torch.randn_like(each))
+    scales = {"scales": "aligned" if aligned else "single", "ks": (2,)}
+    student = Detector(spec(detector=detector, head_convs=2, role="student", **scales))
+    distillers = build_distillers(student.spec, teacher.spec, {method: 1.0})
+    return student, teacher, Distillation(student, teaching(teacher, student), distillers, 1)
+
+
+def targets(empty: bool = False) -> list[dict[str, Tensor]]:
+    if empty:
+        return [{**EMPTY, "masks": torch.zeros(0, 128, 128, dtype=torch.uint8)}] * 2
+    return [{**each, "masks": torch.ones(len(each["boxes"]), 128, 128, dtype=torch.uint8)} for each in TARGETS]
+
+
+def distilled(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: loss for name, loss in losses.items() if name.startswith("distil/")}
+
+
+@pytest.mark.parametrize(("method", "detector", "aligned"), PAIRS)
+def test_gradients_reach_all_that_is_trained_and_nothing_of_the_teacher(
+    method: str, detector: str, aligned: bool
+) -> None:
+    student, teacher, module = pair(method, detector, aligned)
+    losses = module.train()(views(), targets())
+    assert distilled(losses)
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    total(losses).backward()
+    assert [name for name, each in student.named_parameters() if each.requires_grad and each.grad is None] == []
+    assert [name for name, each in module.distillers.named_parameters() if each.grad is None] == []
+    assert all(each.grad is None and not each.requires_grad for each in teacher.parameters())
+    # Alone, it moves the student, as far as it looks at it: the body in any case.
+    student.zero_grad()
+    total(distilled(module(views(), targets()))).backward()
+    moved = [each.grad.abs().sum() for each in student.core.backbone.body.parameters() if each.grad is not None]
+    assert torch.stack(moved).sum() > 0
+
+
+@pytest.mark.parametrize("method", DISTILLERS)
+def test_a_batch_without_objects(method: str) -> None:
+    _, _, module = pair(method)
+    losses = module(views(), targets(empty=True))
+    assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+@pytest.mark.parametrize("method", DISTILLERS)
+def test_it_falls_where_the_student_follows_it(method: str) -> None:
+    """Five steps of Adam on the method's losses alone; the drawn masks of some are the same at start and end."""
+    student, _, module = pair(method)
+    trained = [*student.parameters(), *module.distillers.parameters()]
+    optimiser = torch.optim.Adam([each for each in trained if each.requires_grad], lr=1e-3)
+    values = []
+    for _ in range(6):
+        torch.manual_seed(1)
+        optimiser.zero_grad()
+        loss = total(distilled(module(views(), targets())))
+        values.append(loss.item())
+        loss.backward()
+        optimiser.step()
+    assert values[-1] < values[0]
+
+
+@pytest.mark.parametrize("method", DISTILLERS)
+def test_bf16_and_fp32_agree(method: str) -> None:
+    _, _, module = pair(method)
+
+    def losses() -> dict[str, Tensor]:
+        torch.manual_seed(1)
+        return distilled(module(views(), targets()))
+
+    exact = losses()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = losses()
+    for name, loss in exact.items():
+        # bf16 has 8 bits of mantissa; over some 20 layers a few per cent remain.
+        torch.testing.assert_close(half[name], loss, rtol=0.1, atol=0.02, msg=name)
+
+
+@pytest.mark.parametrize("method", sorted(OF_ANSWERS & set(DISTILLERS)))
+def test_two_stages_answer_no_cells(method: str) -> None:
+    own = spec(detector="maskrcnn")
+    with pytest.raises(ValueError, match=f"method {method}: maskrcnn has no head that answers cell by cell"):
+        build_distillers(own, own, {method: 1.0})
+
+
+@pytest.mark.parametrize("method", DISTILLERS)
+def test_what_it_trains_is_in_the_state_and_not_in_the_student(method: str) -> None:
+    student, _, module = pair(method)
+    of_method = {name for name, _ in module.distillers.named_parameters()}
+    assert {f"distillers.{name}" for name in of_method} <= module.state_dict().keys()
+    assert student.state_dict().keys() == Detector(student.spec).state_dict().keys()
