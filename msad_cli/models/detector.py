@@ -8,7 +8,7 @@ from torchvision.models.detection import FasterRCNN
 from msad_cli.models.backbones import build_body
 from msad_cli.models.fusion import build_fusion
 from msad_cli.models.normalisation import norm_layer
-from msad_cli.models.on_features import Detection, Target, dense_detections, dense_losses, dense_outputs
+from msad_cli.models.on_features import Detection, Target, dense_boxes, dense_detections, dense_losses, dense_outputs
 from msad_cli.models.pyramid import AlignedBackbone
 from msad_cli.models.regions_on_features import region_detections, region_losses
 from msad_cli.models.spec import DetectorSpec, View
@@ -71,6 +71,14 @@ class Detector(nn.Module):
     def outputs(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
         """The head's raw answers on a pyramid, (N, anchors, …) each; of dense detectors only."""
         return dense_outputs(self.core, pyramid)
+
+    def boxes(self, pyramid: Sequence[Tensor], frame: Frame, outputs: dict[str, Tensor]) -> Tensor:
+        """The box of each answer, (N, anchors, 4), corners in HR pixels, not clipped; of dense detectors only.
+
+        Args:
+            outputs: what `outputs` gave for this pyramid.
+        """
+        return dense_boxes(self.core, pyramid, frame, outputs)
 
     def losses(
         self,

@@ -49,6 +49,24 @@ def dense_losses(
     return losses
 
 
+def dense_boxes(
+    detector: FCOS | RetinaNet, pyramid: Sequence[Tensor], frame: Frame, outputs: dict[str, Tensor]
+) -> Tensor:
+    """The box that each anchor answers: (N, anchors of all levels, 4), corners in the frame's pixels, not clipped.
+
+    Gradients flow to `bbox_regression`.
+
+    Args:
+        outputs: what `dense_outputs` gave for this pyramid.
+    """
+    anchors, _ = _anchors(detector, pyramid, frame)
+    codes = outputs["bbox_regression"]
+    coder = detector.box_coder
+    decode = coder.decode if isinstance(detector, FCOS) else coder.decode_single
+    boxes: Tensor = decode(codes.flatten(0, 1), torch.cat(anchors))
+    return boxes.view_as(codes)
+
+
 def dense_detections(
     detector: FCOS | RetinaNet, pyramid: Sequence[Tensor], frame: Frame, silent: Sequence[int] = ()
 ) -> list[Detection]:

@@ -5,8 +5,13 @@ from collections.abc import Mapping
 from torch import nn
 
 from msad_cli.methods.distillation import GAMMA, TAU, Weighted
+from msad_cli.methods.distillers.amd import AMD
+from msad_cli.methods.distillers.dmkd import DMKD
+from msad_cli.methods.distillers.dsamkd import DSAMKD
 from msad_cli.methods.distillers.feature_l1 import FeatureL1
+from msad_cli.methods.distillers.fgd import FGD
 from msad_cli.methods.distillers.isrd import ISRD
+from msad_cli.methods.distillers.mgd import MGD
 from msad_cli.methods.distillers.output_kd import OutputKD
 from msad_cli.models.spec import DetectorSpec
 
@@ -14,6 +19,11 @@ DISTILLERS: dict[str, tuple[type[nn.Module], float]] = {
     "l1": (FeatureL1, GAMMA * TAU),
     "output-kd": (OutputKD, 1.0),
     "isrd": (ISRD, 1.0),
+    "mgd": (MGD, 1.0),
+    "amd": (AMD, 1.0),
+    "dmkd": (DMKD, 1.0),
+    "dsamkd": (DSAMKD, 1.0),
+    "fgd": (FGD, 1.0),
 }
 """By method: what is built from the specs of student and teacher, and the weight that it has unless one is typed."""
 

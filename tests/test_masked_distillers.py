@@ -1,0 +1,449 @@
+"""The masked distillers and FGD: against values by hand, at their minimum, on every kind of detector."""
+
+import math
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_methods import TARGETS, total, views
+from test_models import spec, target
+from torch import Tensor, nn
+
+from msad_cli.methods.distillation import Distillation
+from msad_cli.methods.distillers.attention import channel_attention, spatial_attention, without_top
+from msad_cli.methods.distillers.build import DISTILLERS, build_distillers
+from msad_cli.methods.distillers.dsamkd import difference_weight
+from msad_cli.methods.distillers.fgd import Context, masks
+from msad_cli.methods.distillers.mgd import random_mask
+from msad_cli.methods.knowledge import Knowledge, best_view, student_view
+from msad_cli.methods.unaligned import reduced_teacher
+from msad_cli.models.detector import Detector
+from msad_cli.structures.frame import Frame
+
+METHODS = ("mgd", "amd", "dmkd", "dsamkd", "fgd")
+FRAME = Frame(((16, 16),), (16, 16))
+NO_BOXES = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+
+# Channel 0 is ln 1, ln 2, ln 3, ln 4 and channel 1 is 0: the mean over both, divided by t = 1/2, is ln 1 … ln 4.
+LOGS = torch.tensor([[[[0.0, math.log(2)], [math.log(3), math.log(4)]], [[0.0, 0.0], [0.0, 0.0]]]])
+
+
+def build(name: str, channels: int = 2, dense: bool = True, of_teacher: int | None = None) -> nn.Module:
+    """A distiller between networks that do not exist."""
+    own, theirs = (SimpleNamespace(channels=each, dense=dense) for each in (channels, of_teacher or channels))
+    return DISTILLERS[name][0](own, theirs)
+
+
+def pyramid(finest: Tensor) -> list[Tensor]:
+    """A map and four coarser ones of a single cell that say nothing."""
+    return [finest, *[torch.zeros(*finest.shape[:2], 1, 1)] * 4]
+
+
+def known(finest: Tensor) -> Knowledge:
+    """A dense network's knowledge: one map, and answers of a single cell that are 0."""
+    return _framed(pyramid(finest), torch.zeros(len(finest), 1, 1))
+
+
+def random_known(seed: int, channels: int = 4, sides: Sequence[int] = (16, 8, 4, 2, 1)) -> Knowledge:
+    """A dense network's knowledge of TARGETS' two pictures."""
+    generator = torch.Generator().manual_seed(seed)
+    maps = [torch.randn(2, channels, side, side, generator=generator) for side in sides]
+    return _framed(maps, torch.randn(2, 341, 3, generator=generator))
+
+
+def _framed(maps: list[Tensor], logits: Tensor) -> Knowledge:
+    framed = Knowledge(None, maps, Frame(((128, 128),) * len(logits), (128, 128)), {})  # type: ignore[arg-type]
+    vars(framed)["outputs"] = {"cls_logits": logits}
+    return framed
+
+
+def make_identity(distiller: nn.Module) -> None:
+    """Every generator gives back what is not negative; 3×3 kernels with a 1 in the middle."""
+    for each in distiller.modules():
+        if isinstance(each, nn.Conv2d) and each.kernel_size == (3, 3) and each.bias is not None:
+            nn.init.dirac_(each.weight)
+            nn.init.zeros_(each.bias)
+
+
+def values(losses: dict[str, Tensor]) -> dict[str, float]:
+    return {name: loss.item() for name, loss in losses.items()}
+
+
+def test_attention_by_hand() -> None:
+    # softmax(ln 1 … ln 4) = 1/10 … 4/10, times 4 cells; the sign of the map is of no matter.
+    signs = torch.tensor([[1.0, -1.0], [1.0, -1.0]])
+    torch.testing.assert_close(spatial_attention(LOGS * signs), torch.tensor([[[0.4, 0.8], [1.2, 1.6]]]))
+    # Means ±(ln 3)/2 and 0; divided by 1/2, softmax(ln 3, 0) = 3/4, 1/4, times 2 channels.
+    maps = torch.tensor([-math.log(3) / 2, 0.0])[None, :, None, None].expand(1, 2, 2, 2)
+    torch.testing.assert_close(channel_attention(maps), torch.tensor([[1.5, 0.5]]))
+
+
+def test_attention_has_mean_1_at_any_size() -> None:
+    maps = 30 * torch.randn(2, 5, 6, 7, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(spatial_attention(maps).mean(dim=(1, 2)), torch.ones(2))
+    torch.testing.assert_close(channel_attention(maps).mean(dim=1), torch.ones(2))
+
+
+def test_the_strongest_cells_are_hidden_picture_by_picture() -> None:
+    attention = torch.tensor([[[0.4, 0.8], [1.2, 1.6]], [[9.0, 8.0], [7.0, 6.0]]])
+    # 0.65 · 4 = 2.6 cells, rounded down.
+    expected = torch.tensor([[[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 1.0]]])
+    assert torch.equal(without_top(attention, 0.65), expected)
+    assert torch.equal(without_top(torch.ones(1, 1, 1), 0.65), torch.ones(1, 1, 1))
+
+
+@pytest.mark.parametrize(("dense", "squares", "alpha"), [(True, 7.0, 2e-5), (False, 15.0, 5e-7)])
+def test_mgd_by_hand(monkeypatch: pytest.MonkeyPatch, dense: bool, squares: float, alpha: float) -> None:
+    """The map 1 2 3 4 against ones. Drawn are 0.1, 0.9, 0.7, 0.5: hidden is what is less than λ.
+
+    λ = 0.65 leaves 0 2 3 0, of which 1 is 1, 1, 2, 1 off; λ = 0.45 leaves 0 2 3 4: 1, 1, 2, 3. Two pictures: mean.
+    """
+    drawn = torch.tensor([[0.1, 0.9], [0.7, 0.5]])
+    monkeypatch.setattr(torch, "rand_like", lambda like: drawn.expand_as(like) if like.shape[-1] == 2 else like)
+    student = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).expand(2, 1, 2, 2)
+    distiller = build("mgd", channels=1, dense=dense)
+    make_identity(distiller)
+    found = distiller(known(student), known(torch.ones(2, 1, 2, 2)), [])
+    assert values(found) == pytest.approx({"generation": alpha * squares})
+
+
+def test_mgds_mask_is_random_in_the_cells_and_one_for_all_channels() -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(4, 3, 100, 100)
+    torch.manual_seed(1)
+    mask = random_mask(maps, 0.65)
+    assert mask.shape == (4, 1, 100, 100)
+    # 40,000 draws: a standard deviation of 0.0024.
+    assert mask.mean().item() == pytest.approx(0.35, abs=0.01)
+    assert not torch.equal(mask[0], mask[1])
+    torch.manual_seed(1)
+    assert torch.equal(random_mask(maps, 0.65), mask)
+
+
+def test_amd_by_hand() -> None:
+    """Ones against LOGS: its lower row is what the teacher attends to most, and SE lets 3/4 of each channel pass.
+
+    Generated is 3/4 above and 0 below. Channel 0: (3/4)² + (3/4 − ln 2)² + (ln 3)² + (ln 4)²; channel 1: 2·(3/4)².
+    """
+    distiller = build("amd")
+    make_identity(distiller)
+    for each in distiller.modules():
+        if isinstance(each, nn.Conv2d) and each.kernel_size == (1, 1):
+            nn.init.zeros_(each.weight)
+            nn.init.constant_(each.bias, math.log(3))  # type: ignore[arg-type]
+    squares = 0.5625 + (0.75 - math.log(2)) ** 2 + math.log(3) ** 2 + math.log(4) ** 2 + 2 * 0.5625
+    found = distiller(known(torch.ones(1, 2, 2, 2)), known(LOGS), [])
+    assert values(found) == pytest.approx({"generation": 2e-5 * squares})
+
+
+def test_dmkd_by_hand() -> None:
+    """Ones against LOGS: hidden are the lower row, and channel 0; the balance softmax(ln 3, 0) is 3/4 to 1/4.
+
+    Generated: channel 0 is 3/4 above and 0 below, channel 1 is 3/4 + 1/4 above and 1/4 below.
+    """
+    distiller = build("dmkd")
+    make_identity(distiller)
+    with torch.no_grad():
+        for name, each in distiller.named_parameters():
+            if name.endswith("balance"):
+                each.copy_(torch.tensor([math.log(3), 0.0]))
+    first = 0.5625 + (0.75 - math.log(2)) ** 2 + math.log(3) ** 2 + math.log(4) ** 2
+    second = 1.0 + 1.0 + 0.0625 + 0.0625
+    found = distiller(known(torch.ones(1, 2, 2, 2)), known(LOGS), [])
+    assert values(found) == pytest.approx({"generation": 2e-5 * (first + second)})
+
+
+def test_dsamkds_features_by_hand() -> None:
+    """Ones against LOGS at p = 1, 2 and 4, balance 1/2 to 1/2, attention 0.4, 0.8, 1.2, 1.6.
+
+    p = 1: hidden are the lower row, and channel 0; generated is 1/2 1/2 0 0, and 1 1 1/2 1/2. p = 2, with p² = 4, and
+    p = 4, with 16: a single cell, whose teacher is ln 4 and 0; of a half cell nothing is hidden, but channel 0 is.
+    """
+    distiller = build("dsamkd")
+    make_identity(distiller)
+    whole = 0.4 * 0.25 + 0.8 * (0.5 - math.log(2)) ** 2 + 1.2 * math.log(3) ** 2 + 1.6 * math.log(4) ** 2
+    whole += 0.4 + 0.8 + (1.2 + 1.6) * 0.25
+    pooled = (0.5 - math.log(4)) ** 2 + 1.0
+    found = distiller(known(torch.ones(1, 2, 2, 2)), known(LOGS), [])
+    assert found["features"].item() == pytest.approx(2e-5 / 3 * (whole + (4 + 16) * pooled))
+    region = build("dsamkd", dense=False)
+    make_identity(region)
+    alone = region(known(torch.ones(1, 2, 2, 2)), known(LOGS), [])
+    assert values(alone) == pytest.approx({"features": 5e-7 / 3 * (whole + 20 * pooled)})
+
+
+def test_dsamkds_weights_of_answers_by_hand() -> None:
+    # Of two classes, the larger differences are 0.1, 0.2, 0.3, 0.4: mean 0.25, and 0.1 is in the lower half.
+    teacher = torch.tensor([[[0.5, 0.6], [0.7, 0.5], [0.5, 0.2], [0.9, 0.5]]])
+    student = torch.full((1, 4, 2), 0.5)
+    torch.testing.assert_close(difference_weight(student, teacher), torch.tensor([[0.0, 0.8, 1.2, 1.6]]))
+    # One cell in twenty differs: 20 times the mean, cut off at 5. The picture beside it is weighed by its own mean.
+    apart = torch.zeros(2, 20, 1)
+    apart[0, 3], apart[1] = 0.5, 0.2
+    expected = torch.zeros(2, 20)
+    expected[0, 3], expected[1] = 5.0, 1.0
+    torch.testing.assert_close(difference_weight(torch.zeros(2, 20, 1), apart), expected)
+    assert not difference_weight(student, student).any()
+
+
+def test_dsamkds_answers_by_hand() -> None:
+    """Two cells, one class: logits 0, 0 and ln 3, 0. Scores 3/4 and 1/2, whose sum is 5/4.
+
+    Differences 1/4 and 0, mean 1/8: weights 2 and 0; the cross-entropy of 1/2 is ln 2 whatever is wanted.
+    Boxes: 2×2 in 2×4 has GIoU 1/2. The other box has no height, and is left out, though it is far off.
+    """
+    student, teacher = known(torch.ones(1, 2, 2, 2)), known(LOGS)
+    stub = SimpleNamespace(boxes=lambda maps, frame, outputs: outputs["bbox_regression"])
+    boxes = torch.tensor([[[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]], [[0.0, 0.0, 2.0, 4.0], [50.0, 9.0, 60.0, 9.0]]])
+    logits = torch.tensor([[[0.0], [0.0]], [[math.log(3)], [0.0]]])
+    for each, box, logit in zip((student, teacher), boxes, logits, strict=True):
+        vars(each)["detector"] = stub
+        vars(each)["outputs"] = {"cls_logits": logit[None], "bbox_regression": box[None]}
+    found = build("dsamkd")(student, teacher, [])
+    assert found["classes"].item() == pytest.approx(2 * math.log(2) / 1.25)
+    assert found["boxes"].item() == pytest.approx(0.75 * 0.5 / 1.25)
+
+
+def test_dense_boxes_by_hand() -> None:
+    """Torchvision's first cell is around the origin, with a stride of 8: in FCOS a square of 8, in RetinaNet of 32."""
+    fcos, retinanet = (Detector(spec(detector=each)) for each in ("fcos", "retinanet"))
+    maps = [torch.zeros(2, 64, 128 // stride, 128 // stride) for stride in (8, 16, 32, 64, 128)]
+    frame = Frame(((128, 128), (100, 90)), (128, 128))
+    cells = 16**2 + 8**2 + 4**2 + 2**2 + 1
+    # One side of the anchor in each direction, from the centre; the second cell is 8 pixels to the right.
+    boxes = fcos.boxes(maps, frame, {"bbox_regression": torch.ones(2, cells, 4)})
+    assert boxes.shape == (2, cells, 4)
+    assert boxes[1, :2].tolist() == [[-8.0, -8.0, 8.0, 8.0], [0.0, -8.0, 16.0, 8.0]]
+    assert boxes[0, -1].tolist() == [-128.0, -128.0, 128.0, 128.0]
+    # Codes of 0 are the anchors; the fourth of nine is the square of 32. Shifted by a quarter of its width.
+    codes = torch.zeros(2, 9 * cells, 4)
+    codes[1, 3, 0] = 0.25
+    boxes = retinanet.boxes(maps, frame, {"bbox_regression": codes})
+    assert boxes[:, 3].tolist() == [[-16.0, -16.0, 16.0, 16.0], [-8.0, -16.0, 24.0, 16.0]]
+
+
+def test_fgds_masks_by_hand() -> None:
+    """32 × 64 pixels on 4 × 8 cells of 8 pixels: rows are y.
+
+    A box over columns 1 and 2 of row 0 has 1/2 a cell; it lies on one over 4 × 4 cells, 1/16 each, which touches its
+    last row and column with a pixel only. The other 16 cells share the background. Then no box; then one without
+    extent, in the far corner.
+    """
+    targets = [target([8.0, 0.0, 24.0, 8.0], [0.0, 0.0, 25.0, 25.0]), NO_BOXES, target([64.0, 32.0, 64.0, 32.0])]
+    foreground, background = masks(targets, Frame(((32, 64),) * 3, (32, 64)), 4, 8)
+    expected = torch.zeros(3, 4, 8)
+    expected[0, :, :4] = 1 / 16
+    expected[0, 0, 1:3] = 1 / 2
+    expected[2, 3, 7] = 1.0
+    assert torch.equal(foreground, expected)
+    outside = torch.zeros(3, 4, 8)
+    outside[0, :, 4:], outside[1], outside[2] = 1 / 16, 1 / 32, 1 / 31
+    outside[2, 3, 7] = 0.0
+    torch.testing.assert_close(background, outside)
+    # One box over everything leaves no background.
+    assert not masks([target([0.0, 0.0, 64.0, 32.0])], Frame(((32, 64),), (32, 64)), 4, 8)[1].any()
+
+
+@pytest.mark.parametrize(("dense", "weights"), [(True, (1e-3, 5e-4, 1e-3, 5e-6)), (False, (5e-5, 2.5e-5, 5e-5, 5e-7))])
+def test_fgd_by_hand(dense: bool, weights: Sequence[float]) -> None:
+    """LOGS and, 2 off at (y, x) = (0, 1) of channel 0 and 4 off at (1, 0) of channel 1, a student; a box on (0, 1)."""
+    maps = LOGS.clone()
+    maps[0, 0, 0, 1] += 2
+    maps[0, 1, 1, 0] += 4
+    student, teacher = known(maps), known(LOGS)
+    vars(student)["frame"] = FRAME
+    # The teacher's channel means, divided by 1/2: (ln 24)/2 and 0.
+    first = 2 * math.sqrt(24) / (1 + math.sqrt(24))
+    second = 2 - first
+    foreground = 0.8 * first * 2**2
+    background = 1.2 * second * 4**2 / 3
+    # The student's cells: ln 1, ln 2 + 2, ln 3 + 4, ln 4; its channels: (ln 24 + 2)/2 and 4/2.
+    cells = [1, 2 * math.exp(2), 3 * math.exp(4), 4]
+    attention = sum(abs(4 * a / sum(cells) - b) for a, b in zip(cells, (0.4, 0.8, 1.2, 1.6), strict=True))
+    channels = math.sqrt(24) * math.e, math.exp(2)
+    attention += 2 * abs(2 * channels[0] / sum(channels) - first)
+    # The context blocks change nothing yet.
+    parts = {"foreground": foreground, "background": background, "attention": attention, "relation": 2**2 + 4**2}
+    found = build("fgd", dense=dense)(student, teacher, [target([8.0, 0.0, 16.0, 8.0])])
+    expected = {name: weight * parts[name] for weight, name in zip(weights, parts, strict=True)}
+    assert values(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_fgds_context_by_hand() -> None:
+    """Cells 0 and ln 3 in both channels have shares 1/4 and 3/4; the mean is 3/4·ln 3, to which all layers but the last
+    are blind: of one hidden number, layer normalisation leaves its bias, 2, and the last layer is 5 times that, plus 1.
+    """
+    block = Context(2)
+    maps = torch.tensor([0.0, math.log(3)])[None, None, None].expand(1, 2, 1, 2)
+    assert torch.equal(block(maps), maps)
+    with torch.no_grad():
+        block.attend.weight.fill_(0.5)
+        block.transform[1].bias.fill_(2.0)  # type: ignore[operator]
+        block.transform[3].weight.fill_(5.0)  # type: ignore[operator]
+        block.transform[3].bias.fill_(1.0)  # type: ignore[operator]
+    torch.testing.assert_close(block(maps), maps + 11)
+    block.transform = nn.Sequential(nn.Identity())
+    torch.testing.assert_close(block(maps), maps + 0.75 * math.log(3))
+
+
+def test_equal_networks_are_at_no_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    same = random_known(0)
+    assert values(build("fgd", channels=4)(same, same, TARGETS)) == dict.fromkeys(
+        ("foreground", "background", "attention", "relation"), 0.0
+    )
+    assert build("dsamkd", channels=4)(same, same, [])["classes"].item() == 0.0
+    # Nothing hidden, and generators that give back what they get, if it is not negative.
+    monkeypatch.setattr(torch, "rand_like", torch.ones_like)
+    positive = random_known(0)
+    vars(positive)["pyramid"] = [each.abs() for each in positive.pyramid]
+    distiller = build("mgd", channels=4)
+    assert distiller(positive, positive, [])["generation"].item() > 0
+    make_identity(distiller)
+    assert distiller(positive, positive, [])["generation"].item() == 0.0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_pictures_at_once_are_the_mean_of_each_alone(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(torch, "rand_like", lambda like: torch.linspace(0, 1, like[0].numel()).view(like[:1].shape))
+    torch.manual_seed(0)
+    distiller = build(name, channels=4)
+    student, teacher = random_known(1), random_known(2)
+
+    def alone(both: Knowledge, i: int) -> Knowledge:
+        return _framed([each[i : i + 1] for each in both.pyramid], both.outputs["cls_logits"][i : i + 1])
+
+    whole = values(distiller(student, teacher, TARGETS))
+    halves = [values(distiller(alone(student, i), alone(teacher, i), TARGETS[i : i + 1])) for i in range(2)]
+    # Answers are divided by the teacher's scores of the batch.
+    for part in whole.keys() - {"classes"}:
+        assert whole[part] == pytest.approx((halves[0][part] + halves[1][part]) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_coarsest_map_counts_for_dense_detectors_alone(name: str) -> None:
+    student, teacher, other = random_known(1), random_known(2), random_known(2)
+    vars(other)["pyramid"] = [*teacher.pyramid[:4], teacher.pyramid[4] + 1]
+    for dense in (True, False):
+        torch.manual_seed(0)
+        distiller = build(name, channels=4, dense=dense)
+        losses = []
+        for each in (teacher, other):
+            torch.manual_seed(0)
+            losses.append(total(distiller(student, each, TARGETS)).item())
+        assert (losses[0] != losses[1]) == dense
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_learning_lowers_the_loss(name: str) -> None:
+    torch.manual_seed(0)
+    student, teacher = random_known(1), random_known(2, channels=6)
+    distiller = build(name, channels=4, of_teacher=6)
+    learnt = [each.requires_grad_() for each in (*student.pyramid, student.outputs["cls_logits"])]
+    optimiser = torch.optim.Adam([*learnt, *distiller.parameters()], lr=0.03)
+    losses = []
+    for _ in range(20):
+        torch.manual_seed(0)
+        loss = total(distiller(student, teacher, TARGETS))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_half_precision_agrees(name: str) -> None:
+    torch.manual_seed(0)
+    distiller = build(name, channels=4, of_teacher=6)
+    student, teacher = random_known(1), random_known(2, channels=6)
+    torch.manual_seed(0)
+    exact = distiller(student, teacher, TARGETS)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = distiller(student, teacher, TARGETS)
+    for part, loss in exact.items():
+        assert half[part].dtype == torch.float32
+        # Two or three layers of 8 bits of mantissa.
+        torch.testing.assert_close(half[part], loss, rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("scales", ["aligned", "single"])
+@pytest.mark.parametrize("detector", ["fcos", "retinanet", "maskrcnn"])
+def test_gradients_reach_all_that_a_distiller_trains_and_its_student_but_not_the_teacher(
+    detector: str, scales: str
+) -> None:
+    torch.manual_seed(0)
+    teacher = Detector(spec(detector=detector, channels=96)).eval().requires_grad_(False)
+    student = Detector(spec(detector=detector, role="student", scales=scales, ks=(2,)))
+    pictures = views()
+    with torch.no_grad():
+        theirs = best_view(teacher, pictures) if scales == "aligned" else reduced_teacher(teacher, 2)(pictures)
+    mine, targets = student_view(student, pictures, TARGETS)
+    for name in METHODS:
+        distiller = DISTILLERS[name][0](student.spec, teacher.spec)
+        losses = distiller(mine, theirs, targets)
+        comparable = detector != "maskrcnn", detector != "maskrcnn" and scales == "aligned"
+        if name == "dsamkd":
+            assert ("classes" in losses, "boxes" in losses) == comparable
+        assert all(loss.item() > 0 for loss in losses.values())
+        total(losses).backward(retain_graph=True)
+        assert [part for part, each in distiller.named_parameters() if each.grad is None] == []
+        assert all(each.grad.isfinite().all() for each in distiller.parameters() if each.grad is not None)
+        assert total(distiller(mine, theirs, [NO_BOXES, NO_BOXES])).isfinite()
+    body = [each for each in student.core.backbone.parameters() if each.grad is not None]
+    assert len(body) > 50
+    assert all(each.isfinite().all() for each in body)
+    assert all(each.grad is None for each in teacher.parameters())
+
+
+def test_all_at_once_train_in_half_precision() -> None:
+    torch.manual_seed(0)
+    teacher, student = Detector(spec()), Detector(spec(role="student", ks=(2,)))
+    distillers = build_distillers(student.spec, teacher.spec, dict.fromkeys(METHODS, 1.0))
+    module = Distillation(student, teacher, distillers, warmup_steps=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = module(views(), TARGETS)
+    assert {name.split("/")[1] for name in losses if name.startswith("distil/")} == set(METHODS)
+    total(losses).backward()
+    trained = [each for each in module.parameters() if each.requires_grad]
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in trained)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_nothing_that_a_distiller_trains_is_idle(name: str) -> None:
+    """Gradients that are there, but 0, would teach nothing: after one step there are none.
+
+    Maps of a single cell are left out: MGD hides all of it, and its share of itself is 1.
+    """
+    torch.manual_seed(0)
+    distiller = build(name, channels=16, of_teacher=128)
+    sides = (8, 4, 4, 4, 4)
+    student, teacher = random_known(1, 16, sides), random_known(2, 128, sides)
+    optimiser = torch.optim.Adam(distiller.parameters(), lr=0.01)
+    for _ in range(2):
+        optimiser.zero_grad()
+        total(distiller(student, teacher, TARGETS)).backward()
+        idle = [part for part, each in distiller.named_parameters() if each.grad is None or not each.grad.any()]
+        optimiser.step()
+    assert idle == []
+
+
+def test_the_head_of_a_dense_student_learns_from_the_boxes_of_its_teacher() -> None:
+    """One step along the gradient of the boxes' part lowers it."""
+    torch.manual_seed(0)
+    teacher = Detector(spec(detector="retinanet")).eval().requires_grad_(False)
+    student = Detector(spec(detector="retinanet", role="student", ks=(2,)))
+    pictures = views()
+    distiller = build("dsamkd", channels=64)
+    theirs = best_view(teacher, pictures)
+    losses = []
+    for _ in range(2):
+        mine, _ = student_view(student, pictures, TARGETS)
+        loss = distiller(mine, theirs, [])["boxes"]
+        losses.append(loss.item())
+        last = student.core.head.regression_head.bbox_reg
+        (slope,) = torch.autograd.grad(loss, last.bias)
+        with torch.no_grad():
+            last.bias -= 0.01 * slope / slope.norm()
+    assert losses[1] < losses[0]
