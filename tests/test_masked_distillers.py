@@ -28,6 +28,9 @@ NO_BOXES = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int
 # Channel 0 is ln 1, ln 2, ln 3, ln 4 and channel 1 is 0: the mean over both, divided by t = 1/2, is ln 1 … ln 4.
 LOGS = torch.tensor([[[[0.0, math.log(2)], [math.log(3), math.log(4)]], [[0.0, 0.0], [0.0, 0.0]]]])
 
+# Of the student, the cells and the channel that LOGS attends to least are the strongest.
+OPPOSITE = torch.tensor([[[[2.0, 2.0], [1.0, 1.0]], [[4.0, 4.0], [2.0, 2.0]]]])
+
 
 def build(name: str, channels: int = 2, dense: bool = True, of_teacher: int | None = None) -> nn.Module:
     """A distiller between networks that do not exist."""
@@ -122,9 +125,9 @@ def test_mgds_mask_is_random_in_the_cells_and_one_for_all_channels() -> None:
 
 
 def test_amd_by_hand() -> None:
-    """Ones against LOGS: its lower row is what the teacher attends to most, and SE lets 3/4 of each channel pass.
+    """The lower row is what the teacher attends to most, and SE lets 3/4 of each channel pass.
 
-    Generated is 3/4 above and 0 below. Channel 0: (3/4)² + (3/4 − ln 2)² + (ln 3)² + (ln 4)²; channel 1: 2·(3/4)².
+    Generated is 3/2 above in channel 0, 3 in channel 1, and 0 below.
     """
     distiller = build("amd")
     make_identity(distiller)
@@ -132,15 +135,36 @@ def test_amd_by_hand() -> None:
         if isinstance(each, nn.Conv2d) and each.kernel_size == (1, 1):
             nn.init.zeros_(each.weight)
             nn.init.constant_(each.bias, math.log(3))  # type: ignore[arg-type]
-    squares = 0.5625 + (0.75 - math.log(2)) ** 2 + math.log(3) ** 2 + math.log(4) ** 2 + 2 * 0.5625
-    found = distiller(known(torch.ones(1, 2, 2, 2)), known(LOGS), [])
+    squares = 1.5**2 + (1.5 - math.log(2)) ** 2 + math.log(3) ** 2 + math.log(4) ** 2 + 2 * 3**2
+    found = distiller(known(OPPOSITE), known(LOGS), [])
     assert values(found) == pytest.approx({"generation": 2e-5 * squares})
 
 
-def test_dmkd_by_hand() -> None:
-    """Ones against LOGS: hidden are the lower row, and channel 0; the balance softmax(ln 3, 0) is 3/4 to 1/4.
+@pytest.mark.parametrize(
+    ("name", "dense", "hidden"),
+    [
+        ("amd", True, (13,)), ("amd", False, (9,)), ("dmkd", True, (13, 10)), ("dmkd", False, (13, 10)),
+        ("dsamkd", True, (10, 10)),
+    ],
+)  # fmt: skip
+def test_how_much_is_hidden(name: str, dense: bool, hidden: tuple[int, ...]) -> None:
+    """Of 4 × 5 cells and 20 channels: 0.65, 0.45, 0.5; what is hidden is 0 where a generator begins."""
+    distiller = build(name, channels=20, dense=dense)
+    seen: list[Tensor] = []
+    for each in distiller.modules():
+        if isinstance(each, nn.Sequential) and len(each) == 3:
+            each.register_forward_pre_hook(lambda _, maps: seen.append(maps[0][0]))
+    maps = torch.rand(1, 20, 4, 5, generator=torch.Generator().manual_seed(0)) + 1
+    distiller(known(maps), known(maps), [])
+    cells = int((seen[0] == 0).all(dim=0).sum())
+    channels = int((seen[1] == 0).flatten(1).all(dim=1).sum())
+    assert (cells, channels)[: len(hidden)] == hidden
 
-    Generated: channel 0 is 3/4 above and 0 below, channel 1 is 3/4 + 1/4 above and 1/4 below.
+
+def test_dmkd_by_hand() -> None:
+    """Hidden are the lower row, and channel 0; the balance softmax(ln 3, 0) is 3/4 to 1/4.
+
+    Generated: channel 0 is 3/4·2 above and 0 below, channel 1 is 3/4·4 + 1/4·4 above and 1/4·2 below.
     """
     distiller = build("dmkd")
     make_identity(distiller)
@@ -148,28 +172,28 @@ def test_dmkd_by_hand() -> None:
         for name, each in distiller.named_parameters():
             if name.endswith("balance"):
                 each.copy_(torch.tensor([math.log(3), 0.0]))
-    first = 0.5625 + (0.75 - math.log(2)) ** 2 + math.log(3) ** 2 + math.log(4) ** 2
-    second = 1.0 + 1.0 + 0.0625 + 0.0625
-    found = distiller(known(torch.ones(1, 2, 2, 2)), known(LOGS), [])
+    first = 1.5**2 + (1.5 - math.log(2)) ** 2 + math.log(3) ** 2 + math.log(4) ** 2
+    second = 2 * 4**2 + 2 * 0.5**2
+    found = distiller(known(OPPOSITE), known(LOGS), [])
     assert values(found) == pytest.approx({"generation": 2e-5 * (first + second)})
 
 
 def test_dsamkds_features_by_hand() -> None:
-    """Ones against LOGS at p = 1, 2 and 4, balance 1/2 to 1/2, attention 0.4, 0.8, 1.2, 1.6.
+    """At p = 1, 2 and 4, balance 1/2 to 1/2, attention 0.4, 0.8, 1.2, 1.6.
 
-    p = 1: hidden are the lower row, and channel 0; generated is 1/2 1/2 0 0, and 1 1 1/2 1/2. p = 2, with p² = 4, and
-    p = 4, with 16: a single cell, whose teacher is ln 4 and 0; of a half cell nothing is hidden, but channel 0 is.
+    p = 1: hidden are the lower row, and channel 0; generated is 1 1 0 0, and 4 4 1 1. p = 2, with p² = 4, and p = 4,
+    with 16: a single cell, 2 and 4, whose teacher is ln 4 and 0; hidden is channel 0, and of one cell nothing.
     """
     distiller = build("dsamkd")
     make_identity(distiller)
-    whole = 0.4 * 0.25 + 0.8 * (0.5 - math.log(2)) ** 2 + 1.2 * math.log(3) ** 2 + 1.6 * math.log(4) ** 2
-    whole += 0.4 + 0.8 + (1.2 + 1.6) * 0.25
-    pooled = (0.5 - math.log(4)) ** 2 + 1.0
-    found = distiller(known(torch.ones(1, 2, 2, 2)), known(LOGS), [])
+    whole = 0.4 + 0.8 * (1 - math.log(2)) ** 2 + 1.2 * math.log(3) ** 2 + 1.6 * math.log(4) ** 2
+    whole += (0.4 + 0.8) * 4**2 + 1.2 + 1.6
+    pooled = (1 - math.log(4)) ** 2 + 4**2
+    found = distiller(known(OPPOSITE), known(LOGS), [])
     assert found["features"].item() == pytest.approx(2e-5 / 3 * (whole + (4 + 16) * pooled))
     region = build("dsamkd", dense=False)
     make_identity(region)
-    alone = region(known(torch.ones(1, 2, 2, 2)), known(LOGS), [])
+    alone = region(known(OPPOSITE), known(LOGS), [])
     assert values(alone) == pytest.approx({"features": 5e-7 / 3 * (whole + 20 * pooled)})
 
 
