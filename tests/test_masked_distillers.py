@@ -10,7 +10,7 @@ from test_methods import TARGETS, total, views
 from test_models import spec, target
 from torch import Tensor, nn
 
-from msad_cli.methods.distillation import Distillation
+from msad_cli.methods.distillation import Distillation, teaching
 from msad_cli.methods.distillers.attention import channel_attention, spatial_attention, without_top
 from msad_cli.methods.distillers.build import DISTILLERS, build_distillers
 from msad_cli.methods.distillers.dsamkd import difference_weight
@@ -425,7 +425,7 @@ def test_all_at_once_train_in_half_precision() -> None:
     torch.manual_seed(0)
     teacher, student = Detector(spec()), Detector(spec(role="student", ks=(2,)))
     distillers = build_distillers(student.spec, teacher.spec, dict.fromkeys(METHODS, 1.0))
-    module = Distillation(student, teacher, distillers, warmup_steps=1)
+    module = Distillation(student, teaching(teacher, student), distillers, warmup_steps=1)
     with torch.autocast("cpu", torch.bfloat16):
         losses = module(views(), TARGETS)
     assert {name.split("/")[1] for name in losses if name.startswith("distil/")} == set(METHODS)
