@@ -45,7 +45,7 @@ def distill(
     ] = False,
     method: Annotated[
         str | None,
-        typer.Option(metavar="l1,output-kd", help="Distillers. Default: l1, and output-kd for a lighter head."),
+        typer.Option(metavar="l1|output-kd|…", help="Distillers, a,b for several: docs/methods.md. Default: l1."),
     ] = None,
     weight: Annotated[str | None, typer.Option(metavar="l1=1,…", help="Their weights.")] = None,
     aligned: Annotated[
