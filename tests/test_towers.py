@@ -1,0 +1,141 @@
+"""What distillers need of torchvision's detectors: towers cut in two, boxes, anchors and positives."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from test_methods import TARGETS
+from test_models import spec, target
+from torch import Tensor
+
+from msad_cli.models.assignment import count_positives
+from msad_cli.models.detector import Detector
+from msad_cli.models.object_anchors import object_anchors
+from msad_cli.models.on_features import Target, dense_boxes
+from msad_cli.models.towers import Tower, tower_answers, tower_start
+from msad_cli.structures.frame import Frame
+
+FRAME = Frame(((128, 256), (100, 250)), (128, 256))
+TOWERS: tuple[Tower, ...] = ("classification", "regression")
+
+
+def pyramid(finest: int = 8, channels: int = 64) -> list[Tensor]:
+    """Of the frame, random; the finest level has this stride."""
+    generator = torch.Generator().manual_seed(3)
+    strides = [finest * 2**i for i in range(5)]
+    return [torch.randn(2, channels, 128 // s, 256 // s, generator=generator) for s in strides]
+
+
+def detector(name: str, **changes: object) -> Detector:
+    torch.manual_seed(0)
+    return Detector(spec(detector=name, keypoints=("nose",) if name == "keypointrcnn" else (), **changes))
+
+
+@pytest.mark.parametrize("name", ["fcos", "retinanet"])
+@pytest.mark.parametrize("depthwise", [False, True])
+@pytest.mark.parametrize("convs", [0, 1, 3, 4])
+@torch.no_grad()
+def test_the_first_convolutions_and_the_rest_are_the_head(name: str, depthwise: bool, convs: int) -> None:
+    whole = detector(name, head_convs=4, head_depthwise=depthwise)
+    for each in whole.core.head.parameters():
+        # Small as they begin, answers would hardly depend on what comes in.
+        torch.nn.init.normal_(each, std=0.2)
+    maps = pyramid()
+    expected = whole.outputs(maps)
+    found: dict[str, Tensor] = {}
+    for tower in TOWERS:
+        found |= tower_answers(whole.core, tower, tower_start(whole.core, tower, maps, convs), convs)
+    assert found.keys() == expected.keys()
+    for answer, value in expected.items():
+        torch.testing.assert_close(found[answer], value)
+
+
+@pytest.mark.parametrize("name", ["fcos", "retinanet"])
+@torch.no_grad()
+def test_the_start_has_both_signs_and_is_left_as_it_was(name: str) -> None:
+    whole = detector(name, head_convs=2, head_depthwise=True)
+    start = tower_start(whole.core, "classification", pyramid(), 1)
+    kept = [each.clone() for each in start]
+    tower_answers(whole.core, "classification", start, 1)
+    assert all(torch.equal(a, b) and a.min() < 0 < a.max() for a, b in zip(start, kept, strict=True))
+
+
+@pytest.mark.parametrize("name", ["fcos", "retinanet"])
+def test_boxes_are_those_that_the_detector_would_answer(name: str) -> None:
+    whole = detector(name)
+    maps = pyramid()
+    outputs = whole.outputs(maps)
+    outputs["bbox_regression"] = torch.rand_like(outputs["bbox_regression"]).requires_grad_()
+    boxes = dense_boxes(whole.core, maps, FRAME, outputs)
+    assert boxes.shape == outputs["bbox_regression"].shape
+    grids = [each.shape[-2] * each.shape[-1] for each in maps]
+    per_cell = boxes.shape[1] // sum(grids)
+    anchors = whole.core.anchor_generator.cell_anchors
+    # The cell in the third row and fifth column of the finest level, whose stride is 8: around (32, 16).
+    place = (2 * 32 + 4) * per_cell
+    around = torch.tensor([32.0, 16.0, 32.0, 16.0]) + anchors[0][0]
+    code = outputs["bbox_regression"][1, place]
+    if name == "fcos":
+        expected = torch.stack([32 - 8 * code[0], 16 - 8 * code[1], 32 + 8 * code[2], 16 + 8 * code[3]])
+    else:
+        expected = whole.core.box_coder.decode_single(code[None], around[None])[0]
+    torch.testing.assert_close(boxes[1, place], expected)
+    boxes.sum().backward()
+    assert outputs["bbox_regression"].grad is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "finest", "count"), [("fcos", 8, 9), ("retinanet", 8, 9), ("maskrcnn", 4, 3), ("keypointrcnn", 4, 3)]
+)
+@torch.no_grad()
+def test_object_anchors_stand_around_their_cells(name: str, finest: int, count: int) -> None:
+    maps = pyramid(finest)
+    levels = object_anchors(detector(name).core, maps, FRAME)
+    for i, (level, each) in enumerate(zip(levels, maps, strict=True)):
+        cells, stride = each.shape[-2] * each.shape[-1], finest * 2**i
+        assert level.shape == (cells, count, 4)
+        # The second cell of a row is one stride to the right of the first.
+        torch.testing.assert_close(level[1] - level[0], torch.tensor([stride, 0.0, stride, 0.0]).expand(count, 4))
+        # The smallest anchor's area, 32² pixels at the finest level, quadruples from level to level; corners are whole.
+        sides = level[0, :, 2:] - level[0, :, :2]
+        assert sides.prod(dim=1).min().sqrt().item() == pytest.approx(32 * 2**i, rel=0.03)
+
+
+@torch.no_grad()
+def test_fcos_borrows_retinanets_anchors() -> None:
+    maps = pyramid()
+    both = [object_anchors(detector(name).core, maps, FRAME) for name in ("fcos", "retinanet")]
+    for mine, theirs in zip(*both, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("name", ["fcos", "retinanet"])
+@pytest.mark.parametrize(
+    "targets",
+    [
+        TARGETS,
+        [target([0.0, 0.0, 7.0, 9.0], [3.0, 1.0, 250.0, 120.0]), target([90.0, 40.0, 150.0, 100.0])],
+        [target([10.0, 20.0, 60.0, 90.0]), {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}],
+    ],
+)
+def test_positives_are_those_of_torchvision(
+    name: str, targets: Sequence[Target], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = detector(name)
+    maps = pyramid()
+    seen: list[Tensor] = []
+
+    def compute_loss(*arguments: list[Tensor]) -> dict[str, Tensor]:
+        seen.extend(arguments[-1])
+        return {}
+
+    monkeypatch.setattr(whole.core.head, "compute_loss", compute_loss)
+    whole.losses(maps, FRAME, targets)
+    expected = sum(int((each >= 0).sum()) for each in seen)
+    assert expected > 0
+    assert int(count_positives(whole.core, maps, FRAME, targets)) == expected
+
+
+def test_without_objects_there_are_no_positives() -> None:
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    assert int(count_positives(detector("fcos").core, pyramid(), FRAME, [empty, empty])) == 0
