@@ -1,0 +1,35 @@
+"""Distillation by Pearson correlation (Cao et al., "PKD", NeurIPS 2022)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from msad_cli.methods.distillers.adapters import adapters
+from msad_cli.methods.distillers.standardise import standardised
+from msad_cli.methods.knowledge import Knowledge
+from msad_cli.models.on_features import Target
+from msad_cli.models.spec import DetectorSpec
+
+COMPARED = 4
+"""The finest levels, as in the official code: P3–P6 of dense detectors, P2–P5 of those of two stages."""
+
+
+class PKD(nn.Module):
+    """Sum over four levels of ½·MSE of maps (N, C, h, w) whose channels are standardised over images and cells.
+
+    This is 1 − r, the mean over channels of Pearson's correlation: 0 for channels that differ by a positive factor and
+    a shift, so that teachers of another magnitude compare. Up to 2.
+    """
+
+    def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
+        super().__init__()
+        self.adapters = adapters(student.channels, teacher.channels)[:COMPARED]
+
+    def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """The distance of a student's pyramid from a teacher's."""
+        maps = [adapt(each) for adapt, each in zip(self.adapters, student.pyramid[:COMPARED], strict=True)]
+        pairs = zip(maps, teacher.pyramid[:COMPARED], strict=True)
+        levels = [F.mse_loss(standardised(s.float()), standardised(t.float())) / 2 for s, t in pairs]
+        return {"pyramid": torch.stack(levels).sum()}
