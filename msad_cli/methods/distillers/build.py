@@ -6,24 +6,39 @@ from torch import nn
 
 from msad_cli.methods.distillation import GAMMA, TAU, Weighted
 from msad_cli.methods.distillers.amd import AMD
+from msad_cli.methods.distillers.crosskd import CrossKD
+from msad_cli.methods.distillers.cwd import CWD
 from msad_cli.methods.distillers.dmkd import DMKD
 from msad_cli.methods.distillers.dsamkd import DSAMKD
 from msad_cli.methods.distillers.feature_l1 import FeatureL1
 from msad_cli.methods.distillers.fgd import FGD
+from msad_cli.methods.distillers.fgfi import FGFI
+from msad_cli.methods.distillers.freekd import FreeKD
 from msad_cli.methods.distillers.isrd import ISRD
 from msad_cli.methods.distillers.mgd import MGD
 from msad_cli.methods.distillers.output_kd import OutputKD
+from msad_cli.methods.distillers.pkd import PKD
+from msad_cli.methods.distillers.podnet import PODNet
+from msad_cli.methods.distillers.skd import SKD
 from msad_cli.models.spec import DetectorSpec
 
 DISTILLERS: dict[str, tuple[type[nn.Module], float]] = {
     "l1": (FeatureL1, GAMMA * TAU),
     "output-kd": (OutputKD, 1.0),
-    "isrd": (ISRD, 1.0),
+    "fgfi": (FGFI, 0.01),
+    "podnet": (PODNet, 3.0),
+    # None is published for detectors: squared differences of cosines are hundredths, and five levels so as large as L1.
+    "skd": (SKD, 10.0),
+    "pkd": (PKD, 10.0),
+    "cwd": (CWD, 5.0),
+    "fgd": (FGD, 1.0),
+    "freekd": (FreeKD, 1.0),
+    "crosskd": (CrossKD, 1.0),
     "mgd": (MGD, 1.0),
     "amd": (AMD, 1.0),
     "dmkd": (DMKD, 1.0),
     "dsamkd": (DSAMKD, 1.0),
-    "fgd": (FGD, 1.0),
+    "isrd": (ISRD, 1.0),
 }
 """By method: what is built from the specs of student and teacher, and the weight that it has unless one is typed."""
 

@@ -1,0 +1,95 @@
+"""Cross-head distillation (Wang et al., "CrossKD", CVPR 2024)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import generalized_box_iou_loss
+
+from msad_cli.methods.distillers.standardise import channel_moments, standardised
+from msad_cli.methods.knowledge import Knowledge
+from msad_cli.models.assignment import count_positives
+from msad_cli.models.on_features import Target, dense_boxes
+from msad_cli.models.spec import DetectorSpec
+from msad_cli.models.towers import Tower, tower_answers, tower_start
+
+ENTRY = {"retinanet": 3, "fcos": 2}
+"""After which convolution of the teacher's towers, of 4, the student's maps enter."""
+CLASSES = {"retinanet": 1.0, "fcos": 0.4}
+BOXES = {"retinanet": 1.0, "fcos": 0.75}
+"""Weights of the two parts, as in the official code."""
+THINNEST = 1.0
+"""Pixels of the frame: a box of the teacher with a shorter side is none, and its IoU would be rounding errors."""
+
+
+class CrossKD(nn.Module):
+    """Distance of what the teacher's head answers to a student's half-made maps from what it answers to its own.
+
+    The maps (N, C, h, w) of the student's towers after convolution i get the means and deviations that the teacher's
+    have there, channel by channel, and go through the rest of the teacher's frozen towers. Of the answers x̂, b̂:
+
+        classes = Σ |σ(x̂) − σ(x^T)| · BCE(σ(x̂), σ(x^T)) / N_pos,    boxes = Σ w·GIoU loss(b̂, b^T) / N_pos
+
+    w is the teacher's best class score, N_pos the batch's number of positive anchors (at least 1). 0 for equal towers.
+    So the student's own last convolutions learn from the targets alone, and the two teachings do not contradict each
+    other. Boxes count where the two networks' are comparable: a student that is not aligned learns none.
+
+    i, both weights and the scheme are the official code's, for towers of 4 convolutions. Reconstruction: i for shorter
+    towers, of which one convolution of the teacher remains; a 1×1 convolution, trained with the student and no part of
+    it, where the heads' channels differ; GIoU for FCOS too, where the code has the logarithm of IoU, and one N_pos,
+    where it has the sum of centreness; anchors between the two thresholds count; boxes thinner than a pixel do not.
+    """
+
+    def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
+        super().__init__()
+        if not student.dense:
+            raise ValueError(f"method crosskd: {student.detector} has no head that answers cell by cell")
+        self.entry = min(ENTRY[teacher.detector], teacher.head_convs - 1)
+        self.taken = min(self.entry, student.head_convs)
+        self.weights = CLASSES[teacher.detector], BOXES[teacher.detector]
+        same = student.channels == teacher.channels
+        towers = ["classification", "regression"] if student.scales == "aligned" else ["classification"]
+        # Without a bias: the standardisation behind it would take it away again.
+        self.adapters = nn.ModuleDict(
+            {
+                tower: nn.Identity() if same else nn.Conv2d(student.channels, teacher.channels, 1, bias=False)
+                for tower in towers
+            }
+        )
+
+    def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """The distances of the crossed answers from a teacher's; targets in the student's frame."""
+        with torch.no_grad():
+            positives = count_positives(student.detector.core, student.pyramid, student.frame, targets).clamp(min=1)
+        crossed, theirs = self._crossed("classification", student, teacher), teacher.outputs
+        classes = quality_focal(crossed["cls_logits"], theirs["cls_logits"]).sum() / positives
+        losses = {"classes": self.weights[0] * classes}
+        if "bbox_regression" in theirs:
+            answers = self._crossed("regression", student, teacher)
+            found, wanted = (
+                dense_boxes(teacher.detector.core, teacher.pyramid, teacher.frame, each) for each in (answers, theirs)
+            )
+            real = (wanted[..., 2:] - wanted[..., :2] >= THINNEST).all(dim=2)
+            weight = theirs["cls_logits"].sigmoid().amax(dim=2) * real
+            boxes = (weight * generalized_box_iou_loss(found, wanted)).sum() / positives
+            losses["boxes"] = self.weights[1] * boxes
+        return losses
+
+    def _crossed(self, tower: Tower, student: Knowledge, teacher: Knowledge) -> dict[str, Tensor]:
+        """The teacher's answers to the student's maps, (N, anchors, …) each."""
+        mine = tower_start(student.detector.core, tower, student.pyramid, self.taken)
+        with torch.no_grad():
+            theirs = tower_start(teacher.detector.core, tower, teacher.pyramid, self.entry)
+        restyled = []
+        for s, t in zip(mine, theirs, strict=True):
+            mean, deviation = channel_moments(t.float())
+            restyled.append(standardised(self.adapters[tower](s).float()) * deviation + mean)
+        return tower_answers(teacher.detector.core, tower, restyled, self.entry)
+
+
+def quality_focal(student: Tensor, teacher: Tensor) -> Tensor:
+    """Cross-entropy of two logits' probabilities times their distance, elementwise; 0 for equal ones (β = 1)."""
+    wanted = teacher.sigmoid()
+    distance = (student.sigmoid() - wanted).abs()
+    return distance * F.binary_cross_entropy_with_logits(student, wanted, reduction="none")
