@@ -27,7 +27,8 @@ DISTILLERS: dict[str, tuple[type[nn.Module], float]] = {
     "output-kd": (OutputKD, 1.0),
     "fgfi": (FGFI, 0.01),
     "podnet": (PODNet, 3.0),
-    # None is published for detectors: squared differences of cosines are hundredths, and five levels so as large as L1.
+    # None is published for detectors. Between untrained networks the five levels add up to a tenth; ten times that is
+    # the size of a detection loss.
     "skd": (SKD, 10.0),
     "pkd": (PKD, 10.0),
     "cwd": (CWD, 5.0),
