@@ -11,7 +11,7 @@ from test_methods import TARGETS, total, views
 from test_models import spec
 from torch import Tensor, nn
 
-from msad_cli.methods.distillation import Distillation, Weighted
+from msad_cli.methods.distillation import Distillation, Weighted, teaching
 from msad_cli.methods.distillers import fgfi, freekd
 from msad_cli.methods.distillers.build import DISTILLERS, build_distillers
 from msad_cli.methods.knowledge import Knowledge, best_view, student_view
@@ -274,7 +274,7 @@ def test_batches_without_objects(method: str, detector: str, aligned: bool) -> N
 def test_bf16_and_fp32_agree(method: str) -> None:
     student, teacher = pair("retinanet", True, 96)
     weighted = Weighted(build(method, student, teacher), 1.0)
-    module = Distillation(student, teacher, {method: weighted}, 1)
+    module = Distillation(student, teaching(teacher, student), {method: weighted}, 1)
     with torch.no_grad():
         exact = module(views(), TARGETS)
         with torch.autocast("cpu", torch.bfloat16):

@@ -84,27 +84,6 @@ def dense_detections(
     return [finite(each) for each in detections]
 
 
-def dense_boxes(
-    detector: FCOS | RetinaNet, pyramid: Sequence[Tensor], frame: Frame, outputs: dict[str, Tensor]
-) -> Tensor:
-    """Boxes that a head's raw answers mean, (N, anchors, 4): corners in pixels of the frame, not clipped.
-
-    Decoded by the detector's own box coder, through which gradients pass.
-
-    Args:
-        pyramid: maps (N, C, h, w), of which the grids count.
-        frame: in which the anchors stand.
-        outputs: of these, `bbox_regression` (N, anchors, 4).
-    """
-    codes = outputs["bbox_regression"]
-    anchors = torch.stack(_anchors(detector, pyramid, frame)[0])
-    if isinstance(detector, FCOS):
-        boxes: Tensor = detector.box_coder.decode(codes, anchors)
-        return boxes
-    boxes = detector.box_coder.decode_single(codes.flatten(0, 1), anchors.flatten(0, 1))
-    return boxes.view_as(codes)
-
-
 def finite(detection: Detection) -> Detection:
     """A detection without the objects of which a value is no finite number: damaged weights answer such."""
     whole = [each.flatten(1).isfinite().all(dim=1) for name, each in detection.items() if each.dim() > 1]

@@ -10,7 +10,7 @@ from torchvision.ops import generalized_box_iou_loss
 from msad_cli.methods.distillers.standardise import channel_moments, standardised
 from msad_cli.methods.knowledge import Knowledge
 from msad_cli.models.assignment import count_positives
-from msad_cli.models.on_features import Target, dense_boxes
+from msad_cli.models.on_features import Target
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.towers import Tower, tower_answers, tower_start
 
@@ -67,9 +67,7 @@ class CrossKD(nn.Module):
         losses = {"classes": self.weights[0] * classes}
         if "bbox_regression" in theirs:
             answers = self._crossed("regression", student, teacher)
-            found, wanted = (
-                dense_boxes(teacher.detector.core, teacher.pyramid, teacher.frame, each) for each in (answers, theirs)
-            )
+            found, wanted = (teacher.detector.boxes(teacher.pyramid, teacher.frame, each) for each in (answers, theirs))
             real = (wanted[..., 2:] - wanted[..., :2] >= THINNEST).all(dim=2)
             weight = theirs["cls_logits"].sigmoid().amax(dim=2) * real
             boxes = (weight * generalized_box_iou_loss(found, wanted)).sum() / positives
