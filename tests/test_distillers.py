@@ -6,6 +6,7 @@ from test_methods import TARGETS, total, views
 from test_models import spec
 from torch import Tensor
 
+from msad_cli.commands.distill import METHODS_HELP
 from msad_cli.methods.distillation import Distillation, teaching
 from msad_cli.methods.distillers.build import DISTILLERS, build_distillers
 from msad_cli.models.detector import Detector
@@ -118,3 +119,8 @@ def test_what_it_trains_is_in_the_state_and_not_in_the_student(method: str) -> N
     of_method = {name for name, _ in module.distillers.named_parameters()}
     assert {f"distillers.{name}" for name in of_method} <= module.state_dict().keys()
     assert student.state_dict().keys() == Detector(student.spec).state_dict().keys()
+
+
+def test_the_help_names_every_method() -> None:
+    """It is written out, as it must not import torch."""
+    assert all(f" {name}," in f" {METHODS_HELP};".replace(";", ",").replace(" (default)", "") for name in DISTILLERS)

@@ -9,6 +9,11 @@ from msad_cli.commands import options
 from msad_cli.commands.resuming import all_settings, resumable
 from msad_cli.structures.errors import UsageError
 
+METHODS_HELP = (
+    "l1 (default), output-kd, fgfi, podnet, skd, pkd, cwd, fgd, freekd, crosskd, mgd, amd, dmkd, dsamkd, isrd; "
+    "several: a,b; or pixel, in two stages. docs/methods.md says what each is."
+)
+
 if TYPE_CHECKING:
     from msad_cli.models.spec import DetectorSpec
 
@@ -45,7 +50,7 @@ def distill(
     ] = False,
     method: Annotated[
         str | None,
-        typer.Option(metavar="l1|output-kd|…", help="Distillers, a,b for several: docs/methods.md. Default: l1."),
+        typer.Option(metavar="METHOD,…", help=METHODS_HELP),
     ] = None,
     weight: Annotated[str | None, typer.Option(metavar="l1=1,…", help="Their weights.")] = None,
     aligned: Annotated[
@@ -120,6 +125,7 @@ def distill(
     if pixel:
         file, k = second_stage(context, first.spec, teacher, out)
         master, init, aligned = load_model(file)[0], "teacher", False
+    torch.manual_seed(seed)  # what distillers train starts at random
     with invalid_values_named("msad distill --help lists the values"):
         body = {"backbone": backbone, "width": width, "low_backbone": low_backbone, "low_width": low_width}
         head = {"channels": head_channels, "head_convs": head_convs, "head_depthwise": head_depthwise or None}

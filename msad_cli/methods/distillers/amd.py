@@ -8,7 +8,7 @@ from torchvision.ops import SqueezeExcitation
 
 from msad_cli.methods.distillers.attention import spatial_attention, without_top
 from msad_cli.methods.distillers.generators import generation_loss, generator, published
-from msad_cli.methods.distillers.levels import Levels
+from msad_cli.methods.distillers.levels import Levels, distinct_levels
 from msad_cli.methods.knowledge import Knowledge
 from msad_cli.models.on_features import Target
 from msad_cli.models.spec import DetectorSpec
@@ -27,7 +27,7 @@ class AMD(nn.Module):
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
-        self.levels = Levels(student, teacher)
+        self.levels = Levels(student, teacher, distinct_levels(student))
         channels = teacher.channels
         self.generators = nn.ModuleList(
             nn.Sequential(generator(channels), SqueezeExcitation(channels, max(1, channels // REDUCTION)))

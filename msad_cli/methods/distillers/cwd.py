@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msad_cli.methods.distillers.adapters import adapters
+from msad_cli.methods.distillers.levels import Levels
 from msad_cli.methods.knowledge import Knowledge
 from msad_cli.models.on_features import Target
 from msad_cli.models.spec import DetectorSpec
@@ -25,17 +25,16 @@ class CWD(nn.Module):
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
-        self.adapters = adapters(student.channels, teacher.channels)
+        self.levels = Levels(student, teacher)
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The distance of a student's pyramid from a teacher's."""
-        maps = [adapt(each) for adapt, each in zip(self.adapters, student.pyramid, strict=True)]
-        levels = [_divergence(s, t) for s, t in zip(maps, teacher.pyramid, strict=True)]
+        levels = [_divergence(s, t) for s, t in self.levels(student, teacher)]
         return {"pyramid": torch.stack(levels).sum()}
 
 
 def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """Of maps (N, C, h, w), the mean over images and channels of KL(teacher ‖ student), times T²."""
-    mine, theirs = (F.log_softmax(each.float().flatten(2) / TEMPERATURE, dim=2) for each in (student, teacher))
+    mine, theirs = (F.log_softmax(each.flatten(2) / TEMPERATURE, dim=2) for each in (student, teacher))
     divergence = F.kl_div(mine, theirs, reduction="sum", log_target=True)
     return TEMPERATURE**2 * divergence / (mine.shape[0] * mine.shape[1])

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from msad_cli.methods.distillers.attention import channel_attention, spatial_attention, without_top
 from msad_cli.methods.distillers.generators import DualGenerator, generation_loss, published
-from msad_cli.methods.distillers.levels import Levels
+from msad_cli.methods.distillers.levels import Levels, distinct_levels
 from msad_cli.methods.knowledge import Knowledge
 from msad_cli.models.on_features import Target
 from msad_cli.models.spec import DetectorSpec
@@ -27,7 +27,7 @@ class DMKD(nn.Module):
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
-        self.levels = Levels(student, teacher)
+        self.levels = Levels(student, teacher, distinct_levels(student))
         self.generators = nn.ModuleList(DualGenerator(teacher.channels) for _ in range(len(self.levels)))
         self.alpha = published(student).alpha
 

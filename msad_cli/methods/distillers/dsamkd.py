@@ -9,7 +9,7 @@ from torchvision.ops import generalized_box_iou_loss
 
 from msad_cli.methods.distillers.attention import channel_attention, spatial_attention, without_top
 from msad_cli.methods.distillers.generators import DualGenerator, generation_loss, published
-from msad_cli.methods.distillers.levels import Levels
+from msad_cli.methods.distillers.levels import Levels, distinct_levels
 from msad_cli.methods.knowledge import Knowledge
 from msad_cli.models.on_features import Target
 from msad_cli.models.spec import DetectorSpec
@@ -48,7 +48,7 @@ class DSAMKD(nn.Module):
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
-        self.levels = Levels(student, teacher)
+        self.levels = Levels(student, teacher, distinct_levels(student))
         self.generators = nn.ModuleList(DualGenerator(teacher.channels) for _ in SCALES)
         self.alpha = published(student).alpha
         self.answers = student.dense

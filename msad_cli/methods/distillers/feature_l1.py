@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msad_cli.methods.distillers.adapters import adapters
+from msad_cli.methods.distillers.levels import Levels
 from msad_cli.methods.knowledge import Knowledge
 from msad_cli.models.on_features import Target
 from msad_cli.models.spec import DetectorSpec
@@ -20,10 +20,9 @@ class FeatureL1(nn.Module):
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
-        self.adapters = adapters(student.channels, teacher.channels)
+        self.levels = Levels(student, teacher)
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The distance of a student's pyramid from a teacher's."""
-        maps = [adapt(each) for adapt, each in zip(self.adapters, student.pyramid, strict=True)]
-        differences = [F.l1_loss(s.float(), t.float()) for s, t in zip(maps, teacher.pyramid, strict=True)]
+        differences = [F.l1_loss(mine, theirs) for mine, theirs in self.levels(student, teacher)]
         return {"pyramid": torch.stack(differences).sum()}

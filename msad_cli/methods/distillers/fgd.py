@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msad_cli.methods.distillers.attention import channel_attention, spatial_attention
-from msad_cli.methods.distillers.levels import Levels
+from msad_cli.methods.distillers.levels import Levels, distinct_levels
 from msad_cli.methods.knowledge import Knowledge
 from msad_cli.models.on_features import Target
 from msad_cli.models.spec import DetectorSpec
@@ -35,7 +35,7 @@ class FGD(nn.Module):
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
-        self.levels = Levels(student, teacher)
+        self.levels = Levels(student, teacher, distinct_levels(student))
         blocks = [nn.ModuleList(Context(teacher.channels) for _ in range(len(self.levels))) for _ in range(2)]
         self.student_contexts, self.teacher_contexts = blocks
         self.weights = DENSE if student.dense else REGIONS

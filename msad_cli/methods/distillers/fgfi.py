@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from msad_cli.methods.distillers.adapters import LEVELS
+from msad_cli.methods.distillers.levels import ALL
 from msad_cli.methods.knowledge import Knowledge
 from msad_cli.models.object_anchors import object_anchors
 from msad_cli.models.on_features import Target
@@ -32,7 +32,7 @@ class FGFI(nn.Module):
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
         self.adapters = nn.ModuleList(
-            nn.Conv2d(student.channels, teacher.channels, kernel_size=3, padding=1) for _ in range(LEVELS)
+            nn.Conv2d(student.channels, teacher.channels, kernel_size=3, padding=1) for _ in range(ALL)
         )
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msad_cli.methods.distillers.adapters import LEVELS, adapters
 from msad_cli.methods.distillers.haar import haar, inverse_haar
+from msad_cli.methods.distillers.levels import Levels
 from msad_cli.methods.knowledge import Knowledge
 from msad_cli.models.on_features import Target
 from msad_cli.models.spec import DetectorSpec
@@ -45,17 +45,17 @@ class FreeKD(nn.Module):
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
-        self.adapters = adapters(student.channels, teacher.channels)
+        self.levels = Levels(student, teacher)
         # Of each level: the low band's prompts, then those of each scale, finest first.
-        self.prompts = nn.Parameter(0.01 * torch.randn(LEVELS, 1 + SCALES, TOKENS, teacher.channels))
+        self.prompts = nn.Parameter(0.01 * torch.randn(len(self.levels), 1 + SCALES, TOKENS, teacher.channels))
         # Buffers, so that a resumed run goes on in the phase, and with the prompts, that it had.
         self.register_buffer("frozen", torch.zeros_like(self.prompts))
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The distances of a student's pyramid and boxes from a teacher's; at first, the prompts' own losses."""
-        maps = [adapt(each).float() for adapt, each in zip(self.adapters, student.pyramid, strict=True)]
-        squares = [F.mse_loss(s, t.float()) for s, t in zip(maps, teacher.pyramid, strict=True)]
+        pairs = self.levels(student, teacher)
+        squares = [F.mse_loss(mine, theirs) for mine, theirs in pairs]
         losses = {"features": FEATURES * torch.stack(squares).sum()}
         if teacher.detector.spec.dense and "bbox_regression" in teacher.outputs:
             losses["boxes"] = F.smooth_l1_loss(student.outputs["bbox_regression"], teacher.outputs["bbox_regression"])
@@ -66,13 +66,13 @@ class FreeKD(nn.Module):
         if step == PROMPT_STEPS + 1:
             self.frozen.copy_(self.prompts.detach())
         # A parameter without a gradient would stall distributed training.
-        losses["bands"] = self._band_distance(maps, teacher.pyramid) + 0 * self.prompts.sum()
+        losses["bands"] = self._band_distance(pairs) + 0 * self.prompts.sum()
         return losses
 
-    def _band_distance(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    def _band_distance(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         distances = []
-        for prompts, s, t in zip(self.frozen, student, teacher, strict=True):
-            (_, mine), (_, theirs) = haar(s, SCALES), haar(t.float(), SCALES)
+        for prompts, (s, t) in zip(self.frozen, pairs, strict=True):
+            (_, mine), (_, theirs) = haar(s, SCALES), haar(t, SCALES)
             for tokens, high_s, high_t in zip(prompts[1:], mine, theirs, strict=True):
                 # The mean of the masked distances over prompts is that of the masks, which are positive.
                 weight = band_masks(high_t.sum(dim=2), tokens).mean(dim=1)[:, None, None]

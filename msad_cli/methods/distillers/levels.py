@@ -2,23 +2,33 @@
 
 from torch import Tensor, nn
 
-from msad_cli.methods.distillers.adapters import adapters
 from msad_cli.methods.knowledge import Knowledge
 from msad_cli.models.spec import DetectorSpec
 
-DENSE, REGIONS = 5, 4
-"""Levels, finest first: P3–P7 of the dense detectors, P2–P5 of the two-stage ones, whose P6 is a part of P5."""
+ALL = 5
+
+
+def distinct_levels(student: DetectorSpec) -> int:
+    """How many levels say something of their own, finest first: of two-stage detectors, P6 is a part of P5."""
+    return ALL if student.dense else ALL - 1
 
 
 class Levels(nn.Module):
     """A student's maps, brought to its teacher's channels, beside those of the teacher.
 
-    It has no adapter for a level that carries no loss: such a parameter would never get a gradient.
+    Where the channels differ, there is a 1×1 convolution for each level that is compared, trained with the student and
+    no part of it. Levels that are not compared have none: it would never get a gradient.
+
+    Args:
+        count: how many levels are compared, finest first.
     """
 
-    def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
+    def __init__(self, student: DetectorSpec, teacher: DetectorSpec, count: int = ALL) -> None:
         super().__init__()
-        self.adapters = adapters(student.channels, teacher.channels)[: DENSE if student.dense else REGIONS]
+        same = student.channels == teacher.channels
+        self.adapters = nn.ModuleList(
+            nn.Identity() if same else nn.Conv2d(student.channels, teacher.channels, 1) for _ in range(count)
+        )
 
     def __len__(self) -> int:
         return len(self.adapters)

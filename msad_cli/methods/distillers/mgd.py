@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from msad_cli.methods.distillers.generators import generation_loss, generator, published
-from msad_cli.methods.distillers.levels import Levels
+from msad_cli.methods.distillers.levels import Levels, distinct_levels
 from msad_cli.methods.knowledge import Knowledge
 from msad_cli.models.on_features import Target
 from msad_cli.models.spec import DetectorSpec
@@ -21,7 +21,7 @@ class MGD(nn.Module):
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
-        self.levels = Levels(student, teacher)
+        self.levels = Levels(student, teacher, distinct_levels(student))
         self.generators = nn.ModuleList(generator(teacher.channels) for _ in range(len(self.levels)))
         self.alpha, self.hidden = published(student)
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msad_cli.methods.distillers.adapters import adapters
+from msad_cli.methods.distillers.levels import Levels
 from msad_cli.methods.distillers.standardise import standardised
 from msad_cli.methods.knowledge import Knowledge
 from msad_cli.models.on_features import Target
@@ -25,11 +25,10 @@ class PKD(nn.Module):
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
-        self.adapters = adapters(student.channels, teacher.channels)[:COMPARED]
+        self.levels = Levels(student, teacher, COMPARED)
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The distance of a student's pyramid from a teacher's."""
-        maps = [adapt(each) for adapt, each in zip(self.adapters, student.pyramid[:COMPARED], strict=True)]
-        pairs = zip(maps, teacher.pyramid[:COMPARED], strict=True)
-        levels = [F.mse_loss(standardised(s.float()), standardised(t.float())) / 2 for s, t in pairs]
+        pairs = self.levels(student, teacher)
+        levels = [F.mse_loss(standardised(s), standardised(t)) / 2 for s, t in pairs]
         return {"pyramid": torch.stack(levels).sum()}

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msad_cli.methods.distillers.adapters import adapters
+from msad_cli.methods.distillers.levels import Levels
 from msad_cli.methods.knowledge import Knowledge
 from msad_cli.models.on_features import Target
 from msad_cli.models.spec import DetectorSpec
@@ -24,17 +24,16 @@ class PODNet(nn.Module):
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
-        self.adapters = adapters(student.channels, teacher.channels)
+        self.levels = Levels(student, teacher)
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The distance of a student's pyramid from a teacher's."""
-        maps = [adapt(each) for adapt, each in zip(self.adapters, student.pyramid, strict=True)]
         # Where two vectors are equal, torch takes 0 for the gradient of the norm of their difference.
-        levels = [(_pooled(t) - _pooled(s)).norm(dim=1).mean() for s, t in zip(maps, teacher.pyramid, strict=True)]
+        levels = [(_pooled(t) - _pooled(s)).norm(dim=1).mean() for s, t in self.levels(student, teacher)]
         return {"pyramid": torch.stack(levels).mean()}
 
 
 def _pooled(maps: Tensor) -> Tensor:
     """(N, C, h, w) -> (N, C·(h + w)), of length 1."""
-    squares = maps.float().square()
+    squares = maps.square()
     return F.normalize(torch.cat([squares.sum(dim=3).flatten(1), squares.sum(dim=2).flatten(1)], dim=1), dim=1)
