@@ -1,8 +1,9 @@
-"""Seconds a step of teacher, distillation and student inference, fp32 beside bf16, interleaved in one run.
+"""Seconds a step of training and inference: msad's, a plain implementation's, torchvision's stock FCOS; interleaved.
 
-    python benchmarks/step.py [--backbone resnet50] [--size 480,640] [--batch 2] [--rounds 5] [--device cpu]
+    python benchmarks/step.py [--backbone resnet50] [--size 480,640] [--batch 2] [--rounds 5] [--precision bf16]
 
-Absolute times belong to the machine and to what else runs on it; compare rows of one run only.
+Absolute times belong to the machine and to what else runs on it; compare rows of one run only. The plain implementation
+(plain.py) is float32, as is stock FCOS, which is always ResNet-50; msad's rows are in float32 and in the precision.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from plain import Plain, stock_fcos, stock_inference, stock_step
 from torch import Tensor
 
 from msad_cli.commands.options import parse_size
@@ -22,32 +24,37 @@ from msad_cli.methods.distillers.build import build_distillers
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import ClassName, DetectorSpec
 
+Jobs = dict[str, Callable[[], object]]
+
 
 def main() -> None:
-    """Builds the three jobs, runs them in turn, prints medians."""
+    """Builds the jobs, runs them in turn, prints medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--size", default="480,640")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="bf16")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    jobs = build_jobs(arguments.backbone, arguments.size, arguments.batch, device)
-    seconds: dict[tuple[str, str], list[float]] = {}
+    plain, ours, stock = build_jobs(arguments.backbone, arguments.size, arguments.batch, device)
+    exact, fast = Compute(device, "fp32"), Compute(device, arguments.precision)
+    rows = [(f"plain {name}", job, exact) for name, job in plain.items()]
+    rows += [(f"msad {name}, {each.precision}", job, each) for each in (exact, fast) for name, job in ours.items()]
+    rows += [(f"stock {name}", job, exact) for name, job in stock.items()]
+    seconds: dict[str, list[float]] = {name: [] for name, _, _ in rows}
     for number in range(arguments.rounds + 1):
-        for precision in ("fp32", "bf16"):
-            for name, job in jobs.items():
-                taken = timed(job, Compute(device, precision))  # type: ignore[arg-type]
-                if number:  # the first round warms up
-                    seconds.setdefault((name, precision), []).append(taken)
+        for name, job, compute in rows:
+            taken = timed(job, compute)
+            if number:  # the first round warms up
+                seconds[name].append(taken)
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, {arguments}")
-    for (name, precision), values in seconds.items():
-        median = statistics.median(values)
-        print(
-            f"{name:18} {precision}  {median:7.3f} s/step  {arguments.batch / median:7.2f} images/s  "
-            f"min {min(values):.3f}  max {max(values):.3f}"
-        )
+    medians = {name: statistics.median(each) for name, each in seconds.items()}
+    for name, median in medians.items():
+        job = name.split(", ")[0].removeprefix("msad ").removeprefix("plain ")
+        beside = medians.get(f"plain {job}", float("nan"))
+        print(f"{name:32} {median:8.3f} s  {arguments.batch / median:7.2f} images/s  {median / beside:5.2f} of plain")
 
 
 def timed(job: Callable[[], object], compute: Compute) -> float:
@@ -60,15 +67,13 @@ def timed(job: Callable[[], object], compute: Compute) -> float:
     return time.perf_counter() - start
 
 
-def build_jobs(backbone: str, size: str, batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
-    """A training step of the teacher, one of the student, and the inference of both, on random pictures."""
+def build_jobs(backbone: str, size: str, batch: int, device: torch.device) -> tuple[Jobs, Jobs, Jobs]:
+    """The jobs of the plain implementation, of msad under the same names, and of torchvision, on random pictures."""
     torch.manual_seed(0)
     classes = tuple(ClassName(i, str(i)) for i in range(1, 81))
     resolution = parse_size(size)
-    spec = DetectorSpec(
-        "teacher", "fcos", backbone, 1.0, 256, 4, "group", "aligned", (1, 2), resolution, classes
-    )  # fmt: skip
-    teacher = Detector(spec).to(device)
+    spec = DetectorSpec("teacher", "fcos", backbone, 1.0, 256, 4, "group", "aligned", (1, 2), resolution, classes)
+    teacher, frozen = (Detector(spec).to(device) for _ in range(2))
     student = Detector(replace(spec, role="student", ks=(2,))).to(device)
     height, width = resolution.frame_size(resolution.short_side, resolution.long_side)
     high = [torch.randint(0, 256, (3, height, width), dtype=torch.uint8, device=device) for _ in range(batch)]
@@ -76,19 +81,27 @@ def build_jobs(backbone: str, size: str, batch: int, device: torch.device) -> di
     corners = torch.rand(10, 2, device=device) * torch.tensor([width / 2, height / 2], device=device)
     boxes = torch.cat([corners, corners + 20 + torch.rand(10, 2, device=device) * 200], dim=1)
     targets = [{"boxes": boxes, "labels": torch.ones(10, dtype=torch.int64, device=device)}] * batch
-    distillers = build_distillers(student.spec, spec, {"l1": 0.6})
+    # The plain student shares no parameter with ours: each has gradients of its own.
+    plain_teacher, plain_student = Plain(Detector(spec).to(device)), Plain(Detector(spec).to(device))
     fusing = AlignedTraining(teacher)
-    distilling = Distillation(student, teaching(Detector(spec).to(device), student), distillers)
-
-    def step(module: AlignedTraining | Distillation) -> Callable[[], object]:
-        return lambda: backward(module.train()(views, targets))
-
-    return {
-        "teacher step": step(fusing),
-        "distil step": step(distilling),
+    distilling = Distillation(student, teaching(frozen, student), build_distillers(student.spec, spec, {"l1": 0.6}))
+    stock = stock_fcos(len(classes), (height, width)).to(device)
+    plain = {
+        "teacher step": lambda: plain_teacher.teacher_step(high, targets),
+        "distil step": lambda: plain_student.distil_step(plain_teacher, high, targets),
+        "teacher inference": lambda: plain_teacher.fused_inference(high),
+        "student inference": lambda: plain_student.student_inference(high),
+    }
+    ours = {
+        "teacher step": lambda: backward(fusing.train()(views, targets)),
+        "distil step": lambda: backward(distilling.train()(views, targets)),
         "teacher inference": lambda: infer(teacher, views),
         "student inference": lambda: infer(student, {2: views[2]}),
     }
+    return plain, ours, {
+        "FCOS step": lambda: stock_step(stock, high, targets),
+        "FCOS inference": lambda: stock_inference(stock, high),
+    }  # fmt: skip
 
 
 def backward(losses: dict[str, Tensor]) -> None:
