@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from msad_cli.cli import run
 from msad_cli.commands.options import parse_pixels
+from msad_cli.data import images
 from msad_cli.data.coco import read_split
 from msad_cli.data.loading import EvaluationSet
 from msad_cli.engine.device import Compute
@@ -23,6 +25,7 @@ from msad_cli.engine.inputs import Input, find_inputs
 from msad_cli.engine.model_file import Card, save_model
 from msad_cli.engine.predict import Prediction, predict
 from msad_cli.models.detector import Detector
+from msad_cli.models.spec import View
 from msad_cli.structures.errors import DataError, UsageError
 
 CPU = Compute(torch.device("cpu"), "fp32")
@@ -529,3 +532,50 @@ def test_boxes_lie_inside_pictures_of_any_shape(student: Detector, tmp_path: Pat
     assert bool((boxes >= 0).all())
     assert bool((boxes <= torch.tensor([*size, *size])).all())
     assert bool((boxes[:, :2] <= boxes[:, 2:]).all())
+
+
+# --- several at once ---
+
+
+def test_pictures_of_one_size_go_together_and_all_come_back_in_order(
+    tmp_path: Path, student: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [(64, 48), (64, 48), (64, 48), (48, 64), None, (64, 48), (64, 48)]
+    inputs = []
+    for number, size in enumerate(sizes):
+        path = tmp_path / f"{number}.png"
+        Image.new("RGB", size, (number, 0, 0)).save(path) if size else path.write_bytes(b"")
+        inputs.append(Input(path, Path(path.name)))
+    detect, batches = student.detect, []
+
+    def counted(views: Mapping[int, Sequence[Tensor]], view: View) -> list[dict[str, Tensor]]:
+        batches.append(len(views[2]))
+        return detect(views, view)
+
+    monkeypatch.setattr(student, "detect", counted)
+    together = list(predict(student, "low", inputs, 0.0, CPU, batch=2))
+    assert batches == [2, 1, 1, 2]
+    alone = list(predict(student, "low", inputs, 0.0, CPU))
+    assert batches == [2, 1, 1, 2] + [1] * 6
+    for number, (one, other) in enumerate(zip(together, alone, strict=True)):
+        if isinstance(one, DataError) or isinstance(other, DataError):
+            assert number == 4
+            continue
+        assert one.source is other.source is inputs[number]
+        assert one.image.getpixel((0, 0)) == (number, 0, 0)
+        for name, values in other.found.items():
+            torch.testing.assert_close(one.found[name], values)
+
+
+def test_threads_that_decode_leave_the_warnings_as_they_were(tmp_path: Path) -> None:
+    """Two readers overlap: the first comes in before, and goes out before, the second."""
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path)
+    before = list(warnings.filters)
+    first, second = (images._opened(path) for _ in range(2))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert warnings.filters[0][0] == "ignore"
+    second.__exit__(None, None, None)
+    assert list(warnings.filters) == before

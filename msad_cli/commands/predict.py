@@ -36,6 +36,9 @@ def predict(
     view: Annotated[
         str | None, typer.Option(metavar="high|middle|low|fused", help="Default: the model's best.")
     ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Pictures of one size at once. Default: 8 on a GPU, else 1.")
+    ] = None,
     save: Annotated[str, typer.Option(metavar="image,json", help="What to write.")] = "image,json",
     max_pixels: options.MaxPixels = options.MOST_PIXELS,
     device: options.Device = "auto",
@@ -69,7 +72,8 @@ def predict(
     least = card.score_threshold if score is None else score
     category_ids, names = zip(*detector.spec.categories, strict=True)
     results, failed = [], 0
-    predictions = engine.predict(detector.to(compute.device), best, pictures, least, compute)
+    at_once = batch or (1 if compute.device.type == "cpu" else 8)
+    predictions = engine.predict(detector.to(compute.device), best, pictures, least, compute, at_once)
     for number, result in enumerate(predictions, start=1):
         if isinstance(result, DataError):
             print_line(f"error: {result.message}")

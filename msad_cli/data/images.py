@@ -1,6 +1,7 @@
 """Decoding pictures with Pillow: whatever the file holds, upright 8-bit RGB comes out."""
 
 import math
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -103,6 +104,34 @@ def _end(path: Path) -> bytes:
         return file.read()
 
 
+class _Quiet:
+    """No warnings as long as any thread is inside: what Pillow only warns of does not matter, such as damaged metadata.
+
+    Filters of warnings belong to the process, so that threads which each set and restore them would undo each other's.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._outside = warnings.catch_warnings()
+                self._outside.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._outside.__exit__(None, None, None)
+
+
+_quiet = _Quiet()
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The open file, for as long as the context lives; what Pillow says of damaged ones becomes a `DataError`."""
@@ -110,12 +139,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         # Opening a pipe would wait for a writer.
         if path.exists() and not path.is_file():
             raise DataError(f"{path}: not a file", REPLACE)
-        with warnings.catch_warnings():
-            # What Pillow only warns of does not matter: damaged metadata, and sizes that still fit in memory.
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                _refuse_vast_tiles(image)
-                yield image
+        with _quiet, Image.open(path, formats=FORMATS) as image:
+            _refuse_vast_tiles(image)
+            yield image
     except DataError:
         raise
     except FileNotFoundError:
