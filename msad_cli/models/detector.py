@@ -1,6 +1,7 @@
 """The detector of msad: one of torchvision's over an aligned pyramid, seen through views that share one frame."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
@@ -103,25 +104,49 @@ class Detector(nn.Module):
             views: the pixels that `spec.ks_of(view)` asks for.
             view: one of `spec.views`.
         """
+        return self.finish(self.look(views, view))
+
+    def look(self, views: Views, view: View) -> "Seen":
+        """The first part of `detect`: all that is computed before boxes are chosen."""
         ks = self.spec.ks_of(view)
         if self.spec.scales != "aligned":
-            return self._detect_unshifted(views[ks[0]], ks[0])
-        pyramids = [self.pyramid(views[k], k) for k in ks]
-        return self._detect(self.fuse(pyramids) if view == "fused" else pyramids[0], self.frame(views[ks[0]], ks[0]))
+            # A baseline takes a reduced image for an ordinary one; only its answer is brought to HR pixels.
+            (k,) = ks
+            pyramid, frame, scale = self.pyramid(views[k], 1), self.frame(views[k], 1), k
+        else:
+            pyramids = [self.pyramid(views[k], k) for k in ks]
+            pyramid = self.fuse(pyramids) if view == "fused" else pyramids[0]
+            frame, scale = self.frame(views[ks[0]], ks[0]), 1
+        return Seen(pyramid, frame, scale, self.outputs(pyramid) if self.spec.dense else None)
 
-    def _detect(self, pyramid: Sequence[Tensor], frame: Frame) -> list[Detection]:
+    def finish(self, seen: "Seen") -> list[Detection]:
+        """The second part of `detect`: regions, in two-stage detectors, and the choice of boxes."""
         if isinstance(self.core, FasterRCNN):
-            return region_detections(self.core, pyramid, frame)
-        return dense_detections(self.core, pyramid, frame, BACKGROUND)
-
-    def _detect_unshifted(self, images: Sequence[Tensor], k: int) -> list[Detection]:
-        # A baseline takes a reduced image for an ordinary one; only its answer is brought to HR pixels.
-        detections = self._detect(self.pyramid(images, 1), self.frame(images, 1))
-        scales = {"boxes": [k, k, k, k], "keypoints": [k, k, 1]}
+            detections = region_detections(self.core, seen.pyramid, seen.frame)
+        else:
+            detections = dense_detections(self.core, seen.pyramid, seen.frame, BACKGROUND, seen.outputs)
+        k = seen.scale
+        scales = {"boxes": [k, k, k, k], "keypoints": [k, k, 1]} if k > 1 else {}
         return [
             {name: value * value.new_tensor(scales[name]) if name in scales else value for name, value in each.items()}
             for each in detections
         ]
+
+
+class Seen(NamedTuple):
+    """What a detector makes of a batch before it chooses boxes.
+
+    Attributes:
+        pyramid: five maps (N, channels, h, w), finest first.
+        frame: in which its boxes will be; HR, or that of the small image for a detector that is not aligned.
+        scale: HR pixels for a pixel of the frame.
+        outputs: a dense head's raw answers.
+    """
+
+    pyramid: list[Tensor]
+    frame: Frame
+    scale: int
+    outputs: dict[str, Tensor] | None
 
 
 def _backbone(spec: DetectorSpec, name: str, width: float, ks: tuple[int, ...]) -> AlignedBackbone:

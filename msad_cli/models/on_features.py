@@ -68,13 +68,19 @@ def dense_boxes(
 
 
 def dense_detections(
-    detector: FCOS | RetinaNet, pyramid: Sequence[Tensor], frame: Frame, silent: Sequence[int] = ()
+    detector: FCOS | RetinaNet,
+    pyramid: Sequence[Tensor],
+    frame: Frame,
+    silent: Sequence[int] = (),
+    outputs: dict[str, Tensor] | None = None,
 ) -> list[Detection]:
     """The detector's detections on a pyramid, in HR pixels and clipped to the image, one dict an image.
 
-    Labels in `silent` are never answered, and take no place of others.
+    Args:
+        silent: labels that are never answered, and take no place of others.
+        outputs: what `dense_outputs` gave for this pyramid, if it was called already; it is written to.
     """
-    outputs, (anchors, per_level) = dense_outputs(detector, pyramid), _anchors(detector, pyramid, frame)
+    outputs, (anchors, per_level) = outputs or dense_outputs(detector, pyramid), _anchors(detector, pyramid, frame)
     outputs["cls_logits"][..., list(silent)] = -torch.inf
     detections: list[Detection] = detector.postprocess_detections(
         {name: list(each.split(per_level, dim=1)) for name, each in outputs.items()},

@@ -1,0 +1,134 @@
+"""msad bench: latency of models, part by part, taking turns."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from msad_cli.commands import options
+from msad_cli.structures.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from msad_cli.engine.device import Compute
+    from msad_cli.models.spec import View
+
+MOST_PICTURES = 50
+WARMUP = 3
+"""Runs of each model that do not count."""
+
+
+def bench(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Model files, measured in turn.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="FILE|DIR", help="Pictures. Default: the validation split of the model."),
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Counted runs of each model.")] = 50,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures a run.")] = 1,
+    stock: Annotated[
+        bool, typer.Option("--stock", help="Beside them torchvision's detector at HR, with random weights.")
+    ] = False,
+    view: Annotated[
+        str | None, typer.Option(metavar="high|middle|low|fused", help="Default: each model's best.")
+    ] = None,
+    max_pixels: options.MaxPixels = options.MOST_PIXELS,
+    device: options.Device = "auto",
+    precision: options.PrecisionName = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Measure latency from the file to its boxes: decode, preprocess, model, postprocess."""
+    from msad_cli.commands.console import console, print_json
+    from msad_cli.commands.settings import choose_views
+    from msad_cli.data.images import limit_pixels
+    from msad_cli.engine.device import choose_compute, peak_memory
+    from msad_cli.engine.latency import timed_parts
+    from msad_cli.engine.model_file import load_model
+    from msad_cli.models.cost import relatives
+    from msad_cli.models.detector import Detector
+
+    limit_pixels(options.parse_pixels(max_pixels))
+    compute = choose_compute(device, precision)
+    rows: dict[str, tuple[Detector, View]] = {}
+    for path in models:
+        detector, card = load_model(path)
+        rows[str(path)] = detector, choose_views(view, detector.spec, path)[0]
+        if stock:
+            name, (spec, best) = next(iter(relatives(detector.spec, card.teacher_spec).items()))
+            rows.setdefault(f"{name}, {spec.backbone}", (Detector(spec).eval(), best))
+    pictures = _pictures(inputs, load_model(models[0])[1].data)
+    for detector, _ in rows.values():
+        detector.to(compute.device)
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
+    for number in range(runs + WARMUP):
+        paths = [pictures[(number * batch + i) % len(pictures)] for i in range(batch)]
+        for name, (detector, best) in rows.items():
+            parts = timed_parts(detector, best, paths, compute)
+            if number >= WARMUP:
+                taken[name].append(parts)
+    report = {name: summary(each, batch) for name, each in taken.items()}
+    memory = peak_memory(compute.device)
+    if as_json:
+        print_json({"models": report, "batch": batch, "peak_memory_mib": memory, **_machine(compute)})
+        return
+    _print(report, f"{runs} runs of {batch} from {len(pictures)} pictures", first=next(iter(report)))
+    where = ", ".join(f"{name} {value}" for name, value in _machine(compute).items())
+    console.print(f"{where}; peak memory {memory:.0f} MiB of all; in milliseconds. Compare rows of one table only.")
+
+
+def summary(taken: "Sequence[dict[str, float]]", batch: int) -> dict[str, float]:
+    """Milliseconds: the median of each part, median and 95th percentile of their sums; and pictures a second."""
+    import numpy as np
+
+    sums = np.array([sum(each.values()) for each in taken])
+    parts = {f"{part}_ms": 1000 * float(np.median([each[part] for each in taken])) for part in taken[0]}
+    middle, late = np.quantile(sums, (0.5, 0.95)).tolist()
+    return {**parts, "p50_ms": 1000 * middle, "p95_ms": 1000 * late, "images_per_second": batch / middle}
+
+
+def _pictures(inputs: list[str] | None, data: str) -> list[Path]:
+    """What is looked at, the first of them if there are many.
+
+    Raises:
+        UsageError: nothing was named, and the model's own set is not here.
+    """
+    from msad_cli.data.layouts import find_split
+    from msad_cli.data.records import read_records
+    from msad_cli.engine.inputs import find_inputs
+    from msad_cli.structures.errors import DataError
+
+    if inputs:
+        return [each.path for each in find_inputs(inputs)][:MOST_PICTURES]
+    try:
+        files = find_split(data or None, "val")
+        names = read_records(files.annotations, files.images).file_names
+    except (UsageError, DataError) as error:
+        raise UsageError(f"no pictures: {error.message}", "name some with --input") from None
+    return [files.images / str(name) for name in names[:MOST_PICTURES]]
+
+
+def _machine(compute: "Compute") -> dict[str, Any]:
+    import torch
+
+    return {
+        "device": str(compute.device),
+        "precision": compute.precision,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _print(report: dict[str, dict[str, float]], title: str, first: str) -> None:
+    from rich.table import Table
+
+    from msad_cli.commands.console import cell, console
+
+    table = Table(title=title, title_justify="left", header_style="bold")
+    columns = list(report[first])
+    for name in ("", *(each.removesuffix("_ms").replace("images_per_second", "images/s") for each in columns), "ratio"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, numbers in report.items():
+        ratio = numbers["p50_ms"] / report[first]["p50_ms"]
+        table.add_row(cell(name), *(f"{numbers[each]:.1f}" for each in columns), f"{ratio:.2f}")
+    console.print(table)
