@@ -65,6 +65,7 @@ def test_python_m_msad_cli_is_msad() -> None:
         (["distill", "--teacher", "nowhere.safetensors"], 4, "no such model file"),
         (["eval", "nowhere.safetensors"], 4, "no such model file"),
         (["eval", "nowhere.safetensors", "--fail-under", "APP=1"], 2, "APP=1"),
+        (["eval", "nowhere.safetensors", "--evaluator", "coco"], 2, "--evaluator coco: unknown"),
         (["predict", "nowhere.jpg"], 2, "nowhere.jpg"),
         (["flops", "--backbone", "resnet19"], 2, "resnet19"),
         (["info", "nowhere.safetensors"], 4, "no such model file"),

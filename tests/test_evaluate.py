@@ -16,6 +16,7 @@ from msad_cli.data.loading import EvaluationSet, evaluation_loader
 from msad_cli.data.transforms import to_frame
 from msad_cli.engine.device import Compute
 from msad_cli.engine.evaluate import coco_results, in_original, split_results, view_results
+from msad_cli.engine.evaluators import EVALUATORS, Evaluator
 from msad_cli.engine.scoring import KEYPOINT_NUMBERS, NUMBERS, PREFIXES, Result, score
 from msad_cli.engine.truth import ground_truth
 from msad_cli.models.detector import Detector
@@ -118,10 +119,12 @@ def test_no_ground_truth() -> None:
 
 
 def test_results_stay_as_they_were() -> None:
-    # pycocotools writes areas, ids and outlines into the results it loads; they are to be written to a file afterwards.
-    results = copy.deepcopy(FOUND)
-    score(copy.deepcopy(THREE), results)
-    assert results == FOUND
+    # pycocotools writes areas, ids and outlines into what it loads; results are to be written to a file afterwards, and
+    # a truth is used for every view.
+    for evaluator in EVALUATORS:
+        truth, results = copy.deepcopy(THREE), copy.deepcopy(FOUND)
+        score(truth, results, evaluator=evaluator)
+        assert (truth, results) == (THREE, FOUND)
 
 
 EXPECTED: dict[str, Any] = json.loads((SHARED / "expected.json").read_text()) if SHARED.exists() else {}
@@ -129,12 +132,13 @@ TASK = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
 
 
 @pytest.mark.skipif(not EXPECTED, reason="no shared/data/coco_eval_golden")
+@pytest.mark.parametrize("evaluator", EVALUATORS)
 @pytest.mark.parametrize("name", EXPECTED)
-def test_published_numbers(name: str) -> None:
+def test_published_numbers(name: str, evaluator: Evaluator) -> None:
     """Cases of cocoapi and others; expected.json holds their published numbers and pycocotools' own in full."""
     case = EXPECTED[name]
     truth, results = (json.loads((SHARED / case[key]).read_text()) for key in ("gt", "dt"))
-    found = score(truth, results, TASK[case["iou_type"]]).numbers
+    found = score(truth, results, TASK[case["iou_type"]], evaluator=evaluator).numbers
     names = KEYPOINT_NUMBERS if case["iou_type"] == "keypoints" else NUMBERS
     assert set(names) == case["pycocotools"].keys()
     for number in names:

@@ -30,6 +30,7 @@ from msad_cli.data.transforms import Placement, to_frame
 from msad_cli.engine.device import Compute
 from msad_cli.engine.draw import class_colour, draw_keypoints, draw_masks
 from msad_cli.engine.evaluate import coco_results, in_original, split_results
+from msad_cli.engine.evaluators import evaluate
 from msad_cli.engine.model_file import Card, save_model
 from msad_cli.engine.scoring import (
     KEYPOINT_NUMBERS,
@@ -447,6 +448,28 @@ def test_eval_measures_what_the_model_finds(
         assert "nobody measured" not in capsys.readouterr().err
         assert run([*command, "--sigmas", "0.1"]) == 2
         assert f"in the order of {KEYPOINTS[0]}" in capsys.readouterr().err
+
+
+def test_eval_by_either_library(
+    demo: Path, model: Path, student: Detector, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _pretend(monkeypatch, student, _val(demo, "masks"))
+    asked = []
+
+    def spy(*arguments: Any) -> Any:
+        asked.append(arguments[-1])
+        return evaluate(*arguments)
+
+    monkeypatch.setattr("msad_cli.engine.scoring.evaluate", spy)
+    command = ["eval", str(model), "--data", str(demo), "--device", "cpu", "--workers", "0", "--precision", "fp32"]
+    said = []
+    for flags in ([], ["--evaluator", "hotcoco"], ["--evaluator", "pycocotools"]):
+        assert run([*command, "--json", *flags]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] == said[2]
+    assert asked == ["hotcoco"] * 4 + ["pycocotools"] * 2  # boxes and masks
+    assert run([*command, "--evaluator", "coco"]) == 2
+    assert "give hotcoco or pycocotools" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("task", ["masks", "keypoints"])

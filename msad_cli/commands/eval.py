@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from msad_cli.commands import options
-from msad_cli.commands.measuring import parse_gates, parse_sigmas, refuse_unknown, remarks
+from msad_cli.commands.measuring import parse_evaluator, parse_gates, parse_sigmas, refuse_unknown, remarks
 from msad_cli.structures.errors import GateMissedError, UsageError
 
 if TYPE_CHECKING:
     from msad_cli.data.coco import CocoSplit
     from msad_cli.engine.device import Compute
+    from msad_cli.engine.evaluators import Evaluator
     from msad_cli.engine.scoring import Scores
     from msad_cli.models.detector import Detector
     from msad_cli.models.spec import View
@@ -43,6 +44,9 @@ def evaluate(
         str | None,
         typer.Option(metavar="0.05,0.1,…", help="Of keypoints, for OKS. Default: the model's, or COCO's 17."),
     ] = None,
+    evaluator: Annotated[
+        str, typer.Option(metavar="hotcoco|pycocotools", help="Which library evaluates; slower, pycocotools is COCO's.")
+    ] = "hotcoco",
     train_json: options.TrainJson = None,
     val_json: options.ValJson = None,
     train_images: options.TrainImages = None,
@@ -69,7 +73,7 @@ def evaluate(
     from msad_cli.engine.scoring import number_names, oks_sigmas
     from msad_cli.engine.truth import ground_truth
 
-    gates = parse_gates(fail_under)
+    gates, library = parse_gates(fail_under), parse_evaluator(evaluator)
     if gates and size and size.count(",") > 1:
         raise UsageError(f"--fail-under with the sizes {size}", "a gate is on one size")
     if split not in ("val", "train"):
@@ -92,7 +96,7 @@ def evaluate(
         print_line(line)
     sizes = options.parse_sizes(size, spec.ks[0], spec.resolution)
     measured = {
-        side: _measure(detector, pictures, truth, views, compute, workers, resolution, spread)
+        side: _measure(detector, pictures, truth, views, compute, workers, resolution, spread, library)
         for side, resolution in sizes.items()
     }
     scores, results = measured[max(sizes)]
@@ -124,6 +128,7 @@ def _measure(
     workers: int,
     resolution: "Resolution",
     sigmas: Sequence[float],
+    evaluator: "Evaluator",
 ) -> tuple[dict[str, "Scores"], list[dict[str, Any]]]:
     """The scores of each view, and what the first of them found."""
     from msad_cli.commands.console import print_line
@@ -134,4 +139,7 @@ def _measure(
     for reason in detected[views[0]].unreadable.values():
         print_line(f"passed over, its objects count as missed: {reason}")
     task = detector.spec.task
-    return {view: score(truth, of.results, task, sigmas) for view, of in detected.items()}, detected[views[0]].results
+    scores: dict[str, Scores] = {
+        view: score(truth, of.results, task, sigmas, evaluator=evaluator) for view, of in detected.items()
+    }
+    return scores, detected[views[0]].results

@@ -3,9 +3,12 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msad_cli.structures.errors import UsageError
+
+if TYPE_CHECKING:
+    from msad_cli.engine.evaluators import Evaluator
 
 NUMBER = re.compile(r"(mask_|keypoint_)?(AP(50|75|s|m|l)?|AR(\d+|s|m|l)?)")
 SOME = "such as AP=0.36 or mask_AP=0.3,AP50=0.5"
@@ -27,6 +30,20 @@ def parse_gates(text: str | None) -> dict[str, float]:
         if not NUMBER.fullmatch(name):
             raise UsageError(f"--fail-under {part}: not NAME=NUMBER", SOME)
     return gates
+
+
+def parse_evaluator(text: str) -> "Evaluator":
+    """The library of this name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from msad_cli.engine.evaluators import EVALUATORS
+
+    for each in EVALUATORS:
+        if text == each:
+            return each
+    raise UsageError(f"--evaluator {text}: unknown", f"give {' or '.join(EVALUATORS)}")
 
 
 def refuse_unknown(gates: Mapping[str, float], names: Sequence[str]) -> None:

@@ -1,7 +1,5 @@
-"""COCO evaluation by pycocotools: detections in original pixels against a COCO document."""
+"""COCO's numbers: detections in original pixels against a COCO document."""
 
-import contextlib
-import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval, Params
+
+from msad_cli.engine.evaluators import Evaluator, Tables, evaluate
 
 Result = dict[str, Any]
 """A detection in COCO's result form: image_id, category_id, bbox [x, y, w, h] in original pixels, score; and by task
@@ -32,6 +30,12 @@ LARGER = (100, 300, 1000, 3000, 10_000)
 """Limits where a picture holds more objects of a class than COCO's."""
 SIGMA = 0.05
 """Of keypoints that nobody measured; COCO's own go from 0.025 (eyes) to 0.107 (hips)."""
+# Tenths, divided: to the last bit what pycocotools has.
+OF_PERSONS = tuple(
+    each / 10
+    for each in (0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89)
+)
+"""COCO's own, of its 17 keypoints of persons."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,7 @@ def oks_sigmas(keypoints: int, given: Sequence[float] = ()) -> tuple[float, ...]
     """How far annotators place each keypoint, as shares of the object's size: given ones, COCO's 17, or 0.05 each."""
     if given:
         return tuple(given)
-    of_persons = Params("keypoints").kpt_oks_sigmas
-    return tuple(of_persons.tolist()) if keypoints == len(of_persons) else (SIGMA,) * keypoints
+    return OF_PERSONS if keypoints == len(OF_PERSONS) else (SIGMA,) * keypoints
 
 
 def score(
@@ -86,6 +89,7 @@ def score(
     task: str = "boxes",
     sigmas: Sequence[float] = (),
     max_detections: int | None = None,
+    evaluator: Evaluator = "hotcoco",
 ) -> Scores:
     """COCOeval's verdict on results.
 
@@ -96,6 +100,7 @@ def score(
         sigmas: for keypoints; without them, `oks_sigmas`' choice.
         max_detections: how many of a class in a picture are counted; None leaves COCO's number (100, of keypoints 20),
             or takes a larger one where a picture holds more objects.
+        evaluator: which library evaluates; the numbers are the same.
     """
     numbers: dict[str, float] = {}
     names = {each["id"]: str(each["name"]) for each in truth["categories"]}
@@ -103,55 +108,14 @@ def score(
     threshold, f1 = 0.5, math.nan
     for kind in KINDS[task]:
         most = max_detections or counted_detections(truth, USUAL[kind])
-        evaluation = evaluate(truth, results, kind, sigmas, most)
-        numbers |= {PREFIXES[kind] + name: value for name, value in _summary(evaluation).items()}
-        for category, row in _by_class(evaluation).items():
+        spread = oks_sigmas(_keypoints(truth), sigmas) if kind == "keypoints" else ()
+        tables = evaluate(truth, results, kind, spread, most, evaluator)
+        numbers |= {PREFIXES[kind] + name: value for name, value in _summary(tables).items()}
+        for category, row in _by_class(tables).items():
             per_class[names[category]] |= {PREFIXES[kind] + name: value for name, value in row.items()}
         if kind == "bbox":
-            threshold, f1 = _best_f1(evaluation)
+            threshold, f1 = _best_f1(tables)
     return Scores(numbers, per_class, threshold, f1)
-
-
-def evaluate(
-    truth: dict[str, Any],
-    results: list[Result],
-    kind: str,
-    sigmas: Sequence[float] = (),
-    max_detections: int | None = None,
-) -> COCOeval:
-    """COCOeval for one kind, its tables filled.
-
-    Args:
-        truth, results, sigmas: as for `score`. Annotations without a segmentation take no part in that of masks.
-        kind: COCOeval's iouType: `bbox`, `segm` or `keypoints`.
-        max_detections: None for COCO's own.
-    """
-    if kind == "segm":
-        truth = {**truth, "annotations": [each for each in truth["annotations"] if each.get("segmentation")]}
-    # loadRes writes into the results that it is given. Of one with a box it takes the box's area, where COCO's own
-    # results of masks and keypoints, which have none, are sorted into sizes by what they are.
-    shown = [{name: each[name] for name in each if name != "bbox" or kind == "bbox"} for each in results]
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = truth
-        coco.createIndex()
-        found = coco.loadRes(shown) if shown else _nothing_found(truth)
-        evaluation = COCOeval(coco, found, kind)
-        if max_detections is not None:
-            evaluation.params.maxDets[-1] = max_detections
-        if kind == "keypoints":
-            evaluation.params.kpt_oks_sigmas = np.array(oks_sigmas(_keypoints(truth), sigmas))
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation
-
-
-def _nothing_found(truth: dict[str, Any]) -> COCO:
-    # COCO.loadRes cannot take an empty list.
-    found = COCO()
-    found.dataset = {**truth, "annotations": []}
-    found.createIndex()
-    return found
 
 
 def _keypoints(truth: Mapping[str, Any]) -> int:
@@ -164,22 +128,20 @@ def _names(kind: str, most: int) -> tuple[str, ...]:
     )
 
 
-def _summary(evaluation: COCOeval) -> dict[str, float]:
+def _summary(tables: Tables) -> dict[str, float]:
     """COCOeval's own summary, which looks for 100 detections by that number, and answers -1 for any other."""
-    params = evaluation.params
-    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]  # (T, R, K, A, M) and (T, K, A, M)
     numbers = {}
-    for name in _names(params.iouType, params.maxDets[-1]):
-        values = precision if name.startswith("AP") else recall
+    for name in _names(tables.kind, tables.limits[-1]):
+        values = tables.precision if name.startswith("AP") else tables.recall
         end = name[2:]
-        limit, area, threshold = len(params.maxDets) - 1, "all", slice(None)
-        if end in ("50", "75") and (name.startswith("AP") or params.iouType == "keypoints"):
+        limit, area, threshold = len(tables.limits) - 1, "all", slice(None)
+        if end in ("50", "75") and (name.startswith("AP") or tables.kind == "keypoints"):
             threshold = slice(0, 1) if end == "50" else slice(5, 6)
         elif end.isdigit():
-            limit = params.maxDets.index(int(end))
+            limit = tables.limits.index(int(end))
         elif end:
             area = {"s": "small", "m": "medium", "l": "large"}[end]
-        numbers[name] = _mean(values[threshold, ..., params.areaRngLbl.index(area), limit])
+        numbers[name] = _mean(values[threshold, ..., tables.areas.index(area), limit])
     return numbers
 
 
@@ -188,37 +150,27 @@ def _mean(values: NDArray[Any]) -> float:
     return float(known.mean()) if known.size else math.nan
 
 
-def _by_class(evaluation: COCOeval) -> dict[int, dict[str, float]]:
+def _by_class(tables: Tables) -> dict[int, dict[str, float]]:
     """AP, AP50 and AP by area of each category id."""
-    precision, areas = evaluation.eval["precision"], evaluation.params.areaRngLbl
+    precision = tables.precision
     return {
         category: {
             "AP": _mean(precision[:, :, i, 0, -1]),
             "AP50": _mean(precision[0, :, i, 0, -1]),
-            **{f"AP{area[0]}": _mean(precision[:, :, i, at, -1]) for at, area in enumerate(areas) if at},
+            **{f"AP{area[0]}": _mean(precision[:, :, i, at, -1]) for at, area in enumerate(tables.areas) if at},
         }
-        for i, category in enumerate(evaluation.params.catIds)
+        for i, category in enumerate(tables.category_ids)
     }
 
 
-def _best_f1(evaluation: COCOeval) -> tuple[float, float]:
+def _best_f1(tables: Tables) -> tuple[float, float]:
     """The score threshold with the best F1 over all classes at IoU 0.5, and that F1."""
-    scores, hits, objects = [], [], 0
-    everything = evaluation.params.areaRng[0]
-    for each in evaluation.evalImgs:
-        if each is None or each["aRng"] != everything:
-            continue
-        counted = ~each["dtIgnore"][0].astype(bool)
-        scores.append(np.asarray(each["dtScores"])[counted])
-        hits.append(each["dtMatches"][0][counted] > 0)
-        objects += int((~np.asarray(each["gtIgnore"]).astype(bool)).sum())
-    if not objects:
+    if not tables.objects:
         return 0.5, math.nan
-    ranked = np.concatenate(scores)
-    order = np.argsort(-ranked, kind="stable")
-    f1 = 2 * np.cumsum(np.concatenate(hits)[order]) / (np.arange(1, len(order) + 1) + objects)
+    order = np.argsort(-tables.scores, kind="stable")
+    f1 = 2 * np.cumsum(tables.hits[order]) / (np.arange(1, len(order) + 1) + tables.objects)
     if not f1.size:
         return 0.5, 0.0
     best = int(f1.argmax())
     # Results are rounded to five digits; the detection at the threshold has to pass it unrounded too.
-    return max(0.0, float(ranked[order][best]) - 1e-5), float(f1[best])
+    return max(0.0, float(tables.scores[order][best]) - 1e-5), float(f1[best])
