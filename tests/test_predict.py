@@ -579,3 +579,15 @@ def test_threads_that_decode_leave_the_warnings_as_they_were(tmp_path: Path) -> 
     assert warnings.filters[0][0] == "ignore"
     second.__exit__(None, None, None)
     assert list(warnings.filters) == before
+
+
+def test_a_text_that_would_cover_a_better_one_is_left_out() -> None:
+    image = Image.new("RGB", (300, 200), (9, 9, 9))
+    near, far = [(50.0, 60.0, 120.0, 110.0), (52.0, 61.0, 122.0, 111.0)], (200.0, 150.0, 290.0, 190.0)
+    one = draw_boxes(image, [near[0]], [1], ["red 0.90"])
+    both = draw_boxes(image, near, [1, 1], ["red 0.90", "blue 0.80"])
+    plate = (50, 40, 122, 60)  # above the first box
+    assert both.crop(plate).tobytes() == one.crop(plate).tobytes()
+    # One that covers nothing is written: more is changed than by its box alone.
+    plain, told = (draw_boxes(image, [near[0], far], [1, 1], ["red 0.90", text]) for text in ("", "blue 0.80"))
+    assert _changed(plain, told).any()

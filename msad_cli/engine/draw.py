@@ -94,7 +94,7 @@ def draw_keypoints(
 def draw_boxes(
     image: Image.Image, boxes: Sequence[Sequence[float]], labels: Sequence[int], texts: Sequence[str]
 ) -> Image.Image:
-    """A copy of an RGB picture with boxes and their texts.
+    """A copy of an RGB picture with boxes and their texts; a text that would cover a better box's is left out.
 
     Args:
         boxes: corners x0, y0, x1, y1 in pixels of `image`, best first; the best is drawn last, on top.
@@ -110,27 +110,31 @@ def draw_boxes(
     for (x0, y0, x1, y1), label, _ in reversed(rows):
         # Corners lie between pixels: the last pixel of a box ends where the box does.
         pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=class_colour(label), width=line)
-    for box, label, text in reversed(rows):
-        _write(pen, canvas.size, box, class_colour(label), text, font)
+    written: list[tuple[float, float, float, float]] = []
+    for box, label, text in rows:
+        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+        plate = _plate(canvas.size, box, right - left + 4, bottom - top + 4)
+        if any(_overlap(plate, other) for other in written):
+            continue
+        written.append(plate)
+        colour = class_colour(label)
+        pen.rectangle(plate, fill=colour)
+        bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
+        pen.text((plate[0] + 2 - left, plate[1] + 2 - top), text, fill="black" if bright else "white", font=font)
     return canvas
 
 
-def _write(
-    pen: ImageDraw.ImageDraw,
-    size: tuple[int, int],
-    box: Sequence[float],
-    colour: Colour,
-    text: str,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> None:
-    """A text on a plate of the class's colour, above its box or, at the top edge, below it."""
-    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
-    width, height = right - left + 4, bottom - top + 4
+def _plate(
+    size: tuple[int, int], box: Sequence[float], width: float, height: float
+) -> tuple[float, float, float, float]:
+    """Where a text goes: above its box or, at the top edge, below it; corners, in a picture of (width, height)."""
     x = max(0.0, min(box[0], size[0] - width))
     y = box[1] - height
     if y < 0:
         # No room above: below the box, which leaves a small object in view; a box that fills the height has it inside.
         y = box[3] if box[3] + height <= size[1] else max(0.0, box[1])
-    pen.rectangle((x, y, x + width, y + height), fill=colour)
-    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
-    pen.text((x + 2 - left, y + 2 - top), text, fill="black" if bright else "white", font=font)
+    return x, y, x + width, y + height
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
