@@ -9,6 +9,7 @@ import typer
 from msad_cli import __version__
 from msad_cli.commands import data
 from msad_cli.commands.bench import bench
+from msad_cli.commands.compare import compare
 from msad_cli.commands.distill import distill
 from msad_cli.commands.eval import evaluate
 from msad_cli.commands.flops import flops
@@ -31,6 +32,7 @@ app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(flops)
 app.command()(bench)
+app.command()(compare)
 app.command()(info)
 app.add_typer(data.app, name="data")
 

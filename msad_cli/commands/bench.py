@@ -40,16 +40,48 @@ def bench(
 ) -> None:
     """Measure latency from the file to its boxes: decode, preprocess, model, postprocess."""
     from msad_cli.commands.console import console, print_json
-    from msad_cli.commands.settings import choose_views
     from msad_cli.data.images import limit_pixels
     from msad_cli.engine.device import choose_compute, peak_memory
+
+    limit_pixels(options.parse_pixels(max_pixels))
+    compute = choose_compute(device, precision)
+    report = measure(models, inputs, runs, compute, batch=batch, stock=stock, view=view)
+    memory = peak_memory(compute.device)
+    if as_json:
+        print_json({"models": report, "batch": batch, "peak_memory_mib": memory, **_machine(compute)})
+        return
+    _print(report, f"{runs} runs of {batch}", first=next(iter(report)))
+    where = ", ".join(f"{name} {value}" for name, value in _machine(compute).items())
+    console.print(f"{where}; peak memory {memory:.0f} MiB of all; in milliseconds. Compare rows of one table only.")
+
+
+def measure(
+    models: "Sequence[Path]",
+    inputs: list[str] | None,
+    runs: int,
+    compute: "Compute",
+    *,
+    batch: int = 1,
+    stock: bool = False,
+    view: str | None = None,
+) -> dict[str, dict[str, float]]:
+    """The `summary` of each model's runs, by its file; the models take turns, run by run.
+
+    Args:
+        inputs: pictures and folders; None for the validation split of the first model.
+        stock: torchvision's detector at HR stands behind the first model that it is like.
+        view: None for each model's best.
+
+    Raises:
+        UsageError: no pictures, or a model without the view.
+        ModelFileError: a model cannot be read.
+    """
+    from msad_cli.commands.settings import choose_views
     from msad_cli.engine.latency import timed_parts
     from msad_cli.engine.model_file import load_model
     from msad_cli.models.cost import relatives
     from msad_cli.models.detector import Detector
 
-    limit_pixels(options.parse_pixels(max_pixels))
-    compute = choose_compute(device, precision)
     rows: dict[str, tuple[Detector, View]] = {}
     for path in models:
         detector, card = load_model(path)
@@ -58,23 +90,14 @@ def bench(
             name, (spec, best) = next(iter(relatives(detector.spec, card.teacher_spec).items()))
             rows.setdefault(f"{name}, {spec.backbone}", (Detector(spec).eval(), best))
     pictures = _pictures(inputs, load_model(models[0])[1].data)
-    for detector, _ in rows.values():
-        detector.to(compute.device)
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
     for number in range(runs + WARMUP):
         paths = [pictures[(number * batch + i) % len(pictures)] for i in range(batch)]
         for name, (detector, best) in rows.items():
-            parts = timed_parts(detector, best, paths, compute)
+            parts = timed_parts(detector.to(compute.device), best, paths, compute)
             if number >= WARMUP:
                 taken[name].append(parts)
-    report = {name: summary(each, batch) for name, each in taken.items()}
-    memory = peak_memory(compute.device)
-    if as_json:
-        print_json({"models": report, "batch": batch, "peak_memory_mib": memory, **_machine(compute)})
-        return
-    _print(report, f"{runs} runs of {batch} from {len(pictures)} pictures", first=next(iter(report)))
-    where = ", ".join(f"{name} {value}" for name, value in _machine(compute).items())
-    console.print(f"{where}; peak memory {memory:.0f} MiB of all; in milliseconds. Compare rows of one table only.")
+    return {name: summary(each, batch) for name, each in taken.items()}
 
 
 def summary(taken: "Sequence[dict[str, float]]", batch: int) -> dict[str, float]:

@@ -1,0 +1,77 @@
+"""msad compare: what the files say, the gap, the frontier, the advice."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from msad_cli.cli import run
+from msad_cli.engine.model_file import Card, save_model
+from msad_cli.engine.pareto import Point, frontier, within
+from msad_cli.models.cost import count_cost
+from msad_cli.models.detector import Detector
+
+FLAGS = ["--device", "cpu", "--precision", "fp32"]
+
+
+@pytest.fixture
+def models(tmp_path: Path, coco_folder: Path, student: Detector, teacher: Detector) -> list[str]:
+    """A student of AP 0.3, a better one of 0.36, and a teacher of 0.4."""
+    files = []
+    for name, detector, ap in (("plain", student, 0.3), ("student", student, 0.36), ("teacher", teacher, 0.4)):
+        scores: dict[str, dict[str, float | None]] = {
+            str(detector.spec.views[0]): {"AP": ap, "APs": None, "APm": ap / 2, "APl": ap}
+        }
+        files.append(str(tmp_path / f"{name}.safetensors"))
+        save_model(Path(files[-1]), detector, Card(data=str(coco_folder), scores=scores))
+    return files
+
+
+def test_the_frontier_by_hand() -> None:
+    points = {"a": Point(10, 0.3), "b": Point(20, 0.25), "c": Point(30, 0.4), "d": Point(30, 0.35), "e": Point(40, 0.4)}
+    assert frontier(points) == ["a", "c"]  # b is slower and worse than a, d worse than c, e slower than c
+    assert [within(points, budget) for budget in (5, 10, 29, 30, 99)] == [None, "a", "a", "c", "c"]
+    assert frontier({}) == []
+
+
+def test_a_table_without_latency(models: list[str], student: Detector, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["compare", *models, "--runs", "0", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert list(rows) == ["plain", "student", "teacher"]
+    # 0.36 is 6 of the 10 points from 0.30 to 0.40.
+    assert [row["gap_closed"] for row in rows.values()] == pytest.approx([0.0, 0.6, 1.0])
+    assert [row["ms"] for row in rows.values()] == [None] * 3
+    cost = count_cost(student.spec, "low", [(64, 96)])
+    assert rows["plain"]["GMACs"] == pytest.approx(cost.total / 1e9)
+    assert rows["plain"]["head_gmacs"] == pytest.approx(cost.macs["head"] / 1e9)
+    assert run(["compare", *models, "--runs", "0", "--markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| model | what | AP | APs |")
+    assert len(lines) == 2 + 3
+    assert "| 36.0 | - | 18.0 | 36.0 |" in lines[3]
+    assert "| 60% |" in lines[3]
+
+
+def test_a_budget_names_the_model_to_ship(
+    models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "pareto.png"
+    assert run(["compare", *models, "--runs", "1", "--plot", str(picture), "--budget", "1e6", *FLAGS]) == 0
+    assert "for 1e+06 ms: teacher, AP 40.0" in capsys.readouterr().err
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert run(["compare", *models, "--runs", "1", "--budget", "0.001", *FLAGS]) == 0
+    assert "none takes 0.001 ms; the fastest" in capsys.readouterr().err
+    assert run(["compare", *models, "--runs", "0", "--budget", "30"]) == 2
+
+
+def test_models_of_one_name_keep_their_folders(
+    models: list[str], tmp_path: Path, teacher: Detector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "b" / "plain.safetensors"
+    other.parent.mkdir()
+    save_model(other, Detector(replace(teacher.spec)), Card())
+    assert run(["compare", models[0], str(other), "--runs", "0", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert list(rows) == [models[0], str(other)]
+    assert rows[str(other)]["AP"] is None
