@@ -16,6 +16,7 @@ from msad_cli.commands.flops import flops
 from msad_cli.commands.info import info
 from msad_cli.commands.predict import predict
 from msad_cli.commands.teacher import teacher
+from msad_cli.commands.together import other_process, refused
 from msad_cli.structures.errors import DeviceError, MsadError, UsageError
 from msad_cli.structures.printable import printable
 
@@ -45,12 +46,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def common(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
     ] = False,
 ) -> None:
     """Flags that stand before the command."""
+    if reason := refused(context.invoked_subcommand):
+        raise UsageError(reason, "leave torchrun away")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -92,7 +96,8 @@ def _unforeseen(error: Exception) -> tuple[str, str, int]:
 
 
 def _complain(message: str, hint: str, code: int) -> int:
-    print(f"error: {printable(message)}", file=sys.stderr)
+    rank = other_process()
+    print(f"error: {f'rank {rank}: ' if rank else ''}{printable(message)}", file=sys.stderr)
     if hint:
         print(f"\nhint: {printable(hint)}", file=sys.stderr)
     return code

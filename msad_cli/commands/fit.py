@@ -1,5 +1,6 @@
 """Running a training to its end: what teacher and distill share once their module is assembled."""
 
+import contextlib
 import math
 import shlex
 import time
@@ -21,8 +22,9 @@ from msad_cli.commands.resuming import changes
 from msad_cli.commands.settings import Choices
 from msad_cli.data.coco import CocoSplit
 from msad_cli.data.loading import TrainingSet, same_place, tolerate, training_loader
+from msad_cli.engine import distributed
 from msad_cli.engine.device import peak_memory
-from msad_cli.engine.evaluate import EVALUATION_BATCH, view_results
+from msad_cli.engine.evaluate import EVALUATION_BATCH, Detected, put_together, view_results
 from msad_cli.engine.model_file import Card, save_model
 from msad_cli.engine.plots import LOSS, plot_run
 from msad_cli.engine.run_folder import RunFolder, Setting, without_nan
@@ -32,6 +34,8 @@ from msad_cli.engine.train import Step, train
 from msad_cli.engine.training_state import Progress, TrainingState
 from msad_cli.engine.truth import ground_truth
 from msad_cli.models.detector import Detector
+from msad_cli.models.normalisation import synchronised
+from msad_cli.models.spec import View
 from msad_cli.structures.errors import DataError, DeviceError, MsadError, OutputError, TrainingError, UsageError
 
 PATIENCE = 10
@@ -88,19 +92,25 @@ class Run:
 def fit(run: Run) -> dict[str, Scores]:
     """Trains to the end, writes the model file, and returns the scores of all views of the model that was written.
 
+    Of several processes the first one writes; all return the same, when the file is there.
+
     Raises:
         UsageError: there is another run's state, or another process, in the folder.
-        TrainingError: too many steps in a row were not finite, a loader process died, or the disk is full.
+        TrainingError: too many steps in a row were not finite, a loader process died, another process of the run is
+            gone, or the disk is full.
         DataError: too many pictures cannot be read.
         DeviceError: out of memory with a single picture.
         typer.Exit: a signal (code 128 + its number), or the deadline is past (0); the state to resume from is written.
     """
-    started = "" if run.resume else run.initialise()
+    started = "" if run.resume else distributed.from_first(run.initialise)
+    distributed.like_first(run.module)
     training = _Training(run)
     with run.folder.claimed():
         training.resume() if run.resume else run.folder.start(run.settings, started)
         try:
-            return training.to_the_end()
+            scores = training.to_the_end()
+            distributed.wait_for_all()
+            return scores
         except OutputError as error:
             hint = f"{error.hint}, then: {training.command_to_resume}" if run.folder.resumable else error.hint
             raise TrainingError(error.message, hint) from error
@@ -114,6 +124,8 @@ class _Training:
         self.progress = Progress(batch=run.choices.batch)
         self.said: set[str] = set()
         self.command_to_resume = f"msad {run.command} --resume --out {shlex.quote(str(run.folder.model))}"
+        if distributed.size() > 1:
+            synchronised(run.module, self.compute.device)
         run.module.to(self.compute.device)
         run.detector.to(self.compute.device)
         average = AveragedModel(run.detector, multi_avg_fn=get_ema_multi_avg_fn(run.ema)) if run.ema else None
@@ -150,46 +162,59 @@ class _Training:
         progress.batch = run.choices.batch
         progress.unreadable.clear()  # they may have been mended
         differences = changes(run.folder.recorded(), run.settings)
+        distributed.wait_for_all()  # until they have read what is overwritten now
         run.folder.record(run.settings)
         for line in (remark, f"going on after step {progress.step}", *(f"changed: {each}" for each in differences)):
             self._say(line)
 
     def to_the_end(self) -> dict[str, Scores]:
         """Trains, evaluates, writes the model file."""
-        run, progress = self.run, self.progress
-        scores: dict[str, Scores] = {}
         with (
-            reporting(self.total, self.per_epoch, progress.step, run.quiet) as reporter,
+            reporting(self.total, self.per_epoch, self.progress.step, self.run.quiet) as reporter,
             interruptible() as interruption,
         ):
-            if progress.step // self.per_epoch > progress.epochs:  # it was cut while evaluating
-                scores = self._end_epoch(interruption)
-                self._stop_if_asked(interruption, scores)
-            saved = time.monotonic()
-            for step in self._steps():
-                self._take_in(step, reporter)
-                ended = step.number % self.per_epoch == 0
-                scores = self._end_epoch(interruption) if ended else {}
-                self._stop_if_asked(interruption, scores)
-                due = ended or time.monotonic() - saved >= run.clock.checkpoint
-                if due and not progress.skipped_in_a_row:
-                    run.folder.save_state(self.state.to_save())
-                    saved = time.monotonic()
-            scores = scores or self._evaluate(interruption)
-            self._stop_if_asked(interruption, scores)
+            try:
+                scores = self._epochs(reporter, interruption)
+            except RuntimeError as error:
+                if not distributed.is_loss_of_another(error):
+                    raise
+                raise self._after_saving(distributed.lost("what the others say tells why")) from error
         self._write(scores)
+        return scores
+
+    def _epochs(self, reporter: Reporter, interruption: Interruption) -> dict[str, Scores]:
+        """Trains, and returns the scores at the end."""
+        run, progress = self.run, self.progress
+        scores: dict[str, Scores] = {}
+        if progress.step // self.per_epoch > progress.epochs:  # it was cut while evaluating
+            scores = self._end_epoch(interruption)
+            self._stop_if_asked(interruption, scores)
+        saved = time.monotonic()
+        for step in self._steps():
+            self._take_in(step, reporter)
+            ended = step.number % self.per_epoch == 0
+            scores = self._end_epoch(interruption) if ended else {}
+            self._stop_if_asked(interruption, scores)
+            due = ended or time.monotonic() - saved >= run.clock.checkpoint
+            if due and not progress.skipped_in_a_row:
+                run.folder.save_state(self.state.to_save())
+                saved = time.monotonic()
+        scores = scores or self._evaluate(interruption)
+        self._stop_if_asked(interruption, scores)
         return scores
 
     def _steps(self) -> Iterator[Step]:
         """The steps; an error that is none of the parameters' saves the state before it ends the run."""
         run, progress = self.run, self.progress
         loader = training_loader(
-            run.training, run.choices.batch, run.choices.workers, progress.step, run.choices.schedule.steps
-        )
+            run.training, run.choices.batch, run.choices.workers, progress.step, run.choices.schedule.steps,
+            (distributed.rank(), distributed.size()),
+        )  # fmt: skip
         try:
             yield from train(
                 run.module, loader, self.state.optimiser, run.choices.schedule, self.compute,
                 first_step=progress.step, clip=run.clip, scaler=self.state.scaler, parts=progress.parts,
+                seed=run.training.seed,
             )  # fmt: skip
         except (DeviceError, TrainingError) as error:
             raise self._after_saving(error) from None
@@ -224,12 +249,15 @@ class _Training:
 
     def _stop_if_asked(self, interruption: Interruption, scores: Mapping[str, Scores]) -> None:
         past = time.monotonic() >= self.run.clock.deadline
-        if not (interruption.number or past) or (scores and self.progress.step == self.total):
+        # What one process was told, or finds, is for all: they stop after the same step.
+        asked = distributed.largest(2 * interruption.number + past)
+        if not asked or (scores and self.progress.step == self.total):
             return
         self.run.folder.save_state(self.state.to_save())
         self._say(f"stopped after step {self.progress.step}")
         announce_stop(self.progress.step, self.run.folder.model, self.command_to_resume)
-        raise typer.Exit(128 + interruption.number if interruption.number else 0)
+        number = asked // 2
+        raise typer.Exit(128 + number if number else 0)
 
     def _after_saving(self, error: MsadError) -> MsadError:
         """The error with the command that goes on from a state written now."""
@@ -254,7 +282,9 @@ class _Training:
         if scores:
             words = "  ".join(f"{view} {100 * each.numbers['AP']:.1f}" for view, each in scores.items())
             self._say(f"epoch {epoch}/{choices.epochs}  loss {row.get(LOSS + 'total', 0):.3f}  AP {words}")
-        plot_run(run.folder.add_row(row), run.folder.path / "plots")
+        rows = run.folder.add_row(row)
+        if distributed.rank() == 0:
+            plot_run(rows, run.folder.path / "plots")
         return scores
 
     @cached_property
@@ -264,24 +294,33 @@ class _Training:
 
     def _evaluate(self, interruption: Interruption) -> dict[str, Scores]:
         """The scores of every view, or nothing where a signal cut it short."""
-        run, spec = self.run, self.final.spec
-        # A batch that had to be split in training is not risked here either.
-        batch = EVALUATION_BATCH if self.progress.parts == 1 else 1
         scores: dict[str, Scores] = {}
-        for view in spec.views:
-            try:
-                with interruption.at_once():
-                    detected = view_results(
-                        self.final, run.validation, view, self.compute, run.choices.workers, batch=batch
-                    )
-            except KeyboardInterrupt:
+        for view in self.final.spec.views:
+            detected = self._detect(view, interruption)
+            if detected is None:
                 return {}
             for reason in detected.unreadable.values():
                 self._say(f"passed over, its objects count as missed: {reason}", once=True)
-            scores[view] = score(self.truth, detected.results, spec.task, oks_sigmas(len(spec.keypoints), spec.sigmas))
+            scores[view] = self._score(detected)
         return scores
 
+    def _detect(self, view: View, interruption: Interruption) -> Detected | None:
+        run = self.run
+        # A batch that had to be split in training is not risked here either.
+        batch = EVALUATION_BATCH if self.progress.parts == 1 else 1
+        found = None
+        with contextlib.suppress(KeyboardInterrupt), interruption.at_once():
+            found = view_results(self.final, run.validation, view, self.compute, run.choices.workers, batch=batch)
+        return found if distributed.size() == 1 else put_together(found, run.validation)
+
+    def _score(self, detected: Detected) -> Scores:
+        spec = self.final.spec
+        sigmas = oks_sigmas(len(spec.keypoints), spec.sigmas)
+        return distributed.from_first(lambda: score(self.truth, detected.results, spec.task, sigmas))
+
     def _write(self, scores: dict[str, Scores]) -> None:
+        if distributed.rank() > 0:
+            return
         run = self.run
         card = replace(
             run.card,

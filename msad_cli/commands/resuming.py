@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from msad_cli.commands.together import together
 from msad_cli.engine.run_folder import RunFolder, Setting, json_text
 from msad_cli.structures.errors import UsageError
 
@@ -26,6 +27,8 @@ RECALLED = "msad.recalled"
 def resumable(default_out: Callable[[Mapping[str, Any]], str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorates a training command: fills in `out`, and with `--resume` all that was not typed, from args.json.
 
+    Processes that torchrun started know of each other while it runs.
+
     Args:
         default_out: the name of the model file, from the command's values.
     """
@@ -34,9 +37,10 @@ def resumable(default_out: Callable[[Mapping[str, Any]], str]) -> Callable[[Call
         @functools.wraps(command)
         def run(**values: Any) -> None:
             values["out"] = values["out"] or Path(default_out(values))
-            if values["resume"]:
-                values |= _recalled(values["context"], RunFolder(values["out"]), command)
-            command(**values)
+            with together():
+                if values["resume"]:
+                    values |= _recalled(values["context"], RunFolder(values["out"]), command)
+                command(**values)
 
         return run
 

@@ -19,7 +19,9 @@ from msad_cli.data.coco import CocoSplit, to_split
 from msad_cli.data.layouts import DEMO, find_split
 from msad_cli.data.records import read_records
 from msad_cli.engine.device import Compute, choose_device, choose_precision
+from msad_cli.engine.distributed import first_then_others, on_this_machine, own_device, rank, size
 from msad_cli.engine.model_file import read_header
+from msad_cli.engine.onlooker import Onlooker
 from msad_cli.engine.run_folder import RunFolder, Setting
 from msad_cli.engine.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
 from msad_cli.methods.two_step import FUSION_SHARE
@@ -73,10 +75,14 @@ def choose(
 
     place, reason = choose_device(device)
     settings["device"] = Setting(str(place), "auto" if device == "auto" else "flag", reason)
+    place = own_device(place)
+    if size() > 1:
+        settings["processes"] = Setting(size(), "auto", "torchrun; each has its share of every batch")
     kind, reason = choose_precision(precision, place)
     settings["precision"] = Setting(kind, "auto" if precision == "auto" else "flag", reason)
     large = place.type != "cpu"
-    batch = min(pick("batch", batch, lambda: (16, "a GPU") if large else (4, "no GPU")), pictures)
+    usual, why = (16, "a GPU") if large else (4, "no GPU")
+    batch = min(pick("batch", batch, lambda: (usual, why) if usual >= size() else (size(), "processes")), pictures)
     if batch < settings["batch"].value:
         settings["batch"] = Setting(batch, "auto", "all pictures of the training split")
     workers = pick("workers", workers, lambda: default_workers(place))
@@ -109,6 +115,7 @@ def in_two_steps(choices: Choices) -> Choices:
 def default_workers(device: torch.device) -> tuple[int, str]:
     """Loader processes, and why so many: all cores but one beside a GPU, half of them where the CPU computes too."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // on_this_machine())
     return min(8, cores // 2 if device.type == "cpu" else cores - 1), f"{cores} cores"
 
 
@@ -153,13 +160,15 @@ def read_data(
         UsageError: neither `data` nor all four paths.
         DataError: a split is unusable, or the training split has no box.
     """
-    files = find_split(data, "train", train_json, train_images, task)
-    other = find_split(data, "val", val_json, val_images, task)
+    with first_then_others():  # the demo set is drawn once
+        files = find_split(data, "train", train_json, train_images, task)
+        other = find_split(data, "val", val_json, val_images, task)
     known = (None, task) if model is None else (model.categories, task, model.keypoints)
     learnt = read_records(files.annotations, files.images, *known)
     val_records = read_records(other.annotations, other.images, learnt.categories, task, learnt.scheme.names)
     splits = {"train": learnt, "val": val_records}
-    report = checked(splits, resolution, ks, lambda line: None if quiet else print_line(line))
+    with first_then_others():  # who find it kept
+        report = checked(splits, resolution, ks, lambda line: None if quiet else print_line(line))
     typed = data or str(files.annotations)
     refuse_unusable(report, typed, f"msad data check {typed} lists all")
     if not quiet:
@@ -231,7 +240,7 @@ def choose_norm(norm: str, init: str) -> Setting:
 
 
 def claim_output(out: Path, resume: bool, overwrite: bool) -> RunFolder:
-    """The run folder beside a model file that may be written.
+    """The run folder beside a model file that may be written; processes after the first only look on.
 
     Raises:
         UsageError: not a .safetensors name, or a result that exists.
@@ -240,7 +249,7 @@ def claim_output(out: Path, resume: bool, overwrite: bool) -> RunFolder:
         raise UsageError(
             f"--out {out}: a model file's name ends in .safetensors", f"--out {out.with_suffix('.safetensors')}"
         )
-    folder = RunFolder(out)
+    folder = RunFolder(out) if rank() == 0 else Onlooker(out)
     if not resume and not overwrite and (out.exists() or folder.resumable):
         what = out if out.exists() else folder.path
         raise UsageError(f"{what} exists", "add --overwrite, --resume an interrupted run, or choose another --out")

@@ -118,14 +118,27 @@ class EvaluationSet(Dataset[Sample]):
         return Sample(index, original, size, {k: render(image, size, k) for k in self.ks}, {})
 
 
-class StepSampler(Sampler[list[tuple[int, int]]]):
-    """The keys of every batch from one step to the last: a fresh shuffle each epoch, an incomplete batch dropped."""
+Share = tuple[int, int]
+"""Which of how many processes, from 0: the first of four is (0, 4)."""
+ALONE: Share = (0, 1)
 
-    def __init__(self, pictures: int, batch: int, seed: int, first_step: int, last_step: int) -> None:
+
+class StepSampler(Sampler[list[tuple[int, int]]]):
+    """The keys of every batch from one step to the last: a fresh shuffle each epoch, an incomplete batch dropped.
+
+    Of several processes each takes a slice of the batch that a single one would take; slices differ by a picture at
+    most, and are empty where there are more processes than pictures.
+    """
+
+    def __init__(
+        self, pictures: int, batch: int, seed: int, first_step: int, last_step: int, share: Share = ALONE
+    ) -> None:
         self.pictures = pictures
         self.batch = batch
         self.seed = seed
         self.steps = range(first_step, last_step)
+        rank, size = share
+        self.slice = slice(rank * batch // size, (rank + 1) * batch // size)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -140,7 +153,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
                 order = list(range(self.pictures))
                 random.Random(f"{self.seed}/{epoch}").shuffle(order)
                 shuffled = epoch
-            yield [(epoch, index) for index in order[place * self.batch : (place + 1) * self.batch]]
+            yield [(epoch, index) for index in order[place * self.batch : (place + 1) * self.batch][self.slice]]
 
 
 @dataclass(frozen=True)
@@ -179,23 +192,33 @@ def collate(fetched: list[Sample | Unreadable]) -> Batch:
     return Batch(samples, {each.index: each.reason for each in fetched if isinstance(each, Unreadable)})
 
 
-def training_loader(data: TrainingSet, batch: int, workers: int, first_step: int, last_step: int) -> Iterator[Batch]:
+def training_loader(
+    data: TrainingSet, batch: int, workers: int, first_step: int, last_step: int, share: Share = ALONE
+) -> Iterator[Batch]:
     """One loader for all the steps of a run, epochs included, so that workers live as long as the run.
+
+    Args:
+        batch: pictures a step, of all processes together.
 
     Raises:
         TrainingError: a worker died.
     """
-    sampler = StepSampler(len(data.split), batch, data.seed, first_step, last_step)
+    sampler = StepSampler(len(data.split), batch, data.seed, first_step, last_step, share)
     return _batches(Fetched(data), workers, batch_sampler=sampler)
 
 
-def evaluation_loader(data: EvaluationSet, batch: int, workers: int) -> Iterator[Batch]:
-    """Every picture once, in the order of the split.
+def evaluation_loader(data: EvaluationSet, batch: int, workers: int, share: Share = ALONE) -> Iterator[Batch]:
+    """Every picture once, in the order of the split; of several processes each takes every so many-th batch.
+
+    Whole batches: what is found in a picture depends a little on the padding, and so on those beside it.
 
     Raises:
         TrainingError: a worker died.
     """
-    return _batches(Fetched(data), workers, batch_size=batch)
+    pictures = range(len(data))
+    batches = [pictures[start : start + batch] for start in range(0, len(pictures), batch)]
+    rank, size = share
+    return _batches(Fetched(data), workers, batch_sampler=batches[rank::size])
 
 
 def tolerate(unreadable: Mapping[int, str], split: CocoSplit) -> None:

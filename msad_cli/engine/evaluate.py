@@ -11,8 +11,9 @@ from msad_cli.data.loading import Batch, EvaluationSet, Sample, evaluation_loade
 from msad_cli.data.outlines import encode_mask
 from msad_cli.data.transforms import from_frame
 from msad_cli.engine.device import Compute
+from msad_cli.engine.distributed import gather, hand_in, rank, size
+from msad_cli.engine.gradients import to_device
 from msad_cli.engine.scoring import Result
-from msad_cli.engine.train import to_device
 from msad_cli.models.detector import Detector
 from msad_cli.models.pasting import LEARNT_SHIFT, paste_masks
 from msad_cli.models.spec import View
@@ -125,12 +126,34 @@ def view_results(
 ) -> Detected:
     """What one view of a detector finds in a split; it reads just the pixels that this view needs.
 
+    Each of several processes looks at its share of the batches; `put_together` makes one of what all have found.
+
     Raises:
         DataError: too many pictures cannot be read.
     """
     pictures = EvaluationSet(split, resolution or detector.spec.resolution, detector.spec.ks_of(view))
     detector.eval()
-    batches = evaluation_loader(pictures, batch, workers)
+    batches = evaluation_loader(pictures, batch, workers, (rank(), size()))
     detected = split_results(lambda views: detector.detect(views, view), batches, split, compute)
+    if size() == 1:
+        tolerate(detected.unreadable, split)
+    return detected
+
+
+def put_together(found: Detected | None, split: CocoSplit) -> Detected | None:
+    """What all processes have found in their shares, or None where one of them was cut short (gave None).
+
+    The results are with the first process alone, in the order that a single one gives them.
+
+    Raises:
+        DataError: too many pictures cannot be read.
+    """
+    unreadable = gather(None if found is None else found.unreadable)
+    if found is None or None in unreadable:
+        return None
+    detected = Detected([], {index: reason for each in unreadable if each for index, reason in each.items()})
     tolerate(detected.unreadable, split)
+    place = {image_id: index for index, image_id in enumerate(split.image_ids.tolist())}
+    detected.results.extend(result for results in hand_in(found.results) for result in results)
+    detected.results.sort(key=lambda result: place[result["image_id"]])
     return detected

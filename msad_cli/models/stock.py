@@ -5,6 +5,7 @@ At 256 channels and 4 convolutions every head is torchvision's own in shape; oth
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, KeypointRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -19,6 +20,7 @@ from torchvision.ops.poolers import LevelMapper
 
 from msad_cli.models.pyramid import LEVELS, AlignedBackbone
 from msad_cli.models.spec import DetectorSpec
+from msad_cli.models.whole_batch import batch_divisor, in_several_processes
 
 BACKGROUND = (0,)
 """The label that no object has, as in torchvision's own weights; an untrained head answers it all the same."""
@@ -42,10 +44,28 @@ def build_stock(spec: DetectorSpec, backbone: AlignedBackbone) -> FCOS | RetinaN
 def _fcos(spec: DetectorSpec, backbone: AlignedBackbone, classes: int) -> FCOS:
     # One square anchor a cell, as large as the level's stride in HR pixels: torchvision's own default.
     anchors = AnchorGenerator(((8,), (16,), (32,), (64,), (128,)), ((1.0,),) * LEVELS)
-    head = FCOSHead(spec.channels, 1, classes, num_convs=spec.head_convs)
+    head = _FCOSHead(spec.channels, 1, classes, num_convs=spec.head_convs)
     if spec.head_depthwise:
         _set_towers(head, [depthwise_tower(spec.channels, spec.head_convs) for _ in range(2)])
     return FCOS(backbone, classes, anchor_generator=anchors, head=head, **_dense_options(spec))
+
+
+class _FCOSHead(FCOSHead):  # type: ignore[misc]
+    """Torchvision's, but for the number of positive cells that its losses are divided by: it is the whole batch's."""
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
+        if not in_several_processes():
+            return losses
+        positives = torch.stack([(each >= 0).sum() for each in matched_idxs]).sum()
+        factor = positives.clamp(min=1) / batch_divisor(positives)
+        return {name: factor * loss for name, loss in losses.items()}
 
 
 def _retinanet(spec: DetectorSpec, backbone: AlignedBackbone, classes: int) -> RetinaNet:

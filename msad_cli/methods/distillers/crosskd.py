@@ -13,6 +13,7 @@ from msad_cli.models.assignment import count_positives
 from msad_cli.models.on_features import Target
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.towers import Tower, tower_answers, tower_start
+from msad_cli.models.whole_batch import batch_divisor
 
 ENTRY = {"retinanet": 3, "fcos": 2}
 """After which convolution of the teacher's towers, of 4, the student's maps enter."""
@@ -61,7 +62,7 @@ class CrossKD(nn.Module):
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The distances of the crossed answers from a teacher's; targets in the student's frame."""
         with torch.no_grad():
-            positives = count_positives(student.detector.core, student.pyramid, student.frame, targets).clamp(min=1)
+            positives = batch_divisor(count_positives(student.detector.core, student.pyramid, student.frame, targets))
         crossed, theirs = self._crossed("classification", student, teacher), teacher.outputs
         classes = quality_focal(crossed["cls_logits"], theirs["cls_logits"]).sum() / positives
         losses = {"classes": self.weights[0] * classes}

@@ -13,6 +13,7 @@ from msad_cli.methods.distillers.levels import Levels, distinct_levels
 from msad_cli.methods.knowledge import Knowledge
 from msad_cli.models.on_features import Target
 from msad_cli.models.spec import DetectorSpec
+from msad_cli.models.whole_batch import batch_divisor
 
 SCALES = (1, 2, 4)
 """p: sides, in cells, of the patches that are max-pooled."""
@@ -79,7 +80,7 @@ def _answer_losses(student: Knowledge, teacher: Knowledge) -> dict[str, Tensor]:
     wanted = theirs["cls_logits"].sigmoid()
     score = wanted.amax(dim=2)
     # It stands for the number of positive cells, which a teacher's answers do not tell.
-    cells = score.sum().clamp(min=1.0)
+    cells = batch_divisor(score.sum())
     cross = F.binary_cross_entropy_with_logits(mine["cls_logits"], wanted, reduction="none").sum(dim=2)
     weight = difference_weight(mine["cls_logits"].detach().sigmoid(), wanted)
     losses = {"classes": DELTA * (weight * cross).sum() / cells}

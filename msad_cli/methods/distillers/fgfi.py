@@ -12,6 +12,7 @@ from msad_cli.methods.knowledge import Knowledge
 from msad_cli.models.object_anchors import object_anchors
 from msad_cli.models.on_features import Target
 from msad_cli.models.spec import DetectorSpec
+from msad_cli.models.whole_batch import batch_divisor
 
 NEAR = 0.5
 """ψ: a cell is near an object from this share of the best overlap on."""
@@ -45,7 +46,7 @@ class FGFI(nn.Module):
             squares = (adapt(s).float() - t.float()).square().sum(dim=1).flatten(1)
             distances.append((squares * mask).sum())
             cells.append(mask.sum())
-        return {"pyramid": torch.stack(distances).sum() / (2 * torch.stack(cells).sum().clamp(min=1))}
+        return {"pyramid": torch.stack(distances).sum() / (2 * batch_divisor(torch.stack(cells).sum()))}
 
 
 def imitation_masks(anchors: Sequence[Tensor], boxes: Tensor) -> list[Tensor]:

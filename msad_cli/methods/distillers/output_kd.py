@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from msad_cli.methods.knowledge import Knowledge
 from msad_cli.models.on_features import Target
 from msad_cli.models.spec import DetectorSpec
+from msad_cli.models.whole_batch import batch_divisor
 
 TEMPERATURE = 2.0
 
@@ -36,7 +37,7 @@ class OutputKD(nn.Module):
         """The distances of a student's answers from a teacher's."""
         mine, theirs = student.outputs, teacher.outputs
         weight = theirs["cls_logits"].sigmoid().amax(dim=2)
-        cells = weight.sum().clamp(min=1.0)
+        cells = batch_divisor(weight.sum())
         classes = _bernoulli_kl(mine["cls_logits"] / TEMPERATURE, theirs["cls_logits"] / TEMPERATURE).sum()
         losses = {"classes": TEMPERATURE**2 * classes / cells}
         if "bbox_regression" in theirs:
