@@ -1,6 +1,7 @@
 """One command in the processes of torchrun: joining them, silence in all but the first, and errors said once."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,9 @@ from msad_cli.structures.errors import MsadError
 
 TRAINING = ("teacher", "distill")
 """Commands that can share their work."""
+
+SENTENCE = 1.0
+"""Seconds."""
 
 
 def other_process() -> int:
@@ -51,16 +55,22 @@ def together() -> Iterator[None]:
         alike = said_before(error.message)
         anything = said_before("anything")
         if alike or (anything and isinstance(error, distributed.LostError)):
-            raise SystemExit(error.exit_code) from None
+            raise _silent_exit(error) from None
         raise
     except RuntimeError as error:
         if not distributed.is_loss_of_another(error):
             raise
         lost = distributed.lost("what the others say tells why; --resume goes on from the last state, if there is one")
         if said_before("anything"):
-            raise SystemExit(lost.exit_code) from None
+            raise _silent_exit(lost) from None
         raise lost from error
     distributed.leave()
+
+
+def _silent_exit(error: MsadError) -> SystemExit:
+    # When one process has ended with an error, torchrun ends the others: let that one finish its sentence first.
+    time.sleep(SENTENCE)
+    return SystemExit(error.exit_code)
 
 
 def _processes() -> int:

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.rendezvous import rendezvous
 
 from msad_cli.structures.errors import DeviceError, TrainingError, UsageError
 
@@ -38,6 +37,8 @@ def join() -> Callable[[str], bool]:
     Returns:
         Whether a process of this run called it with the same words before; unknown is false.
     """
+    from torch.distributed.rendezvous import rendezvous  # not in every build of torch
+
     store, own, count = next(iter(rendezvous("env://")))
     gpus = torch.cuda.is_available() and dist.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"

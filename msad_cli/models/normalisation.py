@@ -92,7 +92,7 @@ def of_view(state: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
 
 
 def synchronised(module: nn.Module, device: torch.device) -> nn.Module:
-    """Has batch statistics taken over all processes' images; to be called before DistributedDataParallel wraps.
+    """Has batch statistics taken over all processes' images; to be called where several train, before the first step.
 
     Names and shapes of the state stay the same; frozen and group normalisation stay as they are.
 

@@ -1,0 +1,449 @@
+"""Two processes on the CPU do what one does: losses, weights, evaluation, endings.
+
+Sums go in another order over two processes than over one. In float32 that is an error of 1e-7 of a number at a time,
+and a few steps of SGD carry it on: numbers are compared to 1e-5 of their size, or to 1e-6 where they are near zero.
+"""
+
+import csv
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from msad_cli.cli import run
+from msad_cli.data.coco import read_split
+from msad_cli.data.demo import draw_demo
+from msad_cli.data.loading import Batch, Sample, StepSampler
+from msad_cli.engine import distributed
+from msad_cli.engine.device import Compute
+from msad_cli.engine.evaluate import put_together, view_results
+from msad_cli.engine.run_folder import RunFolder
+from msad_cli.engine.schedule import Schedule, sgd
+from msad_cli.engine.train import Step, train
+from msad_cli.methods.aligned import AlignedTraining
+from msad_cli.methods.distillation import Distillation, teaching
+from msad_cli.methods.distillers.build import build_distillers
+from msad_cli.methods.two_step import TwoStepTraining
+from msad_cli.models.detector import Detector
+from msad_cli.models.spec import ClassName, DetectorSpec
+from msad_cli.structures.frame import Resolution
+
+RELATIVE, ABSOLUTE = 1e-5, 1e-6
+close = partial(pytest.approx, rel=RELATIVE, abs=ABSOLUTE)
+CPU = Compute(torch.device("cpu"), "fp32")
+CONSTANT = Schedule(0.01, 1000, 0, "steps")
+TINY = [
+    "--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1",
+    "--size", "96,128", "--device", "cpu", "--precision", "fp32", "--workers", "0", "--ema", "0.9",
+]  # fmt: skip
+PATIENCE = 120
+"""Seconds until two processes are taken to wait for each other for ever."""
+
+# A server that has torch loaded forks the processes: what takes time is training, not importing.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["test_distributed", "msad_cli.commands.fit", "msad_cli.models.init"])
+
+
+def _member(rank: int, port: int, folder: Path, environment: Mapping[str, str], work: Callable[[], Any]) -> None:
+    """One of two processes, as torchrun would start it; its words go to a file, its result to another."""
+    place = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update(environment, **{name: str(each) for name, each in place.items()})
+    torch.set_num_threads(1)
+    with (folder / f"{rank}.txt").open("w") as said:
+        os.dup2(said.fileno(), 2)
+        code: Any = 0
+        try:
+            result = work()
+            code = result if isinstance(result, int) else 0
+            torch.save(result, folder / f"{rank}.pt")
+        except SystemExit as error:
+            code = error.code
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def in_two(folder: Path, work: Callable[[], Any]) -> list[int]:
+    """The exit codes of two processes that do some work."""
+    folder.mkdir(exist_ok=True)
+    # As with torchrun, what they meet at lives on when one of them ends.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment = {"MSAD_CACHE": os.environ["MSAD_CACHE"], "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    both = [PROCESSES.Process(target=_member, args=(rank, store.port, folder, environment, work)) for rank in range(2)]
+    for each in both:
+        each.start()
+    end = time.monotonic() + PATIENCE
+    for each in both:
+        each.join(timeout=max(0.0, end - time.monotonic()))
+    stuck = [each for each in both if each.exitcode is None]
+    for each in stuck:
+        each.kill()
+        each.join()
+    said = "\n".join((folder / f"{rank}.txt").read_text() for rank in range(2))
+    assert not stuck, said
+    return [int(each.exitcode or 0) for each in both]
+
+
+def _joined(work: Callable[[], Any]) -> Any:
+    distributed.join()
+    result = work()
+    distributed.wait_for_all()
+    distributed.leave()
+    return result
+
+
+def results_of_two(folder: Path, work: Callable[[], Any]) -> list[Any]:
+    """What two processes give back that know of each other."""
+    codes = in_two(folder, partial(_joined, work))
+    assert codes == [0, 0], "\n".join((folder / f"{rank}.txt").read_text() for rank in range(2))
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+# --- losses and gradients ---
+
+
+def spec(
+    detector: str = "fcos", role: Literal["teacher", "student"] = "teacher", ks: tuple[int, ...] = (1, 2), **more: Any
+) -> DetectorSpec:
+    return DetectorSpec(
+        role=role, detector=detector, backbone="resnet18", width=0.25, channels=64, head_convs=2, norm="group",
+        scales="aligned", ks=ks, resolution=Resolution(64, 96), classes=(ClassName(7, "red"), ClassName(90, "blue")),
+        **more,
+    )  # fmt: skip
+
+
+def pictures(count: int) -> list[Sample]:
+    """Noise of 128×128 pixels; the first has no object, the second one, the third seven, and so on."""
+    draw = torch.Generator().manual_seed(3)
+    samples = []
+    for index in range(count):
+        high = torch.randint(0, 256, (3, 128, 128), dtype=torch.uint8, generator=draw)
+        objects = (0, 1, 7)[index % 3]
+        corners = torch.rand(objects, 2, generator=draw) * 80
+        boxes = torch.cat([corners, corners + 12 + 30 * torch.rand(objects, 2, generator=draw)], dim=1)
+        target = {"boxes": boxes, "labels": torch.randint(1, 3, (objects,), generator=draw)}
+        samples.append(Sample(index, (128, 128), (128, 128), {1: high, 2: high[:, ::2, ::2]}, target))
+    return samples
+
+
+def share(samples: Sequence[Sample]) -> Batch:
+    """What this process gets of a batch."""
+    sampler = StepSampler(len(samples), len(samples), 0, 0, 1, (distributed.rank(), distributed.size()))
+    return Batch(tuple(samples[sampler.slice]))
+
+
+def method(name: str) -> nn.Module:
+    torch.manual_seed(1)
+    if name in ("fcos", "retinanet"):
+        return AlignedTraining(Detector(spec(name)))
+    if name == "two-step":
+        return TwoStepTraining(Detector(spec()), 1)
+    teacher, student = Detector(spec()), Detector(spec(role="student", ks=(2,)))
+    distillers = build_distillers(student.spec, teacher.spec, dict.fromkeys(name.split(","), 1.0))
+    return Distillation(student, teaching(teacher, student), distillers, 0)
+
+
+def steps_of(module: nn.Module, count: int, steps: int = 2) -> list[Step]:
+    return list(train(module, [share(pictures(count))] * steps, sgd(module, 0.01), CONSTANT, CPU))
+
+
+METHODS = ("fcos", "retinanet", "two-step", "l1,output-kd,fgfi,fgd,skd,podnet,cwd,amd,dmkd,dsamkd")
+"""Not pkd and crosskd, which standardise maps over the pictures at hand, nor what draws at random."""
+
+
+def trained(name: str, count: int) -> tuple[list[Step], dict[str, Tensor]]:
+    module = method(name)
+    return steps_of(module, count), module.state_dict()
+
+
+def all_trained() -> list[tuple[list[Step], dict[str, Tensor]]]:
+    # Of one picture, the first process has none. Of three, it has the one without objects.
+    return [trained(name, count) for name in METHODS for count in (1, 3)]
+
+
+def assert_close(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, each in one.items():
+        torch.testing.assert_close(other[name], each, rtol=RELATIVE, atol=ABSOLUTE, msg=name)
+
+
+def test_losses_gradients_and_weights_are_those_of_one_process(tmp_path: Path) -> None:
+    """Two steps of teachers and of a student, of batches of three pictures and of one, which leaves a share empty."""
+    first, second = results_of_two(tmp_path, all_trained)
+    for alone, here, there in zip(all_trained(), first, second, strict=True):
+        for expected, got, other in zip(alone[0], here[0], there[0], strict=True):
+            assert got.losses == close(expected.losses)
+            assert got.gradient_norm == close(expected.gradient_norm)
+            assert expected.indices == got.indices
+            assert (got.losses, got.gradient_norm, got.indices) == (other.losses, other.gradient_norm, other.indices)
+        assert_close(alone[1], here[1])
+        assert all(torch.equal(each, there[1][name]) for name, each in here[1].items())
+
+
+class Line(nn.Module):
+    """Loss = weight × mean of the pictures' first pixels; a second parameter never has a gradient."""
+
+    passes: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(1.0))
+        self.unused = nn.Parameter(torch.tensor(2.0))
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, views: Mapping[int, Sequence[Tensor]], _targets: object) -> dict[str, Tensor]:
+        self.passes += 1
+        return {"line": self.weight * self.seen(torch.stack([each[0, 0, 0].float() for each in views[1]])).mean()}
+
+    def seen(self, values: Tensor) -> Tensor:
+        return values
+
+
+class Crowded(Line):
+    """In the second process there is memory for a single picture, on the way forward or on the way back."""
+
+    def __init__(self, back: bool) -> None:
+        super().__init__()
+        self.back = back
+
+    def seen(self, values: Tensor) -> Tensor:
+        if len(values) > 1 and distributed.rank() == 1:
+            if not self.back:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return _Bursting.apply(values, self.weight)  # type: ignore[no-any-return]
+        return values
+
+
+class _Bursting(torch.autograd.Function):
+    @staticmethod
+    def forward(_context: Any, values: Tensor, _weight: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(_context: Any, *_: Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+class Broken(Line):
+    """In the second process the loss is not finite, in the second step."""
+
+    calls = 0
+
+    def seen(self, values: Tensor) -> Tensor:
+        self.calls += 1
+        return values * (torch.inf if distributed.rank() == 1 and self.calls == 2 else 1)
+
+
+class Drawing(Line):
+    """Weights its pictures by what all three global generators draw."""
+
+    def seen(self, values: Tensor) -> Tensor:
+        self.drawn = (float(torch.rand(())), float(np.random.rand()), random.random())
+        return values
+
+
+def lines() -> dict[str, Any]:
+    """What the two processes agree on, in each of them."""
+    found: dict[str, Any] = {}
+    for name, line in {"forward": Crowded(False), "backward": Crowded(True), "broken": Broken()}.items():
+        steps = steps_of(line, 4, steps=3)
+        found[name] = ([(each.parts, each.updated, each.losses) for each in steps], line.state_dict())
+    drawing = Drawing()
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    draws = []
+    for first in (0, 0, 1):
+        list(train(drawing, [share(pictures(2))], sgd(drawing, 0.1), CONSTANT, CPU, first_step=first, seed=5))
+        draws.append(drawing.drawn)
+    found["draws"] = draws
+    torn = Batch((), {4: "torn"}) if distributed.rank() == 1 else share(pictures(2))
+    both = [torn, Batch((), {5 + distributed.rank(): "torn"})]
+    found["torn"] = [(each.indices, each.unreadable) for each in train(Line(), both, sgd(Line(), 0.1), CONSTANT, CPU)]
+    return found
+
+
+def test_processes_agree_on_what_one_of_them_meets(tmp_path: Path) -> None:
+    """Memory that runs out, a loss that is not finite, pictures that cannot be read; and each draws for itself."""
+    here, there = results_of_two(tmp_path, lines)
+    plain = Line()
+    expected = steps_of(plain, 4, steps=3)
+    for way in ("forward", "backward"):
+        assert here[way] == there[way]
+        assert [parts for parts, _, _ in here[way][0]] == [2, 2, 2]
+        assert [losses["line"] for _, _, losses in here[way][0]] == pytest.approx(
+            [each.losses["line"] for each in expected]
+        )
+        assert_close({**plain.state_dict(), "unused": torch.tensor(2.0)}, here[way][1])  # no decay without a gradient
+    assert [updated for _, updated, _ in here["broken"][0]] == [True, False, True]
+    assert [updated for _, updated, _ in there["broken"][0]] == [True, False, True]
+    assert here["broken"][1] == there["broken"][1]
+    assert len({*here["draws"], *there["draws"]}) == 3 + 2  # the second process draws by step, the first one goes on
+    assert there["draws"][0] == there["draws"][1]
+    assert here["torn"] == there["torn"] == [((0,), {4: "torn"}), ((), {5: "torn", 6: "torn"})]
+
+
+# --- evaluation ---
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "demo"
+    draw_demo(folder, train=7, val=5, seed=1, size=(128, 96))
+    return folder
+
+
+def detected(folder: Path) -> Any:
+    split = read_split(folder / "annotations" / "instances_val2017.json", folder / "val2017")
+    torch.manual_seed(0)
+    model = Detector(spec(role="student", ks=(2,)))
+    found = view_results(model, split, "low", CPU, workers=0, batch=2)
+    cut = put_together(None if distributed.rank() else found, split) if distributed.size() > 1 else None
+    whole = put_together(found, split) if distributed.size() > 1 else found
+    return whole and whole.results, cut
+
+
+def test_what_is_found_in_shares_is_what_one_process_finds(demo: Path, tmp_path: Path) -> None:
+    """Five pictures in batches of two: the first process has three of them. The same results in the same order."""
+    (here, cut), (there, also_cut) = results_of_two(tmp_path, partial(detected, demo))
+    expected, _ = detected(demo)
+    assert len({each["image_id"] for each in expected}) == 5
+    assert here == expected
+    assert there == []
+    assert cut is also_cut is None
+
+
+# --- whole runs ---
+
+
+def rows(out: Path) -> list[dict[str, float]]:
+    """results.csv without what depends on the machine's mood."""
+    lines = (out.with_suffix(".run") / "results.csv").read_text().splitlines()
+    timed = ("images/s", "memory_mib")
+    return [{name: float(value) for name, value in row.items() if name not in timed} for row in csv.DictReader(lines)]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Parameters and results.csv, but for rounding."""
+    assert_close(load_file(one), load_file(other))
+    assert [row["epoch"] for row in rows(one)] == [1.0, 2.0]
+    for expected, got in zip(rows(one), rows(other), strict=True):
+        assert got == close(expected)
+
+
+def flags(demo: Path, out: Path) -> list[str]:
+    """Batches of three do not divide evenly, and seven pictures leave one over."""
+    return ["teacher", "--data", str(demo), *TINY, "--batch", "3", "--epochs", "2", "--out", str(out)]
+
+
+@pytest.fixture(scope="module")
+def whole(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process."""
+    out = tmp_path_factory.mktemp("whole") / "whole.safetensors"
+    assert run(flags(demo, out)) == 0
+    return out
+
+
+def test_torchrun_trains_what_one_process_trains_and_writes_once(demo: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "two.safetensors"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "msad_cli"]
+    done = subprocess.run(
+        [*command, *flags(demo, out)], capture_output=True, text=True, timeout=PATIENCE, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert_same_run(whole, out)
+    names = [
+        {str(each.relative_to(of.parent)).replace(of.stem, "") for each in of.parent.rglob("*")} for of in (whole, out)
+    ]
+    assert names[0] == names[1]
+    log = (out.with_suffix(".run") / "log.txt").read_text()
+    assert log.count("epoch 1/2") == log.count("epoch 2/2") == 1
+    for words in ("plan of", "epoch 1/2", "next: msad distill"):
+        assert done.stderr.count(words) == 1
+
+
+def stopping(number: signal.Signals, of: int, step: int, arguments: list[str]) -> int:
+    """A run in which one process gets a signal in a step."""
+    forward = AlignedTraining.forward
+    calls: list[int] = []
+
+    def signalled(self: Any, views: Any, targets: Any) -> dict[str, Tensor]:
+        calls.append(1)
+        if len(calls) == step and int(os.environ["RANK"]) == of:
+            os.kill(os.getpid(), number)
+        return forward(self, views, targets)
+
+    AlignedTraining.forward = signalled  # type: ignore[method-assign]
+    return run(arguments)
+
+
+def test_a_run_goes_on_with_fewer_and_with_more_processes(demo: Path, whole: Path, tmp_path: Path) -> None:
+    """A signal to the second process stops both after the same step; one goes on, is stopped, and two finish."""
+    out = tmp_path / "cut.safetensors"
+    assert in_two(tmp_path / "first", partial(stopping, signal.SIGTERM, 1, 1, flags(demo, out))) == [143, 143]
+    assert RunFolder(out).load_state()[0]["progress"]["step"] == 1
+    assert "module.detector.core.backbone.body.conv1.weight" not in RunFolder(out).load_state()[0]["module"]
+    resume = ["teacher", "--resume", "--out", str(out)]
+    assert run([*resume, "--time", "0s"]) == 0
+    assert RunFolder(out).load_state()[0]["progress"]["step"] == 2
+    assert in_two(tmp_path / "second", partial(run, resume)) == [0, 0]
+    said = [(tmp_path / "second" / f"{rank}.txt").read_text() for rank in range(2)]
+    assert "going on after step 2" in said[0]
+    assert "changed: processes" not in said[0]  # one process records no number of them
+    assert said[1] == ""
+    assert_same_run(whole, out)
+
+
+def test_a_killed_process_ends_the_other_with_a_message_and_a_state(demo: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed.safetensors"
+    began = time.monotonic()
+    codes = in_two(tmp_path / "said", partial(stopping, signal.SIGKILL, 1, 2, flags(demo, out)))
+    assert codes == [6, -signal.SIGKILL]
+    assert time.monotonic() - began < PATIENCE / 2
+    said = (tmp_path / "said" / "0.txt").read_text()
+    assert "error: another process of this run has ended" in said
+    assert f"msad teacher --resume --out {out}" in said
+    assert RunFolder(out).load_state()[0]["progress"]["step"] == 1
+    assert run(["teacher", "--resume", "--out", str(out)]) == 0
+    assert_same_run(whole, out)
+
+
+def test_an_error_is_said_once(demo: Path, whole: Path, tmp_path: Path) -> None:
+    """What all processes find is told by one of them; what one finds, by that one, with its rank."""
+    assert in_two(tmp_path / "said", partial(run, flags(demo, whole))) == [2, 2]
+    said = [(tmp_path / "said" / f"{rank}.txt").read_text() for rank in range(2)]
+    assert "".join(said).count("exists") == 1
+    assert said[1] == "" or said[1].startswith("error: rank 1: ")
+
+
+def test_what_takes_one_process_is_refused(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert run(["info", str(whole)]) == 2
+    assert "error: rank 1: msad info runs in one process, not in 2" in capsys.readouterr().err
+
+
+# --- shares ---
+
+
+@pytest.mark.parametrize(("batch", "size"), [(7, 3), (4, 2), (2, 5), (1, 2)])
+def test_shares_make_up_the_batch(batch: int, size: int) -> None:
+    shares = [list(StepSampler(20, batch, 3, 0, 9, (rank, size))) for rank in range(size)]
+    together = [[key for keys in step for key in keys] for step in zip(*shares, strict=True)]
+    assert together == list(StepSampler(20, batch, 3, 0, 9))
+    lengths = {len(keys) for steps in shares for keys in steps}
+    assert max(lengths) - min(lengths) <= 1
