@@ -1,8 +1,8 @@
 """Every distillation method on one set: AP over seeds beside the students that learn without a teacher, and its cost.
 
-    python benchmarks/methods.py teacher.safetensors FOLDER [--methods l1,pkd] [--seeds 0,1,2] [--jobs 2] -- FLAGS
+    python benchmarks/methods.py teacher.safetensors FOLDER [--methods l1,pkd] [--seeds 0,1,2] [--jobs 2] [FLAGS]
 
-FLAGS go to every `msad distill`, such as `--epochs 12 --batch 8 --lr 0.02`. All students start from the teacher's
+Other FLAGS go to every `msad distill`, such as `--epochs 12 --batch 8 --lr 0.02`. All students start from the teacher's
 weights and have one schedule. A run whose model file is in FOLDER is not repeated: an interrupted table goes on.
 FOLDER/methods.md is the table; the time of a step is measured afterwards, every method in turn, without an update.
 """
@@ -35,19 +35,20 @@ ROUNDS = 7
 
 def main() -> None:
     """Trains what is missing, times the steps, prints and writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("teacher", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--methods", default=",".join(DISTILLERS))
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("flags", nargs="*")
-    arguments = parser.parse_args()
+    arguments, flags = parser.parse_known_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     rows = list(wanted(arguments.methods.split(","), load_model(arguments.teacher)[0].spec.dense))
     runs = [(*row, int(seed)) for seed in arguments.seeds.split(",") for row in rows]
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(lambda run: train(arguments.teacher, arguments.folder, arguments.flags, *run), runs))
+        list(pool.map(lambda run: train(arguments.teacher, arguments.folder, flags, *run), runs))
     seconds = step_seconds(arguments.teacher, rows)
     table = as_table(arguments.folder, rows, seconds)
     print(table)

@@ -21,10 +21,7 @@ WARMUP = 3
 
 def bench(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Model files, measured in turn.")],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", metavar="FILE|DIR", help="Pictures. Default: the validation split of the model."),
-    ] = None,
+    inputs: options.Pictures = None,
     runs: Annotated[int, typer.Option(min=1, help="Counted runs of each model.")] = 50,
     batch: Annotated[int, typer.Option(min=1, help="Pictures a run.")] = 1,
     stock: Annotated[

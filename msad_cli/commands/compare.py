@@ -21,10 +21,7 @@ ACCURACY = ("AP", "APs", "APm", "APl")
 
 def compare(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Model files; the first is the reference.")],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", metavar="FILE|DIR", help="Pictures to time. Default: the model's validation split."),
-    ] = None,
+    inputs: options.Pictures = None,
     runs: Annotated[int, typer.Option(min=0, help="Counted runs of each for the latency; 0 measures none.")] = 30,
     budget: Annotated[
         float | None, typer.Option(metavar="MS", help="Say which model to ship for so many milliseconds a picture.")

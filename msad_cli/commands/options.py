@@ -33,6 +33,10 @@ Warmup = Annotated[
 Clip = Annotated[float, typer.Option(min=0.01, help="Largest norm of the gradient.")]
 Ema = Annotated[float, typer.Option(min=0.0, max=0.99999, help="Decay of averaged weights, such as 0.999; 0 is off.")]
 EvalEvery = Annotated[int | None, typer.Option(min=1, help="Epochs between evaluations. Default: 20 in a run.")]
+Pictures = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="FILE|DIR", help="Pictures to time. Default: the validation split of the model."),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run of this file stopped.")]
 Time = Annotated[
     str | None,
