@@ -80,13 +80,15 @@ def measure(
     from msad_cli.models.detector import Detector
 
     rows: dict[str, tuple[Detector, View]] = {}
+    sets = []
     for path in models:
         detector, card = load_model(path)
+        sets.append(card.data)
         rows[str(path)] = detector, choose_views(view, detector.spec, path)[0]
         if stock:
             name, (spec, best) = next(iter(relatives(detector.spec, card.teacher_spec).items()))
             rows.setdefault(f"{name}, {spec.backbone}", (Detector(spec).eval(), best))
-    pictures = _pictures(inputs, load_model(models[0])[1].data)
+    pictures = _pictures(inputs, sets[0])
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
     for number in range(runs + WARMUP):
         paths = [pictures[(number * batch + i) % len(pictures)] for i in range(batch)]

@@ -1,11 +1,10 @@
 """Accuracy against latency: which models no other model beats in both, and their picture."""
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from msad_cli.engine.files import write_bytes
+from msad_cli.engine.plots import write_figure
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,4 @@ def plot_pareto(points: Mapping[str, Point], path: Path, budget: float | None = 
     widest = max((each.milliseconds for each in points.values()), default=1.0)
     axes.set_xlim(0, 1.2 * max(widest, budget or 0.0))  # room for the last name
     axes.grid(alpha=0.3)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    write_bytes(path, picture.getbuffer())
+    write_figure(figure, path)

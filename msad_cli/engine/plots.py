@@ -3,8 +3,12 @@
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msad_cli.engine.files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOSS = "loss/"
 AP = "AP/"
@@ -48,6 +52,11 @@ def _draw(lines: dict[str, list[tuple[float, float]]], title: str, path: Path, b
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
+    write_figure(figure, path)
+
+
+def write_figure(figure: "Figure", path: Path) -> None:
+    """Writes a figure of matplotlib as PNG, whole or not at all."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     write_bytes(path, picture.getbuffer())
