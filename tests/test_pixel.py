@@ -263,6 +263,8 @@ def test_each_stage_goes_on_where_it_was_interrupted(
         (["--no-distill"], "--method pixel with --no-distill"),
         (["--k", "1"], "--method pixel with --k 1"),
         (["--afp", "stretch"], "--afp stretch: unknown"),
+        (["--method", "pixel,l3"], "method 'l3'"),
+        (["--weight", "pkd=1"], "--weight pkd=1"),
     ],
 )
 def test_flags_that_do_not_go_together(

@@ -6,8 +6,11 @@ from typing import get_args
 import typer
 
 from msad_cli.commands.console import print_line
+from msad_cli.commands.settings import invalid_values_named
+from msad_cli.commands.student import choose_methods, default_k, student_spec
 from msad_cli.engine.model_file import fingerprint, read_header
 from msad_cli.engine.run_folder import RunFolder
+from msad_cli.methods.distillers.build import build_distillers
 from msad_cli.methods.pixel import AFP
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.structures.errors import UsageError
@@ -34,7 +37,7 @@ def second_stage(context: typer.Context, teacher: DetectorSpec, file: Path, out:
         MsadError, typer.Exit: as `msad distill`, whose first stage may be interrupted; with --dry-run after its plan.
     """
     flags = context.params
-    k = flags["k"] or (str(teacher.ks[-1]) if len(teacher.ks) > 1 else "2")
+    k = flags["k"] or str(default_k(teacher))
     if k not in ("2", "4") or flags["no_distill"]:
         raise UsageError(
             f"--method pixel with {'--no-distill' if flags['no_distill'] else f'--k {k}'}: its student learns from an "
@@ -43,6 +46,10 @@ def second_stage(context: typer.Context, teacher: DetectorSpec, file: Path, out:
         )
     if flags["afp"] not in get_args(AFP):
         raise UsageError(f"--afp {flags['afp']}: unknown", f"give {' or '.join(get_args(AFP))}")
+    with invalid_values_named("msad distill --help lists the values"):
+        # What is wrong with the second stage is said before the first one trains.
+        student, _ = student_spec(teacher, k, {}, "none", "auto", aligned=False)
+        build_distillers(student, teacher, choose_methods(flags["method"], flags["weight"], student, teacher, 0.0)[0])
     assistant = assistant_file(out)
     if not assistant.exists() or flags["overwrite"]:
         _train(context, assistant)

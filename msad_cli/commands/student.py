@@ -25,6 +25,11 @@ PUBLISHED_WIDTH = 1.0
 """Of ImageNet weights."""
 
 
+def default_k(teacher: DetectorSpec) -> int:
+    """How many times a student's image is reduced unless typed: as often as its teacher's smallest one, if it is."""
+    return teacher.ks[-1] if len(teacher.ks) > 1 else USUAL_K
+
+
 def student_spec(
     teacher: DetectorSpec, k: str | None, changed: Mapping[str, Any], init: str, norm: str, aligned: bool = True
 ) -> tuple[DetectorSpec, dict[str, Setting]]:
@@ -46,7 +51,7 @@ def student_spec(
             f"--teacher: a {teacher.role} that sees only images reduced {teacher.ks[0]} times",
             "a teacher sees the large image; train one with msad teacher",
         )
-    ks = parse_ks("--k", k) if k else (teacher.ks[-1] if len(teacher.ks) > 1 else USUAL_K,)
+    ks = parse_ks("--k", k) if k else (default_k(teacher),)
     typed = {name: value for name, value in changed.items() if value is not None}
     if len(ks) > 1 and {"low_backbone", "low_width"} & typed.keys():
         # One of the two is typed: the other is as the first body's.
