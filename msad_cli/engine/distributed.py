@@ -37,6 +37,9 @@ def join() -> Callable[[str], bool]:
     Returns:
         Whether a process of this run called it with the same words before; unknown is false.
     """
+    # Its functions have the group of their import as a default: a later import, as the first optimizer makes it, would
+    # keep the group and its threads beyond `leave`, and a thread that lives at the interpreter's end may abort it.
+    import torch.distributed.nn
     from torch.distributed.rendezvous import rendezvous  # not in every build of torch
 
     store, own, count = next(iter(rendezvous("env://")))
