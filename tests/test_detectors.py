@@ -405,3 +405,18 @@ def test_a_two_stage_detector_learns_from_so_many_regions_of_a_picture() -> None
     detector.core.roi_heads.box_head.register_forward_hook(lambda *given: seen.append(len(given[2])))
     detector.losses(pyramid, frame, targets(ORDINARY))
     assert seen == [24 * len(ORDINARY)]
+
+
+@pytest.mark.parametrize("name", ["fcos", "retinanet"])
+def test_views_share_one_assignment_and_keep_their_losses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last digit those of each pyramid alone. Objects are matched once: the core's own loss is asked once."""
+    detector = Detector(spec_of(name, role="teacher", ks=(1, 2)))
+    frame = detector.frame(images(ORDINARY), 1)
+    pyramids = [[each + shift for each in detector.pyramid(images(ORDINARY), 1)] for shift in (0.0, 0.5, 1.0)]
+    alone = [detector.losses(each, frame, targets(ORDINARY)) for each in pyramids]
+    matched = []
+    own = detector.core.compute_loss
+    monkeypatch.setattr(detector.core, "compute_loss", lambda *args: (matched.append(1), own(*args))[1])
+    assert detector.losses_of_views(pyramids, frame, targets(ORDINARY)) == alone
+    assert len(matched) == 1
+    assert alone[0] != alone[1] != alone[2]

@@ -21,12 +21,13 @@ def view_pyramids(detector: Detector, views: Views) -> tuple[list[list[Tensor]],
 def aligned_losses(
     detector: Detector, pyramids: Sequence[list[Tensor]], frame: Frame, targets: Sequence[Target]
 ) -> dict[str, Tensor]:
-    """L_Align: the losses `k1/…`, `k2/…` of each view's pyramid against the same targets."""
-    return {
-        f"k{k}/{name}": loss
-        for k, pyramid in zip(detector.spec.ks, pyramids, strict=True)
-        for name, loss in detector.losses(pyramid, frame, targets).items()
-    }
+    """L_Align: the losses `k1/…`, `k2/…` of each view's pyramid against the same targets.
+
+    A pyramid beyond those of the views is the fused one; its losses are `fused/…`.
+    """
+    names = [*(f"k{k}" for k in detector.spec.ks), "fused"]
+    losses = detector.losses_of_views(pyramids, frame, targets)
+    return {f"{name}/{part}": loss for name, each in zip(names, losses, strict=False) for part, loss in each.items()}
 
 
 class AlignedTraining(nn.Module):
@@ -45,8 +46,5 @@ class AlignedTraining(nn.Module):
     def forward(self, views: Views, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Losses named `k1/…`, `k2/…`, `fused/…`, ready to be summed; boxes of the targets in HR pixels."""
         pyramids, frame = view_pyramids(self.detector, views)
-        fused = self.detector.fuse(pyramids)
-        losses = aligned_losses(self.detector, pyramids, frame, targets)
-        for name, loss in self.detector.losses(fused, frame, targets).items():
-            losses[f"fused/{name}"] = self.fusion_weight * loss
-        return losses
+        losses = aligned_losses(self.detector, [*pyramids, self.detector.fuse(pyramids)], frame, targets)
+        return {name: self.fusion_weight * loss if name.startswith("fused/") else loss for name, loss in losses.items()}

@@ -9,7 +9,15 @@ from torchvision.models.detection import FasterRCNN
 from msad_cli.models.backbones import build_body
 from msad_cli.models.fusion import build_fusion
 from msad_cli.models.normalisation import norm_layer
-from msad_cli.models.on_features import Detection, Target, dense_boxes, dense_detections, dense_losses, dense_outputs
+from msad_cli.models.on_features import (
+    Detection,
+    Target,
+    dense_boxes,
+    dense_detections,
+    dense_losses,
+    dense_losses_of_views,
+    dense_outputs,
+)
 from msad_cli.models.pyramid import AlignedBackbone
 from msad_cli.models.regions_on_features import region_detections, region_losses
 from msad_cli.models.spec import DetectorSpec, View
@@ -96,6 +104,14 @@ class Detector(nn.Module):
         if isinstance(self.core, FasterRCNN):
             return region_losses(self.core, pyramid, frame, targets)
         return dense_losses(self.core, pyramid, frame, targets, outputs)
+
+    def losses_of_views(
+        self, pyramids: Sequence[list[Tensor]], frame: Frame, targets: Sequence[Target]
+    ) -> list[dict[str, Tensor]]:
+        """What `losses` gives for each of several pyramids in the same frame."""
+        if isinstance(self.core, FasterRCNN):
+            return [region_losses(self.core, each, frame, targets) for each in pyramids]
+        return dense_losses_of_views(self.core, pyramids, frame, targets)
 
     def detect(self, views: Views, view: View) -> list[Detection]:
         """Detections in HR pixels, one dict an image.

@@ -49,6 +49,22 @@ def dense_losses(
     return losses
 
 
+def dense_losses_of_views(
+    detector: FCOS | RetinaNet, pyramids: Sequence[Sequence[Tensor]], frame: Frame, targets: Sequence[Target]
+) -> list[dict[str, Tensor]]:
+    """What `dense_losses` gives for each of several pyramids of one frame.
+
+    Which anchors stand for which objects depends on frame and targets alone, so it is found once.
+    """
+    losses = [dense_losses(detector, pyramids[0], frame, targets)]
+    anchors, _ = _anchors(detector, pyramids[0], frame)
+    assigned = detector.head.assigned
+    for each in pyramids[1:]:
+        outputs = dense_outputs(detector, each)
+        losses.append(detector.head.compute_loss(list(targets), outputs, anchors, assigned))
+    return losses
+
+
 def dense_boxes(
     detector: FCOS | RetinaNet, pyramid: Sequence[Tensor], frame: Frame, outputs: dict[str, Tensor]
 ) -> Tensor:

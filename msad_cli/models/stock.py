@@ -51,7 +51,12 @@ def _fcos(spec: DetectorSpec, backbone: AlignedBackbone, classes: int) -> FCOS:
 
 
 class _FCOSHead(FCOSHead):  # type: ignore[misc]
-    """Torchvision's, but for the number of positive cells that its losses are divided by: it is the whole batch's."""
+    """Torchvision's, but for the number of positive cells that its losses are divided by: it is the whole batch's.
+
+    `assigned` holds, of the last targets, which object each anchor of each image was given (below 0 for none).
+    """
+
+    assigned: list[Tensor]
 
     def compute_loss(
         self,
@@ -60,6 +65,7 @@ class _FCOSHead(FCOSHead):  # type: ignore[misc]
         anchors: list[Tensor],
         matched_idxs: list[Tensor],
     ) -> dict[str, Tensor]:
+        self.assigned = matched_idxs
         losses: dict[str, Tensor] = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
         if not in_several_processes():
             return losses
@@ -68,11 +74,28 @@ class _FCOSHead(FCOSHead):  # type: ignore[misc]
         return {name: factor * loss for name, loss in losses.items()}
 
 
+class _RetinaNetHead(RetinaNetHead):  # type: ignore[misc]
+    """Torchvision's; `assigned` is as in `_FCOSHead`."""
+
+    assigned: list[Tensor]
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> dict[str, Tensor]:
+        self.assigned = matched_idxs
+        losses: dict[str, Tensor] = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
+        return losses
+
+
 def _retinanet(spec: DetectorSpec, backbone: AlignedBackbone, classes: int) -> RetinaNet:
     # 3 sizes by 3 ratios a cell: torchvision's own default.
     sizes = tuple((side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))) for side in (32, 64, 128, 256, 512))
     anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * LEVELS)
-    head = RetinaNetHead(spec.channels, anchors.num_anchors_per_location()[0], classes)
+    head = _RetinaNetHead(spec.channels, anchors.num_anchors_per_location()[0], classes)
     if spec.head_depthwise:
         _set_towers(head, [depthwise_tower(spec.channels, spec.head_convs) for _ in range(2)])
     elif spec.head_convs != len(head.classification_head.conv):
