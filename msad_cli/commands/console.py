@@ -45,8 +45,10 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json_text(value))
 
 
-def print_plan(title: str, settings: Mapping[str, Setting]) -> None:
-    """Every setting with its value and the reason for it."""
+def print_plan(title: str, settings: Mapping[str, Setting], quiet: bool) -> None:
+    """Every setting with its value and the reason for it, unless quiet."""
+    if quiet:
+        return
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     for column in ("setting", "value", "why"):
         table.add_column(column, overflow="fold")

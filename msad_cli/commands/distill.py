@@ -59,6 +59,10 @@ def distill(
             "--aligned/--unaligned", help="Unaligned: an ordinary network of the small image, as the rivals have it."
         ),
     ] = True,
+    cache_teacher: Annotated[
+        str | None,
+        typer.Option(metavar="ram|DIR", help="Keep the teacher's pyramids: it looks at each picture once."),
+    ] = None,
     afp: Annotated[
         str, typer.Option("--afp", metavar="shift|resize", help="Of pixel: how the assistant gets the student's grid.")
     ] = "shift",
@@ -103,11 +107,13 @@ def distill(
     from msad_cli.commands.student import (
         choose_methods,
         is_pixel,
+        rendered,
         start_student,
         student_spec,
         training_module,
         tuned_first,
     )
+    from msad_cli.commands.teacher_cache import cannot_keep, choose_store, keep_pyramids
     from msad_cli.data.images import limit_pixels
     from msad_cli.data.loading import TrainingSet
     from msad_cli.engine.model_file import Card, fingerprint, load_model
@@ -133,32 +139,34 @@ def distill(
         weights, computed["method"] = choose_methods(method, weight, spec, master.spec, gamma * tau)
         distillers = build_distillers(spec, master.spec, {} if no_distill else weights)
     source = data or card.data
-    paths = (train_json, val_json, train_images, val_images)
-    train, val, computed["data"] = read_data(source, *paths, spec.resolution, spec.ks, spec.task, quiet, spec)
+    train, val, computed["data"] = read_data(
+        source, train_json, val_json, train_images, val_images, spec.resolution, spec.ks, spec.task, quiet, spec
+    )
     choices = choose(
         len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,
         decay=decay, warmup=warmup, eval_every=eval_every,
     )  # fmt: skip
+    store, computed["cache_teacher"] = choose_store(
+        cache_teacher, cannot_keep(no_distill, pixel, aligned), file, master.spec, train, choices.compute.precision
+    )
     settings = all_settings(context, {**computed, **choices.settings})
-    if not quiet:
-        print_plan(f"plan of {out}", settings)
+    print_plan(f"plan of {out}", settings, quiet)
     if dry_run:
         return
     torch.manual_seed(seed)
     student = Detector(spec)
     choices = tuned_first(choices) if pixel else choices
     taught_by = None if no_distill else master.to(choices.compute.device)
-    module = training_module(student, taught_by, distillers, distill_warmup, afp, choices.schedule.restart)
-    # A plain student is trained on its own small pixels; the large ones are not even decoded.
-    ks = spec.ks if no_distill else tuple(sorted({*spec.ks, *master.spec.ks}))
-    training = TrainingSet(train, spec.resolution, ks, jitter=True, seed=seed)
-    own = Card(lasting(source), fingerprint(train.file), teacher=fingerprint(file), teacher_spec=first.spec)
-    scores = fit(
-        Run(
-            "distill", module, student, lambda: start_student(student, master, computed["init"].value), training, val,
-            choices, settings, folder, own, clip, ema, clock, resume, quiet,
-        )
-    )  # fmt: skip
+    keep_pyramids(store, master, train, choices.compute, choices.workers, quiet)
+    module = training_module(student, taught_by, store, distillers, distill_warmup, afp, choices.schedule.restart)
+    ks = rendered(spec, master.spec, distillers, store is not None)
+    training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=seed)
+    scores = fit(Run(
+        "distill", module, student, lambda: start_student(student, master, computed["init"].value), training, val,
+        choices, settings, folder,
+        Card(lasting(source), fingerprint(train.file), teacher=fingerprint(file), teacher_spec=first.spec),
+        clip, ema, clock, resume, quiet,
+    ))  # fmt: skip
     if not quiet:
         announce_student(scores[spec.views[0]].numbers, card.scores or {}, _cost_shares(spec, first.spec))
         announce_result(out, scores, f"msad predict IMAGE -m {out}")

@@ -1,6 +1,6 @@
 """From the flags of distill to a student: its spec, its start, and what it learns by."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,8 @@ from msad_cli.commands.options import parse_ks
 from msad_cli.commands.settings import Choices, choose_norm
 from msad_cli.engine.run_folder import Setting
 from msad_cli.methods.distillation import Distillation, Weighted, teaching
-from msad_cli.methods.distillers.build import DISTILLERS, pixel_methods, suitable_methods
+from msad_cli.methods.distillers.build import DISTILLERS, pixel_methods, reads_large_pixels, suitable_methods
+from msad_cli.methods.kept_teacher import Kept, KeptTeacher
 from msad_cli.methods.pixel import TUNE_SHARE, PixelDistillation
 from msad_cli.models.detector import Detector
 from msad_cli.models.inherit import from_teacher
@@ -131,6 +132,18 @@ def is_pixel(method: str | None) -> bool:
     return PIXEL in (method or "").split(",")
 
 
+def rendered(student: DetectorSpec, teacher: DetectorSpec, methods: Collection[str], kept: bool) -> tuple[int, ...]:
+    """The reductions that a student's training looks at: its own, and those of a teacher that looks too.
+
+    Args:
+        methods: by which it learns, if any.
+        kept: whether the teacher's pyramids are kept.
+    """
+    # Where nobody looks at the large pixels, they are not even decoded.
+    alone = not methods or (kept and not reads_large_pixels(methods))
+    return student.ks if alone else tuple(sorted({*student.ks, *teacher.ks}))
+
+
 def tuned_first(choices: Choices) -> Choices:
     """The choices of a student's run before which its assistant is tuned, with a schedule of its own."""
     first = max(1, round(TUNE_SHARE * choices.epochs))
@@ -141,11 +154,19 @@ def tuned_first(choices: Choices) -> Choices:
 
 
 def training_module(
-    student: Detector, teacher: Detector | None, distillers: Mapping[str, Weighted], warmup: int, afp: str, tune: int
+    student: Detector,
+    teacher: Detector | None,
+    kept: Kept | None,
+    distillers: Mapping[str, Weighted],
+    warmup: int,
+    afp: str,
+    tune: int,
 ) -> nn.Module:
-    """What trains a student: alone, by a teacher, or where the first `tune` steps tune its assistant, by that."""
+    """What trains a student: alone, by a teacher (looked at once if its pyramids are kept), or where the first `tune`
+    steps tune its assistant, by that."""
     if teacher is None:
         return Distillation(student, None, {}, warmup)
     if tune:
         return PixelDistillation(student, teacher, afp, distillers, tune, warmup)  # type: ignore[arg-type]
-    return Distillation(student, teaching(teacher, student), distillers, warmup)
+    teach = teaching(teacher, student) if kept is None else KeptTeacher(teacher.eval().requires_grad_(False), kept)
+    return Distillation(student, teach, distillers, warmup)

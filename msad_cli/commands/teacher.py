@@ -133,8 +133,7 @@ def teacher(
             **fields,
         )
     settings = all_settings(context, {"data": found, "norm": chosen_norm, "detections": detections, **choices.settings})
-    if not quiet:
-        print_plan(f"plan of {out}", settings)
+    print_plan(f"plan of {out}", settings, quiet)
     if dry_run:
         return
     torch.manual_seed(seed)

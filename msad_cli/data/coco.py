@@ -23,6 +23,7 @@ class CocoSplit:
         folder: where the pictures lie.
         image_ids: (I,) ids of the user's file.
         file_names: (I,) relative to `folder`.
+        sizes: (I, 2) height and width in pixels as the file says, 0 where it does not.
         boxes: (B, 4) float32 corners x0, y0, x1, y1 in pixels of the original picture, x right, y down.
         labels: (B,) from 1: place in `categories` + 1.
         starts: (I + 1,) picture i owns the boxes starts[i]:starts[i + 1].
@@ -41,6 +42,7 @@ class CocoSplit:
     folder: Path
     image_ids: NDArray[np.int64]
     file_names: Names
+    sizes: NDArray[np.int64]
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     starts: NDArray[np.int64]
@@ -97,6 +99,7 @@ def to_split(records: Records) -> CocoSplit:
         folder=records.folder,
         image_ids=records.image_ids,
         file_names=records.file_names,
+        sizes=records.sizes,
         boxes=corners.astype(np.float32),
         labels=of.labels[rows],
         starts=np.searchsorted(of.images[rows], np.arange(len(records.image_ids) + 1)).astype(np.int64),

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torchvision.transforms.v2.functional import horizontal_flip
 
 from msad_cli.data.coco import CocoSplit
 from msad_cli.data.images import TOLERATED, limit_pixels, most_pixels, read_image
@@ -31,7 +32,8 @@ class Sample:
         original, frame_size: (height, width) of the file's picture and of its HR frame, in pixels.
         views: by k, uint8 RGB (3, h/k, w/k).
         target: `boxes` (M, 4) in HR pixels and `labels` (M,); by the split's task `masks`, uint8 (M, h, w) of the HR
-            size, or `keypoints` (M, K, 3), x, y in HR pixels and visibility 0, 1, 2. Empty in evaluation.
+            size, or `keypoints` (M, K, 3), x, y in HR pixels and visibility 0, 1, 2; and `picture` (2,): the index, and
+            1 where it is mirrored. Empty in evaluation.
     """
 
     index: int
@@ -90,6 +92,7 @@ class TrainingSet(Dataset[Sample]):
             image, boxes, self.resolution, self.ks, self.jitter, draw, split.scheme.flips
         )
         target = {"boxes": boxes, "labels": labels[kept]}
+        picture = torch.tensor([index, way.mirrored])
         rows = owned.start + kept.nonzero().flatten()
         if split.task == "keypoints":
             target["keypoints"] = way.keypoints(torch.from_numpy(split.keypoints)[rows], split.scheme.mirrored)
@@ -97,16 +100,21 @@ class TrainingSet(Dataset[Sample]):
             masks = way.masks([split.masks.outline(int(row)) for row in rows])
             drawn = masks.flatten(1).amax(dim=1) > 0  # a polygon thinner than a pixel may cover none
             target = {name: each[drawn] for name, each in (target | {"masks": masks}).items()}
-        return Sample(index, way.original, way.frame_size, views, target)
+        return Sample(index, way.original, way.frame_size, views, target | {"picture": picture})
 
 
 class EvaluationSet(Dataset[Sample]):
-    """Pictures as they are, without targets: the ground truth stays with the evaluator, in original pixels."""
+    """Pictures as they are, without targets: the ground truth stays with the evaluator, in original pixels.
 
-    def __init__(self, split: CocoSplit, resolution: Resolution, ks: Sequence[int]) -> None:
+    Args:
+        mirrored: whether all are flipped.
+    """
+
+    def __init__(self, split: CocoSplit, resolution: Resolution, ks: Sequence[int], mirrored: bool = False) -> None:
         self.split = split
         self.resolution = resolution
         self.ks = tuple(ks)
+        self.mirrored = mirrored
 
     def __len__(self) -> int:
         return len(self.split)
@@ -115,6 +123,7 @@ class EvaluationSet(Dataset[Sample]):
         image = read_image(self.split.folder / str(self.split.file_names[index]))
         original = (image.height, image.width)
         size = self.resolution.frame_size(*original)
+        image = horizontal_flip(image) if self.mirrored else image
         return Sample(index, original, size, {k: render(image, size, k) for k in self.ks}, {})
 
 
@@ -207,15 +216,20 @@ def training_loader(
     return _batches(Fetched(data), workers, batch_sampler=sampler)
 
 
-def evaluation_loader(data: EvaluationSet, batch: int, workers: int, share: Share = ALONE) -> Iterator[Batch]:
+def evaluation_loader(
+    data: EvaluationSet, batch: int, workers: int, share: Share = ALONE, wanted: Sequence[int] | None = None
+) -> Iterator[Batch]:
     """Every picture once, in the order of the split; of several processes each takes every so many-th batch.
 
     Whole batches: what is found in a picture depends a little on the padding, and so on those beside it.
 
+    Args:
+        wanted: the places of some pictures; None for all.
+
     Raises:
         TrainingError: a worker died.
     """
-    pictures = range(len(data))
+    pictures = range(len(data)) if wanted is None else wanted
     batches = [pictures[start : start + batch] for start in range(0, len(pictures), batch)]
     rank, size = share
     return _batches(Fetched(data), workers, batch_sampler=batches[rank::size])

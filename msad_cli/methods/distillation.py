@@ -11,8 +11,8 @@ from msad_cli.methods.unaligned import reduced_teacher
 from msad_cli.models.detector import Detector, Views
 from msad_cli.models.on_features import Target
 
-Teach = Callable[[Views], Knowledge]
-"""From the views of a batch to a teacher's knowledge of them."""
+Teach = Callable[[Views, Sequence[Target]], Knowledge]
+"""From the views and targets (in HR pixels) of a batch to a teacher's knowledge of it."""
 
 GAMMA = 0.2
 TAU = 3.0
@@ -64,16 +64,17 @@ class Distillation(nn.Module):
 
     def forward(self, views: Views, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Losses named `student/…` and `distil/METHOD/…`, ready to be summed; targets in HR pixels."""
-        student, targets = student_view(self.student, views, targets)
-        losses = {f"student/{name}": loss for name, loss in student.losses(targets).items()}
+        student, own = student_view(self.student, views, targets)
+        losses = {f"student/{name}": loss for name, loss in student.losses(own).items()}
         if self._teach is None:
             return losses
         with torch.no_grad():
-            teacher = self._teach(views)
+            teacher = self._teach(views, targets)
+        student = student.where(teacher.inside)
         self.steps_done += 1
         warmup = (self.steps_done / max(1, self.warmup_steps)).clamp(max=1.0)
         for name, distiller in self.distillers.items():
-            for part, loss in distiller(student, teacher, targets).items():
+            for part, loss in distiller(student, teacher, own).items():
                 losses[f"distil/{name}/{part}"] = self.weights[name] * warmup * loss
         return losses
 
@@ -86,5 +87,6 @@ def teaching(teacher: Detector, student: Detector) -> Teach:
     """
     teacher.eval().requires_grad_(False)
     if student.spec.scales == "aligned":
-        return lambda views: best_view(teacher, views)
-    return reduced_teacher(teacher, student.spec.ks[-1])
+        return lambda views, _: best_view(teacher, views)
+    reduced = reduced_teacher(teacher, student.spec.ks[-1])
+    return lambda views, _: reduced(views)

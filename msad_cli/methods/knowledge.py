@@ -1,7 +1,7 @@
 """What a distiller may look at of one network: its pyramid, its head's answers on demand, the batch's pixels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import Tensor
@@ -21,12 +21,20 @@ class Knowledge:
         frame: in which anchors and targets live: the HR frame, or for a student that is not aligned, that of its own
             small image.
         views: the pictures at every reduction that was rendered, those that this network did not see included.
+        inside: of each map, (N, 1, h, w), 1 where something is known and 0 elsewhere; None where all of it is.
     """
 
     detector: Detector
     pyramid: Sequence[Tensor]
     frame: Frame
     views: Views
+    inside: Sequence[Tensor] | None = None
+
+    def where(self, known: Sequence[Tensor] | None) -> "Knowledge":
+        """What is to be compared with a network that knows only this part of the maps: zero in the rest of them."""
+        if known is None:
+            return self
+        return replace(self, pyramid=[each * part for each, part in zip(self.pyramid, known, strict=True)])
 
     @cached_property
     def outputs(self) -> dict[str, Tensor]:

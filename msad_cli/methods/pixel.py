@@ -89,7 +89,7 @@ class PixelDistillation(nn.Module):
         self.k = student.spec.ks[-1]
         self.assistant = AlteredAssistant(assistant, self.k, afp)
         # Its method alone: the assistant is registered once, here.
-        self.distillation = Distillation(student, self.assistant.forward, distillers, warmup_steps)
+        self.distillation = Distillation(student, lambda views, _: self.assistant(views), distillers, warmup_steps)
         self.tune_steps = tune_steps
         # A buffer, so that a resumed run knows in which part it is.
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))

@@ -26,12 +26,12 @@ def reduced_teacher(teacher: Detector, k: int) -> Callable[[Views], Knowledge]:
         # Padded so that its grids, down to the coarsest, are exactly k times as fine as those of the small image.
         whole = best_view(teacher, views, FRAME_DIVISOR * k)
         pyramid = [_reduced(each, k) for each in whole.pyramid]
-        return _Reduced(teacher, pyramid, teacher.frame(views[k], 1), views, whole, k)
+        return _Reduced(teacher, pyramid, teacher.frame(views[k], 1), views, whole=whole, k=k)
 
     return know
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Reduced(Knowledge):
     whole: Knowledge
     k: int

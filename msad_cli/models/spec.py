@@ -178,6 +178,11 @@ class DetectorSpec:
         return 3 if self.dense else 2
 
     @property
+    def levels(self) -> range:
+        """l of the five levels P_l of the HR view, finest first."""
+        return range(self.finest_level, self.finest_level + 5)
+
+    @property
     def fuses(self) -> bool:
         """Whether it answers from a fusion of its views."""
         return self.role != "baseline" and len(self.ks) > 1

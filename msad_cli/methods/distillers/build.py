@@ -1,6 +1,6 @@
 """From a method's name, as it is typed, to its distiller."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import nn
 
@@ -54,6 +54,11 @@ def build_distillers(student: DetectorSpec, teacher: DetectorSpec, weights: Mapp
     if unknown:
         raise ValueError(f"method {unknown[0]!r}: not one of {', '.join(DISTILLERS)}")
     return {name: Weighted(DISTILLERS[name][0](student, teacher), weight) for name, weight in weights.items()}
+
+
+def reads_large_pixels(methods: Collection[str]) -> bool:
+    """Whether one of the methods looks at the large image itself."""
+    return "isrd" in methods
 
 
 def suitable_methods(student: DetectorSpec, teacher: DetectorSpec) -> tuple[str, ...]:

@@ -1,0 +1,110 @@
+"""`--cache-teacher`: whether the teacher's pyramids are kept, where, and how much room they take."""
+
+import math
+import shutil
+import time
+from pathlib import Path
+
+from msad_cli.commands.console import PLAIN_LINE_SECONDS, print_line
+from msad_cli.data.coco import CocoSplit
+from msad_cli.engine.device import Compute, free_memory
+from msad_cli.engine.distributed import size
+from msad_cli.engine.kept_pyramids import InFolder, InMemory, Store, keep_all, key, predicted_bytes, ways
+from msad_cli.engine.model_file import fingerprint
+from msad_cli.engine.run_folder import Setting
+from msad_cli.methods.knowledge import best_view
+from msad_cli.models.detector import Detector
+from msad_cli.models.spec import DetectorSpec
+from msad_cli.structures.errors import UsageError
+
+MEMORY = "ram"
+MOST = 0.8
+"""Of the room that is free."""
+
+
+def choose_store(
+    where: str | None, refusal: str, file: Path, spec: DetectorSpec, split: CocoSplit, precision: str
+) -> tuple[Store | None, Setting]:
+    """Where the pyramids of a teacher are kept, if they are; and the choice for the record.
+
+    Args:
+        where: the flag.
+        refusal: why they cannot be kept; empty where they can.
+        file, spec: the teacher's.
+
+    Raises:
+        UsageError: they cannot be kept, or there is no room.
+    """
+    if where is None:
+        return None, Setting(None, "default", "the teacher looks at every picture in every epoch")
+    if refusal:
+        raise UsageError(f"--cache-teacher {refusal}", "leave --cache-teacher away")
+    if where == MEMORY and size() > 1:
+        raise UsageError(
+            f"--cache-teacher {MEMORY}: each of {size()} processes would keep all of it",
+            "name a folder that all of them see: --cache-teacher DIR",
+        )
+    store = InMemory() if where == MEMORY else InFolder(Path(where) / key(fingerprint(file), split, spec, precision))
+    return store, Setting(where, "flag", _room(where, store, spec, split))
+
+
+def cannot_keep(no_distill: bool, pixel: bool, aligned: bool) -> str:
+    """Why a student's command has no use for kept pyramids; empty where it has."""
+    if pixel:
+        return "with --method pixel: its assistant is tuned first, and knows other things afterwards"
+    if no_distill:
+        return "with --no-distill: there is no teacher to keep anything of"
+    return "" if aligned else "with --unaligned: what is kept are aligned pyramids"
+
+
+def keep_pyramids(
+    store: Store | None, teacher: Detector, split: CocoSplit, compute: Compute, workers: int, quiet: bool
+) -> None:
+    """Lets the teacher look once at all that is not kept yet, and says how far it is; nothing without a store.
+
+    Raises:
+        OutputError, DeviceError: as `keep_all`.
+    """
+    if store is None:
+        return
+    start = said = time.monotonic()
+    total = len(split) * len(ways(split))
+    count = 0
+
+    def done(made: int) -> None:
+        nonlocal said, count
+        count = made
+        if not quiet and time.monotonic() - said >= PLAIN_LINE_SECONDS:
+            said = time.monotonic()
+            print_line(f"the teacher looks at the pictures once: {made * size()} of {total}")
+
+    teacher.eval()
+    keep_all(store, teacher.spec, lambda views: best_view(teacher, views).pyramid, split, compute, workers, done)
+    if not quiet and count:
+        print_line(f"the teacher has looked at {count * size()} pictures in {time.monotonic() - start:.0f} s")
+
+
+def _room(where: str, store: Store, spec: DetectorSpec, split: CocoSplit) -> str:
+    """What will be kept, in words.
+
+    Raises:
+        UsageError: there is no room for it.
+    """
+    needed = predicted_bytes(spec, split)
+    free = free_memory() if isinstance(store, InMemory) else _free_on_disk(Path(where))
+    words = (
+        f"{needed / 2**30:.2f} GiB: {len(split)} pictures, {'plain and mirrored' if len(ways(split)) > 1 else 'plain'}"
+    )
+    there = isinstance(store, InFolder) and store.folder.is_dir()
+    if not there and needed > MOST * (math.inf if math.isnan(free) else free):
+        raise UsageError(
+            f"--cache-teacher {where}: the pyramids take {words}; {free / 2**30:.2f} GiB are free",
+            "name a folder on a disk with room, or leave --cache-teacher away",
+        )
+    return f"{words}, as bfloat16; pictures keep one scale (no jitter)"
+
+
+def _free_on_disk(folder: Path) -> float:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return float(shutil.disk_usage(folder).free)

@@ -1,0 +1,176 @@
+"""The pyramids of a frozen teacher, of every picture plain and mirrored, kept in memory or in a folder as bfloat16."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from msad_cli.data.coco import CocoSplit
+from msad_cli.data.loading import Batch, EvaluationSet, evaluation_loader
+from msad_cli.engine.device import Compute
+from msad_cli.engine.distributed import rank, size, wait_for_all
+from msad_cli.engine.files import write_bytes
+from msad_cli.engine.gradients import to_device
+from msad_cli.models.detector import Views
+from msad_cli.models.spec import DetectorSpec
+from msad_cli.structures.errors import DataError
+from msad_cli.structures.frame import Frame
+
+Look = Callable[[Views], Sequence[Tensor]]
+Done = Callable[[int], None]
+
+BATCH = 4
+BYTES = torch.bfloat16.itemsize
+
+
+class Store(Protocol):
+    """Where pyramids are kept, each by its picture's place in the split and whether that is mirrored."""
+
+    def has(self, picture: int, mirrored: bool) -> bool: ...
+
+    def keep(self, picture: int, mirrored: bool, pyramid: Sequence[Tensor]) -> None: ...
+
+    def __call__(self, picture: int, mirrored: bool) -> Sequence[Tensor]:
+        """
+        Raises:
+            DataError: it is not kept, or damaged.
+        """
+
+
+class InMemory:
+    """Pyramids in this process's memory."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, bool], Sequence[Tensor]] = {}
+
+    def has(self, picture: int, mirrored: bool) -> bool:
+        """Whether a pyramid is kept."""
+        return (picture, mirrored) in self._kept
+
+    def keep(self, picture: int, mirrored: bool, pyramid: Sequence[Tensor]) -> None:
+        """Takes one in."""
+        self._kept[picture, mirrored] = pyramid
+
+    def __call__(self, picture: int, mirrored: bool) -> Sequence[Tensor]:
+        """A pyramid that is kept."""
+        if not self.has(picture, mirrored):
+            raise _missing(picture)
+        return self._kept[picture, mirrored]
+
+
+class InFolder:
+    """Pyramids as files of a folder, where later runs with the same teacher and pictures find them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def has(self, picture: int, mirrored: bool) -> bool:
+        """Whether a pyramid is kept."""
+        return self._file(picture, mirrored).exists()
+
+    def keep(self, picture: int, mirrored: bool, pyramid: Sequence[Tensor]) -> None:
+        """Writes one.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        write_bytes(self._file(picture, mirrored), save({str(level): each for level, each in enumerate(pyramid)}))
+
+    def __call__(self, picture: int, mirrored: bool) -> Sequence[Tensor]:
+        """A pyramid that is kept."""
+        file = self._file(picture, mirrored)
+        try:
+            kept = load_file(file)
+            return [kept[str(level)] for level in range(len(kept))]
+        except FileNotFoundError:
+            raise _missing(picture) from None
+        except (SafetensorError, KeyError, OSError):
+            raise DataError(f"{file}: damaged", "delete it; it is made again at the next start") from None
+
+    def _file(self, picture: int, mirrored: bool) -> Path:
+        # A thousand pictures a folder: file systems are slow with many more.
+        way = "mirrored" if mirrored else "plain"
+        return self.folder / f"{picture // 1000:06}" / f"{picture:09}.{way}.safetensors"
+
+
+def _missing(picture: int) -> DataError:
+    return DataError(
+        f"no pyramid of the teacher is kept of picture {picture} of the split (from 0)",
+        "it could not be read when they were made; start the command again",
+    )
+
+
+def key(teacher: str, split: CocoSplit, spec: DetectorSpec, precision: str) -> str:
+    """What kept pyramids depend on, as a folder's name: the teacher, the pictures' files, the size, the precision.
+
+    Args:
+        teacher: the fingerprint of its file.
+    """
+    files = [split.folder / str(name) for name in split.file_names]
+    stats = [os.stat(file) if file.exists() else None for file in files]
+    pictures = [(str(file), each and (each.st_size, each.st_mtime_ns)) for file, each in zip(files, stats, strict=True)]
+    size = (spec.resolution.short_side, spec.resolution.long_side)
+    return hashlib.sha256(json.dumps([teacher, size, precision, pictures]).encode()).hexdigest()[:16]
+
+
+def predicted_bytes(spec: DetectorSpec, split: CocoSplit) -> int:
+    """How much room the pyramids of a split take; a picture without a known size is taken for the largest there is."""
+    largest = (spec.resolution.short_side, spec.resolution.long_side)
+    total = 0
+    for height, width in split.sizes.tolist():
+        frame = Frame.around([spec.resolution.frame_size(height, width) if height and width else largest])
+        cells = sum((frame.padded[0] >> level) * (frame.padded[1] >> level) for level in spec.levels)
+        total += cells * spec.channels * BYTES
+    return total * len(ways(split))
+
+
+def ways(split: CocoSplit) -> tuple[bool, ...]:
+    """Whether pictures are mirrored: as they are, and where a mirror changes no meaning, mirrored too."""
+    return (False, True) if split.scheme.flips else (False,)
+
+
+def keep_all(
+    store: Store, spec: DetectorSpec, look: Look, split: CocoSplit, compute: Compute, workers: int, done: Done
+) -> None:
+    """Lets a teacher look at whatever is not kept yet; of several processes each at its share.
+
+    Args:
+        spec: the teacher's.
+        look: its pyramid of views on the device.
+        done: told, as it goes on, how many pyramids were made by now.
+
+    Raises:
+        OutputError, DeviceError: no room to write, or out of memory.
+    """
+    made = 0
+    for mirrored in ways(split):
+        missing = [i for i in range(len(split))[rank() :: size()] if not store.has(i, mirrored)]
+        pictures = EvaluationSet(split, spec.resolution, spec.ks if spec.fuses else spec.ks[:1], mirrored)
+        batches = evaluation_loader(pictures, BATCH, workers, wanted=missing)
+        for picture, pyramid in _looked_at(look, batches, compute):
+            store.keep(picture, mirrored, pyramid)
+            made += 1
+            done(made)
+    wait_for_all()
+
+
+def _looked_at(look: Look, batches: Iterable[Batch], compute: Compute) -> Iterator[tuple[int, list[Tensor]]]:
+    """The place and the pyramid of each picture, in its own frame, on the CPU."""
+    for batch in batches:
+        by_frame: dict[tuple[int, int], list[int]] = {}
+        for place, sample in enumerate(batch.samples):
+            by_frame.setdefault(Frame.around([sample.frame_size]).padded, []).append(place)
+        for places in by_frame.values():
+            own = {k: [images[i] for i in places] for k, images in batch.views.items()}
+            views, _ = to_device(own, (), compute.device)
+            with compute.inference():
+                maps = [each.to("cpu", torch.bfloat16) for each in look(views)]
+            for i, place in enumerate(places):
+                yield batch.samples[place].index, [each[i].clone() for each in maps]

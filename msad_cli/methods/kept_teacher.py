@@ -1,0 +1,57 @@
+"""A frozen teacher of which the pyramids were kept, so that a student's steps do without its forward pass."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from msad_cli.methods.knowledge import Knowledge
+from msad_cli.models.detector import Detector, Views
+from msad_cli.models.on_features import Target
+
+Kept = Callable[[int, bool], Sequence[Tensor]]
+"""From a picture's place in its split, and whether it is mirrored, to five maps (C, h, w) on the grids of its own
+frame."""
+
+
+class KeptTeacher:
+    """What a teacher that was looked at once knows of a batch; for students that share its HR frame.
+
+    Its maps are those of each picture alone. Where a batch is padded beyond a picture's own frame they are zero, and
+    `inside` tells so. Pictures of one size have one frame, and maps that are the teacher's own but for their rounding.
+
+    Args:
+        teacher: its head answers on the kept maps.
+    """
+
+    def __init__(self, teacher: Detector, kept: Kept) -> None:
+        self._teacher = teacher
+        self._kept = kept
+
+    def __call__(self, views: Views, targets: Sequence[Target]) -> Knowledge:
+        """As a teacher's own forward pass; each target names its `picture` (place in the split, mirrored)."""
+        k = min(views)
+        device = views[k][0].device
+        frame = self._teacher.frame(views[k], k)
+        grids = [(frame.padded[0] >> level, frame.padded[1] >> level) for level in self._teacher.spec.levels]
+        maps = [self._of(target["picture"].tolist(), grids) for target in targets]
+        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
+        by_level = list(zip(*maps, strict=True))
+        pyramid = [_padded(each, grid).to(device, dtype) for each, grid in zip(by_level, grids, strict=True)]
+        inside = None
+        if any(each.shape[-2:] != grid for level, grid in zip(by_level, grids, strict=True) for each in level):
+            known = [[torch.ones_like(each[:1]) for each in level] for level in by_level]
+            inside = [_padded(each, grid).to(device, dtype) for each, grid in zip(known, grids, strict=True)]
+        return Knowledge(self._teacher, pyramid, frame, views, inside)
+
+    def _of(self, picture: list[int], grids: Sequence[tuple[int, int]]) -> Sequence[Tensor]:
+        if picture:
+            return self._kept(picture[0], bool(picture[1]))
+        # What stands for an empty share of a batch is no picture, and counts for nothing.
+        return [torch.zeros(self._teacher.spec.channels, *grid) for grid in grids]
+
+
+def _padded(maps: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+    """Maps (C, h, w) of several sizes -> (N, C, *grid), zero to the right and below."""
+    return torch.stack([F.pad(each, (0, grid[1] - each.shape[-1], 0, grid[0] - each.shape[-2])) for each in maps])
