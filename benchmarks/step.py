@@ -7,6 +7,7 @@ Absolute times belong to the machine and to what else runs on it; compare rows o
 """
 
 import argparse
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from msad_cli.engine.device import Compute
 from msad_cli.methods.aligned import AlignedTraining
 from msad_cli.methods.distillation import Distillation, teaching
 from msad_cli.methods.distillers.build import build_distillers
+from msad_cli.methods.kept_teacher import KeptTeacher
+from msad_cli.methods.knowledge import best_view
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import ClassName, DetectorSpec
 
@@ -52,9 +55,9 @@ def main() -> None:
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, {arguments}")
     medians = {name: statistics.median(each) for name, each in seconds.items()}
     for name, median in medians.items():
-        job = name.split(", ")[0].removeprefix("msad ").removeprefix("plain ")
+        job = re.split(r", | \(", name)[0].removeprefix("msad ").removeprefix("plain ")
         beside = medians.get(f"plain {job}", float("nan"))
-        print(f"{name:32} {median:8.3f} s  {arguments.batch / median:7.2f} images/s  {median / beside:5.2f} of plain")
+        print(f"{name:40} {median:8.3f} s  {arguments.batch / median:7.2f} images/s  {median / beside:5.2f} of plain")
 
 
 def timed(job: Callable[[], object], compute: Compute) -> float:
@@ -85,6 +88,11 @@ def build_jobs(backbone: str, size: str, batch: int, device: torch.device) -> tu
     plain_teacher, plain_student = Plain(Detector(spec).to(device)), Plain(Detector(spec).to(device))
     fusing = AlignedTraining(teacher)
     distilling = Distillation(student, teaching(frozen, student), build_distillers(student.spec, spec, {"l1": 0.6}))
+    with torch.no_grad():
+        pyramid = best_view(frozen, views).pyramid
+    kept = KeptTeacher(frozen, lambda picture, mirrored: [each[picture].bfloat16() for each in pyramid])
+    without_teacher = Distillation(student, kept, build_distillers(student.spec, spec, {"l1": 0.6}))
+    named = [{**target, "picture": torch.tensor([place, 0])} for place, target in enumerate(targets)]
     stock = stock_fcos(len(classes), (height, width)).to(device)
     plain = {
         "teacher step": lambda: plain_teacher.teacher_step(high, targets),
@@ -95,6 +103,7 @@ def build_jobs(backbone: str, size: str, batch: int, device: torch.device) -> tu
     ours = {
         "teacher step": lambda: backward(fusing.train()(views, targets)),
         "distil step": lambda: backward(distilling.train()(views, targets)),
+        "distil step (teacher kept)": lambda: backward(without_teacher.train()({2: views[2]}, named)),
         "teacher inference": lambda: infer(teacher, views),
         "student inference": lambda: infer(student, {2: views[2]}),
     }
