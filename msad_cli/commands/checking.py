@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msad_cli import __version__
-from msad_cli.data.cache import cache_folder
+from msad_cli.data.cache import cache_folder, file_state
 from msad_cli.data.check import Report, check
 from msad_cli.data.images import most_pixels
 from msad_cli.data.records import Records
@@ -62,19 +62,11 @@ def _place(splits: Mapping[str, Records], resolution: Resolution, ks: Sequence[i
             )  # fmt: skip
             digest.update(repr(said).encode())
             for file_name in each.file_names.tolist():
-                digest.update(repr((file_name, _state(each.folder / file_name))).encode())
+                digest.update(repr((file_name, file_state(each.folder / file_name))).encode())
         digest.update(repr((__version__, resolution, tuple(ks), most_pixels())).encode())
         return cache_folder() / "checks" / f"{digest.hexdigest()}.json"
     except (OSError, RuntimeError):
         return None
-
-
-def _state(path: Path) -> tuple[int, int]:
-    try:
-        state = path.stat()
-    except OSError:
-        return 0, 0
-    return state.st_size, state.st_mtime_ns
 
 
 def refuse_unusable(report: Report, path: str, following: str, strict: bool = False) -> None:

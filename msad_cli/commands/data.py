@@ -6,29 +6,36 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msad_cli.commands import options
-from msad_cli.structures.errors import DataError, UsageError
+from msad_cli.commands.convert import convert
+from msad_cli.structures.errors import UsageError
 
 if TYPE_CHECKING:
     from msad_cli.data.layouts import Files
 
-SPLITS = ("train", "val")
+Source = Annotated[str, typer.Argument(metavar="DIR|FILE|demo", help="A set, its data.yaml, or one annotation file.")]
+Split = Annotated[str | None, typer.Option(metavar="train|val", help="Only this one.")]
+Images = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the pictures of FILE lie.")]
+Size = Annotated[str, typer.Option(metavar="SHORT,LONG", help="Sides of the large (HR) image.")]
+Reductions = Annotated[str, typer.Option("--k", metavar="2[,4]", help="How many times the low view is reduced.")]
+Task = Annotated[str, typer.Option(metavar="boxes|masks|keypoints", help="What is to be learnt.")]
 
-app = typer.Typer(no_args_is_help=True, help="Data sets: check and repair them, draw the built-in demo set.")
+app = typer.Typer(no_args_is_help=True, help="Data sets: check, repair, convert and count them, draw the demo set.")
+app.command()(convert)
 
 
 @app.callback()
 def data() -> None:
-    """Data sets: check and repair them, draw the built-in demo set."""
+    """Data sets: check, repair, convert and count them, draw the demo set."""
 
 
 @app.command()
 def check(
-    path: Annotated[str, typer.Argument(metavar="DIR|FILE|demo", help="A COCO folder, or one annotation file.")],
-    split: Annotated[str | None, typer.Option(metavar="train|val", help="Only this one.")] = None,
-    images: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the pictures of FILE lie.")] = None,
-    size: Annotated[str, typer.Option(metavar="SHORT,LONG", help="Sides of the large (HR) image.")] = "800,1333",
-    k: Annotated[str, typer.Option(metavar="2[,4]", help="How many times the low view is reduced.")] = "2",
-    task: Annotated[str, typer.Option(metavar="boxes|masks|keypoints", help="What is to be learnt.")] = "boxes",
+    path: Source,
+    split: Split = None,
+    images: Images = None,
+    size: Size = "800,1333",
+    k: Reductions = "2",
+    task: Task = "boxes",
     decode: Annotated[bool, typer.Option("--decode", help="Decode all pixels, to find truncated files. Slow.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 3 for any problem, not only for fatal ones.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Write a repaired annotation file of one split.")] = False,
@@ -39,29 +46,22 @@ def check(
     """Look for everything that is wrong with a data set: boxes, ids, files, train against val. Exit 3 if unusable."""
     from msad_cli.commands.checking import checked, refuse_unusable
     from msad_cli.commands.console import print_json, print_line
+    from msad_cli.commands.finding import find_splits_or_file, parse_task, records_of
     from msad_cli.commands.reporting import print_report
     from msad_cli.data.images import limit_pixels
-    from msad_cli.data.records import Records, read_records
-    from msad_cli.models.spec import TASKS
 
     if fix != (out is not None):
         raise UsageError("--fix and --out belong together", "msad data check FILE --fix --out repaired.json")
-    if task not in TASKS.values():
-        raise UsageError(f"--task {task}: unknown", f"give {', '.join(dict.fromkeys(TASKS.values()))}")
+    parse_task(task)
     resolution, ks = options.parse_size(size), options.parse_ks("--k", k)
     limit_pixels(options.parse_pixels(max_pixels))
-    found, absent = _find(path, split, images, task)
-    for line in absent:
+    found, said = find_splits_or_file(path, split, images, task)
+    for line in said:
         print_line(line)
     if out is not None:
         _fix(found, out, decode)
         return
-    splits: dict[str, Records] = {}
-    for name, files in found.items():
-        learnt = splits.get("train")
-        categories, keypoints = (learnt.categories, learnt.scheme.names) if learnt else (None, ())
-        splits[name] = read_records(files.annotations, files.images, categories, task, keypoints)
-    report = checked(splits, resolution, ks, print_line, anew=True, decode=decode)
+    report = checked(records_of(found, task), resolution, ks, print_line, anew=True, decode=decode)
     if as_json:
         print_json(report.to_json())
     else:
@@ -69,26 +69,37 @@ def check(
     refuse_unusable(report, path, "msad data check FILE --fix -o NEW repairs what it can", strict)
 
 
-def _find(path: str, split: str | None, images: Path | None, task: str) -> tuple[dict[str, "Files"], list[str]]:
-    """The splits to check by name, and why others are not."""
-    from msad_cli.data.layouts import find_file, find_split
+@app.command()
+def stats(
+    path: Source,
+    split: Split = None,
+    images: Images = None,
+    size: Size = "800,1333",
+    k: Reductions = "2",
+    task: Task = "boxes",
+    max_pixels: options.MaxPixels = options.MOST_PIXELS,
+    as_json: options.Json = False,
+) -> None:
+    """Count pictures and objects by class, and say how large these are at HR and at 1/k. Exit 3 if unusable."""
+    from msad_cli.commands.checking import checked, refuse_unusable
+    from msad_cli.commands.console import print_json, print_line
+    from msad_cli.commands.finding import find_splits_or_file, parse_task, records_of
+    from msad_cli.commands.reporting import print_counts, print_problems
+    from msad_cli.data.images import limit_pixels
 
-    if split not in (None, *SPLITS):
-        raise UsageError(f"--split {split}: unknown", "give train or val")
-    if Path(path).is_file():
-        name = split or ("val" if "val" in Path(path).stem else "train")
-        return {name: find_file(Path(path), name, images)}, []
-    if images is not None and split is None:
-        raise UsageError("--images with a folder of two splits", "add --split train or --split val")
-    found, absent = {}, []
-    for name in [split] if split else SPLITS:
-        try:
-            found[name] = find_split(path, name, images=images, task=task)
-        except DataError as error:
-            absent.append(error)
-    if not found:
-        raise absent[0]
-    return found, [f"no {'val' if 'train' in found else 'train'} split to check: {error.message}" for error in absent]
+    parse_task(task)
+    resolution, ks = options.parse_size(size), options.parse_ks("--k", k)
+    limit_pixels(options.parse_pixels(max_pixels))
+    found, said = find_splits_or_file(path, split, images, task)
+    for line in said:
+        print_line(line)
+    report = checked(records_of(found, task), resolution, ks, print_line)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        print_counts(report)
+        print_problems(report)
+    refuse_unusable(report, path, f"msad data check {path} lists all")
 
 
 def _fix(found: dict[str, "Files"], out: Path, decode: bool) -> None:

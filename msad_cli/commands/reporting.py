@@ -27,8 +27,8 @@ def print_problems(report: Report) -> None:
         print_line(f"{name}: {each.count} {each.what}: {each.outcome}{example}")
 
 
-def print_report(report: Report) -> None:
-    """All of it, in tables with a column for each split."""
+def print_counts(report: Report) -> None:
+    """What the splits hold, in tables with a column for each."""
     splits = report.splits
     for split in splits:
         print_line(f"{split.name}: {split.file}, pictures in {split.folder}")
@@ -39,6 +39,11 @@ def print_report(report: Report) -> None:
     console.print(_table("boxes to learn from, by class", names, _class_rows(splits)))
     for split in splits:
         console.print(_table(f"sides of objects, {split.name}, pixels", SIZES, _size_rows(split)))
+
+
+def print_report(report: Report) -> None:
+    """All of it."""
+    print_counts(report)
     if report.problems:
         console.print(_problems(report))
     beyond = {each.what for each in BEYOND_REPAIR}

@@ -163,6 +163,8 @@ def read_data(
     with first_then_others():  # the demo set is drawn once
         files = find_split(data, "train", train_json, train_images, task)
         other = find_split(data, "val", val_json, val_images, task)
+    for note in () if quiet else dict.fromkeys((*files.notes, *other.notes)):
+        print_line(note)
     known = (None, task) if model is None else (model.categories, task, model.keypoints)
     learnt = read_records(files.annotations, files.images, *known)
     val_records = read_records(other.annotations, other.images, learnt.categories, task, learnt.scheme.names)

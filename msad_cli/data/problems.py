@@ -66,6 +66,7 @@ LOOSE_ID = Problem("ids written as text or with a decimal point", "read as whole
 LARGE_ID = Problem("ids above 2^53", "kept", "tools that read numbers as doubles confuse them: use smaller ones")
 UNNUMBERED = Problem("annotations without an id of their own", "kept, numbered anew")
 SHARED_NAME = Problem("categories with the name of another one", "kept apart", "merge them if they are one class")
+ROOT_CATEGORY = Problem("categories that only stand above all others, as Roboflow writes them", "left out")
 SHARED_FILE = Problem("pictures listed under several ids", "kept, each with its own boxes", "merge their annotations")
 NO_SIZE = Problem("images without width and height", "read from the files")
 NO_CROWD = Problem("annotations without iscrowd", "filled in with 0")
@@ -99,7 +100,8 @@ SEEN_TWICE = Problem("pictures of val that are in train too", "kept", "take them
 VAL_EMPTY = Problem("no boxes to measure by", "kept, AP will be unknown")
 
 BEYOND_REPAIR = (
-    SHARED_NAME, SHARED_FILE, TURNED, SMALL, SEEN_TWICE, VAL_EMPTY, NO_OUTLINE, NO_POINTS, KEYLESS, ODD_SCHEME
+    SHARED_NAME, ROOT_CATEGORY, SHARED_FILE, TURNED, SMALL, SEEN_TWICE, VAL_EMPTY, NO_OUTLINE, NO_POINTS, KEYLESS,
+    ODD_SCHEME,
 )  # fmt: skip
 """What `--fix` leaves as it is, because it takes a decision or more than one task knows."""
 

@@ -124,6 +124,8 @@ def examine(
     """`read_records` for a document that was read already."""
     tally = Tally()
     own = _read_categories(document["categories"], tally)
+    for root in root_categories(document):
+        tally.add(kinds.ROOT_CATEGORY, "category {} ({!r})", root, own.pop(root))
     keyless: set[int] = set()
     if task == "keypoints":
         keyless = own.keys() - {whole_number(each.get("id")) for each in with_keypoints(document["categories"])}
@@ -175,6 +177,19 @@ def _read_categories(records: list[Any], tally: Tally) -> dict[int, str]:
             tally.add(kinds.SHARED_NAME, "{!r} is category {} and {}", name, first[name], number)
         first.setdefault(name, number)
     return names
+
+
+def root_categories(document: dict[str, Any]) -> set[int]:
+    """{0} where category 0 has neither annotations nor a group of its own, and is the group of others; else nothing."""
+    records = [each for each in document["categories"] if isinstance(each, dict)]
+    groups = {each["supercategory"] for each in records if isinstance(each.get("supercategory"), str)}
+    first = [each for each in records if whole_number(each.get("id")) == 0]
+    if len(first) != 1 or first[0].get("supercategory") != "none" or first[0].get("name") not in groups - {"none"}:
+        return set()
+    used = any(
+        isinstance(each, dict) and whole_number(each.get("category_id")) == 0 for each in document["annotations"]
+    )
+    return set() if used else {0}
 
 
 def _read_images(

@@ -33,6 +33,10 @@ class DataError(MsadError):
     exit_code = 3
 
 
+class AbsentSplitError(DataError):
+    """A set has no train or no val, while the other may be there."""
+
+
 class ModelFileError(MsadError):
     """The model file: not safetensors, truncated, another tool's, wrong classes."""
 

@@ -1,0 +1,56 @@
+"""msad data convert: a set of any layout as COCO or YOLO folder."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msad_cli.commands import options
+from msad_cli.structures.errors import UsageError
+
+
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A set of any layout that --data takes.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DST", help="The folder to write.")],
+    to: Annotated[str, typer.Option("--to", metavar="coco|yolo", help="The layout to write.")],
+    task: Annotated[
+        str | None, typer.Option(metavar="boxes|masks|keypoints", help="What to keep. Default: all that is there.")
+    ] = None,
+    max_pixels: options.MaxPixels = options.MOST_PIXELS,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a set, pictures included, in another layout, and say what that cannot hold."""
+    from msad_cli.commands.console import print_line
+    from msad_cli.commands.finding import find_splits, parse_task
+    from msad_cli.data.images import limit_pixels
+    from msad_cli.data.records import read_document
+    from msad_cli.data.writing import Source, natural_task, to_be_written, write_coco, write_yolo
+    from msad_cli.engine.files import explained
+
+    writers = {"coco": write_coco, "yolo": write_yolo}
+    if to not in writers:
+        raise UsageError(f"--to {to}: unknown", f"give {' or '.join(writers)}")
+    if out.exists():
+        raise UsageError(f"{out} exists", "give a folder that does not exist yet")
+    parse_task(task or "boxes")
+    limit_pixels(options.parse_pixels(max_pixels))
+    found, said = find_splits(source, None, None, task or "boxes")
+    splits: dict[str, Source] = {}
+    for name, files in found.items():
+        document = read_document(files.annotations)
+        task = task or natural_task(document)
+        learnt = next((each.records for each in splits.values()), None)
+        splits[name] = to_be_written(document, files.annotations, files.images, task, learnt)
+    with explained(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=out.parent) as temporary:
+            notes = writers[to](Path(temporary) / out.name, splits)
+            os.replace(Path(temporary) / out.name, out)
+    if quiet:
+        return
+    for line in (*said, *(f"{count} {what}" for what, count in notes.items() if count)):
+        print_line(line)
+    pictures = " + ".join(f"{len(of.records.image_ids)} pictures of {name}" for name, of in splits.items())
+    print_line(f"{out} written: {pictures}, {task}; msad data check {out}")

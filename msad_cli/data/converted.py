@@ -1,0 +1,90 @@
+"""Sets of other layouts become COCO annotation files, made once and kept, so that all other code reads COCO's."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from msad_cli import __version__
+from msad_cli.data.cache import cache_folder, file_state, keep_text
+from msad_cli.structures.errors import DataError
+
+DECIMALS = 4
+"""Of pixels, in the files that are made."""
+VALIDATION_SHARE = 0.1
+SPLIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A COCO document, and what the user has to know of how it came about."""
+
+    document: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def kept(name: str, sources: Iterable[str | Path], make: Callable[[], Converted]) -> tuple[Path, tuple[str, ...]]:
+    """The annotation file that was made of some sources, if none of them changed since; else made and kept now.
+
+    Args:
+        name: the beginning of the file's name.
+        sources: every file that the document depends on, whether it is there or not.
+        make: reads them.
+
+    Returns:
+        The file and the notes.
+    """
+    digest = hashlib.blake2b(repr((__version__, name)).encode(), digest_size=16)
+    for each in sources:
+        digest.update(repr((str(each), file_state(each))).encode())
+    file = cache_folder() / "converted" / f"{name}-{digest.hexdigest()}.json"
+    notes = file.with_suffix(".notes.json")
+    try:
+        if file.is_file():
+            return file, tuple(map(str, json.loads(notes.read_bytes())))
+    except (OSError, ValueError):
+        pass  # somebody cleaned up by halves
+    made = make()
+    keep_text(notes, json.dumps(made.notes))
+    keep_text(file, json.dumps(made.document))
+    return file, made.notes
+
+
+def validation_part(names: Sequence[str], where: Path) -> tuple[set[str], str]:
+    """A tenth of some names, always the same, for a set that says itself of none what it is for; and that in words.
+
+    Raises:
+        DataError: there are not two.
+    """
+    distinct = sorted(set(names))
+    if len(distinct) < 2:
+        raise DataError(f"{where}: {len(distinct)} pictures cannot be split into train and val", "add pictures")
+    count = max(1, round(VALIDATION_SHARE * len(distinct)))
+    places = np.random.default_rng(SPLIT_SEED).permutation(len(distinct))[:count]
+    note = (
+        f"{where} names no split: {count} of its {len(distinct)} pictures, drawn with seed {SPLIT_SEED}, are val, "
+        "the rest is train"
+    )
+    return {distinct[place] for place in places.tolist()}, note
+
+
+def read_text(file: Path) -> str:
+    """The text of a small file of a set.
+
+    Raises:
+        DataError: it is not there, no file, or not in UTF-8.
+    """
+    try:
+        if file.exists() and not file.is_file():
+            raise DataError(f"{file}: not a file")
+        return file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"no such file: {file}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{file}: not a text in UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from None

@@ -1,0 +1,204 @@
+"""Writing a checked set as COCO or YOLO folder: pictures and annotations."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from msad_cli.data.boxes import LEAST_CUT, Judged, judge_boxes
+from msad_cli.data.images import IMAGE_SUFFIXES
+from msad_cli.data.keypoints import with_keypoints
+from msad_cli.data.pictures import Pictures, look_at_pictures
+from msad_cli.data.records import Records, examine, root_categories
+from msad_cli.data.tracing import one_ring
+from msad_cli.data.values import shown, whole_number
+from msad_cli.data.yolo import label_name
+from msad_cli.structures.errors import DataError
+
+Notes = Counter[str]
+"""What a format cannot hold, or what is missing, and how often."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A split to be written.
+
+    Attributes:
+        document: COCO's.
+        records: made of it.
+        pictures: its files.
+        judged: its boxes.
+    """
+
+    document: dict[str, Any]
+    records: Records
+    pictures: Pictures
+    judged: Judged
+
+    @property
+    def places(self) -> list[str]:
+        """(I,) names of the pictures below the folder that they have in common; empty where there is no file."""
+        names = self.records.file_names.tolist()
+        above = os.path.commonpath([os.path.dirname(name) for name in names]) if names else ""
+        seen = self.pictures.sizes[:, 0] > 0
+        return [os.path.relpath(name, above or ".") if there else "" for name, there in zip(names, seen, strict=True)]
+
+
+def natural_task(document: Mapping[str, Any]) -> str:
+    """The task that a COCO document has the most for: `keypoints`, `masks` or `boxes`."""
+    if with_keypoints(document["categories"]):
+        return "keypoints"
+    outlined = any(isinstance(each, dict) and each.get("segmentation") for each in document["annotations"])
+    return "masks" if outlined else "boxes"
+
+
+def to_be_written(document: dict[str, Any], file: Path, folder: Path, task: str, learnt: Records | None) -> Source:
+    """A split, if it can be used.
+
+    Args:
+        document: of the annotation file.
+        file, folder: of the annotations and of the pictures.
+        task: `boxes`, `masks` or `keypoints`.
+        learnt: the training split, whose classes and keypoints the others share.
+
+    Raises:
+        DataError: something is wrong that is fatal.
+    """
+    known = (None, task) if learnt is None else (learnt.categories, task, learnt.scheme.names)
+    records = examine(document, file, folder, *known)
+    pictures = look_at_pictures(records)
+    judged = judge_boxes(records, pictures.sizes)
+    for problem in (*records.problems, *pictures.problems):
+        if problem.fatal:
+            raise DataError(f"{file}: {problem.in_words()}", problem.advice)
+    return Source(document, records, pictures, judged)
+
+
+def write_coco(folder: Path, splits: Mapping[str, Source]) -> Notes:
+    """Writes annotations/instances_train2017.json, train2017/, …; annotations stay as they are."""
+    notes: Notes = Counter()
+    for name, of in splits.items():
+        _copy_pictures(of, folder / f"{name}2017", notes)
+        place = dict(zip(of.records.image_ids.tolist(), of.places, strict=True))
+        images = []
+        for each in of.document["images"]:
+            if place.get(number := whole_number(each["id"]) or 0):
+                images.append({**each, "file_name": place[number]})
+        there = {whole_number(each["id"]) for each in images}
+        root = root_categories(of.document)
+        document = {
+            **of.document,
+            "images": images,
+            "annotations": [each for each in of.document["annotations"] if whole_number(each["image_id"]) in there],
+            "categories": [each for each in of.document["categories"] if whole_number(each["id"]) not in root],
+        }
+        kind = "person_keypoints" if of.records.task == "keypoints" else "instances"
+        file = folder / "annotations" / f"{kind}_{name}2017.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    return notes
+
+
+def write_yolo(folder: Path, splits: Mapping[str, Source]) -> Notes:
+    """Writes data.yaml, images/train/, labels/train/, …
+
+    Raises:
+        DataError: two pictures would share a file of labels.
+    """
+    notes: Notes = Counter()
+    fields: dict[str, Any] = {name: f"images/{name}" for name in splits}
+    records = next(iter(splits.values())).records
+    fields["names"] = dict(enumerate(name for _, name in records.categories))
+    if count := len(records.scheme.names):
+        fields["kpt_shape"] = [count, 3]
+        fields["kpt_names"] = {number: list(records.scheme.names) for number in fields["names"]}
+        if records.scheme.flips:
+            fields["flip_idx"] = records.scheme.mirrored
+    folder.mkdir(exist_ok=True)
+    for name, of in splits.items():
+        _copy_pictures(of, folder / "images" / name, notes)
+        for place, lines in _labels(of, name, notes).items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            (folder / place).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    (folder / "data.yaml").write_text(text, encoding="utf-8")
+    return notes
+
+
+def _copy_pictures(of: Source, folder: Path, notes: Notes) -> None:
+    for place, path in zip(of.places, of.pictures.paths, strict=True):
+        if not place:
+            notes["pictures that are missing or unreadable, left out"] += 1
+            continue
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / place)
+
+
+def _labels(of: Source, split: str, notes: Notes) -> dict[str, list[str]]:
+    """Rows of each file of labels, by its name; no row for background."""
+    owners: dict[str, str] = {}
+    for place in filter(None, of.places):
+        label = label_name(f"images/{split}/{place}")
+        if owners.setdefault(label, place) != place:
+            raise DataError(
+                f"{of.records.file}: {shown(place)} and {shown(owners[label])} would share {label}", "rename one"
+            )
+        if os.path.splitext(place)[1].lower() not in IMAGE_SUFFIXES:
+            notes["pictures whose suffix YOLO's tools pass over"] += 1
+    annotations = of.records.annotations
+    lines: dict[str, list[str]] = {label: [] for label in owners}
+    notes["crowd regions, left out"] += int(annotations.crowd.sum())
+    notes["boxes that are none, outside or repeated, left out"] += int((of.judged.bad & ~annotations.crowd).sum())
+    for row in np.flatnonzero(~of.judged.bad & ~annotations.crowd).tolist():
+        image = int(annotations.images[row])
+        if place := of.places[image]:
+            numbers = _row(of.records, row, of.pictures.sizes[image][::-1], notes)
+            text = " ".join(f"{number:.8f}" for number in numbers)
+            lines[label_name(f"images/{split}/{place}")].append(f"{annotations.labels[row] - 1} {text}")
+    return lines
+
+
+def _row(records: Records, row: int, size: NDArray[np.int64], notes: Notes) -> list[float]:
+    """The numbers of an object behind its class; `size` is width and height of the picture."""
+    of = records.annotations
+    corners = np.stack([of.boxes[row, :2], of.boxes[row, :2] + of.boxes[row, 2:]])
+    cut = corners.clip(0, size)
+    notes["boxes cut to their picture"] += bool(np.abs(cut - corners).max() > LEAST_CUT)
+    if records.task == "masks":
+        ring = _ring(records, row, cut, notes)
+        shares: list[float] = (ring.clip(0, size) / size).ravel().tolist()
+        return shares
+    box: list[float] = np.concatenate([cut.mean(axis=0) / size, (cut[1] - cut[0]) / size]).tolist()
+    if records.task != "keypoints":
+        return box
+    points = of.keypoints[row].copy()
+    outside = ((points[:, :2] < 0) | (points[:, :2] > size)).any(axis=1)
+    notes["keypoints outside their picture, written as unlabelled"] += int(outside.sum())
+    points[outside] = 0
+    points[:, :2] /= size
+    return [*box, *points.ravel().tolist()]
+
+
+def _ring(records: Records, row: int, corners: NDArray[np.float64], notes: Notes) -> NDArray[np.float64]:
+    """The single ring (P, 2) of an object with these corners of its box, in pixels."""
+    outline = records.annotations.masks.outline(row)
+    if not outline:
+        (left, top), (right, bottom) = corners
+        notes["objects without an outline, written as that of their box"] += 1
+        return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+    notes["run lengths, written as polygons along the sides of pixels"] += isinstance(outline, dict)
+    notes["outlines of several polygons, joined into one"] += isinstance(outline, list) and len(outline) > 1
+    ring = one_ring(outline)
+    extent = np.stack([ring.min(axis=0), ring.max(axis=0)])
+    notes["boxes more than a pixel off their outline, which alone is written"] += bool(
+        np.abs(extent - corners).max() > LEAST_CUT
+    )
+    return ring
