@@ -36,20 +36,14 @@ class Source:
         records: made of it.
         pictures: its files.
         judged: its boxes.
+        places: (I,) names of the pictures below the folder that they have in common; empty where there is no file.
     """
 
     document: dict[str, Any]
     records: Records
     pictures: Pictures
     judged: Judged
-
-    @property
-    def places(self) -> list[str]:
-        """(I,) names of the pictures below the folder that they have in common; empty where there is no file."""
-        names = self.records.file_names.tolist()
-        above = os.path.commonpath([os.path.dirname(name) for name in names]) if names else ""
-        seen = self.pictures.sizes[:, 0] > 0
-        return [os.path.relpath(name, above or ".") if there else "" for name, there in zip(names, seen, strict=True)]
+    places: list[str]
 
 
 def natural_task(document: Mapping[str, Any]) -> str:
@@ -79,7 +73,11 @@ def to_be_written(document: dict[str, Any], file: Path, folder: Path, task: str,
     for problem in (*records.problems, *pictures.problems):
         if problem.fatal:
             raise DataError(f"{file}: {problem.in_words()}", problem.advice)
-    return Source(document, records, pictures, judged)
+    names = records.file_names.tolist()
+    above = os.path.commonpath([os.path.dirname(name) for name in names]) if names else ""
+    seen = (pictures.sizes[:, 0] > 0).tolist()
+    places = [os.path.relpath(name, above or ".") if there else "" for name, there in zip(names, seen, strict=True)]
+    return Source(document, records, pictures, judged, places)
 
 
 def write_coco(folder: Path, splits: Mapping[str, Source]) -> Notes:
