@@ -92,7 +92,8 @@ def evaluate(
     detector.to(compute.device)
     truth = ground_truth(pictures)
     refuse_unknown(gates, number_names(truth, spec.task))
-    for line in () if quiet else remarks(truth, spec.task, spec.detections_per_image, () if chosen else spread):
+    words = remarks(truth, spec.task, spec.detections_per_image, () if chosen else spread)
+    for line in () if quiet else (*files.notes, *words):
         print_line(line)
     sizes = options.parse_sizes(size, spec.ks[0], spec.resolution)
     measured = {

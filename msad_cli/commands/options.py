@@ -11,7 +11,11 @@ from msad_cli.structures.frame import Resolution
 
 Data = Annotated[
     str | None,
-    typer.Option("--data", metavar="DIR|demo", help="COCO-style folder, or the built-in set. A model knows its own."),
+    typer.Option(
+        "--data",
+        metavar="DIR|FILE|demo",
+        help="COCO, Roboflow, YOLO or Pascal VOC set, one JSON, or the built-in set. A model knows its own.",
+    ),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")]
 PrecisionName = Annotated[str, typer.Option("--precision", metavar="auto|bf16|fp16|fp32", help="Of the forward pass.")]

@@ -20,8 +20,6 @@ LISTS = {"train": ("train", "trainval"), "val": ("val", "test")}
 """Lists of ImageSets/Main by split; the first that is there is taken."""
 DEEPEST = 50
 """Elements within each other."""
-MEMBERSHIP = ("1", "0", "-1")
-"""What lists of a single class have behind a name: it is in the picture, only as a difficult object, or not."""
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -54,11 +52,11 @@ def split_of_voc(folder: Path, split: str) -> tuple[Path, Path, tuple[str, ...]]
     folder = folder.absolute()
     names, list_file, notes = _names(folder, split)
     files = sorted((folder / "Annotations").rglob("*.xml"))
-    for name, target in outward_links(folder, [str(each.relative_to(folder)) for each in files]).items():
+    read = [*files, *([list_file] if list_file else [])]
+    for name, target in outward_links(folder, [str(each.relative_to(folder)) for each in read]).items():
         raise DataError(f"{folder / name}: a link to {target}, outside {folder}", "put the file itself there")
     images = folder / "JPEGImages"
-    sources = [*([list_file] if list_file else []), images, *files]
-    annotations, others = kept(f"voc-{split}", sources, lambda: _convert(folder, images, files, names))
+    annotations, others = kept(f"voc-{split}", [*read, images], lambda: _convert(folder, images, files, names))
     return annotations, images, (*notes, *others)
 
 
@@ -78,11 +76,11 @@ def _names(folder: Path, split: str) -> tuple[list[str], Path | None, tuple[str,
         return sorted(each for each in stems if (each in validation) == (split == "val")), None, (note,)
     names: dict[str, None] = {}
     for number, line in enumerate(read_text(lists[0]).splitlines(), start=1):
-        words = line.rsplit(maxsplit=1)
-        name = words[0] if len(words) == 2 and words[1] in MEMBERSHIP else line.strip()
-        if name and (reason := refused_name(name)):
+        if not (name := line.strip()):
+            continue
+        if reason := refused_name(name):
             raise DataError(f"{lists[0]}, line {number}: {shown(name)} {reason}", "list names without suffix")
-        names |= {name: None} if name else {}
+        names[name] = None
     return list(names), lists[0], (f"{split} is {lists[0]}",) if lists[0] != found[split] else ()
 
 

@@ -1,6 +1,7 @@
 """YOLO sets: a data.yaml says where pictures lie and what the classes are; yolo_labels.py reads what is in them."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +44,11 @@ class YoloSet:
 
 
 def yolo_file(folder: Path) -> Path | None:
-    """The data.yaml of a folder; of another name, if it is the only such file."""
-    found = sorted(each for each in folder.iterdir() if each.suffix.lower() in YAML_SUFFIXES)
-    return next((each for each in found if each.stem == "data"), found[0] if len(found) == 1 else None)
+    """The data.yaml of a folder; of another name, if it is the only such file and names classes."""
+    found = sorted(each for each in folder.iterdir() if each.suffix.lower() in YAML_SUFFIXES and each.is_file())
+    if named := [each for each in found if each.stem == "data"]:
+        return named[0]
+    return found[0] if len(found) == 1 and re.search(rb"^names\s*:", found[0].read_bytes(), re.MULTILINE) else None
 
 
 def split_of_yolo(file: Path, split: str) -> tuple[Path, Path, tuple[str, ...]]:
@@ -80,17 +83,17 @@ def read_yolo(file: Path) -> YoloSet:
     fields = _read_yaml(file)
     names = _read_names(file, fields)
     count, numbers = _read_shape(file, fields.get("kpt_shape"))
-    folder, notes = Path(os.path.abspath(file.parent)), ()
+    folder = Path(os.path.abspath(file.parent))
+    notes: tuple[str, ...] = ()
     path = fields.get("path") or "."
     if not isinstance(path, str):
         raise DataError(f"{file}: path {shown(path)} is no text", "leave path away where data.yaml lies in the folder")
     root = _inside(folder, path)
     if root is None or not (folder / root).is_dir():
         # A set that was moved still has the path that it was made at.
-        return YoloSet(file, folder, names, (count, numbers), fields, (
-            f"{file}: path {shown(path)} is no folder below {folder}, which is taken in its place",
-        ))  # fmt: skip
-    return YoloSet(file, folder / root, names, (count, numbers), fields, notes)
+        notes = (f"{file}: path {shown(path)} is no folder below {folder}, which is taken in its place",)
+        root = "."
+    return YoloSet(file, Path(os.path.normpath(folder / root)), names, (count, numbers), fields, notes)
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -136,11 +139,11 @@ def _read_shape(file: Path, value: object) -> tuple[int, int]:
 
 
 def _inside(root: Path, place: str) -> str | None:
-    """A place as seen from `root`; None if it is not below it."""
+    """A place as seen from `root`; None if it is not below it, or a link that leads out of it."""
     if "\0" in place:
         return None
     relative = os.path.relpath(os.path.join(root, place), root)
-    return None if refused_name(relative) else relative
+    return None if refused_name(relative) or outward_links(root, [relative]) else relative
 
 
 def _pictures(of: YoloSet, split: str) -> tuple[list[str], list[Path]]:
@@ -226,14 +229,18 @@ def _categories(of: YoloSet) -> list[dict[str, Any]]:
     """With the numbers of the labels as ids."""
     categories: list[dict[str, Any]] = [{"id": number, "name": name} for number, name in of.names.items()]
     count = of.keypoints[0]
-    stated = of.fields.get("kpt_names") or {}
     for each in categories if count else ():
+        stated = of.fields.get("kpt_names")
         names = stated.get(each["id"]) if isinstance(stated, dict) else stated
         each["keypoints"] = names or [str(number) for number in range(1, count + 1)]
-        if not isinstance(names, list | None) or len(each["keypoints"]) != count:
-            raise DataError(
-                f"{of.file}: kpt_names of class {each['id']}: {shown(names)}", f"give {count} names, or none"
-            )
-        if of.fields.get("flip_idx") is not None:
-            each["flip_idx"] = of.fields["flip_idx"]
+        if not _is_list_of(each["keypoints"], str, count):
+            raise DataError(f"{of.file}: kpt_names {shown(stated)}", f"{count} names for each class, or leave it away")
+        if (flipped := of.fields.get("flip_idx")) is not None:
+            if not _is_list_of(flipped, int, count):
+                raise DataError(f"{of.file}: flip_idx {shown(flipped)}", f"{count} places from 0, or leave it away")
+            each["flip_idx"] = flipped
     return categories
+
+
+def _is_list_of(value: object, kind: type, count: int) -> bool:
+    return isinstance(value, list) and len(value) == count and all(type(each) is kind for each in value)
