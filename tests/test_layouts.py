@@ -53,6 +53,7 @@ def yolo(tmp_path: Path) -> Path:
     write(folder / "data.yaml", "train: images/train\nval: images/val\nnames: [cat, dog]\n")
     for name in ("train/a", "train/b", "val/c"):
         draw(folder / "images" / f"{name}.png")
+    write(folder / "images/train/._a.png", "of a Mac")
     write(folder / "labels/train/a.txt", "1 0.5 0.5 0.25 0.5\n\n0 0.1 0.2 0.1 0.2\n")
     write(folder / "labels/val/c.txt", "0 0 0 1 0 1 1\n")
     return folder
@@ -297,6 +298,7 @@ def test_voc_lists_stand_in_for_each_other_or_a_tenth_is_val(voc: Path) -> None:
     with pytest.raises(AbsentSplitError, match=r"neither val\.txt nor test\.txt"):
         find_split(str(voc), "val")
     (lists / "train.txt").unlink()
+    write(voc / "Annotations/._a.xml", "of a Mac")
     parts = [find_split(str(voc), split) for split in ("train", "val")]
     names = [[each["file_name"] for each in document(part)["images"]] for part in parts]
     assert [len(each) for each in names] == [2, 1]

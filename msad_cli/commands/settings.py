@@ -81,7 +81,7 @@ def choose(
     kind, reason = choose_precision(precision, place)
     settings["precision"] = Setting(kind, "auto" if precision == "auto" else "flag", reason)
     large = place.type != "cpu"
-    usual, why = (16, "a GPU") if large else (4, "no GPU")
+    usual, why = (16, "a GPU; computed in parts where its memory is too small") if large else (4, "no GPU")
     batch = min(pick("batch", batch, lambda: (usual, why) if usual >= size() else (size(), "processes")), pictures)
     if batch < settings["batch"].value:
         settings["batch"] = Setting(batch, "auto", "all pictures of the training split")

@@ -50,8 +50,8 @@ def split_of_voc(folder: Path, split: str) -> tuple[Path, Path, tuple[str, ...]]
         DataError: a list or an XML file cannot be used; names file and line.
     """
     folder = folder.absolute()
-    names, list_file, notes = _names(folder, split)
-    files = sorted((folder / "Annotations").rglob("*.xml"))
+    files = sorted((folder / "Annotations").rglob("[!.]*.xml"))  # macOS leaves ._a.xml beside a.xml
+    names, list_file, notes = _names(folder, split, files)
     read = [*files, *([list_file] if list_file else [])]
     for name, target in outward_links(folder, [str(each.relative_to(folder)) for each in read]).items():
         raise DataError(f"{folder / name}: a link to {target}, outside {folder}", "put the file itself there")
@@ -60,7 +60,7 @@ def split_of_voc(folder: Path, split: str) -> tuple[Path, Path, tuple[str, ...]]
     return annotations, images, (*notes, *others)
 
 
-def _names(folder: Path, split: str) -> tuple[list[str], Path | None, tuple[str, ...]]:
+def _names(folder: Path, split: str, files: Sequence[Path]) -> tuple[list[str], Path | None, tuple[str, ...]]:
     """The pictures of a split without suffix, the list that names them, and notes."""
     found = {of: folder / "ImageSets" / "Main" / f"{of}.txt" for each in LISTS.values() for of in each}
     lists = [found[of] for of in LISTS[split] if found[of].is_file()]
@@ -71,7 +71,7 @@ def _names(folder: Path, split: str) -> tuple[list[str], Path | None, tuple[str,
         )
     if not lists:
         annotations = folder / "Annotations"
-        stems = [each.relative_to(annotations).with_suffix("").as_posix() for each in annotations.rglob("*.xml")]
+        stems = [each.relative_to(annotations).with_suffix("").as_posix() for each in files]
         validation, note = validation_part(stems, folder)
         return sorted(each for each in stems if (each in validation) == (split == "val")), None, (note,)
     names: dict[str, None] = {}

@@ -185,7 +185,7 @@ def _in_folder(root: Path, place: str) -> list[str]:
         os.path.relpath(os.path.join(folder, name), root)
         for folder, _, names in os.walk(root / place)
         for name in names
-        if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+        if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")  # macOS leaves ._a.jpg
     ]
     return sorted(found)
 
