@@ -235,6 +235,35 @@ def test_what_yolo_cannot_hold_is_counted(
     assert (decode(encode(outline, (48, 64))) == decode(encode([each * 1.0 for each in pieces], (48, 64)))).all()
 
 
+def test_run_lengths_on_a_coarser_grid_are_written_at_the_size_of_the_picture(
+    coco_folder: Path, tmp_path: Path
+) -> None:
+    file = coco_folder / "annotations" / "instances_train2017.json"
+    document = json.loads(file.read_text())
+    mask = np.zeros((24, 32), dtype=np.uint8)  # of a picture of 48 rows and 64 columns
+    mask[4:10, 4:12] = 1
+    runs = encode_mask(mask)
+    document["annotations"] = [document["annotations"][4]]
+    document["annotations"][0]["segmentation"] = {"size": runs["size"], "counts": runs["counts"].decode()}
+    file.write_text(json.dumps(document))
+    (found,) = objects(converted(coco_folder, tmp_path / "yolo", "yolo"), "train")["a"]
+    assert found["bbox"] == [8, 8, 16, 12]
+
+
+def test_classes_without_keypoints_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = random_set(tmp_path / "source", np.random.default_rng(7), "keypoints")
+    lost = 0
+    for file in sorted((source / "annotations").iterdir()):
+        document = json.loads(file.read_text())
+        del document["categories"][1]["keypoints"]
+        lost += sum(each["category_id"] == 90 for each in document["annotations"])
+        file.write_text(json.dumps(document))
+    yolo = converted(source, tmp_path / "yolo", "yolo")
+    assert f"{lost} annotations of classes without keypoints, left out" in capsys.readouterr().err
+    kept = [each["class"] for split in ("train", "val") for of in objects(yolo, split).values() for each in of]
+    assert kept == ["red: #1"] * (240 - lost)
+
+
 def test_a_conversion_is_whole_or_absent(coco_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     (coco_folder / "train2017" / "a.jpg").write_bytes((coco_folder / "train2017" / "a.png").read_bytes())

@@ -121,6 +121,16 @@ def test_yolo_path_is_relative_to_its_file(yolo: Path) -> None:
     assert [each["bbox"] for each in annotations(inner.parent)] == [[30, 10, 20, 20], [4, 4, 8, 8]]
 
 
+def test_yolo_path_is_no_way_out_of_the_folder(yolo: Path) -> None:
+    outer = yolo.parent / "outer"
+    outer.mkdir()
+    (outer / "link").symlink_to(yolo)
+    for path in ("link", "../yolo", str(yolo)):
+        write(outer / "data.yaml", f"path: {path}\n{(yolo / 'data.yaml').read_text()}")
+        with pytest.raises(DataError, match=r"'images/train': no such folder or file below .*outer"):
+            find_split(str(outer), "train")
+
+
 def test_yolo_labels_lie_beside_pictures_or_in_place_of_the_last_images(tmp_path: Path) -> None:
     folder = tmp_path / "yolo"
     write(folder / "data.yaml", "train: images\nval: plain\nnames: [cat]\n")
@@ -398,7 +408,8 @@ def test_a_category_like_any_other_is_kept(tmp_path: Path, categories: tuple[dic
 
 
 @pytest.mark.parametrize(
-    ("file", "images"), [("all.json", ""), ("all.json", "photos"), ("annotations/x.json", "images")]
+    ("file", "images"),
+    [("all.json", ""), ("all.json", "photos"), ("annotations/instances_default.json", "images/default")],
 )
 def test_one_file_is_split_always_alike(tmp_path: Path, file: str, images: str) -> None:
     content = coco(RBC, pictures=20)

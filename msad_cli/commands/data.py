@@ -46,18 +46,13 @@ def check(
     """Look for everything that is wrong with a data set: boxes, ids, files, train against val. Exit 3 if unusable."""
     from msad_cli.commands.checking import checked, refuse_unusable
     from msad_cli.commands.console import print_json, print_line
-    from msad_cli.commands.finding import find_splits_or_file, parse_task, records_of
+    from msad_cli.commands.finding import records_of
     from msad_cli.commands.reporting import print_report
-    from msad_cli.data.images import limit_pixels
 
     if fix != (out is not None):
         raise UsageError("--fix and --out belong together", "msad data check FILE --fix --out repaired.json")
-    parse_task(task)
     resolution, ks = options.parse_size(size), options.parse_ks("--k", k)
-    limit_pixels(options.parse_pixels(max_pixels))
-    found, said = find_splits_or_file(path, split, images, task)
-    for line in said:
-        print_line(line)
+    found = _find(path, split, images, task, max_pixels)
     if out is not None:
         _fix(found, out, decode)
         return
@@ -83,16 +78,11 @@ def stats(
     """Count pictures and objects by class, and say how large these are at HR and at 1/k. Exit 3 if unusable."""
     from msad_cli.commands.checking import checked, refuse_unusable
     from msad_cli.commands.console import print_json, print_line
-    from msad_cli.commands.finding import find_splits_or_file, parse_task, records_of
+    from msad_cli.commands.finding import records_of
     from msad_cli.commands.reporting import print_counts, print_problems
-    from msad_cli.data.images import limit_pixels
 
-    parse_task(task)
     resolution, ks = options.parse_size(size), options.parse_ks("--k", k)
-    limit_pixels(options.parse_pixels(max_pixels))
-    found, said = find_splits_or_file(path, split, images, task)
-    for line in said:
-        print_line(line)
+    found = _find(path, split, images, task, max_pixels)
     report = checked(records_of(found, task), resolution, ks, print_line)
     if as_json:
         print_json(report.to_json())
@@ -100,6 +90,20 @@ def stats(
         print_counts(report)
         print_problems(report)
     refuse_unusable(report, path, f"msad data check {path} lists all")
+
+
+def _find(path: str, split: str | None, images: Path | None, task: str, max_pixels: str) -> dict[str, "Files"]:
+    """The splits that are looked at, by name; says how they were read."""
+    from msad_cli.commands.console import print_line
+    from msad_cli.commands.finding import find_splits_or_file, parse_task
+    from msad_cli.data.images import limit_pixels
+
+    parse_task(task)
+    limit_pixels(options.parse_pixels(max_pixels))
+    found, said = find_splits_or_file(path, split, images, task)
+    for line in said:
+        print_line(line)
+    return found
 
 
 def _fix(found: dict[str, "Files"], out: Path, decode: bool) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ def kept(name: str, sources: Iterable[str | Path], make: Callable[[], Converted]
     """
     digest = hashlib.blake2b(repr((__version__, name)).encode(), digest_size=16)
     for each in sources:
-        digest.update(repr((str(each), file_state(each))).encode())
+        digest.update(repr((os.path.abspath(each), file_state(each))).encode())
     file = cache_folder() / "converted" / f"{name}-{digest.hexdigest()}.json"
     notes = file.with_suffix(".notes.json")
     try:

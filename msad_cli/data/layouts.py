@@ -13,6 +13,7 @@ DEMO = "demo"
 """The word that stands for the built-in set wherever a folder is asked for."""
 KINDS = ("instances", "person_keypoints")
 """COCO's annotation files."""
+COCO_FILES = [f"{kind}_{split}" for kind in KINDS for split in ("train", "val")]
 ROBOFLOW = "_annotations.coco.json"
 ROBOFLOW_FOLDERS = {"train": ("train",), "val": ("valid", "val", "test")}
 """By split; the first that is there is taken."""
@@ -71,7 +72,7 @@ def _recognised(place: Path, split: str, images: Path | None, task: str) -> File
     """A split of the set at a place."""
     if place.is_file():
         return _single_file(place, split, images)
-    if any(each for kind in KINDS for each in (place / "annotations").glob(f"{kind}_*.json")):
+    if any(each for stem in COCO_FILES for each in (place / "annotations").glob(f"{stem}*.json")):
         file = _annotation_file(place, split, task)
         folder = images or _picture_folder(place, split, file, f"--{split}-images")
         return Files(file, folder, f"COCO folder ({file.name})")

@@ -15,7 +15,7 @@ def split_of_one_json(file: Path, split: str) -> tuple[Path, tuple[str, ...]]:
     Raises:
         DataError: the file is no COCO document, or lists fewer than two pictures.
     """
-    return kept(f"{file.stem}-{split}", [file.absolute()], lambda: _part(file, split))
+    return kept(f"{file.stem}-{split}", [file], lambda: _part(file, split))
 
 
 def pictures_beside(file: Path) -> Path:
@@ -24,9 +24,10 @@ def pictures_beside(file: Path) -> Path:
     entries = sorted(folder.iterdir())
     if any(each.suffix.lower() in IMAGE_SUFFIXES for each in entries):
         return folder
+    named = [folder / "images" / file.stem.split("_")[-1], folder / "images", folder / file.stem]
+    found = [each for each in named if each.is_dir()]
     others = [each for each in entries if each.is_dir() and each.name != "annotations"]
-    named = [each for each in others if each.name in ("images", file.stem)]
-    return next(iter(named or others), folder) if named or len(others) == 1 else folder
+    return found[0] if found else others[0] if len(others) == 1 else folder
 
 
 def _part(file: Path, split: str) -> Converted:

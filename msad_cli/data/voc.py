@@ -49,7 +49,6 @@ def split_of_voc(folder: Path, split: str) -> tuple[Path, Path, tuple[str, ...]]
     Raises:
         DataError: a list or an XML file cannot be used; names file and line.
     """
-    folder = folder.absolute()
     files = sorted((folder / "Annotations").rglob("[!.]*.xml"))  # macOS leaves ._a.xml beside a.xml
     names, list_file, notes = _names(folder, split, files)
     read = [*files, *([list_file] if list_file else [])]

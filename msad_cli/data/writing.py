@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from msad_cli.data.boxes import LEAST_CUT, Judged, judge_boxes
 from msad_cli.data.images import IMAGE_SUFFIXES
 from msad_cli.data.keypoints import with_keypoints
+from msad_cli.data.outlines import encode
 from msad_cli.data.pictures import Pictures, look_at_pictures
+from msad_cli.data.problems import KEYLESS
 from msad_cli.data.records import Records, examine, root_categories
 from msad_cli.data.tracing import one_ring
 from msad_cli.data.values import shown, whole_number
@@ -85,11 +87,9 @@ def write_coco(folder: Path, splits: Mapping[str, Source]) -> Notes:
     notes: Notes = Counter()
     for name, of in splits.items():
         _copy_pictures(of, folder / f"{name}2017", notes)
-        place = dict(zip(of.records.image_ids.tolist(), of.places, strict=True))
-        images = []
-        for each in of.document["images"]:
-            if place.get(number := whole_number(each["id"]) or 0):
-                images.append({**each, "file_name": place[number]})
+        place: dict[int | None, str] = dict(zip(of.records.image_ids.tolist(), of.places, strict=True))
+        named = [{**each, "file_name": place.get(whole_number(each["id"]))} for each in of.document["images"]]
+        images = [each for each in named if each["file_name"]]
         there = {whole_number(each["id"]) for each in images}
         root = root_categories(of.document)
         document = {
@@ -100,7 +100,7 @@ def write_coco(folder: Path, splits: Mapping[str, Source]) -> Notes:
         }
         kind = "person_keypoints" if of.records.task == "keypoints" else "instances"
         file = folder / "annotations" / f"{kind}_{name}2017.json"
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(document) + "\n", encoding="utf-8")
     return notes
 
@@ -155,6 +155,8 @@ def _labels(of: Source, split: str, notes: Notes) -> dict[str, list[str]]:
     lines: dict[str, list[str]] = {label: [] for label in owners}
     notes["crowd regions, left out"] += int(annotations.crowd.sum())
     notes["boxes that are none, outside or repeated, left out"] += int((of.judged.bad & ~annotations.crowd).sum())
+    keyless = (each.count for each in of.records.problems if each.what == KEYLESS.what)
+    notes["annotations of classes without keypoints, left out"] += sum(keyless)
     for row in np.flatnonzero(~of.judged.bad & ~annotations.crowd).tolist():
         image = int(annotations.images[row])
         if place := of.places[image]:
@@ -171,7 +173,7 @@ def _row(records: Records, row: int, size: NDArray[np.int64], notes: Notes) -> l
     cut = corners.clip(0, size)
     notes["boxes cut to their picture"] += bool(np.abs(cut - corners).max() > LEAST_CUT)
     if records.task == "masks":
-        ring = _ring(records, row, cut, notes)
+        ring = _ring(records, row, cut, size, notes)
         shares: list[float] = (ring.clip(0, size) / size).ravel().tolist()
         return shares
     box: list[float] = np.concatenate([cut.mean(axis=0) / size, (cut[1] - cut[0]) / size]).tolist()
@@ -185,14 +187,18 @@ def _row(records: Records, row: int, size: NDArray[np.int64], notes: Notes) -> l
     return [*box, *points.ravel().tolist()]
 
 
-def _ring(records: Records, row: int, corners: NDArray[np.float64], notes: Notes) -> NDArray[np.float64]:
-    """The single ring (P, 2) of an object with these corners of its box, in pixels."""
+def _ring(
+    records: Records, row: int, corners: NDArray[np.float64], size: NDArray[np.int64], notes: Notes
+) -> NDArray[np.float64]:
+    """The single ring (P, 2) of an object with these corners of its box, in pixels of a picture of this size."""
     outline = records.annotations.masks.outline(row)
     if not outline:
         (left, top), (right, bottom) = corners
         notes["objects without an outline, written as that of their box"] += 1
         return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-    notes["run lengths, written as polygons along the sides of pixels"] += isinstance(outline, dict)
+    if isinstance(outline, dict):
+        notes["run lengths, written as polygons along the sides of pixels"] += 1
+        outline = encode(outline, (int(size[1]), int(size[0])))  # their grid may be another than the picture's
     notes["outlines of several polygons, joined into one"] += isinstance(outline, list) and len(outline) > 1
     ring = one_ring(outline)
     extent = np.stack([ring.min(axis=0), ring.max(axis=0)])

@@ -89,7 +89,7 @@ def read_yolo(file: Path) -> YoloSet:
     if not isinstance(path, str):
         raise DataError(f"{file}: path {shown(path)} is no text", "leave path away where data.yaml lies in the folder")
     root = _inside(folder, path)
-    if root is None or not (folder / root).is_dir():
+    if root is None or not (folder / root).is_dir() or outward_links(folder, [root]):
         # A set that was moved still has the path that it was made at.
         notes = (f"{file}: path {shown(path)} is no folder below {folder}, which is taken in its place",)
         root = "."
@@ -139,11 +139,11 @@ def _read_shape(file: Path, value: object) -> tuple[int, int]:
 
 
 def _inside(root: Path, place: str) -> str | None:
-    """A place as seen from `root`; None if it is not below it, or a link that leads out of it."""
+    """A place as seen from `root`, links aside; None if it is not below it."""
     if "\0" in place:
         return None
     relative = os.path.relpath(os.path.join(root, place), root)
-    return None if refused_name(relative) or outward_links(root, [relative]) else relative
+    return None if refused_name(relative) else relative
 
 
 def _pictures(of: YoloSet, split: str) -> tuple[list[str], list[Path]]:
@@ -163,7 +163,7 @@ def _pictures(of: YoloSet, split: str) -> tuple[list[str], list[Path]]:
         # Written beside data.yaml, but as if it lay one folder deeper: a habit of some exporters.
         places = [_inside(of.root, each) for each in (entry, entry.removeprefix("../"))]
         place = next((each for each in places if each is not None and (of.root / each).exists()), None)
-        if place is None:
+        if place is None or outward_links(of.root, [place]):
             leaves = "" if any(places) else f", which leaves {of.root}"
             raise DataError(
                 f"{of.file}: {split}: {shown(entry)}: no such folder or file below {of.root}{leaves}",
