@@ -12,6 +12,7 @@ from msad_cli.commands.bench import bench
 from msad_cli.commands.compare import compare
 from msad_cli.commands.distill import distill
 from msad_cli.commands.eval import evaluate
+from msad_cli.commands.export import export
 from msad_cli.commands.flops import flops
 from msad_cli.commands.info import info
 from msad_cli.commands.predict import predict
@@ -34,6 +35,7 @@ app.command()(predict)
 app.command()(flops)
 app.command()(bench)
 app.command()(compare)
+app.command()(export)
 app.command()(info)
 app.add_typer(data.app, name="data")
 

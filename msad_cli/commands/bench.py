@@ -74,15 +74,15 @@ def measure(
         ModelFileError: a model cannot be read.
     """
     from msad_cli.commands.settings import choose_views
+    from msad_cli.engine.exported import Model, open_model
     from msad_cli.engine.latency import timed_parts
-    from msad_cli.engine.model_file import load_model
     from msad_cli.models.cost import relatives
     from msad_cli.models.detector import Detector
 
-    rows: dict[str, tuple[Detector, View]] = {}
+    rows: dict[str, tuple[Model, View]] = {}
     sets = []
     for path in models:
-        detector, card = load_model(path)
+        detector, card = open_model(path)
         sets.append(card.data)
         rows[str(path)] = detector, choose_views(view, detector.spec, path)[0]
         if stock:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from msad_cli.data.coco import CocoSplit
     from msad_cli.engine.device import Compute
     from msad_cli.engine.evaluators import Evaluator
+    from msad_cli.engine.exported import Model
     from msad_cli.engine.scoring import Scores
-    from msad_cli.models.detector import Detector
     from msad_cli.models.spec import View
     from msad_cli.structures.frame import Resolution
 
@@ -68,8 +68,8 @@ def evaluate(
     from msad_cli.data.images import limit_pixels
     from msad_cli.data.layouts import find_split
     from msad_cli.engine.device import choose_compute
+    from msad_cli.engine.exported import open_model
     from msad_cli.engine.files import write_text
-    from msad_cli.engine.model_file import load_model
     from msad_cli.engine.scoring import number_names, oks_sigmas
     from msad_cli.engine.truth import ground_truth
 
@@ -79,7 +79,7 @@ def evaluate(
     if split not in ("val", "train"):
         raise UsageError(f"--split {split}: unknown", "give val or train")
     limit_pixels(options.parse_pixels(max_pixels))
-    detector, card = load_model(model)
+    detector, card = open_model(model)
     spec = detector.spec
     chosen = parse_sigmas(sigmas, spec.keypoints) or spec.sigmas
     spread = oks_sigmas(len(spec.keypoints), chosen)
@@ -121,7 +121,7 @@ def evaluate(
 
 
 def _measure(
-    detector: "Detector",
+    detector: "Model",
     pictures: "CocoSplit",
     truth: dict[str, Any],
     views: Sequence["View"],

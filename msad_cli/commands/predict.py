@@ -52,8 +52,8 @@ def predict(
     from msad_cli.engine import predict as engine
     from msad_cli.engine.device import choose_compute
     from msad_cli.engine.evaluate import coco_results
+    from msad_cli.engine.exported import open_model
     from msad_cli.engine.inputs import find_inputs
-    from msad_cli.engine.model_file import load_model
 
     saves = set(save.split(","))
     if not saves <= set(SAVES):
@@ -66,7 +66,7 @@ def predict(
         if "image" in saves and (out / each.relative).resolve() == each.path.resolve():
             raise UsageError(f"{each.path} would be overwritten by its own result", "choose another folder with --out")
     path = model or _default_model()
-    detector, card = load_model(path)
+    detector, card = open_model(path)
     best = choose_views(view, detector.spec, path)[0]
     compute = choose_compute(device, precision)
     least = card.score_threshold if score is None else score

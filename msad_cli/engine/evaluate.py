@@ -12,9 +12,9 @@ from msad_cli.data.outlines import encode_mask
 from msad_cli.data.transforms import from_frame
 from msad_cli.engine.device import Compute
 from msad_cli.engine.distributed import gather, hand_in, rank, size
+from msad_cli.engine.exported import Model
 from msad_cli.engine.gradients import to_device
 from msad_cli.engine.scoring import Result
-from msad_cli.models.detector import Detector
 from msad_cli.models.pasting import LEARNT_SHIFT, paste_masks
 from msad_cli.models.spec import View
 from msad_cli.structures.frame import Resolution
@@ -116,7 +116,7 @@ def split_results(detect: Detect, batches: Iterable[Batch], split: CocoSplit, co
 
 
 def view_results(
-    detector: Detector,
+    detector: Model,
     split: CocoSplit,
     view: View,
     compute: Compute,

@@ -10,13 +10,13 @@ from msad_cli.data.images import read_image
 from msad_cli.data.transforms import render
 from msad_cli.engine.device import Compute
 from msad_cli.engine.evaluate import in_original
-from msad_cli.models.detector import Detector
+from msad_cli.engine.exported import Model
 from msad_cli.models.spec import View
 
 PARTS = ("decode", "preprocess", "model", "postprocess")
 
 
-def timed_parts(detector: Detector, view: View, paths: Sequence[Path], compute: Compute) -> dict[str, float]:
+def timed_parts(detector: Model, view: View, paths: Sequence[Path], compute: Compute) -> dict[str, float]:
     """Seconds of each of `PARTS` for one batch of pictures.
 
     decode: from the file to RGB; preprocess: resizing to what the view sees, and to the device; model: body, pyramid,

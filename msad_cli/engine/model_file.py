@@ -147,7 +147,7 @@ def _read_header(path: Path, file: BufferedReader) -> tuple[DetectorSpec, Card, 
     try:
         if not all(isinstance(each, str) for each in texts.values()):
             raise TypeError("not texts")
-        return DetectorSpec.from_json(_strict_json(texts["spec"])), _card(_strict_json(texts["card"])), header
+        return DetectorSpec.from_json(strict_json(texts["spec"])), parse_card(strict_json(texts["card"])), header
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ModelFileError(f"{path}: broken metadata ({str(error)[:200]})", "the file was changed") from None
 
@@ -157,7 +157,7 @@ def _safetensors_header(path: Path, file: BufferedReader) -> dict[str, Any]:
     size = int.from_bytes(start, "little")
     text = file.read(size) if 2 <= size <= LARGEST_HEADER else b""
     try:
-        header = _strict_json(text)
+        header = strict_json(text)
         whole = 8 + size + _data_size({name: each for name, each in header.items() if name != "__metadata__"})
     except (ValueError, RecursionError, AttributeError, TypeError, LookupError) as error:
         for beginning, kind in FOREIGN.items():
@@ -192,7 +192,7 @@ def _data_size(entries: dict[str, Any]) -> int:
     return end
 
 
-def _strict_json(text: str | bytes) -> Any:
+def strict_json(text: str | bytes) -> Any:
     """JSON without what the standard has not (NaN, Infinity) or leaves open (a name that stands twice).
 
     Raises:
@@ -210,7 +210,12 @@ def _strict_json(text: str | bytes) -> Any:
     return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
 
 
-def _card(values: dict[str, Any]) -> Card:
+def parse_card(values: dict[str, Any]) -> Card:
+    """A card from JSON values; unknown fields are left out.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: a field has a wrong type or value.
+    """
     known = {field.name for field in fields(Card)}
     values = {name: value for name, value in values.items() if name in known}
     teacher = values.pop("teacher_spec", None)

@@ -13,8 +13,8 @@ from msad_cli.data.images import read_image
 from msad_cli.data.transforms import render
 from msad_cli.engine.device import Compute
 from msad_cli.engine.evaluate import in_original
+from msad_cli.engine.exported import Model
 from msad_cli.engine.inputs import Input
-from msad_cli.models.detector import Detector
 from msad_cli.models.spec import View
 from msad_cli.structures.errors import DataError
 
@@ -44,7 +44,7 @@ class _Decoded:
 
 
 def predict(
-    detector: Detector, view: View, inputs: Sequence[Input], score: float, compute: Compute, batch: int = 1
+    detector: Model, view: View, inputs: Sequence[Input], score: float, compute: Compute, batch: int = 1
 ) -> Iterator[Prediction | DataError]:
     """A prediction a picture, in order; a picture that cannot be read yields its error instead.
 
@@ -66,7 +66,7 @@ def predict(
     yield from _detect(detector, view, together, score, compute)
 
 
-def _decoded(detector: Detector, view: View, inputs: Sequence[Input], ahead: int) -> Iterator[_Decoded | DataError]:
+def _decoded(detector: Model, view: View, inputs: Sequence[Input], ahead: int) -> Iterator[_Decoded | DataError]:
     """The pictures in order, at most `ahead` of them waiting in memory."""
 
     def decode(source: Input) -> _Decoded | DataError:
@@ -88,7 +88,7 @@ def _decoded(detector: Detector, view: View, inputs: Sequence[Input], ahead: int
 
 
 def _detect(
-    detector: Detector, view: View, pictures: Sequence[_Decoded], score: float, compute: Compute
+    detector: Model, view: View, pictures: Sequence[_Decoded], score: float, compute: Compute
 ) -> Iterator[Prediction]:
     if not pictures:
         return

@@ -1,0 +1,228 @@
+"""msad export: a model as one ordinary graph, checked against itself before it is written."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msad_cli.commands import options
+from msad_cli.structures.errors import GateMissedError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import Tensor
+
+    from msad_cli.data.coco import CocoSplit
+    from msad_cli.engine.exported import Model
+    from msad_cli.models.spec import DetectorSpec, View
+
+FORMATS = ("onnx", "pt2")
+COMPARED = 16
+"""Pictures in which the detections of both models are compared."""
+CALIBRATED = 100
+"""Training pictures from which 8-bit ranges are learnt."""
+MOST_AP_LOST = 0.001
+"""Between the model and its graph in float32, which differ by rounding alone."""
+
+
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE.onnx", help="Default: MODEL.onnx, or .int8.onnx, .pt2.")
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", metavar="onnx|pt2", help="Default: from the name of --out, else onnx.")
+    ] = None,
+    view: Annotated[
+        str | None, typer.Option(metavar="high|middle|low", help="Which one image the model sees, if it has several.")
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Compute convolutions with 8 bits, calibrated on training pictures.")
+    ] = False,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="DIR|demo", help="Check on its pictures, and measure AP on them.")
+    ] = None,
+    overwrite: options.Overwrite = False,
+    max_pixels: options.MaxPixels = options.MOST_PIXELS,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a model as ONNX (or torch.export's .pt2): pixels in, boxes out, in pixels of the image that it sees."""
+    from msad_cli.commands.console import print_line
+    from msad_cli.data.images import limit_pixels
+    from msad_cli.engine import exporting
+    from msad_cli.engine.exported import ExportedModel, onnx_run
+    from msad_cli.engine.files import write_bytes, write_text
+    from msad_cli.engine.model_file import load_model
+    from msad_cli.engine.sidecar import exported_spec, sidecar, sidecar_path
+    from msad_cli.models.deployed import Deployed
+
+    form = _format(form, out, int8)
+    path = out or model.with_suffix(f".int8.{form}" if int8 else f".{form}")
+    _refuse_existing((path, sidecar_path(path)), overwrite)
+    if form == "onnx":
+        exporting.need_packages()
+    limit_pixels(options.parse_pixels(max_pixels))
+    detector, card = load_model(model)
+    seen = _single_view(view, detector.spec, model)
+    spec = exported_spec(detector.spec, seen)
+    measured = data or (card.data if int8 else None)
+    val = _pictures(measured, "val", spec) if measured or int8 else _pictures("demo", "val")
+    train = _pictures(measured, "train", spec) if int8 else None
+    say = (lambda _: None) if quiet else print_line
+    say(f"{model}: {spec.detector}, view {seen}, of 1/{spec.ks[0]} of the HR size; it is traced for a minute or two")
+    program = exporting.trace(Deployed(detector, seen).eval(), _example_size(spec))
+    written = exporting.to_onnx(program, spec.task) if form == "onnx" else exporting.to_pt2(program)
+    run = onnx_run(written, str(path)) if form == "onnx" else exporting.pt2_run(written)
+    models: dict[str, tuple[Model, View]] = {"msad": (detector, seen), form: (ExportedModel(spec, run), spec.views[0])}
+    say(_check(models, val))
+    if train is not None:
+        written = exporting.quantise(written, _images(train, spec, CALIBRATED))
+        models["int8"] = ExportedModel(spec, onnx_run(written, str(path))), spec.views[0]
+    if measured:
+        _check_ap(_scores(models, val), form, quiet)
+    write_bytes(path, written)
+    write_text(sidecar_path(path), sidecar(spec, card, "int8" if int8 else "fp32"))
+    say(f"{path}: {len(written) / 2**20:.1f} MiB; {sidecar_path(path)} says what goes in and comes out")
+    if form == "onnx":
+        say(f"next: msad eval {path}")
+
+
+def _format(form: str | None, out: Path | None, int8: bool) -> str:
+    """The format that is typed, or that the name of the result tells.
+
+    Raises:
+        UsageError: there is no such format, or the name tells another, or it has no 8-bit form.
+    """
+    named = out.suffix.removeprefix(".") if out else None
+    chosen = form or named or FORMATS[0]
+    if chosen not in FORMATS:
+        flag = f"--format {form}" if form else f"--out {out}"
+        raise UsageError(f"{flag}: not a format that msad writes", f"it writes {' and '.join(FORMATS)}")
+    if out and named != chosen:
+        raise UsageError(f"--out {out}: not the name of an .{chosen} file", f"--out {out.with_suffix('.' + chosen)}")
+    if int8 and chosen != "onnx":
+        raise UsageError(f"--int8 --format {chosen}: only onnxruntime quantises", "leave one of them out")
+    return chosen
+
+
+def _refuse_existing(paths: "Sequence[Path]", overwrite: bool) -> None:
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise UsageError(f"{path} exists", "add --overwrite, or choose another --out")
+
+
+def _single_view(view: str | None, spec: "DetectorSpec", model: Path) -> "View":
+    """The view to export, one that sees a single image.
+
+    Raises:
+        UsageError: it sees several, or the model does not have it.
+    """
+    from msad_cli.commands.settings import choose_views
+
+    single = tuple(each for each in spec.views if len(spec.ks_of(each)) == 1)
+    if view is None and len(spec.views) == 1:
+        return single[0]
+    if view is None or view == "fused":
+        raise UsageError(
+            f"{model} has the views {', '.join(spec.views)}, and a graph of several images is not exported",
+            f"name one with --view {'|'.join(single)}, or distil a student: it sees one image",
+        )
+    return choose_views(view, spec, model)[0]
+
+
+def _pictures(data: str | None, split: str, spec: "DetectorSpec | None" = None) -> "CocoSplit":
+    """A split of a set; with a spec, as the model that it describes understands it."""
+    from msad_cli.data.coco import read_split
+    from msad_cli.data.layouts import find_split
+
+    if spec is None:
+        files = find_split(data, split)
+        return read_split(files.annotations, files.images)
+    files = find_split(data, split, task=spec.task)
+    return read_split(files.annotations, files.images, spec.categories, spec.task, spec.keypoints)
+
+
+def _example_size(spec: "DetectorSpec") -> tuple[int, int]:
+    """(height, width) of what a model sees of the widest picture; sides that are alike would be taken for one."""
+    height, width = spec.resolution.frame_size(1, 2)
+    return height // spec.ks[0], width // spec.ks[0]
+
+
+def _images(pictures: "CocoSplit", spec: "DetectorSpec", most: int) -> "Iterator[Tensor]":
+    """The first pictures that can be read, as the model sees them: uint8 (3, h, w)."""
+    from msad_cli.data.loading import EvaluationSet
+    from msad_cli.structures.errors import DataError
+
+    (k,) = spec.ks
+    samples = EvaluationSet(pictures, spec.resolution, spec.ks)
+    for index in range(min(most, len(samples))):
+        try:
+            yield samples[index].views[k]
+        except DataError:
+            continue
+
+
+def _check(models: "Mapping[str, tuple[Model, View]]", pictures: "CocoSplit") -> str:
+    """A line on how alike the detections of a model and its graph are.
+
+    Raises:
+        GateMissedError: they are not.
+    """
+    import torch
+
+    from msad_cli.engine.parity import compare
+    from msad_cli.models.stock import SCORE_THRESHOLD
+
+    spec = models["msad"][0].spec
+    (k,) = spec.ks_of(models["msad"][1])
+    images = list(_images(pictures, models[list(models)[1]][0].spec, COMPARED))
+    with torch.inference_mode():
+        found = {name: [of.detect({k: [each]}, view)[0] for each in images] for name, (of, view) in models.items()}
+    (_, expected), (name, got) = found.items()
+    parity = compare(expected, got, SCORE_THRESHOLD, spec.detections_per_image)
+    apart = ", ".join(f"{each} {value:.2g}" for each, value in parity.differences.items())
+    line = (
+        f"{name} against msad: {parity.detections} detections in {len(images)} pictures, {parity.unmatched} without "
+        f"a partner; the others differ by at most {apart}"
+    )
+    if not parity.holds:
+        raise GateMissedError(f"nothing was written: {line}", "report it, with the versions of torch and onnxruntime")
+    return line
+
+
+def _scores(models: "Mapping[str, tuple[Model, View]]", pictures: "CocoSplit") -> dict[str, dict[str, float]]:
+    """COCO's numbers of each model, in float32, picture by picture."""
+    import torch
+
+    from msad_cli.engine.device import Compute
+    from msad_cli.engine.evaluate import view_results
+    from msad_cli.engine.scoring import score
+    from msad_cli.engine.truth import ground_truth
+
+    truth, compute = ground_truth(pictures), Compute(torch.device("cpu"), "fp32")
+    scores = {}
+    for name, (model, view) in models.items():
+        found = view_results(model, pictures, view, compute, workers=0, batch=1)
+        scores[name] = score(truth, found.results, pictures.task, model.spec.sigmas).numbers
+    return scores
+
+
+def _check_ap(scores: "Mapping[str, Mapping[str, float]]", form: str, quiet: bool) -> None:
+    """Prints the scores.
+
+    Raises:
+        GateMissedError: the graph in float32 has another AP than the model.
+    """
+    from msad_cli.commands.console import print_line, print_scores
+    from msad_cli.engine.scoring import PREFIXES
+
+    aps = [prefix + "AP" for prefix in PREFIXES.values() if prefix + "AP" in scores["msad"]]
+    if not quiet:
+        print_scores("msad and its graph", scores, "model")
+    for name in aps:
+        apart = scores[form][name] - scores["msad"][name]
+        if abs(apart) > MOST_AP_LOST:
+            raise GateMissedError(f"nothing was written: {name} of {form} differs by {100 * apart:.2f}", "report it")
+        if "int8" in scores and not quiet:
+            print_line(f"8 bits cost {100 * (scores['msad'][name] - scores['int8'][name]):.1f} {name}")

@@ -1,0 +1,122 @@
+"""From a view of a detector to the bytes of an .onnx or .pt2 file."""
+
+import contextlib
+import importlib.util
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from msad_cli.engine.exported import Run, missing_extra
+from msad_cli.models.deployed import OUTPUTS, Deployed
+
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+EXAMPLE = 2
+"""Pictures in the batch that is traced. A batch of one, and sides that are alike, would be taken for constants."""
+
+
+def need_packages() -> None:
+    """Does nothing where the extra `export` is installed.
+
+    Raises:
+        UsageError: a package of it is missing.
+    """
+    for package in ONNX_PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise missing_extra(package)
+
+
+def trace(network: Deployed, size: tuple[int, int]) -> ExportedProgram:
+    """The network's graph, for batches and sides of any size.
+
+    Args:
+        network: in eval mode.
+        size: (height, width) of the pictures that it is traced with.
+    """
+    height, width = size
+    images = torch.zeros((EXAMPLE, 3, height, width), dtype=torch.uint8)
+    shapes = {"images": {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
+    with _quiet(), torch.no_grad():
+        return torch.export.export(network, (images,), dynamic_shapes=shapes, strict=False)
+
+
+def to_onnx(program: ExportedProgram, task: str) -> bytes:
+    """The bytes of an .onnx file."""
+    with _quiet():
+        exported: Any = torch.onnx.export(
+            program, dynamo=True, input_names=["images"], output_names=list(OUTPUTS[task]), verbose=False
+        )
+    written: bytes = exported.model_proto.SerializeToString()
+    return written
+
+
+def to_pt2(program: ExportedProgram) -> bytes:
+    """The bytes of a .pt2 file."""
+    written = io.BytesIO()
+    with _quiet():
+        torch.export.save(program, written)
+    return written.getvalue()
+
+
+def pt2_run(model: bytes) -> Run:
+    """The network of a .pt2 file's bytes."""
+    with _quiet():
+        network = torch.export.load(io.BytesIO(model)).module()
+
+    def run(pixels: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            return list(network(pixels))
+
+    return run
+
+
+def quantise(model: bytes, pictures: Iterable[Tensor]) -> bytes:
+    """An ONNX model whose convolutions and matrix products compute with 8 bits, by onnxruntime's static quantisation.
+
+    Args:
+        model: the bytes of an .onnx file.
+        pictures: uint8 (3, h, w), to learn the ranges of values from.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.pictures = iter(pictures)
+
+        def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
+            picture = next(self.pictures, None)
+            return None if picture is None else {"images": picture[None].numpy()}
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        whole, ready, small = (Path(folder) / f"{name}.onnx" for name in ("whole", "ready", "small"))
+        whole.write_bytes(model)
+        # Normalisation is folded into convolutions before their ranges are measured.
+        quant_pre_process(str(whole), str(ready), skip_symbolic_shape=True)
+        quantize_static(
+            str(ready), str(small), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+            op_types_to_quantize=["Conv"],
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        )  # fmt: skip
+        return small.read_bytes()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters talk about their insides, in warnings and logs."""
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)

@@ -1,0 +1,57 @@
+"""The choice of boxes for whole batches, in tensors of fixed shapes: what an exported graph can hold.
+
+Torchvision chooses picture by picture and class by class, in loops that no graph has for batches of any size.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import nms
+
+DROPPED = -1.0
+"""The score of what is not chosen."""
+
+
+def top(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The best `most` of each row, however few there are.
+
+    Args:
+        scores: (N, B), B ≥ 1.
+
+    Returns:
+        Scores (N, most), descending, `DROPPED` where a row has no more; and their places (N, most) in the row.
+    """
+    best, places = F.pad(scores, (0, most), value=DROPPED).topk(most, dim=1)
+    return best, places.clamp(max=scores.shape[1] - 1)
+
+
+def taken(values: Tensor, places: Tensor) -> Tensor:
+    """(N, B, V) at places (N, M) of each row: (N, M, V)."""
+    return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))
+
+
+def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, count: int, overlap: float) -> Tensor:
+    """Non-maximum suppression of each picture and group by itself, all at once.
+
+    Args:
+        boxes: (N, B, 4) corners, none below 0.
+        scores: (N, B), `DROPPED` for boxes that take no part.
+        groups: (N, B), or what broadcasts to it, from 0 to `count` − 1.
+        overlap: the IoU above which the lower score goes.
+
+    Returns:
+        (N, B) scores, `DROPPED` for what was suppressed or took no part.
+    """
+    # Each group of each picture is moved to a place of its own. In a row, as torchvision has them, the places of many
+    # classes would need coordinates that float32 has no fractions for; so they lie in a square.
+    columns = math.ceil(math.sqrt(count))
+    picture = torch.arange(boxes.shape[0], device=boxes.device)[:, None]
+    cell = picture * columns * math.ceil(count / columns) + groups
+    origin = torch.stack([cell % columns, cell // columns], dim=-1) * (boxes.max() + 1)
+    flat = scores.flatten()
+    rows = (flat > DROPPED).nonzero()[:, 0]
+    moved = (boxes + torch.cat([origin, origin], dim=-1)).flatten(0, 1)[rows]
+    kept = rows[nms(moved, flat[rows], overlap)]
+    return torch.full_like(flat, DROPPED).index_put((kept,), flat[kept]).view_as(scores)

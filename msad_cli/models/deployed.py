@@ -1,0 +1,66 @@
+"""One view of a detector as an ordinary network in pixels of its own input: pixels in, boxes out."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN
+
+from msad_cli.models.choosing import DROPPED
+from msad_cli.models.dense_decoding import decode_dense
+from msad_cli.models.detector import Detector
+from msad_cli.models.region_decoding import decode_regions
+from msad_cli.models.spec import View
+from msad_cli.structures.frame import FRAME_DIVISOR
+
+OUTPUTS = {
+    "boxes": ("boxes", "scores", "labels"),
+    "masks": ("boxes", "scores", "labels", "masks"),
+    "keypoints": ("boxes", "scores", "labels", "keypoints", "keypoints_scores"),
+}
+"""Names of what `Deployed` answers, in order, by task."""
+
+
+class Deployed(nn.Module):
+    """Normalisation, padding, network, decoding and suppression of one view, for batches of pictures of one size.
+
+    Args:
+        detector: in eval mode.
+        view: one of `detector.spec.views` that sees a single image.
+    """
+
+    def __init__(self, detector: Detector, view: View) -> None:
+        super().__init__()
+        self.detector = detector
+        (seen,) = detector.spec.ks_of(view)
+        # A detector that is not aligned takes whatever it sees for an ordinary image.
+        self.k = seen if detector.spec.scales == "aligned" else 1
+        self.strides = [2**level for level in range(detector.spec.finest_level, detector.spec.finest_level + 5)]
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(detector.spec, name))[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Detections of a batch, in pixels of its images, the best first.
+
+        Args:
+            images: (N, 3, h, w) uint8, RGB.
+
+        Returns:
+            As `OUTPUTS` names them: boxes (N, D, 4), corners; scores (N, D); labels (N, D) int64, from 1; by task masks
+            (N, D, 28, 28), probabilities on a grid over each box; or keypoints (N, D, K, 3), x, y and 1, with their
+            logits (N, D, K). Where a picture has fewer than D detections, all of the rest is 0.
+        """
+        height, width = images.shape[2:]
+        pixels = (images.float() / 255 - self.mean) / self.std
+        divisor = FRAME_DIVISOR // self.k
+        pixels = F.pad(pixels, (0, -width % divisor, 0, -height % divisor))
+        pyramid = self.detector.backbone(self.k).pyramid(pixels, self.k)
+        size = (height * self.k, width * self.k)
+        core, more = self.detector.core, []
+        if isinstance(core, FasterRCNN):
+            boxes, scores, labels, more = decode_regions(core, pyramid, self.strides, size)
+        else:
+            boxes, scores, labels = decode_dense(core, pyramid, self.strides, size)
+        there = scores > DROPPED
+        if self.detector.spec.task == "keypoints":
+            more = [more[0] / more[0].new_tensor([self.k, self.k, 1]), more[1]]
+        return (boxes / self.k * there[..., None], scores * there, labels * there, *more)
