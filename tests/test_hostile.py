@@ -326,7 +326,7 @@ def _zip(path: Path) -> None:
         ("m.pth", lambda path: torch.save({}, path, _use_new_zipfile_serialization=False), "a pickle"),
         ("m.pkl", lambda path: path.write_bytes(pickle.dumps(list(range(99)))), "a pickle"),
         ("m.gz", lambda path: path.write_bytes(b"\x1f\x8b\x08\0" + bytes(range(99))), "a gzip archive"),
-        ("m.onnx", lambda path: path.write_bytes(b"\x08\x0a\x12\x07pytorch\x1a\x052.0.0"), "perhaps ONNX"),
+        ("m.bin", lambda path: path.write_bytes(b"\x08\x0a\x12\x07pytorch\x1a\x052.0.0"), "perhaps ONNX"),
     ],
 )
 def test_models_of_other_tools_are_refused_with_an_explanation(

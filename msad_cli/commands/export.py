@@ -73,12 +73,12 @@ def export(
     say(f"{model}: {spec.detector}, view {seen}, of 1/{spec.ks[0]} of the HR size; it is traced for a minute or two")
     program = exporting.trace(Deployed(detector, seen).eval(), _example_size(spec))
     written = exporting.to_onnx(program, spec.task) if form == "onnx" else exporting.to_pt2(program)
-    run = onnx_run(written, str(path)) if form == "onnx" else exporting.pt2_run(written)
+    run = onnx_run(written, spec.task, str(path)) if form == "onnx" else exporting.pt2_run(written)
     models: dict[str, tuple[Model, View]] = {"msad": (detector, seen), form: (ExportedModel(spec, run), spec.views[0])}
     say(_check(models, val))
     if train is not None:
         written = exporting.quantise(written, _images(train, spec, CALIBRATED))
-        models["int8"] = ExportedModel(spec, onnx_run(written, str(path))), spec.views[0]
+        models["int8"] = ExportedModel(spec, onnx_run(written, spec.task, str(path))), spec.views[0]
     if measured:
         _check_ap(_scores(models, val), form, quiet)
     write_bytes(path, written)

@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from msad_cli.engine.model_file import Card, load_model
 from msad_cli.engine.sidecar import read_sidecar, sidecar_path
-from msad_cli.models.deployed import OUTPUTS
+from msad_cli.models.deployed import INPUT, OUTPUTS
 from msad_cli.models.on_features import Detection
 from msad_cli.models.spec import DetectorSpec, View
 from msad_cli.structures.errors import ModelFileError, UsageError
@@ -102,14 +101,17 @@ def open_model(path: Path) -> tuple[Model, Card]:
     if not path.is_file():
         raise ModelFileError(f"no such model file: {path}", "msad export MODEL writes one")
     spec, card = read_sidecar(sidecar_path(path))
-    return ExportedModel(spec, onnx_run(path.read_bytes(), str(path))), card
+    return ExportedModel(spec, onnx_run(path.read_bytes(), spec.task, str(path))), card
 
 
-def onnx_run(model: bytes, name: str) -> Run:
-    """onnxruntime's session of a model, with as many threads as torch has.
+def onnx_run(model: bytes, task: str, name: str) -> Run:
+    """onnxruntime's session of a model for this task, with as many threads as torch has.
+
+    Args:
+        name: of its file, for messages.
 
     Raises:
-        ModelFileError: onnxruntime refuses the model.
+        ModelFileError: onnxruntime refuses the model, or it answers something else.
         UsageError: it is not installed.
     """
     try:
@@ -121,13 +123,16 @@ def onnx_run(model: bytes, name: str) -> Run:
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        (images,) = session.get_inputs()
     except Exception as error:
         # onnxruntime has classes of errors for what is wrong with a model, which share no base.
         raise ModelFileError(f"{name}: onnxruntime cannot run it ({str(error)[:200]})", "export it again") from None
 
+    names = tuple(each.name for each in session.get_outputs())
+    if names != OUTPUTS[task] or [each.name for each in session.get_inputs()] != [INPUT]:
+        raise ModelFileError(f"{name}: does not answer {task}", "its JSON is that of another model; export it again")
+
     def run(pixels: Tensor) -> list[Tensor]:
-        return [torch.from_numpy(np.asarray(each)) for each in session.run(None, {images.name: pixels.numpy()})]
+        return [torch.from_numpy(each) for each in session.run(None, {INPUT: pixels.numpy()})]
 
     return run
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from msad_cli.engine.model_file import Card, parse_card, strict_json
-from msad_cli.models.deployed import OUTPUTS
+from msad_cli.models.deployed import INPUT, OUTPUTS
 from msad_cli.models.pasting import INSIDE, LEARNT_SHIFT
 from msad_cli.models.spec import DetectorSpec, Role, View
 from msad_cli.models.stock import SCORE_THRESHOLD
@@ -48,7 +48,7 @@ def sidecar(spec: DetectorSpec, card: Card, precision: str) -> str:
     values = {
         "format": FORMAT,
         "precision": precision,
-        "input": {"name": "images", "type": "uint8", "shape": ["batch", 3, "height", "width"], "channels": "RGB"},
+        "input": {"name": INPUT, "type": "uint8", "shape": ["batch", 3, "height", "width"], "channels": "RGB"},
         "preprocessing": {
             "hr_short_side": spec.resolution.short_side,
             "hr_long_side": spec.resolution.long_side,

@@ -18,4 +18,5 @@ def grid_anchors(generator: AnchorGenerator, level: int, stride: int, grid: Tens
     x = torch.arange(grid.shape[3], device=grid.device) * stride
     places = torch.stack([each.flatten() for each in torch.meshgrid(x, y, indexing="xy")], dim=1).float()
     cells = generator.cell_anchors[level].to(places)
-    return (places.repeat(1, 2)[:, None] + cells).flatten(0, 1)
+    anchors: Tensor = (places.repeat(1, 2)[:, None] + cells).flatten(0, 1)
+    return anchors

@@ -12,12 +12,13 @@ from msad_cli.models.region_decoding import decode_regions
 from msad_cli.models.spec import View
 from msad_cli.structures.frame import FRAME_DIVISOR
 
+INPUT = "images"
 OUTPUTS = {
     "boxes": ("boxes", "scores", "labels"),
     "masks": ("boxes", "scores", "labels", "masks"),
     "keypoints": ("boxes", "scores", "labels", "keypoints", "keypoints_scores"),
 }
-"""Names of what `Deployed` answers, in order, by task."""
+"""Names of what `Deployed` takes, and of what it answers, in order, by task."""
 
 
 class Deployed(nn.Module):
@@ -27,6 +28,9 @@ class Deployed(nn.Module):
         detector: in eval mode.
         view: one of `detector.spec.views` that sees a single image.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, detector: Detector, view: View) -> None:
         super().__init__()
@@ -55,7 +59,8 @@ class Deployed(nn.Module):
         pixels = F.pad(pixels, (0, -width % divisor, 0, -height % divisor))
         pyramid = self.detector.backbone(self.k).pyramid(pixels, self.k)
         size = (height * self.k, width * self.k)
-        core, more = self.detector.core, []
+        core = self.detector.core
+        more: list[Tensor] = []
         if isinstance(core, FasterRCNN):
             boxes, scores, labels, more = decode_regions(core, pyramid, self.strides, size)
         else:

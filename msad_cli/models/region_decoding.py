@@ -101,7 +101,8 @@ def _regions(boxes: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
 def _put_back(values: Tensor, rows: Tensor, boxes: Tensor) -> Tensor:
     """Values (R, …) of some rows of boxes (N, B, 4) -> (N, B, …), zero elsewhere."""
     whole = values.new_zeros(boxes.shape[0] * boxes.shape[1], *values.shape[1:])
-    return whole.index_put((rows,), values).unflatten(0, boxes.shape[:2])
+    filled: Tensor = whole.index_put((rows,), values).unflatten(0, boxes.shape[:2])
+    return filled
 
 
 def _read(pool: MultiScaleRoIAlign, pyramid: Sequence[Tensor], regions: Tensor) -> Tensor:

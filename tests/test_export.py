@@ -1,0 +1,321 @@
+"""Exported models: decoding against torchvision's, ONNX and .pt2 against eager, the files and their manners."""
+
+import builtins
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_detectors import lively, spec_of
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.roi_heads import heatmaps_to_keypoints
+from torchvision.ops import batched_nms
+
+from msad_cli.cli import run
+from msad_cli.data.demo import draw_demo
+from msad_cli.engine import exporting
+from msad_cli.engine.exported import ExportedModel, onnx_run, open_model
+from msad_cli.engine.model_file import Card, save_model
+from msad_cli.engine.parity import TOLERANCES, compare
+from msad_cli.engine.sidecar import exported_spec, read_sidecar, sidecar, sidecar_path
+from msad_cli.models.cell_anchors import grid_anchors
+from msad_cli.models.choosing import DROPPED, suppress, top
+from msad_cli.models.deployed import Deployed
+from msad_cli.models.detector import Detector
+from msad_cli.models.keypoint_places import keypoint_places
+from msad_cli.models.object_anchors import anchors_by_cell
+from msad_cli.models.on_features import Detection
+from msad_cli.models.spec import DETECTORS, ClassName, View
+from msad_cli.structures.frame import Frame
+
+LOWEST = 0.05
+SIZES = dict.fromkeys(DETECTORS, (60, 100)) | {"keypointrcnn": (24, 28)}
+"""(height, width) of what students see. An untrained heatmap is noise, whose highest pixel may lie far from its highest
+cell; in HR pictures of 48 × 56 pixels every pixel of every box is looked at."""
+
+
+def built(name: str, **changes: Any) -> Detector:
+    torch.manual_seed(0)
+    detector = Detector(spec_of(name, **{"role": "student", "ks": (2,), "detections_per_image": 10, **changes})).eval()
+    lively(detector.core)
+    return detector
+
+
+def pixels(height: int, width: int, count: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, 3, height, width), generator=generator, dtype=torch.uint8)
+
+
+def assert_found(found: list[Detection], expected: list[Detection]) -> None:
+    """Equal but for rounding: the same labels, in the same order."""
+    assert [len(each["labels"]) for each in found] == [10] * len(expected)
+    for mine, other in zip(found, expected, strict=True):
+        assert mine.keys() == other.keys()
+        assert torch.equal(mine["labels"], other["labels"])
+        for name in mine.keys() - {"labels"}:
+            torch.testing.assert_close(mine[name], other[name], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize(
+    ("changes", "view"),
+    [
+        ({}, "low"),
+        ({"ks": (1,)}, "high"),
+        ({"role": "teacher", "ks": (1, 2)}, "low"),
+        ({"scales": "single"}, "low"),  # a student that takes the small image for an ordinary one
+    ],
+)
+@torch.no_grad()
+def test_the_network_to_export_finds_what_the_detector_finds(name: str, changes: dict[str, Any], view: View) -> None:
+    detector = built(name, **changes)
+    (k,) = detector.spec.ks_of(view)
+    images = pixels(*SIZES[name])
+    exported = ExportedModel(exported_spec(detector.spec, view), Deployed(detector, view))
+    found = exported.detect({k: list(images)}, exported.spec.views[0])
+    assert_found(found, detector.detect({k: list(images)}, view))
+
+
+@torch.no_grad()
+def test_boxes_are_in_pixels_of_the_input_and_the_rest_is_zero() -> None:
+    """Half as large as in the HR frame, and no more than there are: a threshold of 1 leaves none."""
+    detector = built("fcos")
+    images = pixels(60, 100)
+    expected = detector.detect({2: list(images)}, "low")
+    boxes, scores, labels = Deployed(detector, "low")(images)
+    torch.testing.assert_close(boxes, torch.stack([each["boxes"] for each in expected]) / 2)
+    assert scores.shape == labels.shape == (2, 10)
+    detector.core.score_thresh = 1.0
+    for each in Deployed(detector, "low")(images):
+        assert each.shape[:2] == (2, 10)
+        assert not each.any()
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+@torch.no_grad()
+def test_onnx_finds_what_the_detector_finds_in_batches_of_any_size(name: str) -> None:
+    detector = built(name)
+    model = exporting.to_onnx(
+        exporting.trace(Deployed(detector, "low").eval(), SIZES[name], free=(0,)), detector.spec.task
+    )
+    exported = ExportedModel(detector.spec, onnx_run(model, detector.spec.task, "model"))
+    for count in (1, 3):
+        images = list(pixels(*SIZES[name], count))
+        assert_found(exported.detect({2: images}, "low"), detector.detect({2: images}, "low"))
+
+
+@torch.no_grad()
+def test_pt2_finds_what_the_detector_finds_in_pictures_of_any_size() -> None:
+    detector = built("fcos")
+    model = exporting.to_pt2(exporting.trace(Deployed(detector, "low").eval(), (60, 100)))
+    exported = ExportedModel(detector.spec, exporting.pt2_run(model))
+    images = [*pixels(60, 100), *pixels(130, 66), *pixels(32, 32, 1)]
+    assert_found(exported.detect({2: images}, "low"), [detector.detect({2: [each]}, "low")[0] for each in images])
+
+
+@pytest.mark.parametrize("groups", [3, 2000])
+def test_suppression_is_that_of_each_picture_and_group_by_itself(groups: int) -> None:
+    """By torchvision's own loop over groups. In a row, the places of 2 · 2000 groups would reach 5e6, where float32
+    steps by half a pixel; in a square they reach 1.2e5, where it steps by 1/128."""
+    torch.manual_seed(0)
+    corners = torch.rand(2, 1500, 2) * 100
+    boxes = (64 * torch.cat([corners, corners + 5 + torch.rand(2, 1500, 2) * 60], dim=2)).round() / 64
+    boxes[0, 0] = torch.tensor([1200.0, 1200.0, 1333.0, 1333.0])
+    scores, labels = torch.rand(2, 1500), torch.randint(0, groups, (2, 1500))
+    if groups > 3:
+        labels = torch.arange(2).repeat(750).expand(2, -1) * (groups - 1)
+    scores[:, ::7] = DROPPED
+    kept = suppress(boxes, scores, labels, groups, 0.5) > DROPPED
+    for i in range(2):
+        rows = (scores[i] > DROPPED).nonzero()[:, 0]
+        expected = rows[batched_nms(boxes[i, rows].double(), scores[i, rows].double(), labels[i, rows], 0.5)]
+        assert torch.equal(kept[i].nonzero()[:, 0], expected.sort().values)
+
+
+def test_top_of_a_short_row_by_hand() -> None:
+    best, places = top(torch.tensor([[0.2, DROPPED, 0.5]]), 4)
+    assert best.tolist() == [[pytest.approx(0.5), pytest.approx(0.2), DROPPED, DROPPED]]
+    assert places.tolist()[0][:2] == [2, 0]
+    assert places.max() <= 2
+
+
+def test_anchors_are_torchvisions() -> None:
+    generator = AnchorGenerator(((32, 40), (64, 80)), ((0.5, 1.0, 2.0),) * 2)
+    maps = [torch.zeros(1, 1, 16, 32), torch.zeros(1, 1, 8, 16)]
+    expected = anchors_by_cell(generator, maps, Frame(((128, 256),), (128, 256)))
+    for level, (stride, grid) in enumerate(zip((8, 16), maps, strict=True)):
+        assert torch.equal(grid_anchors(generator, level, stride, grid), expected[level].flatten(0, 1))
+
+
+def test_keypoints_stand_where_torchvisions_loop_puts_them() -> None:
+    """Boxes of less than a pixel, smaller than the heatmap, and larger than what is looked at around its top."""
+    torch.manual_seed(0)
+    sides = torch.tensor([[0.4, 0.3], [13.7, 40.2], [57.0, 56.5], [58.2, 300.7], [640.0, 900.1]])
+    boxes = torch.cat([torch.full_like(sides, 3.25), sides + 3.25], dim=1)
+    places = torch.arange(56.0)
+    peaks = torch.rand(5, 4, 2) * 56
+    peaks[0, 0], peaks[3, 0], peaks[4, 0] = 0.0, 55.9, 0.0  # corners, where cells beyond the edge are read
+    apart = (places - peaks[..., :1])[:, :, None].square() + (places - peaks[..., 1:])[..., None].square()
+    heatmaps = 5 * torch.exp(-apart / 8) + 0.05 * torch.randn(5, 4, 56, 56)
+    found, logits = keypoint_places(heatmaps, boxes)
+    expected, scores = heatmaps_to_keypoints(heatmaps, boxes)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(logits, scores, rtol=1e-4, atol=1e-4)
+
+
+def test_parity_by_hand() -> None:
+    """One of three has moved too far, which leaves two without a partner; next to the lowest score nobody is missed."""
+    boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [20.0, 0.0, 40.0, 9.0], [0.0, 30.0, 9.0, 60.0]])
+    one = {"boxes": boxes, "scores": torch.tensor([0.9, 0.6, 0.055]), "labels": torch.tensor([1, 2, 1])}
+    near = {**one, "boxes": boxes + 0.25, "scores": one["scores"] - 0.005}
+    parity = compare([one], [near], LOWEST, 100)
+    assert (parity.detections, parity.unmatched, parity.holds) == (6, 0, True)
+    assert parity.differences == {"boxes": pytest.approx(0.25), "scores": pytest.approx(0.005)}
+    far = {**one, "boxes": boxes + torch.tensor([[0.0], [2 * TOLERANCES["boxes"]], [90.0]])}
+    parity = compare([one], [far], LOWEST, 100)
+    assert (parity.unmatched, parity.holds) == (2, False)
+    other = {**one, "labels": torch.tensor([1, 1, 1])}
+    assert compare([one], [other], LOWEST, 100).unmatched == 2
+    assert compare([], [], LOWEST, 100).holds
+
+
+def test_masks_and_keypoints_have_to_agree_too() -> None:
+    one = {"boxes": torch.rand(1, 4), "scores": torch.rand(1) + 0.1, "labels": torch.ones(1, dtype=torch.int64)}
+    for name, shape in (("masks", (1, 1, 28, 28)), ("keypoints", (1, 7, 3))):
+        with_it = {**one, name: torch.zeros(shape)}
+        off = {**one, name: torch.full(shape, 1.1 * TOLERANCES[name])}
+        assert compare([with_it], [off], LOWEST, 100).unmatched == 2
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "demo"
+    draw_demo(folder, train=4, val=3, seed=1, size=(128, 96))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def student(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A FCOS student of the demo set's classes, untrained, which finds things of score ~0.1."""
+    classes = json.loads((demo / "annotations/instances_val2017.json").read_text())["categories"]
+    detector = built("fcos", classes=tuple(ClassName(each["id"], each["name"]) for each in classes))
+    nn.init.normal_(detector.core.head.classification_head.cls_logits.weight, std=0.2)
+    path = tmp_path_factory.mktemp("model") / "student.safetensors"
+    save_model(path, detector, Card(data=str(demo), score_threshold=0.07))
+    return path
+
+
+def test_export_eval_bench_and_predict(
+    student: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With 8 bits, so that one trace serves: the graph in float32 is checked on the way."""
+    out = tmp_path / "small.onnx"
+    assert run(["export", str(student), "-o", str(out), "--int8", "--data", str(demo)]) == 0
+    said = capsys.readouterr().err
+    assert "0 without a partner" in said
+    assert "8 bits cost" in said
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["small.onnx", "small.onnx.json"]
+
+    values = json.loads(sidecar_path(out).read_text())
+    assert values["precision"] == "int8"
+    assert values["preprocessing"]["k"] == 2
+    assert [each["id"] for each in values["classes"]] == sorted(each["id"] for each in values["classes"])
+    assert list(values["outputs"]) == ["boxes", "scores", "labels"]
+
+    flags = ["--device", "cpu", "--precision", "fp32"]
+    assert run(["eval", str(out), "--json", "--workers", "0", *flags]) == 0
+    assert list(json.loads(capsys.readouterr().out)) == ["low"]
+    assert run(["bench", str(student), str(out), "--runs", "1", "--json", *flags]) == 0
+    assert list(json.loads(capsys.readouterr().out)["models"]) == [str(student), str(out)]
+    folder = tmp_path / "seen"
+    assert run(["predict", str(demo / "val2017"), "-m", str(out), "-o", str(folder), "--save", "json", *flags]) == 0
+    found = json.loads((folder / "predictions.json").read_text())
+    assert {each["category_id"] for each in found} <= {each["id"] for each in values["classes"]}
+
+    assert run(["export", str(student), "-o", str(out)]) == 2
+    assert f"{out} exists" in capsys.readouterr().err
+
+
+def test_past_the_tolerance_nothing_is_written(
+    student: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(model: bytes) -> Any:
+        return lambda images: [torch.ones(len(images), 10, *of) for of in ((4,), (), ())]
+
+    monkeypatch.setattr(exporting, "trace", lambda *_: None)
+    monkeypatch.setattr(exporting, "to_pt2", lambda *_: b"graph")
+    monkeypatch.setattr(exporting, "pt2_run", wrong)
+    assert run(["export", str(student), "-o", str(tmp_path / "m.pt2"), "--data", str(demo)]) == 8
+    assert "nothing was written" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--format", "tflite"], "--format tflite: not a format that msad writes"),
+        (["-o", "m.engine"], "--out m.engine: not a format that msad writes"),
+        (["-o", "m.onnx", "--format", "pt2"], "--out m.onnx: not the name of an .pt2 file"),
+        (["--format", "pt2", "--int8"], "only onnxruntime quantises"),
+        (["--view", "high"], "--view high"),
+    ],
+)
+def test_wrong_flags(student: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", str(student), *flags]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "\n\nhint: " in err
+
+
+def test_a_teacher_needs_a_view_and_a_fused_one_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "teacher.safetensors"
+    save_model(path, built("fcos", role="teacher", ks=(1, 2)), Card())
+    for flags in ([], ["--view", "fused"]):
+        assert run(["export", str(path), *flags]) == 2
+        err = capsys.readouterr().err
+        assert "a graph of several images is not exported" in err
+        assert "--view high|low" in err
+
+
+def test_without_the_extra(student: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    find, load = importlib.util.find_spec, builtins.__import__
+
+    def gone(name: str, *more: Any) -> Any:
+        if name == "onnxruntime":
+            raise ImportError(name)
+        return load(name, *more)
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find(name))
+    assert run(["export", str(student)]) == 2
+    assert capsys.readouterr().err == "error: onnxscript is not installed\n\nhint: pip install 'msad[export]'\n"
+    path = student.with_name("m.onnx")
+    path.write_bytes(b"graph")
+    spec, card = open_model(student)[0].spec, open_model(student)[1]
+    sidecar_path(path).write_text(sidecar(spec, card, "fp32"))
+    monkeypatch.setattr(builtins, "__import__", gone)
+    assert run(["eval", str(path)]) == 2
+    assert "onnxruntime is not installed" in capsys.readouterr().err
+
+
+def test_the_sidecar_comes_back_whole_and_damaged_ones_are_refused(
+    student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, card = open_model(student)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"no graph")
+    assert run(["eval", str(path)]) == 4
+    assert "it was written beside the .onnx file" in capsys.readouterr().err
+    text = sidecar(model.spec, card, "fp32")
+    sidecar_path(path).write_text(text)
+    assert read_sidecar(sidecar_path(path)) == (model.spec, card)
+    assert run(["eval", str(path)]) == 4
+    assert "onnxruntime cannot run it" in capsys.readouterr().err
+    for damaged in (text[:-9], "[]", text.replace("msad-export/1", "msad-export/9"), text.replace('"fcos"', '"yolo"')):
+        sidecar_path(path).write_text(damaged)
+        assert run(["eval", str(path)]) == 4
+        assert "not what msad export writes" in capsys.readouterr().err
+    assert run(["eval", str(tmp_path / "gone.onnx")]) == 4
+    assert "no such model file" in capsys.readouterr().err
