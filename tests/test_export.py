@@ -110,7 +110,7 @@ def test_onnx_finds_what_the_detector_finds_in_batches_of_any_size(name: str) ->
 @torch.no_grad()
 def test_pt2_finds_what_the_detector_finds_in_pictures_of_any_size() -> None:
     detector = built("fcos")
-    model = exporting.to_pt2(exporting.trace(Deployed(detector, "low").eval(), (60, 100)))
+    model = exporting.to_pt2(exporting.trace(Deployed(detector, "low").eval(), exporting.example_size(2)))
     exported = ExportedModel(detector.spec, exporting.pt2_run(model))
     images = [*pixels(60, 100), *pixels(130, 66), *pixels(32, 32, 1)]
     assert_found(exported.detect({2: images}, "low"), [detector.detect({2: [each]}, "low")[0] for each in images])

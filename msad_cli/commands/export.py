@@ -71,7 +71,8 @@ def export(
     train = _pictures(measured, "train", spec) if int8 else None
     say = (lambda _: None) if quiet else print_line
     say(f"{model}: {spec.detector}, view {seen}, of 1/{spec.ks[0]} of the HR size; it is traced for a minute or two")
-    program = exporting.trace(Deployed(detector, seen).eval(), _example_size(spec))
+    network = Deployed(detector, seen).eval()
+    program = exporting.trace(network, exporting.example_size(network.k))
     written = exporting.to_onnx(program, spec.task) if form == "onnx" else exporting.to_pt2(program)
     run = onnx_run(written, spec.task, str(path)) if form == "onnx" else exporting.pt2_run(written)
     models: dict[str, tuple[Model, View]] = {"msad": (detector, seen), form: (ExportedModel(spec, run), spec.views[0])}
@@ -81,8 +82,8 @@ def export(
         models["int8"] = ExportedModel(spec, onnx_run(written, spec.task, str(path))), spec.views[0]
     if measured:
         _check_ap(_scores(models, val), form, quiet)
-    write_bytes(path, written)
     write_text(sidecar_path(path), sidecar(spec, card, "int8" if int8 else "fp32"))
+    write_bytes(path, written)
     say(f"{path}: {len(written) / 2**20:.1f} MiB; {sidecar_path(path)} says what goes in and comes out")
     if form == "onnx":
         say(f"next: msad eval {path}")
@@ -141,12 +142,6 @@ def _pictures(data: str | None, split: str, spec: "DetectorSpec | None" = None) 
         return read_split(files.annotations, files.images)
     files = find_split(data, split, task=spec.task)
     return read_split(files.annotations, files.images, spec.categories, spec.task, spec.keypoints)
-
-
-def _example_size(spec: "DetectorSpec") -> tuple[int, int]:
-    """(height, width) of what a model sees of the widest picture; sides that are alike would be taken for one."""
-    height, width = spec.resolution.frame_size(1, 2)
-    return height // spec.ks[0], width // spec.ks[0]
 
 
 def _images(pictures: "CocoSplit", spec: "DetectorSpec", most: int) -> "Iterator[Tensor]":

@@ -17,6 +17,7 @@ from torch.export import Dim, ExportedProgram
 
 from msad_cli.engine.exported import Run, missing_extra
 from msad_cli.models.deployed import INPUT, OUTPUTS, Deployed
+from msad_cli.structures.frame import FRAME_DIVISOR
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 EXAMPLE = 2
@@ -34,12 +35,23 @@ def need_packages() -> None:
             raise missing_extra(package)
 
 
+def example_size(k: int) -> tuple[int, int]:
+    """(height, width) of pictures to trace with: different sides, both padded, and no grid of a single cell.
+
+    Sides of one cell would be taken for constants.
+
+    Args:
+        k: HR pixels for one of the pictures.
+    """
+    return 2 * FRAME_DIVISOR // k - 4, 3 * FRAME_DIVISOR // k - 4
+
+
 def trace(network: Deployed, size: tuple[int, int], free: Sequence[int] = (0, 2, 3)) -> ExportedProgram:
     """The network's graph.
 
     Args:
         network: in eval mode.
-        size: (height, width) of the pictures that it is traced with, different ones.
+        size: (height, width) of the pictures that it is traced with, see `example_size`.
         free: which dimensions of a batch (N, 3, h, w) may have any size. With fixed sides tracing is four times faster.
     """
     height, width = size
@@ -69,8 +81,9 @@ def to_pt2(program: ExportedProgram) -> bytes:
 
 def pt2_run(model: bytes) -> Run:
     """The network of a .pt2 file's bytes."""
+    # Its guards refuse pictures whose coarsest grid is a single cell, which it computes all the same.
     with _quiet():
-        network = torch.export.load(io.BytesIO(model)).module()
+        network = torch.export.load(io.BytesIO(model)).module(check_guards=False)
 
     def run(pixels: Tensor) -> list[Tensor]:
         with torch.no_grad():
