@@ -19,6 +19,7 @@ from msad_cli.data.annotations import outline_kind
 from msad_cli.data.boxes import judge_boxes
 from msad_cli.data.check import Report, check
 from msad_cli.data.coco import read_split
+from msad_cli.data.images import Header
 from msad_cli.data.problems import EXAMPLES, Problem, Tally
 from msad_cli.data.records import read_records
 from msad_cli.data.values import whole_number
@@ -66,11 +67,11 @@ def count_headers(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The pictures whose headers are read from now on; each is said to have 64×48 pixels."""
     read: list[Path] = []
 
-    def read_size(path: Path) -> tuple[int, int, bool]:
+    def read_header(path: Path) -> Header:
         read.append(path)
-        return 48, 64, False
+        return Header((48, 64), orientation=1, scalable=False)
 
-    monkeypatch.setattr("msad_cli.data.pictures.read_size", read_size)
+    monkeypatch.setattr("msad_cli.data.pictures.read_header", read_header)
     return read
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from msad_cli.commands.options import MOST_PIXELS
-from msad_cli.data.images import limit_pixels, most_pixels, read_image, read_size
+from msad_cli.data.images import Header, limit_pixels, most_pixels, read_header, read_image
 from msad_cli.structures.errors import DataError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "robustness_images"
@@ -64,9 +64,10 @@ def test_the_size_is_that_of_the_upright_picture(tmp_path: Path, kind: str, orie
     exif[274] = orientation
     file = tmp_path / "picture"
     Image.new("RGB", (30, 20)).save(file, kind, exif=exif)
-    height, width, turned = read_size(file)
-    assert read_image(file).size == (width, height) == ((20, 30) if orientation >= 5 else (30, 20))
-    assert turned == (orientation >= 5)
+    header = read_header(file)
+    assert read_image(file).size == header.size[::-1] == ((20, 30) if orientation >= 5 else (30, 20))
+    assert header.swapped == (orientation >= 5)
+    assert header.scalable == (kind == "JPEG")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_exif_that_is_none_does_not_matter(tmp_path: Path, exif: bytes) -> None:
     file = tmp_path / "picture.jpg"
     Image.new("L", (2, 1), 50).save(file, exif=exif)
     assert _pixels(file) == [[[50] * 3] * 2]
-    assert read_size(file) == (1, 2, False)
+    assert read_header(file) == Header((1, 2), orientation=1, scalable=True)
 
 
 @pytest.mark.parametrize(

@@ -73,14 +73,13 @@ def predict(
     category_ids, names = zip(*detector.spec.categories, strict=True)
     results, failed = [], 0
     at_once = batch or (1 if compute.device.type == "cpu" else 8)
-    predictions = engine.predict(detector.to(compute.device), best, pictures, least, compute, at_once)
+    predictions = engine.predict(detector.to(compute.device), best, pictures, least, compute, at_once, "image" in saves)
     for number, result in enumerate(predictions, start=1):
         if isinstance(result, DataError):
             print_line(f"error: {result.message}")
             failed += 1
             continue
-        size = (result.image.height, result.image.width)
-        found = coco_results(result.found, number, category_ids, size)
+        found = coco_results(result.found, number, category_ids, result.picture.size)
         results += [{**each, "file_name": result.source.relative.as_posix()} for each in found]
         if "image" in saves:
             _save_picture(_drawn(result, names, detector.spec), out / result.source.relative)

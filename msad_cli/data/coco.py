@@ -57,6 +57,10 @@ class CocoSplit:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def path(self, index: int) -> Path:
+        """The file of a picture, by its place."""
+        return self.folder / str(self.file_names[index])
+
 
 def read_split(
     file: Path,

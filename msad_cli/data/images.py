@@ -5,12 +5,14 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from msad_cli.structures.errors import DataError
 
@@ -55,13 +57,18 @@ def most_pixels() -> int:
     return 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path, scale: int = 1) -> Image.Image:
     """The picture as RGB, turned as its EXIF orientation says; the first frame of an animation.
+
+    Args:
+        scale: 2, 4 or 8 has a JPEG decoded at 1/scale of its size, sides being rounded up; see `Header.scalable`.
 
     Raises:
         DataError: the file is missing, empty, no image, truncated, or its header claims too many pixels.
     """
     with _opened(path) as image:
+        if scale > 1:
+            image.draft(None, (max(1, image.width // scale), max(1, image.height // scale)))
         image.load()
         turn = TURNS.get(_orientation(image.getexif))
         picture = _eight_bit_rgb(image if turn is None else image.transpose(turn))
@@ -70,10 +77,28 @@ def read_image(path: Path) -> Image.Image:
     return picture
 
 
-def read_size(path: Path) -> tuple[int, int, bool]:
-    """Height and width in pixels of the picture that `read_image` gives, and whether EXIF swaps them in the file.
+@dataclass(frozen=True)
+class Header:
+    """What a picture's file says of itself.
 
-    Only the file's header is read.
+    Attributes:
+        size: height and width in pixels of the picture that `read_image` gives.
+        orientation: EXIF's, by which that is turned already; 1 where it is upright in the file.
+        scalable: whether `read_image` can decode it at a reduced scale: it is a JPEG.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+    scalable: bool
+
+    @property
+    def swapped(self) -> bool:
+        """Whether EXIF swaps the sides that the file states."""
+        return self.orientation in QUARTER_TURNS
+
+
+def read_header(path: Path) -> Header:
+    """The header of a picture's file, whose pixels are not read.
 
     Raises:
         DataError: the file is missing, empty, no image, or its header claims too many pixels.
@@ -84,9 +109,11 @@ def read_size(path: Path) -> tuple[int, int, bool]:
         width, height = tags.get(WIDTH, image.width), tags.get(HEIGHT, image.height)
         # Pillow decodes a PNG to look for EXIF behind its pixels, where few programs write it.
         early = image.format == "PNG" and not any(name in _end(path) for name in (b"eXIf", b"iTXt", b"zTXt", b"tEXt"))
-        orientation = _orientation(partial(Image.Image.getexif, image) if early else image.getexif)
-        turned = orientation in QUARTER_TURNS
-    return (width, height, True) if turned else (height, width, False)
+        found = _orientation(partial(Image.Image.getexif, image) if early else image.getexif)
+        orientation = next((each for each in TURNS if each == found), 1)
+        scalable = isinstance(image, JpegImageFile)
+    size = (width, height) if orientation in QUARTER_TURNS else (height, width)
+    return Header(size, orientation, scalable)
 
 
 def _orientation(read: Callable[[], Image.Exif]) -> Any:

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
-from torchvision.transforms.v2.functional import horizontal_flip
 
 from msad_cli.data.coco import CocoSplit
-from msad_cli.data.images import TOLERATED, limit_pixels, most_pixels, read_image
+from msad_cli.data.images import TOLERATED, limit_pixels, most_pixels
+from msad_cli.data.scaled import open_picture
 from msad_cli.data.transforms import render, training_views
 from msad_cli.structures.errors import DataError, TrainingError
 from msad_cli.structures.frame import Resolution
@@ -84,15 +84,15 @@ class TrainingSet(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         split = self.split
-        image = read_image(split.folder / str(split.file_names[index]))
+        picture = open_picture(split.path(index))
         owned = slice(int(split.starts[index]), int(split.starts[index + 1]))
         boxes, labels = torch.from_numpy(split.boxes[owned]), torch.from_numpy(split.labels[owned])
         draw = random.Random(f"{self.seed}/{epoch}/{index}")
         views, boxes, kept, way = training_views(
-            image, boxes, self.resolution, self.ks, self.jitter, draw, split.scheme.flips
+            picture, boxes, self.resolution, self.ks, self.jitter, draw, split.scheme.flips
         )
         target = {"boxes": boxes, "labels": labels[kept]}
-        picture = torch.tensor([index, way.mirrored])
+        place = torch.tensor([index, way.mirrored])
         rows = owned.start + kept.nonzero().flatten()
         if split.task == "keypoints":
             target["keypoints"] = way.keypoints(torch.from_numpy(split.keypoints)[rows], split.scheme.mirrored)
@@ -100,7 +100,7 @@ class TrainingSet(Dataset[Sample]):
             masks = way.masks([split.masks.outline(int(row)) for row in rows])
             drawn = masks.flatten(1).amax(dim=1) > 0  # a polygon thinner than a pixel may cover none
             target = {name: each[drawn] for name, each in (target | {"masks": masks}).items()}
-        return Sample(index, way.original, way.frame_size, views, target | {"picture": picture})
+        return Sample(index, way.original, way.frame_size, views, target | {"picture": place})
 
 
 class EvaluationSet(Dataset[Sample]):
@@ -120,11 +120,9 @@ class EvaluationSet(Dataset[Sample]):
         return len(self.split)
 
     def __getitem__(self, index: int) -> Sample:
-        image = read_image(self.split.folder / str(self.split.file_names[index]))
-        original = (image.height, image.width)
-        size = self.resolution.frame_size(*original)
-        image = horizontal_flip(image) if self.mirrored else image
-        return Sample(index, original, size, {k: render(image, size, k) for k in self.ks}, {})
+        picture = open_picture(self.split.path(index))
+        size = self.resolution.frame_size(*picture.size)
+        return Sample(index, picture.size, size, {k: render(picture, size, k, self.mirrored) for k in self.ks}, {})
 
 
 Share = tuple[int, int]

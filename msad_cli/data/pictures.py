@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from msad_cli.data import problems as kinds
-from msad_cli.data.images import TOLERATED, read_image, read_size
+from msad_cli.data.images import TOLERATED, read_header, read_image
 from msad_cli.data.problems import Problem, Tally
 from msad_cli.data.records import Records
 from msad_cli.structures.errors import DataError
@@ -131,12 +131,12 @@ def _look_at(path: Path, decode: bool) -> _Seen:
     except OSError:
         return _Seen(error=f"no such image: {path}")
     try:
-        height, width, turned = read_size(path)
+        header = read_header(path)
         if decode:
             read_image(path)
     except DataError as error:
         return _Seen(file=file, error=error.message)
-    return _Seen(height, width, turned, file)
+    return _Seen(*header.size, header.swapped, file)
 
 
 def _report_unreadable(seen: list[_Seen], tally: Tally) -> None:

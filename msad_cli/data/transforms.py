@@ -5,28 +5,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as v2f
 
 from msad_cli.data.outlines import Outline, decode, encode
+from msad_cli.data.scaled import Picture
 from msad_cli.structures.frame import Resolution
 
 JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)
 """Factors α on the short side: 640…800 for 800, as in the official code."""
 
 
-def render(image: Image.Image, frame_size: tuple[int, int], k: int) -> Tensor:
+def render(picture: Picture, frame_size: tuple[int, int], k: int, mirrored: bool = False) -> Tensor:
     """A view: the picture resized straight to 1/k of the HR frame, as uint8 (3, h/k, w/k).
 
-    Every view is an antialiased bilinear resize of the original, never of another view. So a student sees in training
-    exactly the pixels that prediction will give it, and HR pixels are not needed for a low view.
+    Every view is resized from the file's picture, never from another view. So a student sees in training exactly the
+    pixels that prediction will give it, and HR pixels are not needed for a low view.
     """
     height, width = frame_size
-    size = [height // k, width // k]
-    pixels: Tensor = v2f.pil_to_tensor(v2f.resize(image, size, interpolation=v2.InterpolationMode.BILINEAR))
+    pixels: Tensor = v2f.pil_to_tensor(picture.resized((height // k, width // k), mirrored))
     return pixels
 
 
@@ -82,7 +80,7 @@ class Placement:
 
 
 def training_views(
-    image: Image.Image,
+    picture: Picture,
     boxes: Tensor,
     resolution: Resolution,
     ks: Iterable[int],
@@ -93,7 +91,7 @@ def training_views(
     """One random flip and one random scale, shared by all views: fusing needs them to show the same thing.
 
     Args:
-        image: RGB.
+        picture: its pixels and size.
         boxes: (B, 4) corners in pixels of the original.
         resolution: the HR size before jitter.
         ks: the reductions wanted.
@@ -105,14 +103,14 @@ def training_views(
         The views by k; the boxes (B', 4) in HR pixels, clipped; which of the B boxes are kept, (B,) bool; and the way
         that the picture went, for what else is in it.
     """
-    original = (image.height, image.width)
+    original = picture.size
     canvas = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=original)
     mirrored = draw.random() < 0.5 and mirror
     if mirrored:
-        image, canvas = v2f.horizontal_flip(image), v2f.horizontal_flip(canvas)
+        canvas = v2f.horizontal_flip(canvas)
     frame_size = resolution.frame_size(*original, scale=draw.choice(JITTER) if jitter else 1.0)
     scaled = to_frame(v2f.clamp_bounding_boxes(canvas).as_subclass(torch.Tensor), original, frame_size)
     # A box that is thinner than this after clipping has no cell to be learnt in, and its targets divide by its sides.
     kept = ((scaled[:, 2:] - scaled[:, :2]) >= 1.0).all(dim=1)
-    views = {k: render(image, frame_size, k) for k in ks}
+    views = {k: render(picture, frame_size, k, mirrored) for k in ks}
     return views, scaled[kept], kept, Placement(original, frame_size, mirrored)

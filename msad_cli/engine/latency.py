@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from msad_cli.data.images import read_image
+from msad_cli.data.scaled import open_picture
 from msad_cli.data.transforms import render
 from msad_cli.engine.device import Compute
 from msad_cli.engine.evaluate import in_original
@@ -19,7 +19,7 @@ PARTS = ("decode", "preprocess", "model", "postprocess")
 def timed_parts(detector: Model, view: View, paths: Sequence[Path], compute: Compute) -> dict[str, float]:
     """Seconds of each of `PARTS` for one batch of pictures.
 
-    decode: from the file to RGB; preprocess: resizing to what the view sees, and to the device; model: body, pyramid,
+    decode: from the file to RGB, no larger than the view needs; preprocess: resizing to what the view sees, and to the device; model: body, pyramid,
     head; postprocess: the choice of boxes (in two-stage detectors with the regions that they are made of), and their
     way to the pixels of the pictures.
 
@@ -33,12 +33,14 @@ def timed_parts(detector: Model, view: View, paths: Sequence[Path], compute: Com
             torch.cuda.synchronize(compute.device)
         clock.append(time.perf_counter())
 
-    images = [read_image(path) for path in paths]
+    pictures = [open_picture(path) for path in paths]
+    frames = [detector.spec.resolution.frame_size(*picture.size) for picture in pictures]
+    for picture, (height, width) in zip(pictures, frames, strict=True):
+        for k in detector.spec.ks_of(view):
+            picture.at(picture.scale_for((height // k, width // k)))
     tick()
-    sizes = [(image.height, image.width) for image in images]
-    frames = [detector.spec.resolution.frame_size(*size) for size in sizes]
     views = {
-        k: [render(image, frame, k).to(compute.device) for image, frame in zip(images, frames, strict=True)]
+        k: [render(picture, frame, k).to(compute.device) for picture, frame in zip(pictures, frames, strict=True)]
         for k in detector.spec.ks_of(view)
     }
     tick()
@@ -46,7 +48,7 @@ def timed_parts(detector: Model, view: View, paths: Sequence[Path], compute: Com
         seen = detector.look(views, view)
         tick()
         found = detector.finish(seen)
-    for each, size, frame in zip(found, sizes, frames, strict=True):
-        in_original(each, size, frame)
+    for each, picture, frame in zip(found, pictures, frames, strict=True):
+        in_original(each, picture.size, frame)
     tick()
     return {part: after - before for part, before, after in zip(PARTS, clock[:-1], clock[1:], strict=True)}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor
 
-from msad_cli.data.images import read_image
+from msad_cli.data.scaled import Picture, open_picture
 from msad_cli.data.transforms import render
 from msad_cli.engine.device import Compute
 from msad_cli.engine.evaluate import in_original
@@ -29,8 +29,13 @@ class Prediction:
     pixels."""
 
     source: Input
-    image: Image.Image
+    picture: Picture
     found: dict[str, Tensor]
+
+    @property
+    def image(self) -> Image.Image:
+        """The whole picture, RGB and upright."""
+        return self.picture.at(1)
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,19 @@ class _Decoded:
     """A picture, its HR (height, width), and its views by k, on the CPU."""
 
     source: Input
-    image: Image.Image
+    picture: Picture
     frame_size: tuple[int, int]
     views: dict[int, Tensor]
 
 
 def predict(
-    detector: Model, view: View, inputs: Sequence[Input], score: float, compute: Compute, batch: int = 1
+    detector: Model,
+    view: View,
+    inputs: Sequence[Input],
+    score: float,
+    compute: Compute,
+    batch: int = 1,
+    whole: bool = False,
 ) -> Iterator[Prediction | DataError]:
     """A prediction a picture, in order; a picture that cannot be read yields its error instead.
 
@@ -52,9 +63,10 @@ def predict(
         score: the least that is answered.
         batch: how many neighbours of one size are given to the model at once. They need no padding for each other, so
             that this changes nothing but the rounding of sums.
+        whole: whether `image` of every prediction will be asked for: then it is decoded beside the model too.
     """
     together: list[_Decoded] = []
-    for each in _decoded(detector, view, inputs, ahead=2 * batch + DECODERS):
+    for each in _decoded(detector, view, inputs, whole, ahead=2 * batch + DECODERS):
         joins = isinstance(each, _Decoded) and (not together or each.frame_size == together[0].frame_size)
         if not joins or len(together) == batch:
             yield from _detect(detector, view, together, score, compute)
@@ -66,16 +78,21 @@ def predict(
     yield from _detect(detector, view, together, score, compute)
 
 
-def _decoded(detector: Model, view: View, inputs: Sequence[Input], ahead: int) -> Iterator[_Decoded | DataError]:
+def _decoded(
+    detector: Model, view: View, inputs: Sequence[Input], whole: bool, ahead: int
+) -> Iterator[_Decoded | DataError]:
     """The pictures in order, at most `ahead` of them waiting in memory."""
 
     def decode(source: Input) -> _Decoded | DataError:
         try:
-            image = read_image(source.path)
+            picture = open_picture(source.path)
+            frame_size = detector.spec.resolution.frame_size(*picture.size)
+            views = {k: render(picture, frame_size, k) for k in detector.spec.ks_of(view)}
+            if whole:
+                picture.at(1)
         except DataError as error:
             return error
-        frame_size = detector.spec.resolution.frame_size(image.height, image.width)
-        return _Decoded(source, image, frame_size, {k: render(image, frame_size, k) for k in detector.spec.ks_of(view)})
+        return _Decoded(source, picture, frame_size, views)
 
     waiting: deque[Future[_Decoded | DataError]] = deque()
     with ThreadPoolExecutor(DECODERS) as pool:
@@ -98,5 +115,5 @@ def _detect(
     for each, found in zip(pictures, detections, strict=True):
         sure = found["scores"] >= score
         kept = {name: values[sure].float() for name, values in found.items()}
-        moved = in_original(kept, (each.image.height, each.image.width), each.frame_size)
-        yield Prediction(each.source, each.image, {**moved, "labels": moved["labels"].long()})
+        moved = in_original(kept, each.picture.size, each.frame_size)
+        yield Prediction(each.source, each.picture, {**moved, "labels": moved["labels"].long()})
