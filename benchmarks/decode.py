@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 import torch
+from numpy.typing import NDArray
 from PIL import Image, features
 
 from msad_cli.commands.options import parse_ks, parse_size
@@ -62,9 +63,11 @@ def views(picture: Picture, resolution: Resolution, ks: tuple[int, ...]) -> list
     return [render(picture, resolution.frame_size(*picture.size), k) for k in ks]
 
 
-def difference(path: Path, resolution: Resolution, ks: tuple[int, ...]) -> np.ndarray:
+def difference(path: Path, resolution: Resolution, ks: tuple[int, ...]) -> NDArray[np.int32]:
     """Of every value of a picture's views, how far the two ways are apart."""
-    pairs = zip(views(open_picture(path), resolution, ks), views(whole_picture(read_image(path)), resolution, ks))
+    pictures = open_picture(path), whole_picture(read_image(path))
+    scaled, whole = (views(picture, resolution, ks) for picture in pictures)
+    pairs = zip(scaled, whole, strict=True)
     return np.concatenate([(one.int() - other.int()).abs().flatten().numpy() for one, other in pairs])
 
 

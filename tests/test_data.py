@@ -288,11 +288,12 @@ def test_flipping_twice_changes_nothing() -> None:
     image, boxes = _noise(50, 37), torch.tensor([[3.0, 4.0, 20.0, 30.0], [25.0, 0.0, 50.0, 9.0]])
     mirrored = boxes.clone()
     mirrored[:, [0, 2]] = 50 - boxes[:, [2, 0]]
-    plain = training_views(whole_picture(image), boxes, RESOLUTION, (1, 2), False, _draws(flip=False))
-    twice = training_views(whole_picture(ImageOps.mirror(image)), mirrored, RESOLUTION, (1, 2), False, _draws(flip=True))
+    picture, mirror = whole_picture(image), whole_picture(ImageOps.mirror(image))
+    plain = training_views(picture, boxes, RESOLUTION, (1, 2), False, _draws(flip=False))
+    twice = training_views(mirror, mirrored, RESOLUTION, (1, 2), False, _draws(flip=True))
     assert torch.equal(plain[1], twice[1])
     assert all(torch.equal(plain[0][k], twice[0][k]) for k in (1, 2))
-    flipped = training_views(whole_picture(image), boxes, RESOLUTION, (1,), False, _draws(flip=True))
+    flipped = training_views(picture, boxes, RESOLUTION, (1,), False, _draws(flip=True))
     assert not torch.equal(plain[1], flipped[1])
 
 
@@ -303,7 +304,9 @@ def test_boxes_lie_on_their_pixels_in_every_view(seed: int) -> None:
     image = Image.new("RGB", (64, 48))
     ImageDraw.Draw(image).rectangle((6, 10, 29, 33), fill="white")
     boxes = torch.tensor([[6.0, 10.0, 30.0, 34.0]])
-    views, framed, kept, way = training_views(whole_picture(image), boxes, Resolution(96, 128), (1, 2, 4), True, random.Random(seed))
+    views, framed, kept, way = training_views(
+        whole_picture(image), boxes, Resolution(96, 128), (1, 2, 4), True, random.Random(seed)
+    )
     assert kept.tolist() == [True]
     for k, view in views.items():
         assert tuple(view.shape) == (3, way.frame_size[0] // k, way.frame_size[1] // k)
@@ -322,7 +325,8 @@ def test_seeds_of_the_test_above_cover_both_directions_and_several_sizes() -> No
 def test_boxes_are_clipped_and_slivers_left_out() -> None:
     # Resolution 64 on a picture of 64×64: one HR pixel is one pixel.
     boxes = torch.tensor([[-9.0, -9, 20, 20], [63.5, 0, 90, 9], [70, 0, 90, 9], [1, 1, 2, 2]])
-    views = training_views(whole_picture(Image.new("RGB", (64, 64))), boxes, RESOLUTION, (2,), False, _draws(flip=False))
+    picture = whole_picture(Image.new("RGB", (64, 64)))
+    views = training_views(picture, boxes, RESOLUTION, (2,), False, _draws(flip=False))
     assert views[1].tolist() == [[0, 0, 20, 20], [1, 1, 2, 2]]
     assert views[2].tolist() == [True, False, False, True]
     assert boxes[0].tolist() == [-9, -9, 20, 20]  # the caller's boxes stay as they were

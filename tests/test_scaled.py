@@ -1,12 +1,15 @@
 """Decoding at reduced scale: which scale, that pictures stay where they are, and that views do not know each other."""
 
 import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from msad_cli.data import scaled
 from msad_cli.data.coco import read_split
@@ -62,7 +65,7 @@ def test_the_scale_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_reduced_picture_lies_where_the_whole_one_does(tmp_path: Path, orientation: int, mirrored: bool) -> None:
     """61 × 84 pixels are decoded to 8 × 11 at 1/8, whose last row and column stand for 5/8 and 1/2 pixel, at whatever
-    edge EXIF brings them to. Were they taken for whole ones, the middle of the last row of a view of four would be taken
+    edge EXIF brings them to. Were they taken for whole ones, the middle of the last row of a view of four would come
     from 7/8 · (8 − 7.625) = 0.33 rows too far, where red is off by 0.33 · 8 / 61 · 200 = 8.6.
     """
     file = tmp_path / "a.jpg"
@@ -89,21 +92,21 @@ def test_a_view_is_the_same_alone_and_beside_others(
         decoded.clear()
     assert scales == [[2, 4], [4], [4, 8], [2, 4, 8]]
     views.append(EvaluationSet(split, resolution, (2,))[0].views[2])
-    detector = student
-    detector.spec = detector.spec.__class__(**{**vars(detector.spec), "resolution": resolution})
-    monkeypatch.setattr(detector, "detect", lambda seen, _: views.append(seen[2][0]) or [_nothing()])
+    student.spec = replace(student.spec, resolution=resolution)
+
+    def detect(seen: Mapping[int, Sequence[Tensor]], _view: object) -> list[dict[str, Tensor]]:
+        views.append(seen[2][0])
+        return [{"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64)}]
+
+    monkeypatch.setattr(student, "detect", detect)
     cpu = Compute(torch.device("cpu"), "fp32")
-    (found,) = predict(detector, "low", [Input(split.path(0), Path("a.jpg"))], 0.5, cpu)
+    (found,) = predict(student, "low", [Input(split.path(0), Path("a.jpg"))], 0.5, cpu)
     assert decoded == [4, 4]
     assert all(torch.equal(each, views[0]) for each in views[1:])
     assert isinstance(found, Prediction)
     assert found.picture.size == (HEIGHT, WIDTH)
     assert (found.image.width, found.image.height) == (WIDTH, HEIGHT)  # decoded now that it is asked for
     assert decoded == [4, 4, 1]
-
-
-def _nothing() -> dict[str, torch.Tensor]:
-    return {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64)}
 
 
 def test_jitter_changes_the_scale_with_the_size(coco_folder: Path, decoded: list[int]) -> None:

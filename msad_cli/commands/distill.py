@@ -87,6 +87,7 @@ def distill(
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
     workers: options.Workers = None,
+    cache: options.Cache = "off",
     max_pixels: options.MaxPixels = options.MOST_PIXELS,
     seed: options.Seed = 0,
     out: options.Out = None,
@@ -103,7 +104,7 @@ def distill(
     from msad_cli.commands.console import announce_result, announce_student, print_plan
     from msad_cli.commands.fit import Clock, Run, fit
     from msad_cli.commands.pixel import second_stage
-    from msad_cli.commands.settings import choose, claim_output, invalid_values_named, lasting, read_data
+    from msad_cli.commands.settings import choose, claim_output, invalid_values_named, keep_decoded, lasting, read_data
     from msad_cli.commands.student import (
         choose_methods,
         is_pixel,
@@ -149,6 +150,9 @@ def distill(
     store, computed["cache_teacher"] = choose_store(
         cache_teacher, cannot_keep(no_distill, pixel, aligned), file, master.spec, train, choices.compute.precision
     )
+    ks = rendered(spec, master.spec, distillers, store is not None)
+    training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=seed)
+    computed["cache"] = keep_decoded(training, cache, choices.workers)
     settings = all_settings(context, {**computed, **choices.settings})
     print_plan(f"plan of {out}", settings, quiet)
     if dry_run:
@@ -159,8 +163,6 @@ def distill(
     taught_by = None if no_distill else master.to(choices.compute.device)
     keep_pyramids(store, master, train, choices.compute, choices.workers, quiet)
     module = training_module(student, taught_by, store, distillers, distill_warmup, afp, choices.schedule.restart)
-    ks = rendered(spec, master.spec, distillers, store is not None)
-    training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=seed)
     scores = fit(Run(
         "distill", module, student, lambda: start_student(student, master, computed["init"].value), training, val,
         choices, settings, folder,

@@ -20,6 +20,9 @@ Data = Annotated[
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")]
 PrecisionName = Annotated[str, typer.Option("--precision", metavar="auto|bf16|fp16|fp32", help="Of the forward pass.")]
 Workers = Annotated[int | None, typer.Option(min=0, max=128, help="Loader processes. Default: from the CPU's cores.")]
+Cache = Annotated[
+    str, typer.Option("--cache", metavar="ram|off", help="ram keeps decoded training pictures between epochs.")
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.safetensors", help="The model file to write.")]
 Seed = Annotated[int, typer.Option(help="Seed of initialisation, shuffling and augmentation.")]
 Depthwise = Annotated[

@@ -17,9 +17,11 @@ from msad_cli.commands.measuring import parse_sigmas
 from msad_cli.commands.reporting import print_problems
 from msad_cli.data.coco import CocoSplit, to_split
 from msad_cli.data.layouts import DEMO, find_split
+from msad_cli.data.loading import TrainingSet
 from msad_cli.data.records import read_records
 from msad_cli.engine.device import Compute, choose_device, choose_precision
 from msad_cli.engine.distributed import first_then_others, on_this_machine, own_device, rank, size
+from msad_cli.engine.memory import available_memory
 from msad_cli.engine.model_file import read_header
 from msad_cli.engine.onlooker import Onlooker
 from msad_cli.engine.run_folder import RunFolder, Setting
@@ -30,6 +32,9 @@ from msad_cli.structures.errors import UsageError
 from msad_cli.structures.frame import Resolution
 
 UNMIRRORED = "no picture is mirrored: their names do not tell left from right; a category's flip_pairs would"
+
+MOST_OF_MEMORY = 0.8
+"""The share of what is available that decoded pictures may take; the rest is for the training itself."""
 
 USUAL_DETECTIONS, MOST_DETECTIONS = 100, 1000
 COCO_IMAGES, COCO_EPOCHS, MOST_EPOCHS = 117_266, 12, 150
@@ -117,6 +122,26 @@ def default_workers(device: torch.device) -> tuple[int, str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = max(1, cores // on_this_machine())
     return min(8, cores // 2 if device.type == "cpu" else cores - 1), f"{cores} cores"
+
+
+def keep_decoded(training: TrainingSet, cache: str, workers: int) -> Setting:
+    """Has a training set keep its decoded pictures if `--cache` asks for it; the choice for the record.
+
+    Raises:
+        UsageError: an unknown value, or too little memory.
+    """
+    if cache not in ("off", "ram"):
+        raise UsageError(f"--cache {cache}: unknown", "give ram or off")
+    if cache == "off":
+        return Setting(cache, "default", "pictures are decoded in every epoch")
+    needed, there = training.keep_decoded() * on_this_machine(), available_memory(shared=workers > 0)
+    words = f"{needed / 2**30:.2f} GiB of decoded pictures, {there / 2**30:.1f} GiB of memory are available"
+    if needed > MOST_OF_MEMORY * there:
+        raise UsageError(
+            f"--cache ram does not fit: {words}, of which msad takes {MOST_OF_MEMORY:.0%}",
+            "--cache off decodes the pictures in every epoch, for which more --workers help",
+        )
+    return Setting(cache, "flag", words)
 
 
 def choose_views(view: str | None, spec: DetectorSpec, model: Path) -> tuple[View, ...]:

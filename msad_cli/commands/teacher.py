@@ -69,6 +69,7 @@ def teacher(
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
     workers: options.Workers = None,
+    cache: options.Cache = "off",
     max_pixels: options.MaxPixels = options.MOST_PIXELS,
     seed: options.Seed = 0,
     out: options.Out = None,
@@ -91,6 +92,7 @@ def teacher(
         fields_from_data,
         in_two_steps,
         invalid_values_named,
+        keep_decoded,
         lasting,
         read_data,
     )
@@ -132,7 +134,9 @@ def teacher(
             rois=rois,
             **fields,
         )
-    settings = all_settings(context, {"data": found, "norm": chosen_norm, "detections": detections, **choices.settings})
+    training = TrainingSet(train, resolution, spec.ks, jitter=scales != "single", seed=seed)
+    computed = {"data": found, "norm": chosen_norm, "detections": detections, **choices.settings}
+    settings = all_settings(context, {**computed, "cache": keep_decoded(training, cache, choices.workers)})
     print_plan(f"plan of {out}", settings, quiet)
     if dry_run:
         return
@@ -140,7 +144,6 @@ def teacher(
     model = Detector(spec)
     choices = in_two_steps(choices) if strategy == "two-step" else choices
     module = _module(model, lambda_, choices.schedule.restart)
-    training = TrainingSet(train, resolution, spec.ks, jitter=scales != "single", seed=seed)
     card = Card(data=lasting(data), data_fingerprint=fingerprint(train.file))
     scores = fit(
         Run(

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from msad_cli.data.coco import CocoSplit
 from msad_cli.data.images import TOLERATED, limit_pixels, most_pixels
+from msad_cli.data.kept import KeptPictures
 from msad_cli.data.scaled import open_picture
-from msad_cli.data.transforms import render, training_views
+from msad_cli.data.transforms import JITTER, render, training_views
 from msad_cli.structures.errors import DataError, TrainingError
 from msad_cli.structures.frame import Resolution
 
@@ -72,7 +73,11 @@ class Batch:
 
 
 class TrainingSet(Dataset[Sample]):
-    """Pictures with augmentation. Its keys are (epoch, index): a sample depends on nothing else but the seed."""
+    """Pictures with augmentation. Its keys are (epoch, index): a sample depends on nothing else but the seed.
+
+    Attributes:
+        kept: where decoded pictures are kept between epochs, or None.
+    """
 
     def __init__(self, split: CocoSplit, resolution: Resolution, ks: Sequence[int], jitter: bool, seed: int) -> None:
         self.split = split
@@ -80,11 +85,22 @@ class TrainingSet(Dataset[Sample]):
         self.ks = tuple(ks)
         self.jitter = jitter
         self.seed = seed
+        self.kept: KeptPictures | None = None
+
+    def keep_decoded(self) -> int:
+        """Has decoded pictures kept between epochs, from the first batch on: the bytes that they will take."""
+        self.kept = KeptPictures(self.split, self._view_sizes)
+        return self.kept.size
+
+    def _view_sizes(self, height: int, width: int) -> set[tuple[int, int]]:
+        """(height, width) of all views that a picture of so many pixels can be asked for."""
+        frames = {self.resolution.frame_size(height, width, scale) for scale in (JITTER if self.jitter else (1.0,))}
+        return {(down // k, across // k) for down, across in frames for k in self.ks}
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         split = self.split
-        picture = open_picture(split.path(index))
+        picture = open_picture(split.path(index)) if self.kept is None else self.kept.open(index)
         owned = slice(int(split.starts[index]), int(split.starts[index + 1]))
         boxes, labels = torch.from_numpy(split.boxes[owned]), torch.from_numpy(split.labels[owned])
         draw = random.Random(f"{self.seed}/{epoch}/{index}")
@@ -210,6 +226,8 @@ def training_loader(
     Raises:
         TrainingError: a worker died.
     """
+    if data.kept is not None:
+        data.kept.allocate(shared=workers > 0)
     sampler = StepSampler(len(data.split), batch, data.seed, first_step, last_step, share)
     return _batches(Fetched(data), workers, batch_sampler=sampler)
 

@@ -22,6 +22,13 @@ Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 
 
+def scale_for(header: Header, size: tuple[int, int]) -> int:
+    """The scale, 1/s, at which a picture is decoded for a view of `size` (height, width): s."""
+    sides = list(zip(header.size, size, strict=True))
+    fit = (s for s in SCALES if all(whole // s >= MARGIN * side for whole, side in sides))
+    return next(fit, 1) if header.scalable else 1
+
+
 class Picture:
     """A picture whose pixels are decoded when a view asks for them, once at each scale.
 
@@ -40,10 +47,8 @@ class Picture:
         self._decoded: dict[int, Image.Image] = {}
 
     def scale_for(self, size: tuple[int, int]) -> int:
-        """The scale, 1/s, at which the picture is decoded for a view of `size` (height, width): s."""
-        sides = list(zip(self.size, size, strict=True))
-        fit = (s for s in SCALES if all(whole // s >= MARGIN * side for whole, side in sides))
-        return next(fit, 1) if self._header.scalable else 1
+        """The scale at which the picture is decoded for a view of `size` (height, width)."""
+        return scale_for(self._header, size)
 
     def at(self, scale: int) -> Image.Image:
         """The picture at 1/scale of its size."""

@@ -19,9 +19,9 @@ PARTS = ("decode", "preprocess", "model", "postprocess")
 def timed_parts(detector: Model, view: View, paths: Sequence[Path], compute: Compute) -> dict[str, float]:
     """Seconds of each of `PARTS` for one batch of pictures.
 
-    decode: from the file to RGB, no larger than the view needs; preprocess: resizing to what the view sees, and to the device; model: body, pyramid,
-    head; postprocess: the choice of boxes (in two-stage detectors with the regions that they are made of), and their
-    way to the pixels of the pictures.
+    decode: from the file to RGB, no larger than the view needs; preprocess: resizing to what the view sees, and to the
+    device; model: body, pyramid, head; postprocess: the choice of boxes (in two-stage detectors with the regions that
+    they are made of), and their way to the pixels of the pictures.
 
     Raises:
         DataError: a picture cannot be read.

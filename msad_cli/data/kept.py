@@ -1,0 +1,123 @@
+"""Decoded pictures kept in memory between epochs."""
+
+import functools
+import math
+import multiprocessing
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from msad_cli.data.coco import CocoSplit
+from msad_cli.data.images import Header, read_header, read_image
+from msad_cli.data.pictures import THREADS
+from msad_cli.data.scaled import SCALES, Picture, open_picture, scale_for
+from msad_cli.structures.errors import DataError, TrainingError
+
+COLUMNS = {scale: column for column, scale in enumerate((1, *sorted(SCALES)))}
+
+
+class KeptPictures:
+    """The pictures of a split, each decoded once at each scale, by whichever process first asks for it.
+
+    They lie in one block of bytes, in which every picture has its place for every scale that its views can ask for. So
+    its size is known before the run; it can be shared with loader workers, forked or spawned; and it is taken whole at
+    the start, so that it does not run out in mid-run. A mark says that a place is filled. It is set and read under a
+    lock: without one, a processor may show another process the mark before the pixels.
+
+    Args:
+        split: whose pictures; their headers are read.
+        view_sizes: from height and width of a picture to those of all views that it will be asked for.
+
+    Attributes:
+        size: bytes of the block.
+    """
+
+    def __init__(self, split: CocoSplit, view_sizes: Callable[[int, int], Iterable[tuple[int, int]]]) -> None:
+        self._split = split
+        with ThreadPoolExecutor(THREADS) as pool:
+            headers = list(pool.map(_header, (split.path(index) for index in range(len(split)))))
+
+        @functools.cache
+        def scales(header: Header) -> set[int]:
+            return {scale_for(header, size) for size in view_sizes(*header.size)}
+
+        # Flat arrays, as the split has them: memory does not grow in loader workers.
+        self._sizes = np.array([header.size for header in headers], dtype=np.int64)
+        self._orientations = np.array([header.orientation for header in headers], dtype=np.int8)
+        self._scalable = np.array([header.scalable for header in headers], dtype=bool)
+        lengths = np.zeros((len(headers), len(COLUMNS)), dtype=np.int64)
+        for index, header in enumerate(headers):
+            for scale in scales(header) if all(header.size) else ():
+                lengths[index, COLUMNS[scale]] = _length(_shape(header.size, scale))
+        ends = lengths.cumsum().reshape(lengths.shape)
+        self._starts = ends - lengths
+        self.size = int(ends[-1, -1])
+
+    def allocate(self, shared: bool) -> None:
+        """Takes the memory; `shared` if other processes are to read and fill it.
+
+        Raises:
+            TrainingError: there is not so much.
+        """
+        try:
+            self._bytes = torch.zeros(self.size, dtype=torch.uint8)
+            self._filled = torch.zeros(self._starts.shape, dtype=torch.bool)
+            if shared:
+                self._bytes.share_memory_()
+                self._filled.share_memory_()
+        except (RuntimeError, MemoryError, OSError) as error:
+            raise TrainingError(
+                f"--cache ram: no room for {self.size / 2**30:.1f} GiB of decoded pictures ({error})",
+                "leave --cache away; loader processes share memory, of which a container gets more with --shm-size",
+            ) from None
+        self._lock = multiprocessing.Lock()
+
+    def open(self, index: int) -> Picture:
+        """The picture of this place in the split.
+
+        Raises:
+            DataError: as `open_picture`.
+        """
+        height, width = self._sizes[index].tolist()
+        if not height:
+            return open_picture(self._split.path(index))
+        header = Header((height, width), int(self._orientations[index]), bool(self._scalable[index]))
+        return Picture(header, functools.partial(self._read, index, header.size))
+
+    def _read(self, index: int, size: tuple[int, int], scale: int) -> Image.Image:
+        place, shape = (index, COLUMNS[scale]), _shape(size, scale)
+        start = int(self._starts[place])
+        pixels = self._bytes[start : start + _length(shape)].numpy().reshape(shape)
+        with self._lock:
+            filled = bool(self._filled[place])
+        if filled:
+            return Image.fromarray(pixels)
+        path = self._split.path(index)
+        image = read_image(path, scale)
+        if (image.height, image.width) != shape[:2]:
+            raise DataError(f"{path}: another picture than when the run began")
+        pixels[:] = np.asarray(image)
+        with self._lock:
+            self._filled[place] = True
+        return image
+
+
+def _header(path: Path) -> Header:
+    """Of a picture that cannot be read, one without a size: there is nothing to keep."""
+    try:
+        return read_header(path)
+    except DataError:
+        return Header((0, 0), 1, False)
+
+
+def _shape(size: tuple[int, int], scale: int) -> tuple[int, int, int]:
+    """Of the pixels of a picture of (height, width) at 1/scale of its size."""
+    return math.ceil(size[0] / scale), math.ceil(size[1] / scale), 3
+
+
+def _length(shape: tuple[int, int, int]) -> int:
+    return shape[0] * shape[1] * shape[2]
