@@ -33,6 +33,9 @@ def bench(
     max_pixels: options.MaxPixels = options.MOST_PIXELS,
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Beside them each model with body, pyramid and head by torch.compile.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure latency from the file to its boxes: decode, preprocess, model, postprocess."""
@@ -42,7 +45,7 @@ def bench(
 
     limit_pixels(options.parse_pixels(max_pixels))
     compute = choose_compute(device, precision)
-    report = measure(models, inputs, runs, compute, batch=batch, stock=stock, view=view)
+    report = measure(models, inputs, runs, compute, batch=batch, stock=stock, view=view, compiled=compile_)
     memory = peak_memory(compute.device)
     if as_json:
         print_json({"models": report, "batch": batch, "peak_memory_mib": memory, **_machine(compute)})
@@ -61,6 +64,7 @@ def measure(
     batch: int = 1,
     stock: bool = False,
     view: str | None = None,
+    compiled: bool = False,
 ) -> dict[str, dict[str, float]]:
     """The `summary` of each model's runs, by its file; the models take turns, run by run.
 
@@ -68,14 +72,17 @@ def measure(
         inputs: pictures and folders; None for the validation split of the first model.
         stock: torchvision's detector at HR stands behind the first model that it is like.
         view: None for each model's best.
+        compiled: each model stands there a second time, compiled.
 
     Raises:
         UsageError: no pictures, or a model without the view.
         ModelFileError: a model cannot be read.
     """
     from msad_cli.commands.settings import choose_views
+    from msad_cli.engine.compiled import compile_parts
     from msad_cli.engine.exported import Model, open_model
     from msad_cli.engine.latency import timed_parts
+    from msad_cli.engine.model_file import load_model
     from msad_cli.models.cost import relatives
     from msad_cli.models.detector import Detector
 
@@ -85,6 +92,10 @@ def measure(
         detector, card = open_model(path)
         sets.append(card.data)
         rows[str(path)] = detector, choose_views(view, detector.spec, path)[0]
+        if compiled and isinstance(detector, Detector):
+            again, _ = load_model(path)
+            compile_parts([again], compute.device)
+            rows[f"{path}, compiled"] = again, rows[str(path)][1]
         if stock:
             name, (spec, best) = next(iter(relatives(detector.spec, card.teacher_spec).items()))
             rows.setdefault(f"{name}, {spec.backbone}", (Detector(spec).eval(), best))

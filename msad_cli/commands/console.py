@@ -33,6 +33,8 @@ class PrintableConsole(Console):
 console = PrintableConsole(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 140)
 
 PLAIN_LINE_SECONDS = 30.0
+STARVED, FIRST_LOOK = 0.3, 50
+"""The share of its time from which on a run waits too long for data, and the steps before it is looked at."""
 
 
 def print_line(line: str) -> None:
@@ -148,6 +150,16 @@ class Reporter:
             left = (self.total - step.number) * self.seconds / self.steps
             console.print(f"{line}  {left / 60:.0f} min left", soft_wrap=True)
         return line
+
+    def advice(self, step: int) -> str:
+        """What to do about waiting for data, after the first steps and after each epoch; empty where it is short."""
+        due = self.steps == FIRST_LOOK or (self.steps > FIRST_LOOK and step % self.steps_per_epoch == 0)
+        if not due or self.waited <= STARVED * self.seconds:
+            return ""
+        return (
+            f"more than {STARVED:.0%} of the time is spent waiting for data: a larger --workers N, or --cache ram, which "
+            "keeps decoded pictures in memory, may help; a run that was stopped takes both with --resume"
+        )
 
 
 @contextmanager

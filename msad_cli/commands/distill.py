@@ -86,6 +86,7 @@ def distill(
     eval_every: options.EvalEvery = None,
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
+    compile_: options.Compile = False,
     workers: options.Workers = None,
     cache: options.Cache = "off",
     max_pixels: options.MaxPixels = options.MOST_PIXELS,
@@ -167,7 +168,7 @@ def distill(
         "distill", module, student, lambda: start_student(student, master, computed["init"].value), training, val,
         choices, settings, folder,
         Card(lasting(source), fingerprint(train.file), teacher=fingerprint(file), teacher_spec=first.spec),
-        clip, ema, clock, resume, quiet,
+        clip, ema, clock, resume, quiet, (student, master) if compile_ else (),
     ))  # fmt: skip
     if not quiet:
         announce_student(scores[spec.views[0]].numbers, card.scores or {}, _cost_shares(spec, first.spec))

@@ -4,7 +4,7 @@ import contextlib
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -23,6 +23,7 @@ from msad_cli.commands.settings import Choices
 from msad_cli.data.coco import CocoSplit
 from msad_cli.data.loading import TrainingSet, same_place, tolerate, training_loader
 from msad_cli.engine import distributed
+from msad_cli.engine.compiled import compile_parts
 from msad_cli.engine.device import peak_memory
 from msad_cli.engine.evaluate import EVALUATION_BATCH, Detected, put_together, view_results
 from msad_cli.engine.model_file import Card, save_model
@@ -70,6 +71,7 @@ class Run:
         initialise: fills the detector for a run that starts anew; says with what.
         card: what is already known of the model to be written.
         ema: decay of the averaged weights, 0 for none.
+        compiled: detectors whose parts torch compiles.
     """
 
     command: str
@@ -87,6 +89,7 @@ class Run:
     clock: Clock
     resume: bool
     quiet: bool
+    compiled: Sequence[Detector] = ()
 
 
 def fit(run: Run) -> dict[str, Scores]:
@@ -128,6 +131,7 @@ class _Training:
             synchronised(run.module, self.compute.device)
         run.module.to(self.compute.device)
         run.detector.to(self.compute.device)
+        compile_parts(run.compiled, self.compute.device)
         average = AveragedModel(run.detector, multi_avg_fn=get_ema_multi_avg_fn(run.ema)) if run.ema else None
         scaler = torch.amp.GradScaler(self.compute.device.type) if self.compute.precision == "fp16" else None
         optimiser = sgd(run.module, run.choices.schedule.learning_rate)
@@ -231,6 +235,7 @@ class _Training:
         line = reporter.show(step)
         if step.number % self.per_epoch == 0:
             run.folder.log(line)
+        self._say(reporter.advice(step.number), once=True)
         for reason in new:
             self._say(f"passed over: {reason}")
         if new:

@@ -23,6 +23,9 @@ Workers = Annotated[int | None, typer.Option(min=0, max=128, help="Loader proces
 Cache = Annotated[
     str, typer.Option("--cache", metavar="ram|off", help="ram keeps decoded training pictures between epochs.")
 ]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="torch.compile body, pyramid and head: minutes at first, then faster steps.")
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.safetensors", help="The model file to write.")]
 Seed = Annotated[int, typer.Option(help="Seed of initialisation, shuffling and augmentation.")]
 Depthwise = Annotated[

@@ -43,6 +43,7 @@ def predict(
     max_pixels: options.MaxPixels = options.MOST_PIXELS,
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
+    compile_: options.Compile = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Detect objects in pictures; the small image is decoded straight from each file."""
@@ -50,6 +51,7 @@ def predict(
     from msad_cli.commands.settings import choose_views
     from msad_cli.data.images import limit_pixels
     from msad_cli.engine import predict as engine
+    from msad_cli.engine.compiled import compile_parts
     from msad_cli.engine.device import choose_compute
     from msad_cli.engine.evaluate import coco_results
     from msad_cli.engine.exported import open_model
@@ -69,6 +71,7 @@ def predict(
     detector, card = open_model(path)
     best = choose_views(view, detector.spec, path)[0]
     compute = choose_compute(device, precision)
+    compile_parts([detector] if compile_ else [], compute.device)
     least = card.score_threshold if score is None else score
     category_ids, names = zip(*detector.spec.categories, strict=True)
     results, failed = [], 0

@@ -14,7 +14,7 @@ from msad_cli.engine.run_folder import RunFolder, Setting, json_text
 from msad_cli.structures.errors import UsageError
 
 MAY_CHANGE = frozenset(
-    {"epochs", "batch", "workers", "device", "eval_every", "data", "teacher", "max_pixels", "cache"}
+    {"epochs", "batch", "workers", "device", "eval_every", "data", "teacher", "max_pixels", "cache", "compile_"}
     | {"train_json", "val_json", "train_images", "val_images"}
 )
 """What may be typed differently on resuming. Data and teacher: their place; what they hold is compared by content."""

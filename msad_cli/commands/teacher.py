@@ -68,6 +68,7 @@ def teacher(
     eval_every: options.EvalEvery = None,
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
+    compile_: options.Compile = False,
     workers: options.Workers = None,
     cache: options.Cache = "off",
     max_pixels: options.MaxPixels = options.MOST_PIXELS,
@@ -148,7 +149,7 @@ def teacher(
     scores = fit(
         Run(
             "teacher", module, model, lambda: initialise(model, init), training, val, choices, settings, folder, card,
-            clip, ema, clock, resume, quiet,
+            clip, ema, clock, resume, quiet, (model,) if compile_ else (),
         )
     )  # fmt: skip
     if not quiet:

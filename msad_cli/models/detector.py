@@ -49,6 +49,11 @@ class Detector(nn.Module):
         backbone: AlignedBackbone = self.core.backbone if self.low is None or k == 1 else self.low
         return backbone
 
+    def parts(self) -> list[nn.Module]:
+        """What computes most: each body with its pyramid, and the head, in two-stage detectors that of proposals."""
+        head = self.core.rpn.head if isinstance(self.core, FasterRCNN) else self.core.head
+        return [self.core.backbone, *([] if self.low is None else [self.low]), head]
+
     def frame(self, images: Sequence[Tensor], k: int) -> Frame:
         """The HR frame around images (3, h/k, w/k) that are reduced k times."""
         return Frame.around([(image.shape[-2], image.shape[-1]) for image in images], k)

@@ -62,10 +62,6 @@ class AlignedBackbone(nn.Module):
                 # A parameter without a gradient would stall distributed training.
                 extra.get_submodule(conv).requires_grad_(False)
 
-    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """Torchvision's contract for a backbone: the HR view's levels by name, "0" being the finest."""
-        return OrderedDict((str(i), each) for i, each in enumerate(self.pyramid(images, 1)))
-
     def pyramid(self, images: Tensor, k: int) -> list[Tensor]:
         """Pyramid of a view.
 
@@ -77,6 +73,10 @@ class AlignedBackbone(nn.Module):
             Five maps (N, channels, H/s, W/s), whatever k is; s, in HR pixels, doubles from level to level and begins
             with 8 for dense detectors, with 4 for those of two stages.
         """
+        return list(self(images, k).values())
+
+    def forward(self, images: Tensor, k: int = 1) -> OrderedDict[str, Tensor]:
+        """Torchvision's contract for a backbone: the levels of `pyramid` by name, "0" being the finest."""
         finest = self.finest - level_shift(k)
         select_view(self.body, k)
         maps = self.body(images)
@@ -94,7 +94,7 @@ class AlignedBackbone(nn.Module):
             levels.append(extra.p6(levels[-1]))
         if len(levels) < LEVELS:
             levels.append(extra.p7(F.relu(levels[-1])))
-        return levels
+        return OrderedDict((str(i), each) for i, each in enumerate(levels))
 
     def _convolutions(self, level: int) -> tuple[nn.Module, nn.Module]:
         if level >= self.finest:

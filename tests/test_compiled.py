@@ -1,0 +1,150 @@
+"""--compile: the numbers of the run without it but for rounding, the names of its file, and few compilations."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from msad_cli.cli import run
+from msad_cli.engine.compiled import compile_parts
+from msad_cli.engine.model_file import Card, load_model, save_model
+from msad_cli.methods.aligned import AlignedTraining
+from msad_cli.models.detector import Detector
+from msad_cli.models.spec import DetectorSpec
+
+# Tracing looks at the gradient of what one compiled part hands to the next.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What torch would compile from now on; it runs as it is, traced, without a compiler."""
+    seen: list[Any] = []
+    compile_module = nn.Module.compile
+
+    def backend(graph: Any, _inputs: Any) -> Callable[..., Any]:
+        seen.append(graph)
+        return graph.forward  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compile_module(module, backend=backend))
+    monkeypatch.setattr("msad_cli.engine.compiled.refuse_without_compiler", lambda device: None)
+    torch._dynamo.reset()
+    return seen
+
+
+def _batch(heights: int, widths: int, pictures: int = 2) -> tuple[dict[int, list[Tensor]], list[dict[str, Tensor]]]:
+    generator = torch.Generator().manual_seed(heights + widths)
+    high = [torch.randint(0, 256, (3, heights, widths), dtype=torch.uint8, generator=generator)] * pictures
+    target = {"boxes": torch.tensor([[8.0, 8.0, 60.0, 50.0]]), "labels": torch.tensor([1])}
+    return {1: high, 2: [image[:, ::2, ::2] for image in high]}, [target] * pictures
+
+
+def _assert_equal(compiled: Detector, eager: Detector) -> None:
+    """Losses, gradients and detections of teachers with the same weights; float32, so rounding is about 1e-6 of them."""
+    views, targets = _batch(96, 128)
+    for one, other in zip(*(_numbers(each, views, targets) for each in (compiled, eager)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def _numbers(detector: Detector, views: dict[int, list[Tensor]], targets: list[dict[str, Tensor]]) -> list[Tensor]:
+    losses = AlignedTraining(detector).train()(views, targets)
+    torch.stack(list(losses.values())).sum().backward()
+    gradients = [each.grad for each in detector.parameters() if each.grad is not None]
+    with torch.inference_mode():
+        found = detector.eval().detect(views, "fused")
+    assert len(gradients) > 40
+    assert all(len(each["boxes"]) for each in found)
+    return [*losses.values(), *gradients, *(value for each in found for value in each.values())]
+
+
+@pytest.mark.slow
+def test_compiled_equals_eager(teacher: Detector) -> None:
+    """By the real compiler; a minute or more."""
+    compiled = copy.deepcopy(teacher)
+    compile_parts([compiled], CPU)
+    _assert_equal(compiled, teacher)
+
+
+@pytest.mark.parametrize("detector", ["fcos", "retinanet", "maskrcnn"])
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_traced_equals_eager(teacher_spec: DetectorSpec, graphs: list[Any], detector: str, norm: str) -> None:
+    torch.manual_seed(0)
+    eager = Detector(replace(teacher_spec, detector=detector, norm=norm))
+    compiled = copy.deepcopy(eager)
+    compile_parts([compiled], CPU)
+    assert list(compiled.state_dict()) == list(eager.state_dict())
+    high, low = torch.rand(1, 3, 128, 128), torch.rand(1, 3, 64, 128)
+    for k, pixels in ((1, high), (2, low), (1, high)):
+        for one, other in zip(
+            compiled.backbone(k).pyramid(pixels, k), eager.backbone(k).pyramid(pixels, k), strict=True
+        ):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert graphs
+
+
+def test_sizes_do_not_compile_anew(teacher: Detector, graphs: list[Any]) -> None:
+    """128 × 128 in each view, then sizes of any number: at most two graphs a view for the pyramid, two for the head."""
+    compile_parts([teacher], CPU)
+    module, counts = AlignedTraining(teacher), []
+    for height, width in ((96, 128), (160, 100), (100, 200), (256, 256), (120, 300), (390, 130)):
+        module.train()(*_batch(height, width))
+        counts.append(len(graphs))
+    assert counts[0] == 3  # a view each, and the head, which serves them and their fusion
+    assert counts[1] <= 6
+    assert counts[2:] == [counts[2]] * 4
+    assert counts[2] <= 7
+
+
+def test_the_file_has_the_usual_names(tmp_path: Path, teacher: Detector, graphs: list[Any]) -> None:
+    """A copy, which averaged weights are, is not compiled."""
+    before = list(teacher.state_dict())
+    compile_parts([teacher], CPU)
+    views, targets = _batch(96, 128)
+    AlignedTraining(teacher)(views, targets)
+    assert graphs
+    save_model(tmp_path / "t.safetensors", teacher, Card())
+    assert list(load_model(tmp_path / "t.safetensors")[0].state_dict()) == before
+    graphs.clear()
+    copy.deepcopy(teacher).detect(views, "fused")
+    assert not graphs
+
+
+def test_the_commands_know_it(
+    tmp_path: Path, coco_folder: Path, graphs: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = ["--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1"]
+    short = ["--epochs", "1", "--batch", "2", "--device", "cpu", "--precision", "fp32", "--workers", "0", "--compile"]
+    teacher, student = str(tmp_path / "t.safetensors"), str(tmp_path / "s.safetensors")
+    command = ["teacher", "--data", str(coco_folder), "--size", "64,96", *tiny, *short, "--out", teacher]
+    for arguments in (
+        command,
+        ["distill", "--teacher", teacher, *short, "--out", student],
+        ["predict", str(coco_folder / "val2017"), "-m", student, "--compile", "-o", str(tmp_path / "out")],
+        ["bench", student, "--compile", "--runs", "1", "--device", "cpu"],
+    ):
+        graphs.clear()
+        assert run(arguments) == 0
+        assert graphs
+    assert f"{student}, compiled" in capsys.readouterr().err.replace("\n", "")
+
+
+def test_a_machine_that_cannot_compile_is_told_so(
+    tmp_path: Path, student: Detector, coco_folder: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nmore")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    save_model(tmp_path / "s.safetensors", student, Card())
+    picture = str(coco_folder / "val2017" / "a.png")
+    assert run(["predict", picture, "-m", str(tmp_path / "s.safetensors"), "--compile", "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert "cannot compile for cpu here (InvalidCxxCompiler: No working C++ compiler found)" in error
+    assert "leave --compile away" in error
