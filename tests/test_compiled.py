@@ -71,11 +71,10 @@ def test_compiled_equals_eager(teacher: Detector) -> None:
     _assert_equal(compiled, teacher)
 
 
-@pytest.mark.parametrize("detector", ["fcos", "retinanet", "maskrcnn"])
-@pytest.mark.parametrize("norm", ["group", "batch"])
-def test_traced_equals_eager(teacher_spec: DetectorSpec, graphs: list[Any], detector: str, norm: str) -> None:
+@pytest.mark.parametrize("changed", [{}, {"norm": "batch"}, {"detector": "maskrcnn"}], ids=str)
+def test_traced_equals_eager(teacher_spec: DetectorSpec, graphs: list[Any], changed: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    eager = Detector(replace(teacher_spec, detector=detector, norm=norm))
+    eager = Detector(replace(teacher_spec, **changed))
     compiled = copy.deepcopy(eager)
     compile_parts([compiled], CPU)
     assert list(compiled.state_dict()) == list(eager.state_dict())
@@ -89,16 +88,17 @@ def test_traced_equals_eager(teacher_spec: DetectorSpec, graphs: list[Any], dete
 
 
 def test_sizes_do_not_compile_anew(teacher: Detector, graphs: list[Any]) -> None:
-    """128 × 128 in each view, then sizes of any number: at most two graphs a view for the pyramid, two for the head."""
+    """A graph for the first size, one for all others, and perhaps one for squares; of each view, and of the head, which
+    serves them and their fusion.
+    """
     compile_parts([teacher], CPU)
     module, counts = AlignedTraining(teacher), []
     for height, width in ((96, 128), (160, 100), (100, 200), (256, 256), (120, 300), (390, 130)):
         module.train()(*_batch(height, width))
         counts.append(len(graphs))
-    assert counts[0] == 3  # a view each, and the head, which serves them and their fusion
-    assert counts[1] <= 6
-    assert counts[2:] == [counts[2]] * 4
-    assert counts[2] <= 7
+    assert counts[0] == 3
+    assert counts[-1] <= 3 * 3
+    assert counts[3:] == [counts[-1]] * 3
 
 
 def test_the_file_has_the_usual_names(tmp_path: Path, teacher: Detector, graphs: list[Any]) -> None:

@@ -428,6 +428,25 @@ def test_workers_change_nothing(train: CocoSplit) -> None:
             _assert_same(mine, other)
 
 
+def test_a_pinned_batch_is_the_same_in_other_memory(train: CocoSplit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only with a GPU is there page-locked memory; each of two views, boxes and labels of two pictures goes there."""
+    pinned: list[torch.Tensor] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.clone())
+        return pinned[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    (batch,) = training_loader(TrainingSet(train, RESOLUTION, (1, 2), jitter=False, seed=0), 2, 0, 0, 1)
+    moved = Batch(batch.samples, {9: "torn"}).pin_memory()
+    assert len(pinned) == 2 * 4
+    assert moved.unreadable == {9: "torn"}
+    for mine, other in zip(moved.samples, batch.samples, strict=True):
+        _assert_same(mine, other)
+        held = {id(each) for each in pinned}
+        assert {id(each) for each in (*mine.views.values(), *mine.target.values())} <= held
+
+
 def test_evaluation_goes_through_the_split_in_order(train: CocoSplit) -> None:
     batches = list(evaluation_loader(EvaluationSet(train, RESOLUTION, (2,)), batch=3, workers=0))
     assert [[sample.index for sample in batch.samples] for batch in batches] == [[0, 1, 2], [3]]

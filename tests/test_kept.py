@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from msad_cli.cli import run
-from msad_cli.commands import settings
+from msad_cli.commands import console, settings
 from msad_cli.data import kept
 from msad_cli.data.coco import CocoSplit, read_split
 from msad_cli.data.demo import draw_demo
@@ -155,6 +155,16 @@ def test_a_run_with_it_ends_as_one_without(demo: Path, tmp_path: Path, capsys: p
     assert len(rows[0]) == 2
     assert rows[0] == rows[1]
     assert "GiB of decoded pictures" in capsys.readouterr().err
+
+
+def test_advice_is_given_once(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Due after two of four steps and at the end of each epoch of two, if any waiting is too much."""
+    monkeypatch.setattr(console, "STARVED", 0.0)
+    monkeypatch.setattr(console, "FIRST_LOOK", 2)
+    out = tmp_path / "t.safetensors"
+    assert run(["teacher", "--data", str(demo), *TINY, *SHORT, "--out", str(out)]) == 0
+    log = (tmp_path / "t.run" / "log.txt").read_text()
+    assert log.count("of the time is spent waiting for data") == 1
 
 
 def test_what_does_not_fit_is_refused(

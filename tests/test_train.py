@@ -7,11 +7,12 @@ import torch
 from test_models import spec
 from torch import Tensor, nn
 
+from msad_cli.commands.console import Reporter
 from msad_cli.commands.settings import choose
 from msad_cli.data.loading import Batch, Sample
 from msad_cli.engine.device import Compute, choose_device, choose_precision, is_out_of_memory
 from msad_cli.engine.schedule import Schedule, sgd
-from msad_cli.engine.train import train
+from msad_cli.engine.train import Step, train
 from msad_cli.methods.aligned import AlignedTraining
 from msad_cli.models.detector import Detector
 from msad_cli.structures.errors import DeviceError, UsageError
@@ -205,6 +206,24 @@ def test_the_teacher_overfits_one_batch() -> None:
     first, last = (sum(step.losses.values()) for step in (steps[0], steps[-1]))
     # Centreness has a floor, its entropy; classification and regression have none.
     assert last < 0.6 * first
+
+
+def test_a_run_that_waits_for_data_is_advised_after_50_steps_and_after_epochs() -> None:
+    """0.25 s of a second are spent waiting, from step 100 on 0.75: after 120 steps 0.33 on average, after 110 0.29."""
+    reporter = Reporter(total=500, steps_per_epoch=30, done=0, progress=None)
+    said = {}
+    for number in range(1, 151):
+        waited = 0.25 if number <= 100 else 0.75
+        reporter.show(Step(number, {}, 0.1, 1.0, (0,), {}, 1.0, waited, True, 1))
+        if advice := reporter.advice(number):
+            said[number] = advice
+    assert list(said) == [120, 150]
+    assert len(set(said.values())) == 1
+    assert "--cache ram" in said[120]
+    hasty = Reporter(total=500, steps_per_epoch=30, done=0, progress=None)
+    for number in range(1, 51):
+        hasty.show(Step(number, {}, 0.1, 1.0, (0,), {}, 1.0, 0.5, True, 1))
+        assert bool(hasty.advice(number)) is (number == 50)  # the first epochs are too short to tell
 
 
 def test_computed_defaults() -> None:

@@ -212,7 +212,7 @@ class _Training:
         run, progress = self.run, self.progress
         loader = training_loader(
             run.training, run.choices.batch, run.choices.workers, progress.step, run.choices.schedule.steps,
-            (distributed.rank(), distributed.size()),
+            (distributed.rank(), distributed.size()), self.compute.pins,
         )  # fmt: skip
         try:
             yield from train(

@@ -5,7 +5,7 @@ import random
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -70,6 +70,15 @@ class Batch:
     def indices(self) -> tuple[int, ...]:
         """The places of the samples in their split."""
         return tuple(sample.index for sample in self.samples)
+
+    def pin_memory(self) -> "Batch":
+        """The batch in page-locked memory; torch's loader asks for it by this name."""
+
+        def pinned(tensors: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
+            return {name: each.pin_memory() for name, each in tensors.items()}
+
+        samples = [replace(each, views=pinned(each.views), target=pinned(each.target)) for each in self.samples]
+        return Batch(tuple(samples), self.unreadable)
 
 
 class TrainingSet(Dataset[Sample]):
@@ -216,12 +225,19 @@ def collate(fetched: list[Sample | Unreadable]) -> Batch:
 
 
 def training_loader(
-    data: TrainingSet, batch: int, workers: int, first_step: int, last_step: int, share: Share = ALONE
+    data: TrainingSet,
+    batch: int,
+    workers: int,
+    first_step: int,
+    last_step: int,
+    share: Share = ALONE,
+    pin: bool = False,
 ) -> Iterator[Batch]:
     """One loader for all the steps of a run, epochs included, so that workers live as long as the run.
 
     Args:
         batch: pictures a step, of all processes together.
+        pin: whether batches come in page-locked memory, from which a GPU copies while it computes.
 
     Raises:
         TrainingError: a worker died.
@@ -229,11 +245,16 @@ def training_loader(
     if data.kept is not None:
         data.kept.allocate(shared=workers > 0)
     sampler = StepSampler(len(data.split), batch, data.seed, first_step, last_step, share)
-    return _batches(Fetched(data), workers, batch_sampler=sampler)
+    return _batches(Fetched(data), workers, batch_sampler=sampler, pin_memory=pin)
 
 
 def evaluation_loader(
-    data: EvaluationSet, batch: int, workers: int, share: Share = ALONE, wanted: Sequence[int] | None = None
+    data: EvaluationSet,
+    batch: int,
+    workers: int,
+    share: Share = ALONE,
+    pin: bool = False,
+    wanted: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Every picture once, in the order of the split; of several processes each takes every so many-th batch.
 
@@ -248,7 +269,7 @@ def evaluation_loader(
     pictures = range(len(data)) if wanted is None else wanted
     batches = [pictures[start : start + batch] for start in range(0, len(pictures), batch)]
     rank, size = share
-    return _batches(Fetched(data), workers, batch_sampler=batches[rank::size])
+    return _batches(Fetched(data), workers, batch_sampler=batches[rank::size], pin_memory=pin)
 
 
 def tolerate(unreadable: Mapping[int, str], split: CocoSplit) -> None:
@@ -274,7 +295,7 @@ def same_place(step: int, pictures: int, before: int, now: int) -> int:
     return epoch * (pictures // now) + min(place * before // now, pictures // now - 1)
 
 
-def _batches(fetched: Fetched, workers: int, **order: Any) -> Iterator[Batch]:
+def _batches(fetched: Fetched, workers: int, **options: Any) -> Iterator[Batch]:
     if workers:
         _allow_open_files()
     # A generator of its own: a loader draws its workers' seed from torch's global one otherwise, so that a resumed run,
@@ -285,7 +306,7 @@ def _batches(fetched: Fetched, workers: int, **order: Any) -> Iterator[Batch]:
         collate_fn=collate,
         generator=torch.Generator(),
         worker_init_fn=functools.partial(limit_pixels, most_pixels()),
-        **order,
+        **options,
     )
     batches = iter(loader)
     if workers and threading.current_thread() is threading.main_thread():

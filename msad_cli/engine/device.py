@@ -25,6 +25,11 @@ class Compute:
     device: torch.device
     precision: Precision
 
+    @property
+    def pins(self) -> bool:
+        """Whether batches are to come in page-locked memory: a GPU copies them from there while it computes."""
+        return self.device.type == "cuda"
+
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which to run a forward pass."""
         dtype = HALF.get(self.precision, torch.bfloat16)

@@ -133,7 +133,7 @@ def view_results(
     """
     pictures = EvaluationSet(split, resolution or detector.spec.resolution, detector.spec.ks_of(view))
     detector.eval()
-    batches = evaluation_loader(pictures, batch, workers, (rank(), size()))
+    batches = evaluation_loader(pictures, batch, workers, (rank(), size()), compute.pins)
     detected = split_results(lambda views: detector.detect(views, view), batches, split, compute)
     if size() == 1:
         tolerate(detected.unreadable, split)

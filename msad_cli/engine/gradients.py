@@ -187,7 +187,7 @@ def split(batch: TrainingBatch, pictures: Sequence[int], parts: int) -> list[Par
 def to_device(views: Views, targets: Targets, device: torch.device) -> tuple[Any, Any]:
     """Views and targets of a batch on a device."""
     moved = {k: [image.to(device, non_blocking=True) for image in images] for k, images in views.items()}
-    return moved, [{name: each.to(device) for name, each in target.items()} for target in targets]
+    return moved, [{name: each.to(device, non_blocking=True) for name, each in target.items()} for target in targets]
 
 
 def put_back(buffers: Buffers) -> None:
