@@ -157,8 +157,8 @@ class Reporter:
         if not due or self.waited <= STARVED * self.seconds:
             return ""
         return (
-            f"more than {STARVED:.0%} of the time is spent waiting for data: a larger --workers N, or --cache ram, which "
-            "keeps decoded pictures in memory, may help; a run that was stopped takes both with --resume"
+            f"more than {STARVED:.0%} of the time is spent waiting for data: a larger --workers N, or --cache ram, "
+            "which keeps decoded pictures in memory, may help; a run that was stopped takes both with --resume"
         )
 
 

@@ -145,11 +145,10 @@ def teacher(
     model = Detector(spec)
     choices = in_two_steps(choices) if strategy == "two-step" else choices
     module = _module(model, lambda_, choices.schedule.restart)
-    card = Card(data=lasting(data), data_fingerprint=fingerprint(train.file))
     scores = fit(
         Run(
-            "teacher", module, model, lambda: initialise(model, init), training, val, choices, settings, folder, card,
-            clip, ema, clock, resume, quiet, (model,) if compile_ else (),
+            "teacher", module, model, lambda: initialise(model, init), training, val, choices, settings, folder,
+            Card(lasting(data), fingerprint(train.file)), clip, ema, clock, resume, quiet, (model,) if compile_ else (),
         )
     )  # fmt: skip
     if not quiet:
