@@ -1,6 +1,6 @@
 """Milliseconds from a JPEG to its views, decoded whole and no larger than the views need; and how far they differ.
 
-    python benchmarks/decode.py [FILE|DIR …] [--size 256,456] [--k 2] [--rounds 5] [--pictures 20]
+    python benchmarks/decode.py [FILE|DIR …] [--size 256,456] [--k 2] [--rounds 5] [--pictures 20] [--margin 1.5]
 
 Without a file, a drawn picture of 4000×3000 pixels. The two ways take turns, picture by picture. The difference is that
 of a view's values (0 to 255) from those of the same view of the picture that was decoded whole.
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from msad_cli.commands.options import parse_ks, parse_size
+from msad_cli.data import scaled
 from msad_cli.data.images import read_image
-from msad_cli.data.scaled import Picture, open_picture, whole_picture
+from msad_cli.data.scaled import Picture, open_picture, scale_for, whole_picture
 from msad_cli.data.transforms import render
 from msad_cli.engine.inputs import find_inputs
 from msad_cli.structures.frame import Resolution
@@ -34,7 +35,9 @@ def main() -> None:
     parser.add_argument("--k", default="2")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--pictures", type=int, default=20)
+    parser.add_argument("--margin", type=float, default=scaled.MARGIN, help="the least ratio of sides, decoded to view")
     arguments = parser.parse_args()
+    scaled.MARGIN = arguments.margin
     resolution, ks = parse_size(arguments.size), parse_ks("--k", arguments.k)
     ways = {"whole": lambda path: whole_picture(read_image(path)), "scaled": open_picture}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -49,7 +52,7 @@ def main() -> None:
         differences = np.concatenate([difference(path, resolution, ks) for path in paths])
         picture = open_picture(paths[0])
         height, width = resolution.frame_size(*picture.size)
-        scales = [f"1/{picture.scale_for((height // k, width // k))} for k = {k}" for k in ks]
+        scales = [f"1/{scale_for(picture.header, (height // k, width // k))} for k = {k}" for k in ks]
     print(f"Pillow {PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo')}, {vars(arguments)}")
     print(f"{len(paths)} pictures, the first of {picture.size[1]}×{picture.size[0]} pixels: {', '.join(scales)}")
     medians = {name: 1000 * statistics.median(each) for name, each in seconds.items()}
@@ -66,8 +69,7 @@ def views(picture: Picture, resolution: Resolution, ks: tuple[int, ...]) -> list
 def difference(path: Path, resolution: Resolution, ks: tuple[int, ...]) -> NDArray[np.int32]:
     """Of every value of a picture's views, how far the two ways are apart."""
     pictures = open_picture(path), whole_picture(read_image(path))
-    scaled, whole = (views(picture, resolution, ks) for picture in pictures)
-    pairs = zip(scaled, whole, strict=True)
+    pairs = zip(*(views(picture, resolution, ks) for picture in pictures), strict=True)
     return np.concatenate([(one.int() - other.int()).abs().flatten().numpy() for one, other in pairs])
 
 

@@ -15,7 +15,7 @@ from msad_cli.data import scaled
 from msad_cli.data.coco import read_split
 from msad_cli.data.images import read_image
 from msad_cli.data.loading import EvaluationSet, TrainingSet
-from msad_cli.data.scaled import open_picture, whole_picture
+from msad_cli.data.scaled import open_picture, scale_for, whole_picture
 from msad_cli.engine.device import Compute
 from msad_cli.engine.inputs import Input
 from msad_cli.engine.predict import Prediction, predict
@@ -53,12 +53,12 @@ def test_the_scale_by_hand(tmp_path: Path) -> None:
     _save(tmp_path / "a.jpg")
     picture = open_picture(tmp_path / "a.jpg")
     expected = {(40, 53): 8, (41, 53): 4, (40, 54): 4, (80, 106): 4, (81, 106): 2, (161, 214): 2, (162, 214): 1}
-    assert {size: picture.scale_for(size) for size in expected} == expected
-    assert picture.scale_for((HEIGHT, WIDTH)) == picture.scale_for((2 * HEIGHT, 2 * WIDTH)) == 1
+    assert {size: scale_for(picture.header, size) for size in expected} == expected
+    assert scale_for(picture.header, (HEIGHT, WIDTH)) == 1
     read_image(tmp_path / "a.jpg").save(tmp_path / "a.png")
-    assert open_picture(tmp_path / "a.png").scale_for((40, 53)) == 1
+    assert scale_for(open_picture(tmp_path / "a.png").header, (40, 53)) == 1
     (tmp_path / "a.jpg").rename(tmp_path / "b.png")  # what a file is does not depend on its name
-    assert open_picture(tmp_path / "b.png").scale_for((40, 53)) == 8
+    assert scale_for(open_picture(tmp_path / "b.png").header, (40, 53)) == 8
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -71,7 +71,7 @@ def test_a_reduced_picture_lies_where_the_whole_one_does(tmp_path: Path, orienta
     file = tmp_path / "a.jpg"
     _save(file, orientation, 61, 84)
     size = (6, 4) if orientation >= 5 else (4, 6)
-    assert open_picture(file).scale_for(size) == 8
+    assert scale_for(open_picture(file).header, size) == 8
     reduced = np.asarray(open_picture(file).resized(size, mirrored), dtype=float)
     expected = np.asarray(whole_picture(read_image(file)).resized(size, mirrored), dtype=float)
     assert np.abs(reduced - expected)[..., :2].max() <= 4

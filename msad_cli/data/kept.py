@@ -18,6 +18,7 @@ from msad_cli.data.scaled import SCALES, Picture, open_picture, scale_for
 from msad_cli.structures.errors import DataError, TrainingError
 
 COLUMNS = {scale: column for column, scale in enumerate((1, *sorted(SCALES)))}
+"""Of the table of places, by scale."""
 
 
 class KeptPictures:

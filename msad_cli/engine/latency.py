@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from msad_cli.data.scaled import open_picture
+from msad_cli.data.scaled import open_picture, scale_for
 from msad_cli.data.transforms import render
 from msad_cli.engine.device import Compute
 from msad_cli.engine.evaluate import in_original
@@ -37,7 +37,7 @@ def timed_parts(detector: Model, view: View, paths: Sequence[Path], compute: Com
     frames = [detector.spec.resolution.frame_size(*picture.size) for picture in pictures]
     for picture, (height, width) in zip(pictures, frames, strict=True):
         for k in detector.spec.ks_of(view):
-            picture.at(picture.scale_for((height // k, width // k)))
+            picture.at(scale_for(picture.header, (height // k, width // k)))
     tick()
     views = {
         k: [render(picture, frame, k).to(compute.device) for picture, frame in zip(pictures, frames, strict=True)]
