@@ -13,8 +13,8 @@ SCALES = (8, 4, 2)
 MARGIN = 1.5
 """How many times a view's sides those of the decoded picture are at least. A DCT that is cut off blurs and rings at its
 finest, which the resize takes away where there are pixels left to filter. Of pictures of 960 × 540 pixels, views of
-228 × 128 differ from those of the whole picture by 0.76 of 255 on average at 1/4 of its size, by 0.28 at 1/2; the latter
-take half as long again, but a third of the whole picture's time (benchmarks/decode.py --margin 1)."""
+228 × 128 differ from those of the whole picture by 1.5 of 255 on average if they come from 1/4 of its size, by 0.4 if
+they come from 1/2 (benchmarks/decode.py, with --margin 1 and without)."""
 
 FROM_RIGHT, FROM_BOTTOM = (2, 3, 6, 7), (3, 4, 7, 8)
 """EXIF orientations that bring the file's right or bottom edge to the upright picture's left, and to its top."""
