@@ -429,7 +429,7 @@ def test_workers_change_nothing(train: CocoSplit) -> None:
 
 
 def test_a_pinned_batch_is_the_same_in_other_memory(train: CocoSplit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only with a GPU is there page-locked memory; each of two views, boxes and labels of two pictures goes there."""
+    """Only with a GPU is there page-locked memory; each of two views, boxes, labels and places of two pictures goes there."""
     pinned: list[torch.Tensor] = []
 
     def pin(tensor: torch.Tensor) -> torch.Tensor:
@@ -439,7 +439,7 @@ def test_a_pinned_batch_is_the_same_in_other_memory(train: CocoSplit, monkeypatc
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     (batch,) = training_loader(TrainingSet(train, RESOLUTION, (1, 2), jitter=False, seed=0), 2, 0, 0, 1)
     moved = Batch(batch.samples, {9: "torn"}).pin_memory()
-    assert len(pinned) == 2 * 4
+    assert len(pinned) == 2 * 5
     assert moved.unreadable == {9: "torn"}
     for mine, other in zip(moved.samples, batch.samples, strict=True):
         _assert_same(mine, other)

@@ -15,6 +15,9 @@ METHODS_HELP = (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from msad_cli.engine.scoring import Scores
     from msad_cli.models.spec import DetectorSpec
 
 
@@ -102,7 +105,7 @@ def distill(
     """Distil a teacher into a student that sees only the image reduced k times."""
     import torch
 
-    from msad_cli.commands.console import announce_result, announce_student, print_plan
+    from msad_cli.commands.console import print_plan
     from msad_cli.commands.fit import Clock, Run, fit
     from msad_cli.commands.pixel import second_stage
     from msad_cli.commands.settings import choose, claim_output, invalid_values_named, keep_decoded, lasting, read_data
@@ -153,17 +156,19 @@ def distill(
     )
     ks = rendered(spec, master.spec, distillers, store is not None)
     training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=seed)
-    computed["cache"] = keep_decoded(training, cache, choices.workers)
-    settings = all_settings(context, {**computed, **choices.settings})
+    settings = all_settings(
+        context, {**computed, **choices.settings, "cache": keep_decoded(training, cache, choices.workers)}
+    )
     print_plan(f"plan of {out}", settings, quiet)
     if dry_run:
         return
     torch.manual_seed(seed)
     student = Detector(spec)
     choices = tuned_first(choices) if pixel else choices
-    taught_by = None if no_distill else master.to(choices.compute.device)
-    keep_pyramids(store, master, train, choices.compute, choices.workers, quiet)
-    module = training_module(student, taught_by, store, distillers, distill_warmup, afp, choices.schedule.restart)
+    keep_pyramids(store, master.to(choices.compute.device), train, choices.compute, choices.workers, quiet)
+    module = training_module(
+        student, None if no_distill else master, store, distillers, distill_warmup, afp, choices.schedule.restart
+    )
     scores = fit(Run(
         "distill", module, student, lambda: start_student(student, master, computed["init"].value), training, val,
         choices, settings, folder,
@@ -171,8 +176,21 @@ def distill(
         clip, ema, clock, resume, quiet, (student, master) if compile_ else (),
     ))  # fmt: skip
     if not quiet:
-        announce_student(scores[spec.views[0]].numbers, card.scores or {}, _cost_shares(spec, first.spec))
-        announce_result(out, scores, f"msad predict IMAGE -m {out}")
+        _announce(out, scores, spec, first.spec, card.scores or {})
+
+
+def _announce(
+    out: Path,
+    scores: "Mapping[str, Scores]",
+    spec: "DetectorSpec",
+    teacher: "DetectorSpec",
+    taught_by: "Mapping[str, Mapping[str, float]]",
+) -> None:
+    """A student's scores beside its teacher's, and what it costs."""
+    from msad_cli.commands.console import announce_result, announce_student
+
+    announce_student(scores[spec.views[0]].numbers, taught_by, _cost_shares(spec, teacher))
+    announce_result(out, scores, f"msad predict IMAGE -m {out}")
 
 
 def _cost_shares(spec: "DetectorSpec", teacher: "DetectorSpec") -> dict[str, float]:

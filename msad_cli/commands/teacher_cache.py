@@ -1,15 +1,16 @@
 """`--cache-teacher`: whether the teacher's pyramids are kept, where, and how much room they take."""
 
-import math
 import shutil
 import time
 from pathlib import Path
 
 from msad_cli.commands.console import PLAIN_LINE_SECONDS, print_line
+from msad_cli.commands.settings import MOST_OF_MEMORY
 from msad_cli.data.coco import CocoSplit
-from msad_cli.engine.device import Compute, free_memory
+from msad_cli.engine.device import Compute
 from msad_cli.engine.distributed import size
 from msad_cli.engine.kept_pyramids import InFolder, InMemory, Store, keep_all, key, predicted_bytes, ways
+from msad_cli.engine.memory import available_memory
 from msad_cli.engine.model_file import fingerprint
 from msad_cli.engine.run_folder import Setting
 from msad_cli.methods.knowledge import best_view
@@ -18,8 +19,6 @@ from msad_cli.models.spec import DetectorSpec
 from msad_cli.structures.errors import UsageError
 
 MEMORY = "ram"
-MOST = 0.8
-"""Of the room that is free."""
 
 
 def choose_store(
@@ -91,12 +90,12 @@ def _room(where: str, store: Store, spec: DetectorSpec, split: CocoSplit) -> str
         UsageError: there is no room for it.
     """
     needed = predicted_bytes(spec, split)
-    free = free_memory() if isinstance(store, InMemory) else _free_on_disk(Path(where))
+    free = available_memory(shared=False) if isinstance(store, InMemory) else _free_on_disk(Path(where))
     words = (
         f"{needed / 2**30:.2f} GiB: {len(split)} pictures, {'plain and mirrored' if len(ways(split)) > 1 else 'plain'}"
     )
     there = isinstance(store, InFolder) and store.folder.is_dir()
-    if not there and needed > MOST * (math.inf if math.isnan(free) else free):
+    if not there and needed > MOST_OF_MEMORY * free:
         raise UsageError(
             f"--cache-teacher {where}: the pyramids take {words}; {free / 2**30:.2f} GiB are free",
             "name a folder on a disk with room, or leave --cache-teacher away",
@@ -104,7 +103,7 @@ def _room(where: str, store: Store, spec: DetectorSpec, split: CocoSplit) -> str
     return f"{words}, as bfloat16; pictures keep one scale (no jitter)"
 
 
-def _free_on_disk(folder: Path) -> float:
+def _free_on_disk(folder: Path) -> int:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    return float(shutil.disk_usage(folder).free)
+    return shutil.disk_usage(folder).free

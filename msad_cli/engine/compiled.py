@@ -12,7 +12,7 @@ VARIANTS = 64
 and for single pictures. Torch's own limit, beyond which it stops compiling, is 8."""
 
 
-def compile_parts(detectors: Iterable[Detector], device: torch.device) -> None:
+def compile_parts(detectors: Iterable[object], device: torch.device) -> None:
     """Has torch compile the parts of detectors when they are first called, which takes minutes; results are those of
     before but for rounding. Parameters keep their names.
 
@@ -20,9 +20,13 @@ def compile_parts(detectors: Iterable[Detector], device: torch.device) -> None:
     sizes of any number; so a picture of yet another size costs nothing.
 
     Raises:
-        UsageError: torch cannot compile here.
+        UsageError: torch cannot compile here, or a model is no `Detector` but an exported one.
     """
-    parts = [part for detector in detectors for part in detector.parts()]
+    parts = []
+    for each in detectors:
+        if not isinstance(each, Detector):
+            raise UsageError("--compile: an exported model is compiled by onnxruntime", "leave --compile away")
+        parts += each.parts()
     if parts:
         refuse_without_compiler(device)
         torch._dynamo.config.recompile_limit = VARIANTS
