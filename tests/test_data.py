@@ -429,7 +429,7 @@ def test_workers_change_nothing(train: CocoSplit) -> None:
 
 
 def test_a_pinned_batch_is_the_same_in_other_memory(train: CocoSplit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only with a GPU is there page-locked memory; each of two views, boxes, labels and places of two pictures goes there."""
+    """Only with a GPU is there page-locked memory; two views, boxes, labels and the place of two pictures go there."""
     pinned: list[torch.Tensor] = []
 
     def pin(tensor: torch.Tensor) -> torch.Tensor:

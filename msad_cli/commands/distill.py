@@ -166,9 +166,7 @@ def distill(
     student = Detector(spec)
     choices = tuned_first(choices) if pixel else choices
     keep_pyramids(store, master.to(choices.compute.device), train, choices.compute, choices.workers, quiet)
-    module = training_module(
-        student, None if no_distill else master, store, distillers, distill_warmup, afp, choices.schedule.restart
-    )
+    module = training_module(student, master, store, distillers, distill_warmup, afp, choices.schedule.restart)
     scores = fit(Run(
         "distill", module, student, lambda: start_student(student, master, computed["init"].value), training, val,
         choices, settings, folder,
@@ -184,7 +182,7 @@ def _announce(
     scores: "Mapping[str, Scores]",
     spec: "DetectorSpec",
     teacher: "DetectorSpec",
-    taught_by: "Mapping[str, Mapping[str, float]]",
+    taught_by: "Mapping[str, Mapping[str, float | None]]",
 ) -> None:
     """A student's scores beside its teacher's, and what it costs."""
     from msad_cli.commands.console import announce_result, announce_student

@@ -155,16 +155,16 @@ def tuned_first(choices: Choices) -> Choices:
 
 def training_module(
     student: Detector,
-    teacher: Detector | None,
+    teacher: Detector,
     kept: Kept | None,
     distillers: Mapping[str, Weighted],
     warmup: int,
     afp: str,
     tune: int,
 ) -> nn.Module:
-    """What trains a student: alone, by a teacher (looked at once if its pyramids are kept), or where the first `tune`
-    steps tune its assistant, by that."""
-    if teacher is None:
+    """What trains a student: alone where there are no distillers, by a teacher (or its pyramids, if they are kept), or
+    where the first `tune` steps tune its assistant, by that."""
+    if not distillers:
         return Distillation(student, None, {}, warmup)
     if tune:
         return PixelDistillation(student, teacher, afp, distillers, tune, warmup)  # type: ignore[arg-type]
