@@ -50,11 +50,8 @@ def _fcos(spec: DetectorSpec, backbone: AlignedBackbone, classes: int) -> FCOS:
     return FCOS(backbone, classes, anchor_generator=anchors, head=head, **_dense_options(spec))
 
 
-class _FCOSHead(FCOSHead):  # type: ignore[misc]
-    """Torchvision's, but for the number of positive cells that its losses are divided by: it is the whole batch's.
-
-    `assigned` holds, of the last targets, which object each anchor of each image was given (below 0 for none).
-    """
+class _Remembering:
+    """A dense head that keeps, of the last targets, which object each anchor of an image was given (below 0: none)."""
 
     assigned: list[Tensor]
 
@@ -66,29 +63,26 @@ class _FCOSHead(FCOSHead):  # type: ignore[misc]
         matched_idxs: list[Tensor],
     ) -> dict[str, Tensor]:
         self.assigned = matched_idxs
-        losses: dict[str, Tensor] = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
+        losses: dict[str, Tensor] = super().compute_loss(  # type: ignore[misc]
+            targets, head_outputs, anchors, matched_idxs
+        )
+        return losses
+
+
+class _FCOSHead(_Remembering, FCOSHead):  # type: ignore[misc]
+    """Torchvision's, but for the number of positive cells that its losses are divided by: it is the whole batch's."""
+
+    def compute_loss(self, *batch: Any) -> dict[str, Tensor]:
+        losses = super().compute_loss(*batch)
         if not in_several_processes():
             return losses
-        positives = torch.stack([(each >= 0).sum() for each in matched_idxs]).sum()
+        positives = torch.stack([(each >= 0).sum() for each in self.assigned]).sum()
         factor = positives.clamp(min=1) / batch_divisor(positives)
         return {name: factor * loss for name, loss in losses.items()}
 
 
-class _RetinaNetHead(RetinaNetHead):  # type: ignore[misc]
-    """Torchvision's; `assigned` is as in `_FCOSHead`."""
-
-    assigned: list[Tensor]
-
-    def compute_loss(
-        self,
-        targets: list[dict[str, Tensor]],
-        head_outputs: dict[str, Tensor],
-        anchors: list[Tensor],
-        matched_idxs: list[Tensor],
-    ) -> dict[str, Tensor]:
-        self.assigned = matched_idxs
-        losses: dict[str, Tensor] = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
-        return losses
+class _RetinaNetHead(_Remembering, RetinaNetHead):  # type: ignore[misc]
+    """Torchvision's."""
 
 
 def _retinanet(spec: DetectorSpec, backbone: AlignedBackbone, classes: int) -> RetinaNet:
