@@ -38,7 +38,7 @@ class Deployed(nn.Module):
         (seen,) = detector.spec.ks_of(view)
         # A detector that is not aligned takes whatever it sees for an ordinary image.
         self.k = seen if detector.spec.scales == "aligned" else 1
-        self.strides = [2**level for level in range(detector.spec.finest_level, detector.spec.finest_level + 5)]
+        self.strides = [2**level for level in detector.spec.levels]
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(getattr(detector.spec, name))[:, None, None], persistent=False)
 
