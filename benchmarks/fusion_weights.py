@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from msad_cli.data.coco import CocoSplit, read_split
 from msad_cli.data.layouts import find_split
-from msad_cli.data.loading import EvaluationSet, evaluation_loader
+from msad_cli.data.loading import EvaluationSet
+from msad_cli.engine.device import Compute
+from msad_cli.engine.fusion_weights import fusion_weights
 from msad_cli.engine.model_file import load_model
-from msad_cli.models.detector import Detector
 from msad_cli.structures.frame import Resolution
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     order = np.argsort(median_sides(split, spec.resolution))
     order = order[~np.isnan(median_sides(split, spec.resolution)[order])]
     third = len(order) // 3
-    weights = view_weights(detector, split)
+    weights = fusion_weights(detector, split, Compute(torch.device("cpu"), "fp32"))
     means = {
         "small objects": weights[order[:third]].mean(axis=0),
         "large objects": weights[order[-third:]].mean(axis=0),
@@ -59,19 +60,6 @@ def median_sides(split: CocoSplit, resolution: Resolution) -> NDArray[np.float64
             scale = sample.frame_size[0] / sample.original[0]
             medians[i] = np.median(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))) * scale
     return medians
-
-
-@torch.inference_mode()
-def view_weights(detector: Detector, split: CocoSplit) -> NDArray[np.float64]:
-    """(I, levels, views) the fusion's weights of every picture; channel-wise ones as their mean."""
-    spec = detector.spec
-    assert detector.fusion is not None
-    found = []
-    for batch in evaluation_loader(EvaluationSet(split, spec.resolution, spec.ks), 1, 0):
-        pyramids = [detector.pyramid(batch.views[k], k) for k in spec.ks]
-        levels = [detector.fusion.weights(list(maps)) for maps in zip(*pyramids, strict=True)]  # type: ignore[operator]
-        found.append([each.reshape(1, len(spec.ks), -1).mean(dim=2)[0].tolist() for each in levels])
-    return np.array(found)
 
 
 def draw(means: dict[str, NDArray[np.float64]], finest: int, ks: tuple[int, ...], path: Path) -> None:

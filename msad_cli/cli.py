@@ -15,6 +15,7 @@ from msad_cli.commands.eval import evaluate
 from msad_cli.commands.export import export
 from msad_cli.commands.flops import flops
 from msad_cli.commands.info import info
+from msad_cli.commands.plot import plot
 from msad_cli.commands.predict import predict
 from msad_cli.commands.teacher import teacher
 from msad_cli.commands.together import other_process, refused
@@ -36,6 +37,7 @@ app.command()(flops)
 app.command()(bench)
 app.command()(compare)
 app.command()(export)
+app.command()(plot)
 app.command()(info)
 app.add_typer(data.app, name="data")
 

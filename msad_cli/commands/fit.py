@@ -22,15 +22,15 @@ from msad_cli.commands.resuming import changes
 from msad_cli.commands.settings import Choices
 from msad_cli.data.coco import CocoSplit
 from msad_cli.data.loading import TrainingSet, same_place, tolerate, training_loader
-from msad_cli.engine import distributed
+from msad_cli.engine import album, distributed
 from msad_cli.engine.compiled import compile_parts
 from msad_cli.engine.device import peak_memory
 from msad_cli.engine.evaluate import EVALUATION_BATCH, Detected, put_together, view_results
 from msad_cli.engine.model_file import Card, save_model
-from msad_cli.engine.plots import LOSS, plot_run
+from msad_cli.engine.plots import LOSS
 from msad_cli.engine.run_folder import RunFolder, Setting, without_nan
 from msad_cli.engine.schedule import sgd
-from msad_cli.engine.scoring import Scores, oks_sigmas, score
+from msad_cli.engine.scoring import Result, Scores, oks_sigmas, score
 from msad_cli.engine.train import Step, train
 from msad_cli.engine.training_state import Progress, TrainingState
 from msad_cli.engine.truth import ground_truth
@@ -109,7 +109,7 @@ def fit(run: Run) -> dict[str, Scores]:
     distributed.like_first(run.module)
     training = _Training(run)
     with run.folder.claimed():
-        training.resume() if run.resume else run.folder.start(run.settings, started)
+        training.resume() if run.resume else training.start(started)
         try:
             scores = training.to_the_end()
             distributed.wait_for_all()
@@ -126,6 +126,7 @@ class _Training:
         self.compute = run.choices.compute
         self.progress = Progress(batch=run.choices.batch)
         self.said: set[str] = set()
+        self.results: list[Result] = []  # of the last evaluation, by the model's best view
         self.command_to_resume = f"msad {run.command} --resume --out {shlex.quote(str(run.folder.model))}"
         if distributed.size() > 1:
             synchronised(run.module, self.compute.device)
@@ -144,6 +145,11 @@ class _Training:
         final = run.detector if average is None else average.module
         assert isinstance(final, Detector)
         self.final = final
+
+    def start(self, started: str) -> None:
+        """Begins the run folder; `started` says from which weights."""
+        self.run.folder.start(self.run.settings, started)
+        album.show_training(self.run.folder, self.run.training, self.run.choices.batch)
 
     def resume(self) -> None:
         """Takes over the state of the run folder."""
@@ -287,9 +293,7 @@ class _Training:
         if scores:
             words = "  ".join(f"{view} {100 * each.numbers['AP']:.1f}" for view, each in scores.items())
             self._say(f"epoch {epoch}/{choices.epochs}  loss {row.get(LOSS + 'total', 0):.3f}  AP {words}")
-        rows = run.folder.add_row(row)
-        if distributed.rank() == 0:
-            plot_run(rows, run.folder.path / "plots")
+        album.show_epochs(run.folder, run.folder.add_row(row))
         return scores
 
     @cached_property
@@ -307,6 +311,8 @@ class _Training:
             for reason in detected.unreadable.values():
                 self._say(f"passed over, its objects count as missed: {reason}", once=True)
             scores[view] = self._score(detected)
+            if self.progress.step == self.total and view == self.final.spec.views[0]:
+                self.results = detected.results
         return scores
 
     def _detect(self, view: View, interruption: Interruption) -> Detected | None:
@@ -336,6 +342,7 @@ class _Training:
         )
         save_model(run.folder.model, self.final, card)
         run.folder.finish({view: each.to_json() for view, each in scores.items()})
+        album.show_findings(run.folder, self.final, run.validation, self.truth, self.results, scores, self.compute)
 
     def _say(self, line: str, once: bool = False) -> None:
         """A line for the log and, unless quiet, for the console."""

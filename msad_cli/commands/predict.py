@@ -106,20 +106,18 @@ def _default_model() -> Path:
 
 
 def _drawn(prediction: "Prediction", names: "Sequence[str]", spec: "DetectorSpec") -> "Image.Image":
-    """The picture with what was found in it: masks below boxes, keypoints above them."""
-    from msad_cli.engine.draw import draw_boxes, draw_keypoints, draw_masks
+    """The picture with what was found in it."""
+    from msad_cli.engine.draw import draw_objects
     from msad_cli.models.pasting import paste_masks
 
     image, found = prediction.image, prediction.found
-    boxes, labels = found["boxes"].tolist(), found["labels"].tolist()
+    labels, masks, keypoints = found["labels"].tolist(), None, None
     if "masks" in found:
         masks = paste_masks(found["masks"], found["mask_boxes"], (image.height, image.width))
-        image = draw_masks(image, masks, boxes, labels)
-    texts = [f"{names[i - 1]} {score:.2f}" for i, score in zip(labels, found["scores"].tolist(), strict=True)]
-    image = draw_boxes(image, boxes, labels, texts)
     if "keypoints" in found:
-        image = draw_keypoints(image, found["keypoints"].tolist(), labels, spec.skeleton)
-    return image
+        keypoints = found["keypoints"].tolist()
+    texts = [f"{names[i - 1]} {score:.2f}" for i, score in zip(labels, found["scores"].tolist(), strict=True)]
+    return draw_objects(image, found["boxes"].tolist(), labels, texts, masks, keypoints, spec.skeleton)
 
 
 def _save_picture(picture: "Image.Image", path: Path) -> None:

@@ -224,6 +224,13 @@ def collate(fetched: list[Sample | Unreadable]) -> Batch:
     return Batch(samples, {each.index: each.reason for each in fetched if isinstance(each, Unreadable)})
 
 
+def first_batch(data: TrainingSet, batch: int, most: int) -> Batch:
+    """The first pictures of a run's first batch, at most so many, as the model sees them."""
+    keys = next(iter(StepSampler(len(data.split), batch, data.seed, 0, 1)))
+    fetched = Fetched(data)
+    return collate([fetched[key] for key in keys[:most]])
+
+
 def training_loader(
     data: TrainingSet,
     batch: int,

@@ -28,6 +28,27 @@ def line_width(size: tuple[int, int]) -> int:
     return max(1, round(min(size) / 250))
 
 
+def draw_objects(
+    image: Image.Image,
+    boxes: Sequence[Sequence[float]],
+    labels: Sequence[int],
+    texts: Sequence[str],
+    masks: Iterable[NDArray[np.uint8]] | None = None,
+    keypoints: Sequence[Sequence[Sequence[float]]] | None = None,
+    skeleton: Sequence[tuple[int, int]] = (),
+) -> Image.Image:
+    """A copy of an RGB picture with what is in it, best first: masks below boxes, keypoints above them.
+
+    Args:
+        image, boxes, labels, texts: as `draw_boxes` takes them.
+        masks: as `draw_masks` takes them, if there are any.
+        keypoints, skeleton: as `draw_keypoints` takes them, if there are any.
+    """
+    image = image if masks is None else draw_masks(image, masks, boxes, labels)
+    image = draw_boxes(image, boxes, labels, texts)
+    return image if keypoints is None else draw_keypoints(image, keypoints, labels, skeleton)
+
+
 def draw_masks(
     image: Image.Image, masks: Iterable[NDArray[np.uint8]], boxes: Sequence[Sequence[float]], labels: Sequence[int]
 ) -> Image.Image:

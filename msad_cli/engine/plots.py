@@ -1,31 +1,49 @@
-"""The pictures of a run: losses and AP over epochs."""
+"""The pictures of a run: losses and AP over epochs, and what all pictures of numbers share."""
 
 import io
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msad_cli.engine.files import write_bytes
+from msad_cli.structures.printable import printable
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LOSS = "loss/"
-AP = "AP/"
+APS = {"AP/": "{}", "mask_AP/": "{}, masks", "keypoint_AP/": "{}, keypoints"}
+"""How a view's line is called, by the prefix of its column in results.csv."""
+LONGEST_NAME = 24
+"""Characters of a class in a plot."""
 
 
-def plot_run(rows: list[dict[str, float]], folder: Path) -> None:
-    """Draws loss.png and ap.png from the rows of results.csv into a folder."""
-    for prefix, title, name, unit in ((LOSS, "loss", "loss.png", 1), (AP, "AP on the validation split", "ap.png", 100)):
-        keys = list(dict.fromkeys(key for row in rows for key in row if key.startswith(prefix)))
-        # A view's or a method's sum, not each of its parts: a dozen lines can't be told apart.
-        columns = [key for key in keys if "/" not in key.removeprefix(prefix)]
-        if columns:
-            lines = {
-                column.removeprefix(prefix): [(row["epoch"], unit * row[column]) for row in rows if column in row]
-                for column in columns
-            }
+def plot_epochs(rows: Sequence[Mapping[str, float]], folder: Path) -> list[Path]:
+    """Draws loss.png and ap.png from the rows of results.csv into a folder, as far as these have anything to draw."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    # A view's or a method's sum, not each of its parts: a dozen lines can't be told apart.
+    losses = {each: each.removeprefix(LOSS) for each in names if each.startswith(LOSS) and each.count("/") == 1}
+    aps = {
+        each: label.format(each.removeprefix(prefix))
+        for prefix, label in APS.items()
+        for each in names
+        if each.startswith(prefix)
+    }
+    drawn = []
+    for columns, unit, title, name in (
+        (losses, 1, "loss", "loss.png"),
+        (aps, 100, "AP on the validation split", "ap.png"),
+    ):
+        lines = {
+            label: [(row["epoch"], unit * row[column]) for row in rows if column in row]
+            for column, label in columns.items()
+        }
+        if lines:
             _draw(lines, title, folder / name)
+            drawn.append(folder / name)
+    return drawn
 
 
 def plot_sizes(aps: Mapping[str, Mapping[int, float]], path: Path) -> None:
@@ -34,29 +52,56 @@ def plot_sizes(aps: Mapping[str, Mapping[int, float]], path: Path) -> None:
     _draw(lines, "AP on the split", path, "short side of the input, pixels")
 
 
-def _draw(lines: dict[str, list[tuple[float, float]]], title: str, path: Path, below: str = "epoch") -> None:
+def new_figure(width: float, height: float, panels: int = 1) -> tuple["Figure", list["Axes"]]:
+    """A figure of so many inches and its panels, side by side."""
     # The object interface needs no display and no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, MaxNLocator
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = FigureCanvasAgg(figure).figure.add_subplot()
-    for label, points in lines.items():
-        epochs, values = zip(*points, strict=True)
-        axes.plot(epochs, values, marker="." if len(epochs) < 40 else "", label=label)
-    axes.set_xlabel(below)
-    places = sorted({x for points in lines.values() for x, _ in points})
-    axes.xaxis.set_major_locator(FixedLocator(places) if len(places) < 12 else MaxNLocator(integer=True))
-    axes.set_ylabel(title)
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    write_figure(figure, path)
+    figure = FigureCanvasAgg(Figure(figsize=(width, height), layout="constrained")).figure
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+
+
+def legend_beside(axes: "Axes", *others: "Axes") -> None:
+    """A legend right of a panel, where it covers nothing, of all that is drawn in it and in others over it."""
+    entries = [each for of in (axes, *others) for each in zip(*of.get_legend_handles_labels(), strict=True)]
+    right = 1.12 if others else 1.01  # the others' numbers stand at the right border
+    handles, labels = zip(*entries, strict=True) if entries else ((), ())
+    axes.legend(
+        handles, labels, loc="upper left", bbox_to_anchor=(right, 1), borderaxespad=0, fontsize="small", frameon=False
+    )
+
+
+def shown(name: str) -> str:
+    """A user's name as matplotlib takes it: not too long, no formula, and in the legend whatever it begins with."""
+    text = printable(name).replace("\n", " ").replace("\t", " ")
+    text = text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
+    text = text.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def write_figure(figure: "Figure", path: Path) -> None:
     """Writes a figure of matplotlib as PNG, whole or not at all."""
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
+    with warnings.catch_warnings():
+        # Its font has no Chinese, among others; an empty box stands for what it lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(picture, format="png", dpi=120)
     write_bytes(path, picture.getbuffer())
+
+
+def _draw(lines: Mapping[str, Sequence[tuple[float, float]]], title: str, path: Path, below: str = "epoch") -> None:
+    from matplotlib.ticker import FixedLocator, MaxNLocator
+
+    figure, (axes,) = new_figure(8, 4.8)
+    for label, points in lines.items():
+        places, values = zip(*points, strict=True)
+        axes.plot(places, values, marker="." if len(places) < 40 else "", label=label)
+    axes.set_xlabel(below)
+    every = sorted({x for points in lines.values() for x, _ in points})
+    axes.xaxis.set_major_locator(FixedLocator(every) if len(every) < 12 else MaxNLocator(integer=True))
+    axes.set_ylabel(title)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    legend_beside(axes)
+    write_figure(figure, path)

@@ -38,6 +38,9 @@ class RunFolder:
         self.model = model
         self.path = model.with_suffix(".run")
         self.results = self.path / "results.csv"
+        self.curves = self.path / "curves.json"
+        self.plots = self.path / "plots"
+        self.samples = self.path / "samples"
         self.state = self.path / "resume" / "state.pt"
         self.previous_state = self.state.with_name("previous.pt")
 
@@ -84,6 +87,7 @@ class RunFolder:
         }
         remove(self.state)
         remove(self.previous_state)
+        remove(self.curves)
         self.record(settings)
         write_text(self.path / "env.json", json_text(env))
         self.log(line)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msad_cli.engine.curves import OverScore, PrecisionRecall, over_score, precision_over_recall
 from msad_cli.engine.evaluators import Evaluator, Tables, evaluate
 
 Result = dict[str, Any]
@@ -48,15 +49,19 @@ class Scores:
         per_class: `AP`, `AP50`, `APs`, `APm`, `APl` by class name, with the same prefixes.
         threshold: the score at which F1 over all classes at IoU 0.5 of boxes is best.
         f1: that F1.
+        precision: over recall, by COCOeval's name of each kind that was measured.
+        over_score: of boxes.
     """
 
     numbers: dict[str, float]
     per_class: dict[str, dict[str, float]]
     threshold: float
     f1: float
+    precision: dict[str, PrecisionRecall]
+    over_score: OverScore
 
     def to_json(self) -> dict[str, object]:
-        """All of it as plain values, NaN included."""
+        """The numbers as plain values, NaN included; without the curves."""
         return {**self.numbers, "per_class": self.per_class, "threshold": self.threshold, "F1": self.f1}
 
 
@@ -105,17 +110,17 @@ def score(
     numbers: dict[str, float] = {}
     names = {each["id"]: str(each["name"]) for each in truth["categories"]}
     per_class: dict[str, dict[str, float]] = {name: {} for name in names.values()}
-    threshold, f1 = 0.5, math.nan
+    objects = Counter(each["category_id"] for each in truth["annotations"] if not each.get("iscrowd"))
+    every: dict[str, Tables] = {}
     for kind in KINDS[task]:
         most = max_detections or counted_detections(truth, USUAL[kind])
         spread = oks_sigmas(_keypoints(truth), sigmas) if kind == "keypoints" else ()
-        tables = evaluate(truth, results, kind, spread, most, evaluator)
+        tables = every[kind] = evaluate(truth, results, kind, spread, most, evaluator)
         numbers |= {PREFIXES[kind] + name: value for name, value in _summary(tables).items()}
         for category, row in _by_class(tables).items():
             per_class[names[category]] |= {PREFIXES[kind] + name: value for name, value in row.items()}
-        if kind == "bbox":
-            threshold, f1 = _best_f1(tables)
-    return Scores(numbers, per_class, threshold, f1)
+    precision = {kind: precision_over_recall(tables, objects, names) for kind, tables in every.items()}
+    return Scores(numbers, per_class, *_best_f1(every["bbox"]), precision, over_score(every["bbox"]))
 
 
 def _keypoints(truth: Mapping[str, Any]) -> int:

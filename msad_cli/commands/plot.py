@@ -1,0 +1,39 @@
+"""msad plot: the plots of a run, drawn again from what its folder holds."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msad_cli.commands import options
+from msad_cli.structures.errors import UsageError
+
+
+def plot(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, FILE.run, or its model file.")],
+    quiet: options.Quiet = False,
+) -> None:
+    """Draw the plots of a run again: losses and AP over epochs and, of a finished run, what it finds."""
+    from msad_cli.commands.console import print_line
+    from msad_cli.engine.findings import read_findings
+    from msad_cli.engine.findings_plots import drawings
+    from msad_cli.engine.plots import plot_epochs
+    from msad_cli.engine.run_folder import RunFolder
+
+    folder = RunFolder(run if run.name else run.absolute())  # `.`, in the folder itself
+    rows = folder.rows()
+    if not rows:
+        what = "no results.csv with an epoch in it" if folder.path.is_dir() else "no such folder"
+        raise UsageError(
+            f"{folder.path}: {what}", "give FILE.run, which msad teacher and distill write, or the model file"
+        )
+    findings = read_findings(folder.curves)
+    drawn = plot_epochs(rows, folder.plots)
+    if findings is not None:
+        for name, draw in drawings(findings).items():
+            draw(findings, folder.plots / name)
+            drawn.append(folder.plots / name)
+    for path in () if quiet else drawn:
+        print_line(f"drawn: {path}")
+    if findings is None and not quiet:
+        print_line(f"no {folder.curves}: a run writes it at its end; precision, F1, confusion and sizes need it")

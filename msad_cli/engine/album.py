@@ -1,0 +1,95 @@
+"""The pictures that a run leaves in its folder while it goes and at its end; none of them can end it."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
+
+from msad_cli.data.coco import CocoSplit
+from msad_cli.data.loading import TrainingSet, first_batch
+from msad_cli.engine.confusion import confusion
+from msad_cli.engine.device import Compute
+from msad_cli.engine.distributed import rank
+from msad_cli.engine.findings import Findings, Fusion, find, write_findings
+from msad_cli.engine.findings_plots import Draw, drawings
+from msad_cli.engine.fusion_weights import fusion_weights, weighs
+from msad_cli.engine.plots import plot_epochs
+from msad_cli.engine.run_folder import RunFolder
+from msad_cli.engine.samples import MOST_FOUND, MOST_TRAINED, draw_found, draw_training, spread
+from msad_cli.engine.scoring import Result, Scores
+from msad_cli.models.detector import Detector
+from msad_cli.structures.errors import OutputError
+
+WEIGHED = 16
+"""Pictures on which a fusion's weights are looked at."""
+
+P = ParamSpec("P")
+Drawing = Callable[Concatenate[RunFolder, P], None]
+
+
+def _in_passing(draw: Drawing[P]) -> Drawing[P]:
+    """Has the first process alone draw, and makes of whatever goes wrong a line in the log."""
+
+    @wraps(draw)
+    def attempt(folder: RunFolder, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        if rank() > 0:
+            return
+        try:
+            draw(folder, *args, **kwargs)
+        except Exception as error:
+            with contextlib.suppress(OutputError):
+                folder.log(f"not drawn ({draw.__name__}): {type(error).__name__}: {error}")
+
+    return attempt
+
+
+@_in_passing
+def show_training(folder: RunFolder, training: TrainingSet, batch: int) -> None:
+    """The first pictures of the first batch."""
+    draw_training(first_batch(training, batch, MOST_TRAINED), training.split, folder.samples / "training.jpg")
+
+
+@_in_passing
+def show_epochs(folder: RunFolder, rows: Sequence[Mapping[str, float]]) -> None:
+    """Losses and AP up to now."""
+    plot_epochs(rows, folder.plots)
+
+
+@_in_passing
+def show_findings(
+    folder: RunFolder,
+    detector: Detector,
+    split: CocoSplit,
+    truth: Mapping[str, Any],
+    results: Sequence[Result],
+    scores: Mapping[str, Scores],
+    compute: Compute,
+) -> None:
+    """The model's findings at the end: curves.json, its plots, and some pictures of the split.
+
+    Args:
+        results: of the model's best view, the first of `scores`.
+    """
+    threshold = next(iter(scores.values())).threshold
+    _show_found(folder, split, results, threshold)
+    fusion = _fusion(detector, split, compute) if weighs(detector) else None
+    findings = find(truth, scores, confusion(truth, results, threshold), fusion)
+    write_findings(folder.curves, findings)
+    for name, draw in drawings(findings).items():
+        _show_plot(folder, findings, name, draw)
+
+
+@_in_passing
+def _show_found(folder: RunFolder, split: CocoSplit, results: Sequence[Result], threshold: float) -> None:
+    draw_found(split, spread(split, MOST_FOUND), results, threshold, folder.samples / "validation.jpg")
+
+
+@_in_passing
+def _show_plot(folder: RunFolder, findings: Findings, name: str, draw: Draw) -> None:
+    draw(findings, folder.plots / name)
+
+
+def _fusion(detector: Detector, split: CocoSplit, compute: Compute) -> Fusion:
+    weights = fusion_weights(detector, split, compute, spread(split, WEIGHED))
+    spec = detector.spec
+    return Fusion(tuple(spec.levels), spec.ks, weights.mean(axis=0), weights.std(axis=0))

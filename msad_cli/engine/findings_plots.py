@@ -1,0 +1,131 @@
+"""Pictures of what a model finds: precision and recall, F1, confusion, sizes of objects, weights of a fusion."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from msad_cli.engine.curves import STEPS
+from msad_cli.engine.findings import SIZE_EDGES, Findings
+from msad_cli.engine.plots import legend_beside, new_figure, shown, write_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COCO_BORDERS = (32, 96)
+"""Pixels: between small, medium and large objects."""
+MOST_NUMBERED = 15
+"""Classes up to which every cell of a confusion matrix has room for its number."""
+Draw = Callable[[Findings, Path], None]
+
+
+def drawings(findings: Findings) -> dict[str, Draw]:
+    """What there is to draw, by the name of the file."""
+    always: dict[str, Draw] = {
+        "pr.png": plot_precision, "f1.png": plot_f1, "confusion.png": plot_confusion, "sizes.png": plot_object_sizes,
+    }  # fmt: skip
+    return always if findings.fusion is None else always | {"fusion.png": plot_fusion}
+
+
+def plot_precision(findings: Findings, path: Path) -> None:
+    """Precision over recall: a panel for each kind, and in it the classes with the most objects."""
+    kinds = findings.precision
+    figure, panels = new_figure(1 + 5.5 * len(kinds), 4.8, len(kinds))
+    for axes, (kind, curve) in zip(panels, kinds.items(), strict=True):
+        measure = "OKS" if kind == "keypoints" else "IoU"
+        axes.plot(STEPS, curve.at50, color="black", linewidth=2.5, label=f"all classes, {measure} 0.5")
+        axes.plot(STEPS, curve.at75, color="black", linewidth=1.5, linestyle="--", label=f"all classes, {measure} 0.75")
+        for name, line in curve.by_class.items():
+            axes.plot(STEPS, line, linewidth=1, label=f"{shown(name)}, 0.5")
+        axes.set(title=kind if len(kinds) > 1 else "", xlabel="recall", ylabel="precision")
+        _shares(axes, "xy")
+        legend_beside(axes)
+    write_figure(figure, path)
+
+
+def plot_f1(findings: Findings, path: Path) -> None:
+    """Precision, recall and F1 of all boxes over the least score that counts, the best F1 being marked."""
+    figure, (axes,) = new_figure(8, 4.8)
+    curve = findings.over_score
+    axes.plot(STEPS, curve.precision, linewidth=1, label="precision")
+    axes.plot(STEPS, curve.recall, linewidth=1, label="recall")
+    axes.plot(STEPS, curve.f1, color="black", linewidth=2.5, label="F1")
+    if not np.isnan(findings.f1):
+        axes.axvline(findings.threshold, color="tab:red", linestyle="--", linewidth=1)
+        best = f"best F1 {findings.f1:.2f}\nat {findings.threshold:.2f}"
+        axes.plot(findings.threshold, findings.f1, "o", color="tab:red", label=best)
+    axes.set(xlabel="least score", ylabel="share, at IoU 0.5")
+    _shares(axes, "xy")
+    legend_beside(axes)
+    write_figure(figure, path)
+
+
+def plot_confusion(findings: Findings, path: Path) -> None:
+    """Objects by class, down, and what they were taken for, across; each row's colours are its shares."""
+    matrix, names = findings.confusion, [*map(shown, findings.classes), "background"]
+    side = max(4.0, 0.45 * len(names))
+    figure, (axes,) = new_figure(side + 2.8, side + 1.2)
+    share = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if len(names) <= MOST_NUMBERED + 1:
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                colour = "white" if share[row, column] > 0.6 else "black"
+                axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize="small")
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel(f"taken for (score ≥ {findings.threshold:.2f}, IoU 0.5)")
+    axes.set_ylabel("object")
+    figure.colorbar(image, ax=axes, label="share of the row", shrink=0.8)
+    write_figure(figure, path)
+
+
+def plot_object_sizes(findings: Findings, path: Path) -> None:
+    """How many objects of the split there are of each size, and AP of small, medium and large ones."""
+    figure, (axes,) = new_figure(8.5, 4.8)
+    axes.stairs(findings.sizes, SIZE_EDGES, fill=True, color="lightgrey", label="objects")
+    axes.set_xscale("log", base=2)
+    there = np.flatnonzero(findings.sizes)
+    first, last = (SIZE_EDGES[there[0]], SIZE_EDGES[there[-1] + 1]) if len(there) else (SIZE_EDGES[0], SIZE_EDGES[-1])
+    axes.set_xlim(first, last)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("√area of an object, pixels of the original picture")
+    axes.set_ylabel("objects of the split")
+    above = axes.twinx()
+    borders = [first, *(border for border in COCO_BORDERS), last]
+    for name, values in findings.size_ap.items():
+        above.stairs(100 * values, np.maximum.accumulate(borders), baseline=None, linewidth=2.2, label=shown(name))
+    for border in COCO_BORDERS:
+        above.axvline(border, color="grey", linestyle=":", linewidth=1)
+    above.set_ylim(0, 100)
+    above.set_ylabel("AP of small, medium, large objects")
+    legend_beside(axes, above)
+    write_figure(figure, path)
+
+
+def plot_fusion(findings: Findings, path: Path) -> None:
+    """The mean weight of each view, level by level, with its standard deviation over pictures."""
+    fusion = findings.fusion
+    assert fusion is not None
+    figure, (axes,) = new_figure(8, 4.5)
+    width = 0.8 / len(fusion.ks)
+    for number, k in enumerate(fusion.ks):
+        places = np.arange(len(fusion.levels)) + (number - (len(fusion.ks) - 1) / 2) * width
+        view = "large image" if k == 1 else f"image at 1/{k}"
+        spread = fusion.deviation[:, number]
+        axes.bar(places, fusion.mean[:, number], 0.95 * width, yerr=spread, capsize=3, ecolor="dimgrey", label=view)
+    axes.axhline(1 / len(fusion.ks), color="grey", linestyle="--", linewidth=1)
+    axes.set_xticks(range(len(fusion.levels)), [f"P{level}" for level in fusion.levels])
+    axes.set(xlabel="level of the large image", ylabel="weight in the fusion")
+    _shares(axes, "y")
+    legend_beside(axes)
+    write_figure(figure, path)
+
+
+def _shares(axes: "Axes", which: str) -> None:
+    """Axes from 0 to 1, with a little room for lines along the border."""
+    axes.grid(alpha=0.3)
+    if "x" in which:
+        axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)

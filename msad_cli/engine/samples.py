@@ -1,0 +1,189 @@
+"""samples/: the first training batch as the model sees it, and ground truth beside what was found."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torchvision.transforms.v2.functional import to_pil_image
+
+from msad_cli.data.coco import CocoSplit
+from msad_cli.data.images import read_image
+from msad_cli.data.loading import Batch, Sample
+from msad_cli.data.outlines import decode, encode
+from msad_cli.engine.draw import draw_objects
+from msad_cli.engine.files import write_bytes
+from msad_cli.engine.scoring import Result
+from msad_cli.structures.errors import DataError
+from msad_cli.structures.printable import printable
+
+TILE = 480
+"""Pixels of a tile's long side. Pictures of other sizes are scaled to it, so that boxes and texts are legible."""
+GAP, LINE = 8, 20
+"""Pixels between tiles, and of the line of text above each."""
+COLUMNS = 4
+"""Of ground truth beside what was found."""
+MOST_TRAINED, MOST_FOUND = 4, 6
+"""Pictures in a sample."""
+
+Tile = tuple[str, Image.Image]
+"""What is written above a picture, and the picture."""
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What is in a picture, best first.
+
+    Attributes:
+        boxes: (M, 4) corners in pixels of `size`.
+        texts: written at the boxes.
+        size: (height, width) of the frame they stand in.
+        masks: (M, height, width), or None.
+        keypoints: (M, K, 3) x, y in pixels of `size` and visibility, or None.
+    """
+
+    boxes: NDArray[np.float64]
+    labels: list[int]
+    texts: list[str]
+    size: tuple[int, int]
+    masks: list[NDArray[np.uint8]] | None
+    keypoints: NDArray[np.float64] | None
+
+
+def spread(split: CocoSplit, most: int) -> list[int]:
+    """The places of a few pictures, evenly over those of a split that have objects."""
+    filled = np.flatnonzero(np.diff(split.starts))
+    places = filled if len(filled) else np.arange(len(split))
+    return [int(each) for each in places[np.linspace(0, len(places) - 1, min(most, len(places))).astype(int)]]
+
+
+def draw_training(batch: Batch, split: CocoSplit, path: Path) -> None:
+    """Writes a training batch: a row for each picture, in it the views, the smaller ones enlarged to the same size.
+
+    Args:
+        split: of which the batch is; it has the names.
+    """
+    _write([_training_row(sample, split) for sample in batch.samples], path)
+
+
+def draw_found(split: CocoSplit, places: Sequence[int], results: Sequence[Result], least: float, path: Path) -> None:
+    """Writes some pictures of a split twice: with their objects, and beside it with what was found.
+
+    Args:
+        results: of these pictures or more; those of a score below `least` are left out.
+    """
+    tiles: list[Tile] = []
+    for place in places:
+        try:
+            picture = read_image(split.folder / str(split.file_names[place]))
+        except DataError:
+            continue  # the evaluation has said so
+        found = [each for each in results if each["image_id"] == split.image_ids[place] and each["score"] >= least]
+        true, taken = _true_objects(split, place, picture), _found_objects(split, found, picture)
+        name = Path(str(split.file_names[place])).name
+        tiles += [
+            (f"{name}: {_count(true)}", _drawn(picture, true, split)),
+            (f"found: {_count(taken)}, score ≥ {least:.2f}", _drawn(picture, taken, split)),
+        ]
+    _write([tiles[start : start + COLUMNS] for start in range(0, len(tiles), COLUMNS)], path)
+
+
+def _training_row(sample: Sample, split: CocoSplit) -> list[Tile]:
+    target = {name: each.numpy() for name, each in sample.target.items()}
+    labels = target["labels"].tolist()
+    objects = Objects(
+        target["boxes"], labels, [split.categories[label - 1][1] for label in labels], sample.frame_size,
+        list(target["masks"]) if "masks" in target else None, target.get("keypoints"),
+    )  # fmt: skip
+    row: list[Tile] = []
+    for k, pixels in sorted(sample.views.items()):
+        name = Path(str(split.file_names[sample.index])).name if not row else ""
+        mirrored = ", mirrored" if target["picture"][1] else ""
+        size = f"{'HR' if k == 1 else f'1/{k}'}, {pixels.shape[2]} × {pixels.shape[1]}{mirrored}"
+        row.append((f"{name}  {size}".strip(), _drawn(to_pil_image(pixels), objects, split)))
+    return row
+
+
+def _true_objects(split: CocoSplit, place: int, picture: Image.Image) -> Objects:
+    rows = range(int(split.starts[place]), int(split.starts[place + 1]))
+    owned, size = slice(rows.start, rows.stop), (picture.height, picture.width)
+    labels = split.labels[owned].tolist()
+    masks = [decode(encode(split.masks.outline(row), size)) for row in rows] if split.task == "masks" else None
+    points = split.keypoints[owned].astype(np.float64) if split.task == "keypoints" else None
+    texts = [split.categories[label - 1][1] for label in labels]
+    return Objects(split.boxes[owned].astype(np.float64), labels, texts, size, masks, points)
+
+
+def _found_objects(split: CocoSplit, found: Sequence[Result], picture: Image.Image) -> Objects:
+    found = sorted(found, key=lambda each: -each["score"])
+    label = {category: place for place, (category, _) in enumerate(split.categories, start=1)}
+    boxes = np.array([each["bbox"] for each in found], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    names = dict(split.categories)
+    masks = [_decoded(each["segmentation"]) for each in found] if split.task == "masks" else None
+    points = [each["keypoints"] for each in found] if split.task == "keypoints" else None
+    return Objects(
+        boxes, [label[each["category_id"]] for each in found],
+        [f"{names[each['category_id']]} {each['score']:.2f}" for each in found], (picture.height, picture.width), masks,
+        None if points is None else np.array(points, dtype=np.float64).reshape(len(found), -1, 3),
+    )  # fmt: skip
+
+
+def _decoded(segmentation: Mapping[str, Any]) -> NDArray[np.uint8]:
+    return decode({"size": segmentation["size"], "counts": segmentation["counts"].encode("ascii")})
+
+
+def _count(objects: Objects) -> str:
+    return f"{len(objects.labels)} object{'s' * (len(objects.labels) != 1)}"
+
+
+def _drawn(picture: Image.Image, objects: Objects, split: CocoSplit) -> Image.Image:
+    """The picture at a tile's size with objects over it; it may have another size than their frame."""
+    height, width = objects.size
+    scale = TILE / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    # Enlarged pixels stay squares: that is what the model sees.
+    way = Image.Resampling.NEAREST if picture.width < size[0] else Image.Resampling.LANCZOS
+    across, down = size[0] / width, size[1] / height
+    masks, points = objects.masks, objects.keypoints
+    return draw_objects(
+        picture.resize(size, way),
+        (objects.boxes * [across, down, across, down]).tolist(),
+        objects.labels,
+        [printable(text) for text in objects.texts],
+        None if masks is None else (np.asarray(Image.fromarray(mask).resize(size, 0)) for mask in masks),
+        None if points is None else (points * [across, down, 1]).tolist(),
+        split.scheme.skeleton,
+    )
+
+
+def _write(rows: Sequence[Sequence[Tile]], path: Path) -> None:
+    """Writes tiles in rows and columns on white as JPEG, each with its text above; nothing where there are none."""
+    if not rows:
+        return
+    widths = [max(row[i][1].width for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
+    heights = [LINE + max(tile.height for _, tile in row) for row in rows]
+    sheet = Image.new("RGB", (sum(widths) + GAP * (len(widths) + 1), sum(heights) + GAP * (len(rows) + 1)), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
+    top = GAP
+    for row, height in zip(rows, heights, strict=True):
+        left = GAP
+        for (text, tile), width in zip(row, widths, strict=False):
+            pen.text((left, top + 1), _cut(text, font, width), fill="black", font=font)
+            sheet.paste(tile, (left, top + LINE))
+            left += width + GAP
+        top += height + GAP
+    written = io.BytesIO()
+    sheet.save(written, format="JPEG", quality=90)
+    write_bytes(path, written.getbuffer())
+
+
+def _cut(text: str, font: Any, width: int) -> str:
+    """As much of the end of a text as a width in pixels has room for."""
+    text = printable(text)
+    endings = (f"…{text[start:]}" for start in range(1, len(text)))
+    return text if font.getlength(text) <= width else next((end for end in endings if font.getlength(end) <= width), "")
