@@ -120,7 +120,7 @@ def draw_boxes(
     Args:
         boxes: corners x0, y0, x1, y1 in pixels of `image`, best first; the best is drawn last, on top.
         labels: classes, which choose the colours.
-        texts: what to write at each box.
+        texts: what to write at each box; may be empty.
     """
     canvas = image.copy()
     pen = ImageDraw.Draw(canvas)
@@ -135,7 +135,7 @@ def draw_boxes(
     for box, label, text in rows:
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
         plate = _plate(canvas.size, box, right - left + 4, bottom - top + 4)
-        if any(_overlap(plate, other) for other in written):
+        if not text or any(_overlap(plate, other) for other in written):
             continue
         written.append(plate)
         colour = class_colour(label)

@@ -38,7 +38,7 @@ def plot_precision(findings: Findings, path: Path) -> None:
         axes.plot(STEPS, curve.at75, color="black", linewidth=1.5, linestyle="--", label=f"all classes, {measure} 0.75")
         for name, line in curve.by_class.items():
             axes.plot(STEPS, line, linewidth=1, label=f"{shown(name)}, 0.5")
-        axes.set(title=kind if len(kinds) > 1 else "", xlabel="recall", ylabel="precision")
+        axes.set(title=_title(findings, kind), xlabel="recall", ylabel="precision")
         _shares(axes, "xy")
         legend_beside(axes)
     write_figure(figure, path)
@@ -55,7 +55,7 @@ def plot_f1(findings: Findings, path: Path) -> None:
         axes.axvline(findings.threshold, color="tab:red", linestyle="--", linewidth=1)
         best = f"best F1 {findings.f1:.2f}\nat {findings.threshold:.2f}"
         axes.plot(findings.threshold, findings.f1, "o", color="tab:red", label=best)
-    axes.set(xlabel="least score", ylabel="share, at IoU 0.5")
+    axes.set(title=_title(findings), xlabel="least score", ylabel="share, at IoU 0.5")
     _shares(axes, "xy")
     legend_beside(axes)
     write_figure(figure, path)
@@ -75,27 +75,31 @@ def plot_confusion(findings: Findings, path: Path) -> None:
                 axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize="small")
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel(f"taken for (score ≥ {findings.threshold:.2f}, IoU 0.5)")
-    axes.set_ylabel("object")
+    below = f"taken for (score ≥ {findings.threshold:.2f}, IoU 0.5)"
+    axes.set(title=_title(findings), xlabel=below, ylabel="object")
     figure.colorbar(image, ax=axes, label="share of the row", shrink=0.8)
     write_figure(figure, path)
 
 
 def plot_object_sizes(findings: Findings, path: Path) -> None:
     """How many objects of the split there are of each size, and AP of small, medium and large ones."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, (axes,) = new_figure(8.5, 4.8)
     axes.stairs(findings.sizes, SIZE_EDGES, fill=True, color="lightgrey", label="objects")
     axes.set_xscale("log", base=2)
     there = np.flatnonzero(findings.sizes)
-    first, last = (SIZE_EDGES[there[0]], SIZE_EDGES[there[-1] + 1]) if len(there) else (SIZE_EDGES[0], SIZE_EDGES[-1])
+    ends = (there[0], there[-1] + 1) if len(there) else (0, -1)
+    first, last = 2 ** np.floor(np.log2(SIZE_EDGES[ends[0]])), 2 ** np.ceil(np.log2(SIZE_EDGES[ends[1]]))
     axes.set_xlim(first, last)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel("√area of an object, pixels of the original picture")
     axes.set_ylabel("objects of the split")
     above = axes.twinx()
-    borders = [first, *(border for border in COCO_BORDERS), last]
+    borders = np.maximum.accumulate([first, *COCO_BORDERS, last])
     for name, values in findings.size_ap.items():
-        above.stairs(100 * values, np.maximum.accumulate(borders), baseline=None, linewidth=2.2, label=shown(name))
+        above.stairs(100 * values, borders, baseline=None, linewidth=2.2, label=shown(name))
     for border in COCO_BORDERS:
         above.axvline(border, color="grey", linestyle=":", linewidth=1)
     above.set_ylim(0, 100)
@@ -121,6 +125,10 @@ def plot_fusion(findings: Findings, path: Path) -> None:
     _shares(axes, "y")
     legend_beside(axes)
     write_figure(figure, path)
+
+
+def _title(findings: Findings, kind: str = "boxes") -> str:
+    return f"{kind}, {findings.view} view"
 
 
 def _shares(axes: "Axes", which: str) -> None:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOSS = "loss/"
-APS = {"AP/": "{}", "mask_AP/": "{}, masks", "keypoint_AP/": "{}, keypoints"}
-"""How a view's line is called, by the prefix of its column in results.csv."""
+APS = {"AP/": "boxes", "mask_AP/": "masks", "keypoint_AP/": "keypoints"}
+"""What a view's AP is of, by what stands before the view in the columns of results.csv."""
 LONGEST_NAME = 24
 """Characters of a class in a plot."""
 
@@ -25,9 +25,10 @@ def plot_epochs(rows: Sequence[Mapping[str, float]], folder: Path) -> list[Path]
     names = dict.fromkeys(name for row in rows for name in row)
     # A view's or a method's sum, not each of its parts: a dozen lines can't be told apart.
     losses = {each: each.removeprefix(LOSS) for each in names if each.startswith(LOSS) and each.count("/") == 1}
+    kinds = [prefix for prefix in APS if any(each.startswith(prefix) for each in names)]
     aps = {
-        each: label.format(each.removeprefix(prefix))
-        for prefix, label in APS.items()
+        each: each.removeprefix(prefix) + (f", {APS[prefix]}" if len(kinds) > 1 else "")
+        for prefix in kinds
         for each in names
         if each.startswith(prefix)
     }

@@ -1,7 +1,7 @@
 """samples/: the first training batch as the model sees it, and ground truth beside what was found."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ TILE = 480
 GAP, LINE = 8, 20
 """Pixels between tiles, and of the line of text above each."""
 COLUMNS = 4
-"""Of ground truth beside what was found."""
+"""Tiles beside each other, unless a picture would be torn into two rows."""
 MOST_TRAINED, MOST_FOUND = 4, 6
 """Pictures in a sample."""
 
@@ -42,7 +42,7 @@ class Objects:
         boxes: (M, 4) corners in pixels of `size`.
         texts: written at the boxes.
         size: (height, width) of the frame they stand in.
-        masks: (M, height, width), or None.
+        masks: M of (height, width), or None.
         keypoints: (M, K, 3) x, y in pixels of `size` and visibility, or None.
     """
 
@@ -50,7 +50,7 @@ class Objects:
     labels: list[int]
     texts: list[str]
     size: tuple[int, int]
-    masks: list[NDArray[np.uint8]] | None
+    masks: Iterable[NDArray[np.uint8]] | None
     keypoints: NDArray[np.float64] | None
 
 
@@ -62,12 +62,12 @@ def spread(split: CocoSplit, most: int) -> list[int]:
 
 
 def draw_training(batch: Batch, split: CocoSplit, path: Path) -> None:
-    """Writes a training batch: a row for each picture, in it the views, the smaller ones enlarged to the same size.
+    """Writes a training batch: each picture's views beside each other, the smaller ones enlarged to the same size.
 
     Args:
         split: of which the batch is; it has the names.
     """
-    _write([_training_row(sample, split) for sample in batch.samples], path)
+    _write([_views(sample, split) for sample in batch.samples], path)
 
 
 def draw_found(split: CocoSplit, places: Sequence[int], results: Sequence[Result], least: float, path: Path) -> None:
@@ -76,7 +76,7 @@ def draw_found(split: CocoSplit, places: Sequence[int], results: Sequence[Result
     Args:
         results: of these pictures or more; those of a score below `least` are left out.
     """
-    tiles: list[Tile] = []
+    pairs: list[list[Tile]] = []
     for place in places:
         try:
             picture = read_image(split.folder / str(split.file_names[place]))
@@ -85,25 +85,24 @@ def draw_found(split: CocoSplit, places: Sequence[int], results: Sequence[Result
         found = [each for each in results if each["image_id"] == split.image_ids[place] and each["score"] >= least]
         true, taken = _true_objects(split, place, picture), _found_objects(split, found, picture)
         name = Path(str(split.file_names[place])).name
-        tiles += [
-            (f"{name}: {_count(true)}", _drawn(picture, true, split)),
-            (f"found: {_count(taken)}, score ≥ {least:.2f}", _drawn(picture, taken, split)),
-        ]
-    _write([tiles[start : start + COLUMNS] for start in range(0, len(tiles), COLUMNS)], path)
+        one = f"{name}: {_count(true)}", _drawn(picture, true, split)
+        other = f"found: {_count(taken)} of score {least:.2f} and above", _drawn(picture, taken, split)
+        pairs.append([one, other])
+    _write(pairs, path)
 
 
-def _training_row(sample: Sample, split: CocoSplit) -> list[Tile]:
+def _views(sample: Sample, split: CocoSplit) -> list[Tile]:
     target = {name: each.numpy() for name, each in sample.target.items()}
     labels = target["labels"].tolist()
     objects = Objects(
-        target["boxes"], labels, [split.categories[label - 1][1] for label in labels], sample.frame_size,
+        target["boxes"], labels, _names(split, labels), sample.frame_size,
         list(target["masks"]) if "masks" in target else None, target.get("keypoints"),
     )  # fmt: skip
     row: list[Tile] = []
     for k, pixels in sorted(sample.views.items()):
         name = Path(str(split.file_names[sample.index])).name if not row else ""
         mirrored = ", mirrored" if target["picture"][1] else ""
-        size = f"{'HR' if k == 1 else f'1/{k}'}, {pixels.shape[2]} × {pixels.shape[1]}{mirrored}"
+        size = f"{'HR' if k == 1 else f'1/{k}'}, {pixels.shape[2]} x {pixels.shape[1]}{mirrored}"
         row.append((f"{name}  {size}".strip(), _drawn(to_pil_image(pixels), objects, split)))
     return row
 
@@ -112,25 +111,30 @@ def _true_objects(split: CocoSplit, place: int, picture: Image.Image) -> Objects
     rows = range(int(split.starts[place]), int(split.starts[place + 1]))
     owned, size = slice(rows.start, rows.stop), (picture.height, picture.width)
     labels = split.labels[owned].tolist()
-    masks = [decode(encode(split.masks.outline(row), size)) for row in rows] if split.task == "masks" else None
+    masks = (decode(encode(split.masks.outline(row), size)) for row in rows) if split.task == "masks" else None
     points = split.keypoints[owned].astype(np.float64) if split.task == "keypoints" else None
-    texts = [split.categories[label - 1][1] for label in labels]
-    return Objects(split.boxes[owned].astype(np.float64), labels, texts, size, masks, points)
+    return Objects(split.boxes[owned].astype(np.float64), labels, _names(split, labels), size, masks, points)
 
 
 def _found_objects(split: CocoSplit, found: Sequence[Result], picture: Image.Image) -> Objects:
     found = sorted(found, key=lambda each: -each["score"])
     label = {category: place for place, (category, _) in enumerate(split.categories, start=1)}
+    labels = [label[each["category_id"]] for each in found]
+    names = zip(_names(split, labels), (f"{each['score']:.2f}" for each in found), strict=True)
     boxes = np.array([each["bbox"] for each in found], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    names = dict(split.categories)
-    masks = [_decoded(each["segmentation"]) for each in found] if split.task == "masks" else None
-    points = [each["keypoints"] for each in found] if split.task == "keypoints" else None
-    return Objects(
-        boxes, [label[each["category_id"]] for each in found],
-        [f"{names[each['category_id']]} {each['score']:.2f}" for each in found], (picture.height, picture.width), masks,
-        None if points is None else np.array(points, dtype=np.float64).reshape(len(found), -1, 3),
-    )  # fmt: skip
+    masks = (_decoded(each["segmentation"]) for each in found) if split.task == "masks" else None
+    points = None
+    if split.task == "keypoints":
+        listed = [each["keypoints"] for each in found]
+        points = np.array(listed, dtype=np.float64).reshape(len(found), *split.keypoints.shape[1:])
+    texts = [" ".join(words).strip() for words in names]
+    return Objects(boxes, labels, texts, (picture.height, picture.width), masks, points)
+
+
+def _names(split: CocoSplit, labels: Sequence[int]) -> list[str]:
+    """What to write at objects; nothing where there is a single class."""
+    return [split.categories[label - 1][1] if len(split.categories) > 1 else "" for label in labels]
 
 
 def _decoded(segmentation: Mapping[str, Any]) -> NDArray[np.uint8]:
@@ -161,10 +165,13 @@ def _drawn(picture: Image.Image, objects: Objects, split: CocoSplit) -> Image.Im
     )
 
 
-def _write(rows: Sequence[Sequence[Tile]], path: Path) -> None:
-    """Writes tiles in rows and columns on white as JPEG, each with its text above; nothing where there are none."""
-    if not rows:
+def _write(groups: Sequence[Sequence[Tile]], path: Path) -> None:
+    """Writes groups of so many tiles each as JPEG, no group being torn; nothing where there are none."""
+    if not groups:
         return
+    tiles = [tile for group in groups for tile in group]
+    columns = max(1, COLUMNS // len(groups[0])) * len(groups[0])
+    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     widths = [max(row[i][1].width for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
     heights = [LINE + max(tile.height for _, tile in row) for row in rows]
     sheet = Image.new("RGB", (sum(widths) + GAP * (len(widths) + 1), sum(heights) + GAP * (len(rows) + 1)), "white")
