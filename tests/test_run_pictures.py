@@ -437,6 +437,7 @@ def test_plot_draws_what_an_unfinished_run_has(
     [
         ("nowhere.safetensors", {}, "nowhere.run: no such folder"),
         ("nowhere.run", {}, "nowhere.run: no such folder"),
+        ("/", {}, "not a run's folder"),
         ("empty.run", {"empty.run/notes.txt": "hello"}, "no results.csv"),
         ("foreign.run", {"foreign.run/results.csv": "name,value\na,1\n"}, "results.csv is damaged"),
         ("bad.run", {"bad.run/results.csv": "epoch,AP/low\n1,0.5\n", "bad.run/curves.json": "[1]"}, "curves.json is"),

@@ -8,6 +8,8 @@ import typer
 from msad_cli.commands import options
 from msad_cli.structures.errors import UsageError
 
+HINT = "give FILE.run, which msad teacher and distill write, or the model file"
+
 
 def plot(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, FILE.run, or its model file.")],
@@ -20,13 +22,14 @@ def plot(
     from msad_cli.engine.plots import plot_epochs
     from msad_cli.engine.run_folder import RunFolder
 
-    folder = RunFolder(run if run.name else run.absolute())  # `.`, in the folder itself
+    try:
+        folder = RunFolder(run if run.name else run.absolute())  # `.`, in the folder itself
+    except ValueError:
+        raise UsageError(f"{run}: not a run's folder", HINT) from None
     rows = folder.rows()
     if not rows:
         what = "no results.csv with an epoch in it" if folder.path.is_dir() else "no such folder"
-        raise UsageError(
-            f"{folder.path}: {what}", "give FILE.run, which msad teacher and distill write, or the model file"
-        )
+        raise UsageError(f"{folder.path}: {what}", HINT)
     findings = read_findings(folder.curves)
     drawn = plot_epochs(rows, folder.plots)
     if findings is not None:

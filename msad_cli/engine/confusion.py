@@ -50,8 +50,11 @@ def _of_picture(objects: Sequence[Mapping[str, Any]], found: Sequence[Mapping[st
             wrong.append(row)
     for row in wrong:
         column = _best(overlap[row], missed)
-        missed.discard(-1 if column is None else column)
-        counts[None if column is None else int(is_class[column]), int(taken_for[row])] += 1
+        if column is None:
+            counts[None, int(taken_for[row])] += 1
+        else:
+            missed.remove(column)
+            counts[int(is_class[column]), int(taken_for[row])] += 1
     counts.update((int(is_class[column]), None) for column in missed)
     return counts
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from msad_cli.engine.plots import write_figure
+from msad_cli.engine.plots import new_figure, write_figure
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,7 @@ def within(points: Mapping[str, Point], budget: float) -> str | None:
 
 def plot_pareto(points: Mapping[str, Point], path: Path, budget: float | None = None) -> None:
     """Draws AP in percent over latency, the frontier as a line, and the budget in milliseconds if there is one."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = FigureCanvasAgg(figure).figure.add_subplot()
+    figure, (axes,) = new_figure(8, 5)
     best = [points[name] for name in frontier(points)]
     axes.plot([each.milliseconds for each in best], [100 * each.ap for each in best], drawstyle="steps-post", alpha=0.5)
     for name, point in points.items():

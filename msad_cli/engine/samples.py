@@ -30,6 +30,8 @@ COLUMNS = 4
 MOST_TRAINED, MOST_FOUND = 4, 6
 """Pictures in a sample."""
 
+NEAREST = Image.Resampling.NEAREST
+
 Tile = tuple[str, Image.Image]
 """What is written above a picture, and the picture."""
 
@@ -151,7 +153,7 @@ def _drawn(picture: Image.Image, objects: Objects, split: CocoSplit) -> Image.Im
     scale = TILE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     # Enlarged pixels stay squares: that is what the model sees.
-    way = Image.Resampling.NEAREST if picture.width < size[0] else Image.Resampling.LANCZOS
+    way = NEAREST if picture.width < size[0] else Image.Resampling.LANCZOS
     across, down = size[0] / width, size[1] / height
     masks, points = objects.masks, objects.keypoints
     return draw_objects(
@@ -159,7 +161,7 @@ def _drawn(picture: Image.Image, objects: Objects, split: CocoSplit) -> Image.Im
         (objects.boxes * [across, down, across, down]).tolist(),
         objects.labels,
         [printable(text) for text in objects.texts],
-        None if masks is None else (np.asarray(Image.fromarray(mask).resize(size, 0)) for mask in masks),
+        None if masks is None else (np.asarray(Image.fromarray(mask).resize(size, NEAREST)) for mask in masks),
         None if points is None else (points * [across, down, 1]).tolist(),
         split.scheme.skeleton,
     )
