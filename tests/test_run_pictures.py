@@ -27,6 +27,7 @@ from msad_cli.engine import album, findings_plots
 from msad_cli.engine.confusion import Confusion, confusion
 from msad_cli.engine.curves import STEPS
 from msad_cli.engine.device import Compute
+from msad_cli.engine.draw import draw_boxes
 from msad_cli.engine.findings import (
     OTHERS,
     SIZE_EDGES,
@@ -347,6 +348,12 @@ def test_masks_and_keypoints_are_shown_too(
     assert set(json.loads((folder / "curves.json").read_text())["precision"]) == {"boxes", kind}
 
 
+def test_a_box_without_a_text_is_its_outline_alone() -> None:
+    """A line of one pixel around 20 × 10."""
+    drawn = draw_boxes(Image.new("RGB", (64, 48)), [(8, 20, 28, 30)], [1], [""])
+    assert np.asarray(drawn).any(axis=2).sum() == 2 * 20 + 2 * 8
+
+
 def test_names_of_all_kinds_can_be_drawn(tmp_path: Path) -> None:
     """Formulas, what legends leave out, what the font lacks, and what is too long."""
     names = ["$x", "$a_b$", "_hidden", "細胞", "a\x1b[31m", "", "x" * 80]
@@ -438,6 +445,7 @@ def test_plot_draws_what_an_unfinished_run_has(
         ("nowhere.safetensors", {}, "nowhere.run: no such folder"),
         ("nowhere.run", {}, "nowhere.run: no such folder"),
         ("/", {}, "not a run's folder"),
+        ("plain", {"plain/results.csv": "epoch,AP/low\n1,0.5\n"}, "not a run's folder"),
         ("empty.run", {"empty.run/notes.txt": "hello"}, "no results.csv"),
         ("foreign.run", {"foreign.run/results.csv": "name,value\na,1\n"}, "results.csv is damaged"),
         ("bad.run", {"bad.run/results.csv": "epoch,AP/low\n1,0.5\n", "bad.run/curves.json": "[1]"}, "curves.json is"),

@@ -22,10 +22,10 @@ def plot(
     from msad_cli.engine.plots import plot_epochs
     from msad_cli.engine.run_folder import RunFolder
 
-    try:
-        folder = RunFolder(run if run.name else run.absolute())  # `.`, in the folder itself
-    except ValueError:
-        raise UsageError(f"{run}: not a run's folder", HINT) from None
+    run = run if run.name else run.absolute()  # `.`, in the folder itself
+    if run.is_dir() and run.suffix != ".run":
+        raise UsageError(f"{run}: not a run's folder", HINT)
+    folder = RunFolder(run)
     rows = folder.rows()
     if not rows:
         what = "no results.csv with an epoch in it" if folder.path.is_dir() else "no such folder"
