@@ -105,8 +105,9 @@ def distill(
     """Distil a teacher into a student that sees only the image reduced k times."""
     import torch
 
+    from msad_cli.commands.clock import Clock
     from msad_cli.commands.console import print_plan
-    from msad_cli.commands.fit import Clock, Run, fit
+    from msad_cli.commands.fit import Run, fit
     from msad_cli.commands.pixel import second_stage
     from msad_cli.commands.settings import choose, claim_output, invalid_values_named, keep_decoded, lasting, read_data
     from msad_cli.commands.student import (

@@ -15,9 +15,9 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from msad_cli import __version__
+from msad_cli.commands.clock import Clock
 from msad_cli.commands.console import Reporter, announce_stop, print_line, reporting
 from msad_cli.commands.interruption import Interruption, interruptible
-from msad_cli.commands.options import parse_duration
 from msad_cli.commands.resuming import changes
 from msad_cli.commands.settings import Choices
 from msad_cli.data.coco import CocoSplit
@@ -41,24 +41,6 @@ from msad_cli.structures.errors import DataError, DeviceError, MsadError, Output
 
 PATIENCE = 10
 """So many steps in a row that are not finite end a run."""
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Seconds between two resume states, and on `time.monotonic`'s clock the moment after which the run stops."""
-
-    checkpoint: float
-    deadline: float
-
-    @classmethod
-    def of(cls, limit: str | None, checkpoint: str) -> "Clock":
-        """From the flags `--time` and `--checkpoint`, starting now.
-
-        Raises:
-            UsageError: one of them is not a time.
-        """
-        deadline = time.monotonic() + parse_duration("--time", limit) if limit else math.inf
-        return cls(parse_duration("--checkpoint", checkpoint), deadline)
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,9 @@ def teacher(
     """Train the teacher: one network on an image and on the same image reduced k times, and their fusion."""
     import torch
 
+    from msad_cli.commands.clock import Clock
     from msad_cli.commands.console import announce_result, print_plan
-    from msad_cli.commands.fit import Clock, Run, fit
+    from msad_cli.commands.fit import Run, fit
     from msad_cli.commands.settings import (
         choose,
         choose_norm,

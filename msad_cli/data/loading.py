@@ -1,27 +1,22 @@
 """Samples, batches, and loaders whose every batch is a pure function of seed and step."""
 
-import functools
 import random
-import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from msad_cli.data.coco import CocoSplit
-from msad_cli.data.images import TOLERATED, limit_pixels, most_pixels
+from msad_cli.data.images import TOLERATED
 from msad_cli.data.kept import KeptPictures
 from msad_cli.data.scaled import open_picture
 from msad_cli.data.transforms import JITTER, render, training_views
-from msad_cli.structures.errors import DataError, TrainingError
+from msad_cli.data.workers import batches_of
+from msad_cli.structures.errors import DataError
 from msad_cli.structures.frame import Resolution
-
-DEATHS = ("exited unexpectedly", "killed by signal", "shared memory", "No space left", "Too many open files", "ancdata")
-"""Words in what torch says when a loader process is lost; other errors in one are bugs."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +247,7 @@ def training_loader(
     if data.kept is not None:
         data.kept.allocate(shared=workers > 0)
     sampler = StepSampler(len(data.split), batch, data.seed, first_step, last_step, share)
-    return _batches(Fetched(data), workers, batch_sampler=sampler, pin_memory=pin)
+    return batches_of(Fetched(data), collate, workers, batch_sampler=sampler, pin_memory=pin)
 
 
 def evaluation_loader(
@@ -276,7 +271,7 @@ def evaluation_loader(
     pictures = range(len(data)) if wanted is None else wanted
     batches = [pictures[start : start + batch] for start in range(0, len(pictures), batch)]
     rank, size = share
-    return _batches(Fetched(data), workers, batch_sampler=batches[rank::size], pin_memory=pin)
+    return batches_of(Fetched(data), collate, workers, batch_sampler=batches[rank::size], pin_memory=pin)
 
 
 def tolerate(unreadable: Mapping[int, str], split: CocoSplit) -> None:
@@ -300,56 +295,3 @@ def same_place(step: int, pictures: int, before: int, now: int) -> int:
     """
     epoch, place = divmod(step, pictures // before)
     return epoch * (pictures // now) + min(place * before // now, pictures // now - 1)
-
-
-def _batches(fetched: Fetched, workers: int, **options: Any) -> Iterator[Batch]:
-    if workers:
-        _allow_open_files()
-    # A generator of its own: a loader draws its workers' seed from torch's global one otherwise, so that a resumed run,
-    # whose loader starts once more, would draw other numbers from there on. No sample depends on those seeds.
-    loader = DataLoader(
-        fetched,
-        num_workers=workers,
-        collate_fn=collate,
-        generator=torch.Generator(),
-        worker_init_fn=functools.partial(limit_pixels, most_pixels()),
-        **options,
-    )
-    batches = iter(loader)
-    if workers and threading.current_thread() is threading.main_thread():
-        # Torch's handler would raise wherever the program is when a worker dies, in the middle of an update too.
-        # Without it the death is noticed when the next batch is fetched.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except (RuntimeError, OSError, EOFError) as error:
-            if not _is_death(error):
-                raise
-            reason = (str(error).strip() or "it was cut off while sending").splitlines()[-1]
-            raise TrainingError(
-                f"a loader process died ({reason})",
-                "fewer --workers need less memory and fewer open files; --workers 0 shares no memory at all "
-                "(a container gets more with --shm-size)",
-            ) from None
-        yield batch
-
-
-def _is_death(error: Exception) -> bool:
-    # Torch hands on what was raised in a worker as the same class of error, with these words.
-    raised_there = "Caught " in str(error)
-    cut_off = isinstance(error, EOFError | ConnectionError | FileNotFoundError) and not raised_there
-    return cut_off or any(words in str(error) for words in DEATHS)
-
-
-def _allow_open_files() -> None:
-    """Raises the soft limit on open files to the hard one: every tensor of a batch from a worker is one."""
-    try:
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ImportError, ValueError, OSError):  # Windows, or a system that forbids it
-        return

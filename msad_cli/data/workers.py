@@ -1,0 +1,80 @@
+"""Processes that load batches: how they are started, and what is said when one dies."""
+
+import functools
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from msad_cli.data.images import limit_pixels, most_pixels
+from msad_cli.structures.errors import TrainingError
+
+T = TypeVar("T")
+B = TypeVar("B")
+
+DEATHS = ("exited unexpectedly", "killed by signal", "shared memory", "No space left", "Too many open files", "ancdata")
+"""Words in what torch says when a loader process is lost; other errors in one are bugs."""
+
+
+def batches_of(data: Dataset[T], collate: Callable[[list[T]], B], workers: int, **options: Any) -> Iterator[B]:
+    """The batches of torch's loader, whose processes have msad's limits; none, and this process loads.
+
+    Args:
+        options: of torch's loader.
+
+    Raises:
+        TrainingError: a process died.
+    """
+    if workers:
+        _allow_open_files()
+    # A generator of its own: a loader draws its workers' seed from torch's global one otherwise, so that a resumed run,
+    # whose loader starts once more, would draw other numbers from there on. No sample depends on those seeds.
+    loader = DataLoader(
+        data,
+        num_workers=workers,
+        collate_fn=collate,
+        generator=torch.Generator(),
+        worker_init_fn=functools.partial(limit_pixels, most_pixels()),
+        **options,
+    )
+    batches = iter(loader)
+    if workers and threading.current_thread() is threading.main_thread():
+        # Torch's handler would raise wherever the program is when a worker dies, in the middle of an update too.
+        # Without it the death is noticed when the next batch is fetched.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    while True:
+        try:
+            batch: B = next(batches)
+        except StopIteration:
+            return
+        except (RuntimeError, OSError, EOFError) as error:
+            if not _is_death(error):
+                raise
+            reason = (str(error).strip() or "it was cut off while sending").splitlines()[-1]
+            raise TrainingError(
+                f"a loader process died ({reason})",
+                "fewer --workers need less memory and fewer open files; --workers 0 shares no memory at all "
+                "(a container gets more with --shm-size)",
+            ) from None
+        yield batch
+
+
+def _is_death(error: Exception) -> bool:
+    # Torch hands on what was raised in a worker as the same class of error, with these words.
+    raised_there = "Caught " in str(error)
+    cut_off = isinstance(error, EOFError | ConnectionError | FileNotFoundError) and not raised_there
+    return cut_off or any(words in str(error) for words in DEATHS)
+
+
+def _allow_open_files() -> None:
+    """Raises the soft limit on open files to the hard one: every tensor of a batch from a worker is one."""
+    try:
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ImportError, ValueError, OSError):  # Windows, or a system that forbids it
+        return
