@@ -9,6 +9,7 @@ import typer
 from msad_cli import __version__
 from msad_cli.commands import data
 from msad_cli.commands.bench import bench
+from msad_cli.commands.calling import usage_error
 from msad_cli.commands.compare import compare
 from msad_cli.commands.distill import distill
 from msad_cli.commands.eval import evaluate
@@ -72,7 +73,7 @@ def run(arguments: list[str]) -> int:
     # `--debug` may stand anywhere, also behind the command.
     arguments = [each for each in arguments if each != "--debug"]
     try:
-        code = app(args=arguments, prog_name="msad", standalone_mode=False)
+        outcome = app(args=arguments, prog_name="msad", standalone_mode=False)
     except MsadError as error:
         if debug:
             raise
@@ -83,14 +84,14 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
         return _complain(*_unforeseen(error))
-    return int(code or 0)
+    # What a command returns is for callers from Python; Typer gives the code of an early end in its place.
+    return outcome if isinstance(outcome, int) else 0
 
 
 def _unforeseen(error: Exception) -> tuple[str, str, int]:
     """Message, hint and exit code for an error that no code of ours has put into words."""
-    # Typer's own errors of usage; which class they have depends on whether it brings click along or imports it.
-    if hasattr(error, "format_message"):
-        return error.format_message(), "msad --help, or msad COMMAND --help", UsageError.exit_code
+    if (wrong := usage_error(error)) is not None:
+        return wrong.message, wrong.hint, wrong.exit_code
     if isinstance(error, MemoryError):
         return "out of memory", "a smaller set or picture, or fewer --workers, needs less", DeviceError.exit_code
     if isinstance(error, OSError):  # the system's word on a path, such as one that is too long

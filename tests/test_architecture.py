@@ -11,13 +11,14 @@ ROOT = Path(msad_cli.__file__).parent
 BELOW = {
     "__main__": {"cli"},
     "cli": {"commands", "structures"},
+    "api": {"cli", "commands", "engine", "models", "data", "structures"},
     "commands": {"engine", "methods", "models", "data", "structures"},
     "engine": {"models", "data", "structures"},
     "methods": {"models", "structures"},
     "models": {"structures"},
     "data": {"structures"},
     "structures": set(),
-    "__init__": set(),
+    "__init__": {"api", "engine", "structures"},
 }
 """What each floor may import, beside itself; docs/architecture.md draws it."""
 FILES = sorted(ROOT.rglob("*.py"))

@@ -1,7 +1,7 @@
 """msad distill: the student that sees only the small image."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,9 +15,7 @@ METHODS_HELP = (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from msad_cli.engine.scoring import Scores
+    from msad_cli.engine.model_file import Card
     from msad_cli.models.spec import DetectorSpec
 
 
@@ -101,7 +99,7 @@ def distill(
     checkpoint: options.Checkpoint = "5m",
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
-) -> None:
+) -> dict[str, Any]:
     """Distil a teacher into a student that sees only the image reduced k times."""
     import torch
 
@@ -162,7 +160,7 @@ def distill(
     )
     print_plan(f"plan of {out}", settings, quiet)
     if dry_run:
-        return
+        return {}
     torch.manual_seed(seed)
     student = Detector(spec)
     choices = tuned_first(choices) if pixel else choices
@@ -175,20 +173,15 @@ def distill(
         clip, ema, clock, resume, quiet, (student, master) if compile_ else (),
     ))  # fmt: skip
     if not quiet:
-        _announce(out, scores, spec, first.spec, card.scores or {})
+        _announce(out, scores, spec, first.spec, card)
+    return scores
 
 
-def _announce(
-    out: Path,
-    scores: "Mapping[str, Scores]",
-    spec: "DetectorSpec",
-    teacher: "DetectorSpec",
-    taught_by: "Mapping[str, Mapping[str, float | None]]",
-) -> None:
-    """A student's scores beside its teacher's, and what it costs."""
+def _announce(out: Path, scores: dict[str, Any], spec: "DetectorSpec", teacher: "DetectorSpec", card: "Card") -> None:
+    """The end of a run, `card` being the teacher's."""
     from msad_cli.commands.console import announce_result, announce_student
 
-    announce_student(scores[spec.views[0]].numbers, taught_by, _cost_shares(spec, teacher))
+    announce_student(scores[spec.views[0]].numbers, card.scores or {}, _cost_shares(spec, teacher))
     announce_result(out, scores, f"msad predict IMAGE -m {out}")
 
 

@@ -57,7 +57,7 @@ def evaluate(
     workers: options.Workers = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
-) -> None:
+) -> dict[str, Any]:
     """Measure AP and AR of a model, by COCO's own evaluation."""
     import json
 
@@ -105,7 +105,7 @@ def evaluate(
         write_text(predictions, json.dumps(results) + "\n")
     if len(sizes) > 1:
         report_sizes(model, {side: each for side, (each, _) in measured.items()}, plot, as_json, quiet)
-        return
+        return scores
     if as_json:
         print_json({each: of.to_json() for each, of in scores.items()})
     elif not quiet:
@@ -118,6 +118,7 @@ def evaluate(
         got = scores[views[0]].numbers[name]
         if not got >= least:
             raise GateMissedError(f"{name} of view {views[0]} is {got:.4f}, under {least}")
+    return scores
 
 
 def _measure(

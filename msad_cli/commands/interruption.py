@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,8 +44,12 @@ class Interruption:
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Receives the first SIGINT or SIGTERM; a second one acts as it always does."""
+    """Receives the first SIGINT or SIGTERM; a second one acts as it always does, as does the first beside threads."""
     interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main one can take signals; a program that calls msad from another has its own way with them.
+        yield interruption
+        return
     before: dict[signal.Signals, Any] = {}
     owner = os.getpid()
 

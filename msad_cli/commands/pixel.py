@@ -5,6 +5,7 @@ from typing import get_args
 
 import typer
 
+from msad_cli.commands.calling import typed
 from msad_cli.commands.console import print_line
 from msad_cli.commands.settings import invalid_values_named
 from msad_cli.commands.student import choose_methods, default_k, student_spec
@@ -65,15 +66,15 @@ def second_stage(context: typer.Context, teacher: DetectorSpec, file: Path, out:
 def _train(context: typer.Context, assistant: Path) -> None:
     """Runs `msad distill --k 1` with the flags of the student's command; goes on where that was interrupted."""
     flags, command = context.params, context.command
-    arguments = ["--k", "1", *(["--method", flags["assistant_method"]] if flags["assistant_method"] else [])]
-    for parameter in command.params:
-        value = flags.get(parameter.name or "")
-        given = value is not None and value is not False and value != parameter.default
-        if given and parameter.name not in OF_THE_STUDENT:
-            arguments += [parameter.opts[0], *([] if value is True else [str(value)])]
     if RunFolder(assistant).resumable and not flags["overwrite"]:
-        arguments = ["--resume"]
+        values: dict[str, object] = {"resume": True}
+    else:
+        defaults = {parameter.name: parameter.default for parameter in command.params}
+        shared = {name: value for name, value in flags.items() if name not in OF_THE_STUDENT}
+        values = {name: value for name, value in shared.items() if value != defaults[name]}
+        values |= {"k": "1", "method": flags["assistant_method"]}
     if not flags["quiet"]:
         print_line(f"stage 1: the assistant {assistant}; interrupted, it goes on with the same command")
-    with command.make_context("distill", [*arguments, "--out", str(assistant)], parent=context.parent) as own:
+    arguments = typed(command, {**values, "out": assistant})
+    with command.make_context("distill", arguments, parent=context.parent) as own:
         command.invoke(own)

@@ -75,7 +75,7 @@ def predict(
     least = card.score_threshold if score is None else score
     category_ids, names = zip(*detector.spec.categories, strict=True)
     results, failed = [], 0
-    at_once = batch or (1 if compute.device.type == "cpu" else 8)
+    at_once = batch or engine.usual_batch(compute)
     predictions = engine.predict(detector.to(compute.device), best, pictures, least, compute, at_once, "image" in saves)
     for number, result in enumerate(predictions, start=1):
         if isinstance(result, DataError):

@@ -5,7 +5,7 @@ import json
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import typer
 
@@ -14,7 +14,7 @@ from msad_cli.engine.run_folder import RunFolder, Setting, json_text
 from msad_cli.structures.errors import UsageError
 
 MAY_CHANGE = frozenset(
-    {"epochs", "batch", "workers", "device", "eval_every", "data", "teacher", "max_pixels", "cache", "compile_"}
+    {"epochs", "batch", "workers", "device", "eval_every", "data", "teacher", "max_pixels", "cache", "compile_", "log"}
     | {"train_json", "val_json", "train_images", "val_images"}
 )
 """What may be typed differently on resuming. Data and teacher: their place; what they hold is compared by content."""
@@ -23,8 +23,10 @@ COMPUTED_ONCE = frozenset({"batch", "epochs"})
 UNRECORDED = frozenset({"out", "resume", "overwrite", "dry_run", "quiet", "time", "checkpoint"})
 RECALLED = "msad.recalled"
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 
-def resumable(default_out: Callable[[Mapping[str, Any]], str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+
+def resumable(default_out: Callable[[Mapping[str, Any]], str]) -> Callable[[Command], Command]:
     """Decorates a training command: fills in `out`, and with `--resume` all that was not typed, from args.json.
 
     Processes that torchrun started know of each other while it runs.
@@ -33,16 +35,17 @@ def resumable(default_out: Callable[[Mapping[str, Any]], str]) -> Callable[[Call
         default_out: the name of the model file, from the command's values.
     """
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Command) -> Command:
         @functools.wraps(command)
-        def run(**values: Any) -> None:
-            values["out"] = values["out"] or Path(default_out(values))
+        def run(**values: Any) -> Any:
+            context = values["context"]
+            values["out"] = context.params["out"] = values["out"] or Path(default_out(values))
             with together():
                 if values["resume"]:
-                    values |= _recalled(values["context"], RunFolder(values["out"]), command)
-                command(**values)
+                    values |= _recalled(context, RunFolder(values["out"]), command)
+                return command(**values)
 
-        return run
+        return cast("Command", run)
 
     return decorate
 
@@ -69,7 +72,7 @@ def changes(before: Mapping[str, Setting], now: Mapping[str, Setting]) -> list[s
     ]
 
 
-def _recalled(context: typer.Context, folder: RunFolder, command: Callable[..., None]) -> dict[str, Any]:
+def _recalled(context: typer.Context, folder: RunFolder, command: Callable[..., Any]) -> dict[str, Any]:
     if not folder.resumable:
         raise UsageError(f"nothing to resume: no {folder.state}", "leave --resume away to start")
     types = typing.get_type_hints(command)

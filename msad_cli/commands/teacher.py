@@ -1,6 +1,6 @@
 """msad teacher: the multi-scale fused teacher, or one of the paper's baselines."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -80,7 +80,7 @@ def teacher(
     checkpoint: options.Checkpoint = "5m",
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
-) -> None:
+) -> dict[str, Any]:
     """Train the teacher: one network on an image and on the same image reduced k times, and their fusion."""
     import torch
 
@@ -141,7 +141,7 @@ def teacher(
     settings = all_settings(context, {**computed, "cache": keep_decoded(training, cache, choices.workers)})
     print_plan(f"plan of {out}", settings, quiet)
     if dry_run:
-        return
+        return {}
     torch.manual_seed(seed)
     model = Detector(spec)
     choices = in_two_steps(choices) if strategy == "two-step" else choices
@@ -154,6 +154,7 @@ def teacher(
     )  # fmt: skip
     if not quiet:
         announce_result(out, scores, f"msad distill --teacher {out}" if spec.role == "teacher" else f"msad eval {out}")
+    return scores
 
 
 def _views(k: str | None, scales: str, strategy: str) -> tuple[int, ...]:

@@ -71,7 +71,7 @@ def read_image(path: Path, scale: int = 1) -> Image.Image:
             image.draft(None, (max(1, image.width // scale), max(1, image.height // scale)))
         image.load()
         turn = TURNS.get(_orientation(image.getexif))
-        picture = _eight_bit_rgb(image if turn is None else image.transpose(turn))
+        picture = eight_bit_rgb(image if turn is None else image.transpose(turn))
     # What the file said of itself (compression, profile) would be written with a copy, where it may not fit.
     picture.info = {}
     return picture
@@ -205,7 +205,8 @@ def _white(largest: float, mode: str) -> float:
     return 255.0 if largest <= 255 else max(65535.0, largest)
 
 
-def _eight_bit_rgb(image: Image.Image) -> Image.Image:
+def eight_bit_rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode as RGB: 16 bits scaled to 8, what is transparent on white."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         # convert("RGB") clips these at 255, which turns a 16-bit picture white.
         values = np.asarray(image).astype(np.float32)

@@ -6,16 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from msad_cli.data.images import IMAGE_SUFFIXES
 from msad_cli.structures.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Input:
-    """A picture, and its path relative to the folder that was named: outputs keep that tree."""
+    """A picture, and its path relative to the folder that was named: outputs keep that tree.
+
+    One that is no file has its upright RGB pixels in `image`, and a name for a path.
+    """
 
     path: Path
     relative: Path
+    image: Image.Image | None = None
 
 
 def find_inputs(names: Sequence[str], results: Path | None = None) -> list[Input]:

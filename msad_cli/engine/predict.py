@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor
 
-from msad_cli.data.scaled import Picture, open_picture
+from msad_cli.data.scaled import Picture, open_picture, whole_picture
 from msad_cli.data.transforms import render
 from msad_cli.engine.device import Compute
 from msad_cli.engine.evaluate import in_original
@@ -46,6 +46,11 @@ class _Decoded:
     picture: Picture
     frame_size: tuple[int, int]
     views: dict[int, Tensor]
+
+
+def usual_batch(compute: Compute) -> int:
+    """How many pictures are given to a model at once unless somebody says: a CPU has no use for more than one."""
+    return 1 if compute.device.type == "cpu" else 8
 
 
 def predict(
@@ -85,7 +90,7 @@ def _decoded(
 
     def decode(source: Input) -> _Decoded | DataError:
         try:
-            picture = open_picture(source.path)
+            picture = open_picture(source.path) if source.image is None else whole_picture(source.image)
             frame_size = detector.spec.resolution.frame_size(*picture.size)
             views = {k: render(picture, frame_size, k) for k in detector.spec.ks_of(view)}
             if whole:

@@ -4,6 +4,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from msad_cli.structures.frame import Resolution, level_shift
+from msad_cli.structures.suggestions import meant
 
 Role = Literal["teacher", "student", "baseline"]
 Scales = Literal["aligned", "vanilla", "single"]
@@ -265,7 +266,7 @@ def _typed(values: Any, types: dict[str, Any]) -> dict[str, Any]:
 
 def _one_of(what: str, value: object, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise ValueError(f"{what} {value!r}: not one of {', '.join(known)}")
+        raise ValueError(f"{what} {value!r}: not one of {', '.join(known)}{meant(value, known)}")
 
 
 def _between(what: str, value: float, low: float, high: float) -> None:

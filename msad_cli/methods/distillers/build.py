@@ -21,6 +21,7 @@ from msad_cli.methods.distillers.pkd import PKD
 from msad_cli.methods.distillers.podnet import PODNet
 from msad_cli.methods.distillers.skd import SKD
 from msad_cli.models.spec import DetectorSpec
+from msad_cli.structures.suggestions import meant
 
 DISTILLERS: dict[str, tuple[type[nn.Module], float]] = {
     "l1": (FeatureL1, GAMMA * TAU),
@@ -52,7 +53,8 @@ def build_distillers(student: DetectorSpec, teacher: DetectorSpec, weights: Mapp
     """
     unknown = [name for name in weights if name not in DISTILLERS]
     if unknown:
-        raise ValueError(f"method {unknown[0]!r}: not one of {', '.join(DISTILLERS)}")
+        known = ", ".join(DISTILLERS)
+        raise ValueError(f"method {unknown[0]!r}: not one of {known}{meant(unknown[0], DISTILLERS)}")
     return {name: Weighted(DISTILLERS[name][0](student, teacher), weight) for name, weight in weights.items()}
 
 

@@ -1,0 +1,226 @@
+"""What `import msad_cli as msad` gives: the commands as functions, and models that look at pictures in memory.
+
+A function's keywords are its command's flags, with `_` for `-`, and take what one would type: `epochs=12`,
+`size="400,640"`, `lambda_=0.4`. Names, defaults and checks are the command's own. Nothing is printed unless
+`quiet=False`, and every mistake is raised as an `MsadError`.
+"""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, overload
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from msad_cli import cli
+from msad_cli.commands.calling import call
+from msad_cli.commands.distill import distill as distill_command
+from msad_cli.commands.eval import evaluate as eval_command
+from msad_cli.commands.settings import choose_views
+from msad_cli.commands.teacher import teacher as teacher_command
+from msad_cli.data.in_memory import rgb_image
+from msad_cli.engine import predict as engine
+from msad_cli.engine.device import Compute, choose_compute
+from msad_cli.engine.inputs import Input
+from msad_cli.engine.model_file import Card, load_model
+from msad_cli.engine.scoring import Scores
+from msad_cli.models.detector import Detector
+from msad_cli.models.pasting import paste_masks
+from msad_cli.models.spec import DetectorSpec
+from msad_cli.structures.errors import DataError, MsadError  # noqa: F401  # the second one is for callers
+
+Flags = ParamSpec("Flags")
+Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
+"""A file, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W), both RGB."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves.
+
+    Attributes:
+        model: the model file; beside it lies its run folder.
+        scores: of each view, the model's best first. None where there is no model file yet: after `dry_run`, and where
+            `time` or a signal stopped the run, which `resume=True` continues.
+    """
+
+    model: Path
+    scores: dict[str, Scores]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The D objects found in a picture, the surest first, as NumPy arrays.
+
+    Attributes:
+        boxes: (D, 4) float32, corners x0, y0, x1, y1 in pixels of the picture.
+        scores: (D,) float32, from 0 to 1.
+        labels: (D,) int64, the ids that the categories have in the set that the model learnt from.
+        names: (D,) those categories' names.
+        masks: (D, height, width) bool, from a Mask R-CNN, else None.
+        keypoints: (D, K, 3) float32, from a Keypoint R-CNN: x and y in pixels of the picture, and 1; else None.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+    masks: NDArray[np.bool_] | None = None
+    keypoints: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model in memory, ready to look at pictures.
+
+    Attributes:
+        file: it was read from.
+        detector: in eval mode, on its device; `detector.spec` says what it is.
+        card: what is known of it beside that: its data, its scores, the threshold of best F1.
+        compute: device and precision.
+    """
+
+    file: Path
+    detector: Detector
+    card: Card
+    compute: Compute
+
+    @property
+    def spec(self) -> DetectorSpec:
+        """What the model is: its classes, size, views."""
+        return self.detector.spec
+
+    @overload  # a text is a sequence of texts too, but the first case comes first
+    def predict(  # type: ignore[overload-overlap]
+        self, images: Picture, *, score: float | None = None, view: str | None = None, batch: int | None = None
+    ) -> Detections: ...
+
+    @overload
+    def predict(
+        self,
+        images: Sequence[Picture],
+        *,
+        score: float | None = None,
+        view: str | None = None,
+        batch: int | None = None,
+    ) -> list[Detections]: ...
+
+    def predict(
+        self,
+        images: Picture | Sequence[Picture],
+        *,
+        score: float | None = None,
+        view: str | None = None,
+        batch: int | None = None,
+    ) -> Detections | list[Detections]:
+        """What is in a picture, or in each of several.
+
+        Args:
+            images: files, which are turned as their EXIF orientation says, or pixels, which are taken as they are.
+            score: the least that is answered; the model's own threshold of best F1 unless given.
+            view: `high`, `middle`, `low` or `fused`; the model's best unless given.
+            batch: pictures of one size that are looked at together; 8 on a GPU and 1 elsewhere unless given.
+
+        Raises:
+            DataError: a file cannot be read.
+            UsageError: something else than a picture, or a view that the model does not have.
+            DeviceError: out of memory.
+        """
+        if isinstance(images, str) or not isinstance(images, Sequence):
+            return self.predict([images], score=score, view=view, batch=batch)[0]
+        pictures = [_input(number, each) for number, each in enumerate(images, start=1)]
+        chosen = choose_views(view, self.spec, self.file)[0]
+        least = self.card.score_threshold if score is None else score
+        at_once = batch or engine.usual_batch(self.compute)
+        predictions = engine.predict(self.detector, chosen, pictures, least, self.compute, at_once)
+        return [self._detections(each) for each in predictions]
+
+    def _detections(self, prediction: engine.Prediction | DataError) -> Detections:
+        if isinstance(prediction, DataError):
+            raise prediction
+        found, size = prediction.found, (prediction.image.height, prediction.image.width)
+        classes = [self.spec.classes[label - 1] for label in found["labels"].tolist()]
+        masks = None
+        if "masks" in found:
+            masks = np.zeros((len(classes), *size), dtype=np.bool_)
+            for mask, pasted in zip(masks, paste_masks(found["masks"], found["mask_boxes"], size), strict=True):
+                mask[:] = pasted
+        return Detections(
+            found["boxes"].numpy(),
+            found["scores"].numpy(),
+            np.array([each.category_id for each in classes], dtype=np.int64),
+            tuple(each.name for each in classes),
+            masks,
+            found["keypoints"].numpy() if "keypoints" in found else None,
+        )
+
+
+def load(model: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto") -> Model:
+    """The model of a file that `msad teacher` or `distill` wrote.
+
+    Args:
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `auto`, `bf16`, `fp16` or `fp32`.
+
+    Raises:
+        ModelFileError: no such file, or none of msad's.
+        DeviceError: the device cannot be used.
+        UsageError: no such device or precision.
+    """
+    file = Path(model)
+    compute = choose_compute(device, precision)
+    detector, card = load_model(file)
+    return Model(file, detector.to(compute.device), card, compute)
+
+
+def _input(number: int, picture: Picture) -> Input:
+    if isinstance(picture, str | os.PathLike):
+        path = Path(picture)
+        return Input(path, Path(path.name))
+    name = f"picture {number}"
+    return Input(Path(name), Path(name), rgb_image(picture, name))
+
+
+def _run(name: str, signature: inspect.Signature, args: Any, flags: Any) -> tuple[Any, Any]:
+    """As `call`, for a command of `msad` by its name."""
+    commands: Any = typer.main.get_command(cli.app)
+    return call(commands.commands[name], {"quiet": True, **signature.bind(*args, **flags).arguments})
+
+
+def _training(
+    name: str, command: Callable[Concatenate[typer.Context, Flags], dict[str, Any]]
+) -> Callable[Flags, Trained]:
+    signature = inspect.signature(command)
+    signature = signature.replace(parameters=list(signature.parameters.values())[1:])
+
+    @functools.wraps(command)
+    def train(*args: Flags.args, **flags: Flags.kwargs) -> Trained:
+        context, scores = _run(name, signature, args, flags)
+        return Trained(context.params["out"], scores or {})
+
+    train.__signature__ = signature  # type: ignore[attr-defined]
+    return train
+
+
+def _evaluation(name: str, command: Callable[Flags, dict[str, Any]]) -> Callable[Flags, dict[str, Scores]]:
+    signature = inspect.signature(command)
+
+    @functools.wraps(command)
+    def measure(*args: Flags.args, **flags: Flags.kwargs) -> dict[str, Scores]:
+        _, scores = _run(name, signature, args, flags)
+        return dict(scores)
+
+    return measure
+
+
+train_teacher = _training("teacher", teacher_command)
+distill = _training("distill", distill_command)
+evaluate = _evaluation("eval", eval_command)
+"""The scores of each view, the model's best first; of several sizes, those of the largest."""
