@@ -153,7 +153,7 @@ def test_a_training_runs_in_any_thread(demo: Path, tmp_path: Path) -> None:
 
 
 def test_mistakes_are_raised(demo: Path, tmp_path: Path, file: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    cases: list[tuple["Callable[[], object]", int, str]] = [
+    cases: list[tuple[Callable[[], object], int, str]] = [
         (msad.train_teacher, 2, "no data given"),
         (lambda: msad.train_teacher(data="demo", epochs=0), 2, "--epochs"),
         (lambda: msad.train_teacher(data=str(demo), out=file), 2, "exists"),

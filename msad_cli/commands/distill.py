@@ -97,6 +97,7 @@ def distill(
     overwrite: options.Overwrite = False,
     time: options.Time = None,
     checkpoint: options.Checkpoint = "5m",
+    log: options.Log = None,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
 ) -> dict[str, Any]:
@@ -129,7 +130,7 @@ def distill(
         raise UsageError("no teacher given", "add --teacher FILE; msad teacher trains one")
     clock = Clock.of(time, checkpoint)
     limit_pixels(options.parse_pixels(max_pixels))
-    folder = claim_output(out, resume, overwrite or dry_run)
+    folder = claim_output(out, resume, overwrite or dry_run, log, quiet)
     first, card = load_model(teacher)
     file, master, pixel = teacher, first, is_pixel(method)
     if pixel:

@@ -53,6 +53,9 @@ Time = Annotated[
     typer.Option("--time", metavar="2h", help="Stop then, after the step, ready to --resume: 90s, 45m, 1h30m."),
 ]
 Checkpoint = Annotated[str, typer.Option("--checkpoint", metavar="5m", help="Time between two states to resume from.")]
+Log = Annotated[
+    str | None, typer.Option("--log", metavar="tensorboard|wandb|mlflow,…", help="Report every epoch there too.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]

@@ -24,8 +24,10 @@ from msad_cli.engine.distributed import first_then_others, on_this_machine, own_
 from msad_cli.engine.memory import available_memory
 from msad_cli.engine.model_file import read_header
 from msad_cli.engine.onlooker import Onlooker
+from msad_cli.engine.reported_folder import ReportedFolder
 from msad_cli.engine.run_folder import RunFolder, Setting
 from msad_cli.engine.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
+from msad_cli.engine.trackers import parse_trackers
 from msad_cli.methods.two_step import FUSION_SHARE
 from msad_cli.models.spec import ClassName, DetectorSpec, View
 from msad_cli.structures.errors import UsageError
@@ -266,17 +268,25 @@ def choose_norm(norm: str, init: str) -> Setting:
     return Setting("frozen", "auto", "pretrained weights")
 
 
-def claim_output(out: Path, resume: bool, overwrite: bool) -> RunFolder:
+def claim_output(out: Path, resume: bool, overwrite: bool, log: str | None, quiet: bool) -> RunFolder:
     """The run folder beside a model file that may be written; processes after the first only look on.
 
+    Args:
+        log: the flag, trackers that are told what goes there.
+        quiet: whether nobody is told of one that fails.
+
     Raises:
-        UsageError: not a .safetensors name, or a result that exists.
+        UsageError: not a .safetensors name, a result that exists, or a tracker that cannot be used.
     """
     if out.suffix != ".safetensors":
         raise UsageError(
             f"--out {out}: a model file's name ends in .safetensors", f"--out {out.with_suffix('.safetensors')}"
         )
-    folder = RunFolder(out) if rank() == 0 else Onlooker(out)
+    trackers = parse_trackers(log)
+    if rank() > 0:
+        folder: RunFolder = Onlooker(out)
+    else:
+        folder = ReportedFolder(out, trackers, lambda line: None if quiet else print_line(line))
     if not resume and not overwrite and (out.exists() or folder.resumable):
         what = out if out.exists() else folder.path
         raise UsageError(f"{what} exists", "add --overwrite, --resume an interrupted run, or choose another --out")

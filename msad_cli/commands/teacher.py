@@ -78,6 +78,7 @@ def teacher(
     overwrite: options.Overwrite = False,
     time: options.Time = None,
     checkpoint: options.Checkpoint = "5m",
+    log: options.Log = None,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
 ) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def teacher(
     assert out is not None
     clock = Clock.of(time, checkpoint)
     limit_pixels(options.parse_pixels(max_pixels))
-    folder = claim_output(out, resume, overwrite or dry_run)
+    folder = claim_output(out, resume, overwrite or dry_run, log, quiet)
     task = TASKS.get(detector, "boxes")
     train, val, found = read_data(data, train_json, val_json, train_images, val_images, resolution, ks, task, quiet)
     fields, detections = fields_from_data(train, sigmas)
