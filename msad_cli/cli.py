@@ -12,6 +12,7 @@ from msad_cli.commands.bench import bench
 from msad_cli.commands.calling import usage_error
 from msad_cli.commands.compare import compare
 from msad_cli.commands.distill import distill
+from msad_cli.commands.doctor import doctor
 from msad_cli.commands.eval import evaluate
 from msad_cli.commands.export import export
 from msad_cli.commands.flops import flops
@@ -40,6 +41,7 @@ app.command()(compare)
 app.command()(export)
 app.command()(plot)
 app.command()(info)
+app.command()(doctor)
 app.add_typer(data.app, name="data")
 
 

@@ -2,11 +2,17 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from msad_cli.commands import options
+
+if TYPE_CHECKING:
+    from msad_cli.engine.model_file import Card
+    from msad_cli.models.spec import DetectorSpec
+
+SHOWN = ("AP", "AP50", "APs", "APm", "APl", "mask_AP", "keypoint_AP")
 
 
 def info(
@@ -16,25 +22,49 @@ def info(
     """Show what a model file remembers: architecture, classes, data, AP."""
     import math
 
-    from msad_cli.engine.model_file import read_header
+    from msad_cli.engine.model_file import FORMAT, fingerprint, read_header
     from msad_cli.engine.run_folder import json_text
     from msad_cli.structures.printable import printable
 
     spec, card, tensors = read_header(model)
     values = {
+        "format": FORMAT,
+        "task": spec.task,
+        "views": spec.views,
         **spec.to_json(),
         **asdict(card),
         "parameters": sum(math.prod(each["shape"]) for each in tensors.values()),
+        "bytes": model.stat().st_size,
+        "sha256": fingerprint(model),
     }
     if as_json:
         typer.echo(json_text(values), nl=False)
         return
-    values["classes"] = ", ".join(f"{each.category_id} {each.name}" for each in spec.classes)
-    values["resolution"] = f"HR {spec.resolution.short_side},{spec.resolution.long_side}, reduced by k = {spec.ks}"
-    if card.teacher_spec:
-        of = card.teacher_spec
-        values["teacher_spec"] = f"{of.backbone} × {of.width:g}, {of.channels} channels, k = {of.ks}"
-    aps = {view: numbers.get("AP") for view, numbers in (card.scores or {}).items()}
-    values["scores"] = "  ".join(f"{view} AP {100 * ap:.1f}" for view, ap in aps.items() if ap is not None)
-    for name, value in values.items():
-        typer.echo(printable(f"{name:17} {value}"), err=True)
+    for name, value in (values | _in_words(spec, card)).items():
+        if value not in ("", (), None):
+            typer.echo(printable(f"{name:20} {value}"), err=True)
+
+
+def _in_words(spec: "DetectorSpec", card: "Card") -> dict[str, Any]:
+    """Fields that are easier to read than their JSON; empty ones are left out."""
+    short, long = spec.resolution.short_side, spec.resolution.long_side
+    teacher = card.teacher_spec
+    scores = {
+        view: ", ".join(f"{name} {100 * ap:.1f}" for name in SHOWN if (ap := numbers.get(name)) is not None)
+        for view, numbers in (card.scores or {}).items()
+    }
+    return {
+        "views": ", ".join(spec.views),
+        "ks": ", ".join(f"{k}: sees {short // k},{long // k}" for k in spec.ks),
+        "resolution": f"HR {short},{long}: short side, longest side in pixels",
+        "classes": ", ".join(f"{each.category_id} {each.name}" for each in spec.classes),
+        "keypoints": ", ".join(spec.keypoints),
+        "fusion": spec.fusion if spec.fuses else "",
+        "rois": "" if spec.dense else spec.rois,
+        "low_width": spec.low_width if spec.low_backbone else "",
+        "scores": "; ".join(f"{view}: {numbers}" for view, numbers in scores.items()),
+        "score_threshold": f"{card.score_threshold:.3f}",
+        "teacher_spec": ""
+        if teacher is None
+        else f"{teacher.backbone} × {teacher.width:g}, {teacher.channels} channels, k = {teacher.ks}",
+    }

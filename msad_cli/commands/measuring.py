@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msad_cli.structures.errors import UsageError
-from msad_cli.structures.suggestions import meant
 
 if TYPE_CHECKING:
     from msad_cli.engine.evaluators import Evaluator
@@ -55,9 +54,7 @@ def refuse_unknown(gates: Mapping[str, float], names: Sequence[str]) -> None:
     """
     for name in gates:
         if name not in names:
-            raise UsageError(
-                f"--fail-under {name}: this evaluation has none{meant(name, names)}", f"it has {', '.join(names)}"
-            )
+            raise UsageError(f"--fail-under {name}: this evaluation has none", f"it has {', '.join(names)}")
 
 
 def parse_sigmas(text: str | None, keypoints: Sequence[str]) -> tuple[float, ...]:

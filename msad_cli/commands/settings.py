@@ -1,7 +1,6 @@
 """From flags to the settings of a run: what was typed, what is computed, and why."""
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from msad_cli.engine.distributed import first_then_others, on_this_machine, own_
 from msad_cli.engine.memory import available_memory
 from msad_cli.engine.model_file import read_header
 from msad_cli.engine.onlooker import Onlooker
+from msad_cli.engine.processor import cores
 from msad_cli.engine.reported_folder import ReportedFolder
 from msad_cli.engine.run_folder import RunFolder, Setting
 from msad_cli.engine.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
@@ -121,9 +121,8 @@ def in_two_steps(choices: Choices) -> Choices:
 
 def default_workers(device: torch.device) -> tuple[int, str]:
     """Loader processes, and why so many: all cores but one beside a GPU, half of them where the CPU computes too."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, cores // on_this_machine())
-    return min(8, cores // 2 if device.type == "cpu" else cores - 1), f"{cores} cores"
+    share = max(1, cores() // on_this_machine())
+    return min(8, share // 2 if device.type == "cpu" else share - 1), f"{share} cores"
 
 
 def keep_decoded(training: TrainingSet, cache: str, workers: int) -> Setting:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from msad_cli.engine.processor import multiplies_bf16
 from msad_cli.structures.errors import DeviceError, UsageError
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -96,7 +97,7 @@ def choose_precision(name: str, device: torch.device) -> tuple[Precision, str]:
             return (
                 ("bf16", "the GPU supports it") if torch.cuda.is_bf16_supported() else ("fp16", "no bf16 on this GPU")
             )
-        if device.type == "cpu" and _cpu_multiplies_bf16():
+        if device.type == "cpu" and multiplies_bf16():
             return "bf16", "the CPU has bf16 instructions"
         return "fp32", "no bf16 instructions"
     if name == "fp16" and device.type != "cuda":
@@ -134,11 +135,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
-
-
-def _cpu_multiplies_bf16() -> bool:
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return False
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})

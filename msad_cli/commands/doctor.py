@@ -1,0 +1,25 @@
+"""msad doctor: what is installed, what the machine has, and what to do about it."""
+
+from dataclasses import asdict
+
+from msad_cli.commands import options
+from msad_cli.structures.errors import DeviceError
+
+
+def doctor(as_json: options.Json = False) -> None:
+    """Check torch, GPU, CPU, decoder, evaluators, extras, shared memory and cache. Exit 5 if something is unusable."""
+    from msad_cli.commands.console import print_json, print_line
+    from msad_cli.engine.examination import examine
+
+    findings = []
+    for each in examine():
+        findings.append(each)
+        if not as_json:
+            print_line(f"{each.state:8} {each.name:17} {each.found}")
+        if not as_json and each.advice:
+            print_line(f"{'':8} {'':17} → {each.advice}")
+    if as_json:
+        print_json([asdict(each) for each in findings])
+    for each in findings:
+        if each.state == "error":
+            raise DeviceError(f"{each.name}: {each.found}", each.advice)

@@ -1,0 +1,210 @@
+"""What `msad doctor` looks at: each check tries what a run will need, and answers with a finding, never with an error.
+
+Nothing here imports torch before the check that does so: a broken installation is a finding too.
+"""
+
+import importlib
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import PIL
+from PIL import features
+
+from msad_cli.data.cache import cache_folder
+from msad_cli.engine.processor import cores, multiplies_bf16
+from msad_cli.structures.errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
+
+SHARED_MEMORY = Path("/dev/shm")
+LEAST_SHARED = 2**30
+"""Bytes. Eight loader processes with two batches of 16 pictures each, at 800 × 1333 and at half of it, hold 1.02e9."""
+LEAST_CACHE = 2**30
+"""Bytes; ImageNet weights of a large backbone and a demo set are a few hundred MB."""
+DRIVER = Path("/proc/driver/nvidia/version")
+EVALUATORS = ("hotcoco", "pycocotools")
+DEVELOPMENT = "dev"
+"""The extra of those who change msad."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        name: of what was looked at.
+        state: `error` where msad cannot work, `warning` where it will meet its limits.
+        found: in words.
+        advice: what to do; empty where nothing needs to be done.
+    """
+
+    name: str
+    state: Literal["ok", "warning", "error"]
+    found: str
+    advice: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """All checks, one after the other."""
+    yield Finding("Python", "ok", f"{platform.python_version()} on {platform.platform()}")
+    build = torch_build()
+    yield build
+    if build.state == "ok":
+        yield gpu()
+    width = "bf16 instructions" if multiplies_bf16() else "no bf16 instructions: float32 is computed"
+    yield Finding("CPU", "ok", f"{cores()} cores, {width}")
+    yield decoder()
+    yield from evaluators()
+    yield from extras()
+    yield shared_memory()
+    yield cache()
+
+
+def torch_build() -> Finding:
+    """Whether torch and torchvision work, and belong together."""
+    try:
+        import torch
+        import torchvision
+        from torchvision.ops import nms
+
+        nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)  # compiled code of torchvision, for this torch
+    except Exception as error:
+        return Finding(
+            "torch", "error", _words(error), "install torch and torchvision again, of releases that belong together"
+        )
+    platforms = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip}
+    built = [f"{name} {version}" for name, version in platforms.items() if version]
+    return Finding(
+        "torch",
+        "ok",
+        f"{torch.__version__}, torchvision {torchvision.__version__}, built for {' and '.join(built) or 'the CPU'}",
+    )
+
+
+def gpu() -> Finding:
+    """The device that `--device auto` takes, after a product of two matrices on it; torch has to work."""
+    import torch
+
+    from msad_cli.engine.device import choose_device
+
+    try:
+        device, _ = choose_device("auto")
+        if device.type == "cpu":
+            return Finding("GPU", "ok", "none: everything is computed on the CPU")
+        numbers = torch.arange(256.0).reshape(16, 16)
+        product = (numbers.to(device) @ numbers.to(device)).cpu()
+        if not torch.allclose(product, numbers @ numbers, rtol=1e-2):
+            return Finding("GPU", "error", f"{device} multiplies wrongly", "update its driver, or type --device cpu")
+    except DeviceError as error:
+        return Finding("GPU", "error", error.message, error.hint)
+    except Exception as error:
+        return Finding("GPU", "error", _words(error), "see to its driver and to other programs, or type --device cpu")
+    return Finding("GPU", "ok", _named(device))
+
+
+def decoder() -> Finding:
+    """Whether Pillow reads JPEGs, and by which library."""
+    found = PIL.__version__
+    if not features.check("jpg"):
+        return Finding("Pillow", "error", f"{found}, which cannot decode JPEGs", "install pillow again, from its wheel")
+    if not features.check_feature("libjpeg_turbo"):
+        library = f"{found}, JPEGs by libjpeg {features.version('jpg')} without turbo"
+        return Finding("Pillow", "warning", library, "install pillow from its wheel: libjpeg-turbo decodes faster")
+    return Finding("Pillow", "ok", f"{found}, JPEGs by libjpeg-turbo {features.version_feature('libjpeg_turbo')}")
+
+
+def evaluators() -> Iterator[Finding]:
+    """The libraries that make COCO's numbers."""
+    for name in EVALUATORS:
+        try:
+            importlib.import_module(name)
+            yield Finding(name, "ok", metadata.version(name))
+        except Exception as error:
+            yield Finding(name, "error", _words(error), f"pip install {name}")
+
+
+def extras() -> Iterator[Finding]:
+    """The optional parts that msad's own metadata lists, installed or not."""
+    try:
+        required = metadata.requires("msad") or []
+    except metadata.PackageNotFoundError:
+        yield Finding("extras", "warning", "msad runs from a folder, without metadata", "pip install its folder")
+        return
+    packages: dict[str, list[str]] = {}
+    for line in required:
+        match = re.match(r"""([\w.-]+).*;.*extra\s*==\s*['"]([\w-]+)['"]""", line)
+        if match and match[2] != DEVELOPMENT:
+            packages.setdefault(match[2], []).append(match[1])
+    for extra, names in packages.items():
+        versions = {name: _version(name) for name in names}
+        found = ", ".join(f"{name} {version or 'is not installed'}" for name, version in versions.items())
+        advice = "" if all(versions.values()) else f"if you want it: pip install 'msad[{extra}]'"
+        yield Finding(f"extra {extra}", "ok", found, advice)
+
+
+def shared_memory() -> Finding:
+    """Where loader processes hand over pictures."""
+    if not SHARED_MEMORY.is_dir():
+        return Finding("shared memory", "ok", "as the system has it")
+    size = shutil.disk_usage(SHARED_MEMORY).total
+    found = f"{size / 2**30:.2f} GiB in {SHARED_MEMORY}"
+    if size < LEAST_SHARED:
+        advice = "loader processes may die of it: --workers 0, or start the container with --shm-size 2g"
+        return Finding("shared memory", "warning", found, advice)
+    return Finding("shared memory", "ok", found)
+
+
+def cache() -> Finding:
+    """Room for the demo set and finished checks."""
+    try:
+        wanted = cache_folder()
+        folder = next(each for each in (wanted, *wanted.absolute().parents) if each.is_dir())
+        free = shutil.disk_usage(folder).free
+    except (OSError, RuntimeError, StopIteration) as error:
+        return Finding("cache", "warning", _words(error), "name a folder in MSAD_CACHE")
+    found = f"{free / 2**30:.1f} GiB free for {wanted}"
+    if not os.access(folder, os.W_OK):
+        return Finding("cache", "warning", f"{folder} cannot be written to", "name another folder in MSAD_CACHE")
+    if free < LEAST_CACHE:
+        return Finding("cache", "warning", found, "free space, or name another folder in MSAD_CACHE")
+    return Finding("cache", "ok", found)
+
+
+def _named(device: "torch.device") -> str:
+    import torch
+
+    if device.type != "cuda":
+        return f"{device.type}, usable"
+    names = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        names.append(f"{properties.name} ({properties.total_memory / 2**30:.0f} GiB)")
+    width = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: fp16 is computed"
+    return f"{', '.join(names)}, driver {_driver()}, usable, {width}"
+
+
+def _driver() -> str:
+    try:
+        match = re.search(r"\s(\d+\.\d[\d.]*)\s", DRIVER.read_text())
+    except OSError:
+        match = None
+    return match[1] if match else "unknown"
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
