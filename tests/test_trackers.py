@@ -68,6 +68,9 @@ class Wandb(types.ModuleType):
         self.started.append(values)
         return SimpleNamespace(id=values["id"] or "made-up", log=self.log, summary=self.summary, finish=self.finish)
 
+    def Settings(self, silent: bool) -> bool:  # noqa: N802  # a class there
+        return silent
+
     def log(self, row: dict[str, float], step: int) -> None:
         if step == self.fails_at:
             raise ConnectionError("no server")
@@ -137,7 +140,7 @@ def test_wandb_and_mlflow_get_them_and_go_on_with_a_resumed_run(
     assert wandb.rows == rows(folder)
     assert wandb.summary == final(folder)
     assert mlflow.rows == {1: rows(folder)[1], 2: rows(folder)[2] | final(folder)}
-    assert [each["id"] for each in wandb.started] == [None, "made-up"]
+    assert [(each["id"], each["settings"]) for each in wandb.started] == [(None, True), ("made-up", True)]  # silent
     assert mlflow.started == [(None, "t"), ("0123", None)]
     assert len(mlflow.params) == 1
     assert mlflow.params[0]["batch"] == wandb.started[0]["config"]["batch"] == 2

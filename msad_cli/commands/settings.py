@@ -272,7 +272,7 @@ def claim_output(out: Path, resume: bool, overwrite: bool, log: str | None, quie
 
     Args:
         log: the flag, trackers that are told what goes there.
-        quiet: whether nobody is told of one that fails.
+        quiet: whether nobody is told of one that fails, and they print nothing.
 
     Raises:
         UsageError: not a .safetensors name, a result that exists, or a tracker that cannot be used.
@@ -282,10 +282,8 @@ def claim_output(out: Path, resume: bool, overwrite: bool, log: str | None, quie
             f"--out {out}: a model file's name ends in .safetensors", f"--out {out.with_suffix('.safetensors')}"
         )
     trackers = parse_trackers(log)
-    if rank() > 0:
-        folder: RunFolder = Onlooker(out)
-    else:
-        folder = ReportedFolder(out, trackers, lambda line: None if quiet else print_line(line))
+    own = ReportedFolder(out, trackers, None if quiet else print_line)
+    folder = own if rank() == 0 else Onlooker(out)
     if not resume and not overwrite and (out.exists() or folder.resumable):
         what = out if out.exists() else folder.path
         raise UsageError(f"{what} exists", "add --overwrite, --resume an interrupted run, or choose another --out")

@@ -18,10 +18,10 @@ class ReportedFolder(RunFolder):
     Args:
         model: the model file to be written.
         names: of trackers that can be used.
-        announce: takes a line that says what failed.
+        announce: takes a line that says what failed; without it, trackers are told to print nothing either.
     """
 
-    def __init__(self, model: Path, names: tuple[str, ...], announce: Callable[[str], None]) -> None:
+    def __init__(self, model: Path, names: tuple[str, ...], announce: Callable[[str], None] | None) -> None:
         super().__init__(model)
         self.ids = self.path / "resume" / "trackers.json"
         self.names = names
@@ -49,7 +49,7 @@ class ReportedFolder(RunFolder):
         known = self._known_ids()
         for name in self.names:
             try:
-                self.trackers[name] = TRACKERS[name](self.path, values, known.get(name, ""))
+                self.trackers[name] = TRACKERS[name](self.path, values, known.get(name, ""), self.announce is None)
             except Exception as error:
                 self._give_up(name, error)
         if self.trackers:
@@ -89,7 +89,8 @@ class ReportedFolder(RunFolder):
     def _give_up(self, name: str, error: Exception) -> None:
         line = f"{name} failed, and gets nothing from here on: {type(error).__name__}: {error}"
         self.log(line)
-        self.announce(line)
+        if self.announce is not None:
+            self.announce(line)
 
 
 def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:

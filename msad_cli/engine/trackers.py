@@ -34,7 +34,7 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files in `tensorboard/` of the run folder."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], id_: str) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any], id_: str, quiet: bool) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.id = "tensorboard"
@@ -60,13 +60,14 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run of the project that WANDB_PROJECT names, else `msad`; WANDB_MODE=offline needs no network."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], id_: str) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any], id_: str, quiet: bool) -> None:
         import wandb
 
         project = os.environ.get("WANDB_PROJECT", "msad")
         self.run = wandb.init(
-            project=project, name=folder.stem, dir=str(folder), config=dict(settings), id=id_ or None, resume="allow"
-        )
+            project=project, name=folder.stem, dir=str(folder), config=dict(settings), id=id_ or None, resume="allow",
+            settings=wandb.Settings(silent=quiet),
+        )  # fmt: skip
         self.id = str(self.run.id)
 
     def add(self, epoch: int, row: Numbers) -> None:
@@ -85,7 +86,7 @@ class WeightsAndBiases:
 class MLflow:
     """A run at the server that MLFLOW_TRACKING_URI names, else where MLflow keeps runs of this folder."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], id_: str) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any], id_: str, quiet: bool) -> None:
         import mlflow
 
         self.mlflow = mlflow
@@ -106,13 +107,13 @@ class MLflow:
         self.mlflow.end_run()
 
 
-TRACKERS: dict[str, Callable[[Path, Mapping[str, Any], str], Tracker]] = {
+TRACKERS: dict[str, Callable[[Path, Mapping[str, Any], str, bool], Tracker]] = {
     "tensorboard": TensorBoard,
     "wandb": WeightsAndBiases,
     "mlflow": MLflow,
 }
-"""By the name of the flag, of the package and of msad's extra: what is made of the run folder, the settings, and the id
-of a run that goes on, empty for a new one."""
+"""By the name of the flag, of the package and of msad's extra: what is made of the run folder, the settings, the id of
+a run that goes on (empty for a new one), and whether nothing is to be printed."""
 
 
 def parse_trackers(text: str | None) -> tuple[str, ...]:
