@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 import msad_cli as msad
 from msad_cli.cli import app, run
+from msad_cli.commands.calling import typed
 from msad_cli.data.demo import draw_demo
 from msad_cli.engine.model_file import Card, save_model
 from msad_cli.models.detector import Detector
@@ -82,6 +83,13 @@ def test_keywords_are_the_commands_flags(function: str, command: str) -> None:
         if each.param_type_name == "option" and each.name != "help":
             spelt = {"as_json": "json"}.get(each.name, each.name.rstrip("_")).replace("_", "-")
             assert f"--{spelt}" in each.opts
+
+
+def test_values_become_what_one_types() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    values = {"overwrite": True, "epochs": 12, "aligned": False, "quiet": False, "out": None, "weight": "l1=2"}
+    assert typed(commands["distill"], values) == ["--weight=l1=2", "--unaligned", "--epochs=12", "--overwrite", "--"]
+    assert typed(commands["eval"], {"model": Path("-m.safetensors")}) == ["--", "-m.safetensors"]
 
 
 def test_a_training_from_python_is_the_typed_one(demo: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,14 +7,13 @@ from typing import Any
 
 import typer
 
-from msad_cli.commands.console import console
-from msad_cli.structures.errors import MsadError, UsageError
+from msad_cli.structures.errors import UsageError
 
 
 def typed(command: Any, values: Mapping[str, Any]) -> list[str]:
     """What one types to give the parameters of a Click command these values; None stands for nothing typed.
 
-    {"epochs": 12, "overwrite": True, "aligned": False} -> ["--epochs=12", "--overwrite", "--unaligned", "--"]
+    {"aligned": False, "epochs": 12, "overwrite": True} -> ["--unaligned", "--epochs=12", "--overwrite", "--"]
     """
     flags: list[str] = []
     arguments: list[str] = []
@@ -64,8 +63,6 @@ def usage_error(error: Exception) -> UsageError | None:
 def _usage_errors() -> Iterator[None]:
     try:
         yield
-    except MsadError:
-        raise
     except Exception as error:
         if (wrong := usage_error(error)) is None:
             raise
@@ -74,6 +71,8 @@ def _usage_errors() -> Iterator[None]:
 
 @contextmanager
 def _silence(quiet: bool) -> Iterator[None]:
+    from msad_cli.commands.console import console
+
     before, console.quiet = console.quiet, quiet
     try:
         yield
