@@ -143,9 +143,17 @@ def distill(
         spec, computed = student_spec(master.spec, k, {**body, **head}, init, norm, aligned)
         weights, computed["method"] = choose_methods(method, weight, spec, master.spec, gamma * tau)
         distillers = build_distillers(spec, master.spec, {} if no_distill else weights)
-    source = data or card.data
     train, val, computed["data"] = read_data(
-        source, train_json, val_json, train_images, val_images, spec.resolution, spec.ks, spec.task, quiet, spec
+        data or card.data,
+        train_json,
+        val_json,
+        train_images,
+        val_images,
+        spec.resolution,
+        spec.ks,
+        spec.task,
+        quiet,
+        spec,
     )
     choices = choose(
         len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,
@@ -156,9 +164,8 @@ def distill(
     )
     ks = rendered(spec, master.spec, distillers, store is not None)
     training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=seed)
-    settings = all_settings(
-        context, {**computed, **choices.settings, "cache": keep_decoded(training, cache, choices.workers)}
-    )
+    computed["cache"] = keep_decoded(training, cache, choices.workers)
+    settings = all_settings(context, {**computed, **choices.settings})
     print_plan(f"plan of {out}", settings, quiet)
     if dry_run:
         return {}
@@ -170,7 +177,7 @@ def distill(
     scores = fit(Run(
         "distill", module, student, lambda: start_student(student, master, computed["init"].value), training, val,
         choices, settings, folder,
-        Card(lasting(source), fingerprint(train.file), teacher=fingerprint(file), teacher_spec=first.spec),
+        Card(lasting(data or card.data), fingerprint(train.file), teacher=fingerprint(file), teacher_spec=first.spec),
         clip, ema, clock, resume, quiet, (student, master) if compile_ else (),
     ))  # fmt: skip
     if not quiet:
