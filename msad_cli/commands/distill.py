@@ -144,17 +144,9 @@ def distill(
         weights, computed["method"] = choose_methods(method, weight, spec, master.spec, gamma * tau)
         distillers = build_distillers(spec, master.spec, {} if no_distill else weights)
     train, val, computed["data"] = read_data(
-        data or card.data,
-        train_json,
-        val_json,
-        train_images,
-        val_images,
-        spec.resolution,
-        spec.ks,
-        spec.task,
-        quiet,
-        spec,
-    )
+        data or card.data, train_json, val_json, train_images, val_images,
+        spec.resolution, spec.ks, spec.task, quiet, spec,
+    )  # fmt: skip
     choices = choose(
         len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,
         decay=decay, warmup=warmup, eval_every=eval_every,
