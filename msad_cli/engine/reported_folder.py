@@ -66,9 +66,11 @@ class ReportedFolder(RunFolder):
     def finish(self, metrics: dict[str, Any]) -> None:
         """As `RunFolder`."""
         super().finish(metrics)
-        epoch = max((int(row["epoch"]) for row in self.rows()), default=0)
         scores = {f"{name}/{view}": value for view, each in metrics.items() for name, value in _numbers(each).items()}
-        self._report(lambda tracker: tracker.finish(epoch, scores))
+        self._report(lambda tracker: tracker.finish(self._last_epoch(), scores))
+
+    def _last_epoch(self) -> int:
+        return max((int(row["epoch"]) for row in self.rows()), default=0)
 
     def _known_ids(self) -> dict[str, str]:
         try:
