@@ -279,7 +279,7 @@ def test_the_model_of_this_folder_is_the_default(
     ("flags", "message"),
     [
         (["--view", "high"], "--view high"),  # a student has its low view alone
-        (["--save", "image,yolo"], "--save image,yolo: unknown yolo"),
+        (["--save", "image,voc"], "--save image,voc: unknown voc"),
         (["--score", "2"], "--score"),
         (["--precision", "fp16"], "--precision fp16"),
     ],

@@ -1,6 +1,8 @@
 """The flags that several commands share, and the parsing of their values."""
 
+import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -138,6 +140,28 @@ def parse_sizes(text: str | None, k: int, own: Resolution) -> dict[int, Resoluti
         raise UsageError(
             f"--size {text}: {error}", "--size 800,1333 is one HR size, --size 400,360,320 are three"
         ) from None
+
+
+def parse_classes(text: str | None, categories: Sequence[tuple[int, str]]) -> set[int] | None:
+    """`red,90` -> the labels (places, from 1) of the classes of these names or ids; None, for all, of None.
+
+    Raises:
+        UsageError: there is no such class.
+    """
+    if text is None:
+        return None
+    labels: set[int] = set()
+    for word in text.split(","):
+        own = {label for label, (_, name) in enumerate(categories, start=1) if name == word}
+        # A class that is called 7 comes before the one of id 7.
+        own = own or {label for label, (number, _) in enumerate(categories, start=1) if str(number) == word}
+        if not own:
+            names = [name for _, name in categories]
+            near = difflib.get_close_matches(word, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names[:20])}{', …' * (len(names) > 20)}"
+            raise UsageError(f"--classes {text}: the model has no class {word!r}", hint)
+        labels |= own
+    return labels
 
 
 def parse_pixels(text: str) -> int:

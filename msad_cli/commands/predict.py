@@ -1,5 +1,9 @@
-"""msad predict: pictures in, annotated pictures and detections out."""
+"""msad predict: pictures and videos in, annotated ones and detections out."""
 
+import itertools
+import os
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,21 +13,20 @@ from msad_cli.commands import options
 from msad_cli.structures.errors import DataError, PartialFailureError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from PIL import Image
+    from msad_cli.engine.inputs import Input
+    from msad_cli.engine.predict import Frames, Prediction
+    from msad_cli.engine.saving import Saver
 
-    from msad_cli.engine.predict import Prediction
-    from msad_cli.models.spec import DetectorSpec
-
-LONGEST_SIDE = {"JPEG": 65_500, "PNG": 2**31 - 1, "WEBP": 16_383, "BMP": 2**31 - 1, "TIFF": 2**31 - 1}
-"""In pixels, by what annotated pictures are saved as; a picture beyond it becomes a PNG."""
 DEFAULT_MODELS = ("student.safetensors", "teacher.safetensors")
-SAVES = ("image", "json")
+SAVES = ("image", "json", "coco", "yolo", "csv", "crop")
 
 
 def predict(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders, quoted patterns.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Pictures, videos, folders, quoted patterns; - reads paths.")
+    ],
     model: Annotated[
         Path | None, typer.Option("--model", "-m", help="Default: student.safetensors here, then teacher.")
     ] = None,
@@ -33,69 +36,150 @@ def predict(
     score: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Least score. Default: the model's best-F1.")
     ] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="NAME|ID,…", help="Answer these classes alone. Default: all.")
+    ] = None,
     view: Annotated[
         str | None, typer.Option(metavar="high|middle|low|fused", help="Default: the model's best.")
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Pictures of one size at once. Default: 8 on a GPU, else 1.")
     ] = None,
-    save: Annotated[str, typer.Option(metavar="image,json", help="What to write.")] = "image,json",
+    save: Annotated[
+        str | None,
+        typer.Option(metavar=",".join(SAVES), help="What to write. Default: image,json; nothing with --stdout."),
+    ] = None,
+    stdout: Annotated[bool, typer.Option("--stdout", help="A JSON line a picture on stdout, as they come.")] = False,
+    every: Annotated[int, typer.Option(min=1, metavar="N", help="Look at every Nth frame of a video.")] = 1,
     max_pixels: options.MaxPixels = options.MOST_PIXELS,
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
     compile_: options.Compile = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Detect objects in pictures; the small image is decoded straight from each file."""
+    """Detect objects in pictures and videos; the small image is decoded straight from each file."""
     from msad_cli.commands.console import print_line
     from msad_cli.commands.settings import choose_views
     from msad_cli.data.images import limit_pixels
-    from msad_cli.engine import predict as engine
     from msad_cli.engine.compiled import compile_parts
     from msad_cli.engine.device import choose_compute
-    from msad_cli.engine.evaluate import coco_results
     from msad_cli.engine.exported import open_model
-    from msad_cli.engine.inputs import find_inputs
+    from msad_cli.engine.predict import predict as predict_pictures
+    from msad_cli.engine.predict import predict_frames
+    from msad_cli.engine.saving import Saver, json_line
 
-    saves = set(save.split(","))
-    if not saves <= set(SAVES):
-        raise UsageError(
-            f"--save {save}: unknown {', '.join(sorted(saves - set(SAVES)))}", f"known: {', '.join(SAVES)}"
-        )
+    saves = _parse_saves(save if save is not None else "" if stdout else "image,json")
     limit_pixels(options.parse_pixels(max_pixels))
-    pictures = find_inputs(inputs, out)
-    for each in pictures:
-        if "image" in saves and (out / each.relative).resolve() == each.path.resolve():
-            raise UsageError(f"{each.path} would be overwritten by its own result", "choose another folder with --out")
+    pictures, videos = _find(inputs, out, saves)
+    sources = [*pictures, *videos]
     path = model or _default_model()
     detector, card = open_model(path)
     best = choose_views(view, detector.spec, path)[0]
+    labels = options.parse_classes(classes, detector.spec.categories)
     compute = choose_compute(device, precision)
     compile_parts([detector] if compile_ else [], compute.device)
     least = card.score_threshold if score is None else score
-    category_ids, names = zip(*detector.spec.categories, strict=True)
-    results, failed = [], 0
-    at_once = batch or engine.usual_batch(compute)
-    predictions = engine.predict(detector.to(compute.device), best, pictures, least, compute, at_once, "image" in saves)
-    for number, result in enumerate(predictions, start=1):
+    at_once = batch or usual_batch(compute)
+    saver = Saver(out, saves, detector.spec, sources)
+    detector = detector.to(compute.device)
+    of_pictures = predict_pictures(detector, best, pictures, least, compute, at_once, saver.draws, labels)
+
+    def look(source: "Input", frames: "Frames") -> "Iterator[Prediction | DataError]":
+        return predict_frames(detector, best, source, frames, least, compute, at_once, labels)
+
+    objects, failed, frames = 0, 0, Counter[Path]()
+    for result in itertools.chain(of_pictures, _of_videos(look, videos, saver, every)):
         if isinstance(result, DataError):
             print_line(f"error: {result.message}")
             failed += 1
             continue
-        found = coco_results(result.found, number, category_ids, result.picture.size)
-        results += [{**each, "file_name": result.source.relative.as_posix()} for each in found]
-        if "image" in saves:
-            _save_picture(_drawn(result, names, detector.spec), out / result.source.relative)
-        if not quiet:
-            print_line(f"{result.source.path}: {len(found)} objects")
-    if "json" in saves:
-        _write_json(out / "predictions.json", results)
+        results = saver.add(result)
+        objects += len(results)
+        if stdout:
+            print(json_line(result, results, detector.spec.categories), flush=True)
+        if result.frame is not None:
+            frames[result.source.path] += 1
+        elif not quiet:
+            print_line(f"{result.source.path}: {len(results)} objects")
+    saver.finish()
+    kind = "pictures and videos" if videos else "pictures"
     if not quiet:
-        done = len(pictures) - failed
-        line = f"{done} of {len(pictures)} pictures, {len(results)} objects of score ≥ {least:.2f} by {path} -> {out}/"
-        print_line(line)
+        for name, count in frames.items():
+            print_line(f"{name}: {count} frames")
+        done = f"{len(sources) - failed} of {len(sources)} {kind}, {objects} objects of score ≥ {least:.2f} by {path}"
+        print_line(f"{done} -> {out}/" if saves else done)
     if failed:
-        raise PartialFailureError(f"{failed} of {len(pictures)} pictures could not be read", "they are named above")
+        raise PartialFailureError(f"{failed} of {len(sources)} {kind} could not be read", "they are named above")
+
+
+def _find(names: list[str], out: Path, saves: set[str]) -> "tuple[list[Input], list[Input]]":
+    """The pictures and the videos that are meant.
+
+    Raises:
+        UsageError: there is none, one would be overwritten, or cannot be looked at for what is asked.
+    """
+    from msad_cli.engine.inputs import find_inputs
+    from msad_cli.engine.video import need_decoder
+
+    found = find_inputs(_with_listed(names), out)
+    pictures, videos = ([each for each in found if each.is_video is kind] for kind in (False, True))
+    if videos:
+        need_decoder()
+    if videos and "coco" in saves:
+        raise UsageError(f"--save coco: {videos[0].path} is a video, whose frames are no files", "name pictures alone")
+    for each in found:
+        if "image" in saves and (out / each.relative).resolve() == each.path.resolve():
+            raise UsageError(f"{each.path} would be overwritten by its own result", "choose another folder with --out")
+    return pictures, videos
+
+
+def _of_videos(
+    look: "Callable[[Input, Frames], Iterator[Prediction | DataError]]",
+    videos: "Sequence[Input]",
+    saver: "Saver",
+    every: int,
+) -> "Iterator[Prediction | DataError]":
+    """What `look` finds in frames, which are drawn and written meanwhile; an error ends a video, not those after it."""
+    from msad_cli.engine.video import Video
+
+    for source in videos:
+        try:
+            video = Video(source.path)
+            with saver.video(source, video.rate / every) as write:
+                for each in look(source, video.frames(every)):
+                    if isinstance(each, DataError):
+                        raise each
+                    write(each)
+                    yield each
+        except DataError as error:
+            yield error
+
+
+def _parse_saves(text: str) -> set[str]:
+    """`image,json` as a set.
+
+    Raises:
+        UsageError: something in it is unknown.
+    """
+    saves = set(text.split(",")) - {""}
+    if unknown := sorted(saves - set(SAVES)):
+        raise UsageError(f"--save {text}: unknown {', '.join(unknown)}", f"known: {', '.join(SAVES)}")
+    return saves
+
+
+def _with_listed(inputs: list[str]) -> list[str]:
+    """The inputs, with the lines of stdin in place of `-`.
+
+    Raises:
+        UsageError: stdin has none.
+    """
+    if "-" not in inputs:
+        return inputs
+    listed = [line for line in os.fsdecode(sys.stdin.buffer.read()).splitlines() if line]
+    names = [each for name in inputs for each in (listed if name == "-" else [name])]
+    if not names:
+        raise UsageError("- reads paths from stdin, which had none", "find . -name '*.jpg' | msad predict -")
+    return names
 
 
 def _default_model() -> Path:
@@ -103,42 +187,3 @@ def _default_model() -> Path:
         if Path(name).exists():
             return Path(name)
     raise UsageError(f"no model: neither {' nor '.join(DEFAULT_MODELS)} lies in this folder", "give one with -m FILE")
-
-
-def _drawn(prediction: "Prediction", names: "Sequence[str]", spec: "DetectorSpec") -> "Image.Image":
-    """The picture with what was found in it."""
-    from msad_cli.engine.draw import draw_objects
-    from msad_cli.models.pasting import paste_masks
-
-    image, found = prediction.image, prediction.found
-    labels, masks, keypoints = found["labels"].tolist(), None, None
-    if "masks" in found:
-        masks = paste_masks(found["masks"], found["mask_boxes"], (image.height, image.width))
-    if "keypoints" in found:
-        keypoints = found["keypoints"].tolist()
-    texts = [f"{names[i - 1]} {score:.2f}" for i, score in zip(labels, found["scores"].tolist(), strict=True)]
-    return draw_objects(image, found["boxes"].tolist(), labels, texts, masks, keypoints, spec.skeleton)
-
-
-def _save_picture(picture: "Image.Image", path: Path) -> None:
-    import io
-
-    from PIL import Image
-
-    from msad_cli.engine.files import write_bytes
-
-    Image.init()
-    kind = Image.EXTENSION.get(path.suffix.lower(), "")
-    if max(picture.size) > LONGEST_SIDE.get(kind, 0):
-        path, kind = path.with_name(path.name + ".png"), "PNG"
-    written = io.BytesIO()
-    picture.save(written, format=kind, quality=92)
-    write_bytes(path, written.getbuffer())
-
-
-def _write_json(path: Path, results: list[dict[str, object]]) -> None:
-    import json
-
-    from msad_cli.engine.files import write_text
-
-    write_text(path, "[\n" + ",\n".join(json.dumps(each) for each in results) + "\n]\n")

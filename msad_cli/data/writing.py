@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,9 +161,13 @@ def _labels(of: Source, split: str, notes: Notes) -> dict[str, list[str]]:
         image = int(annotations.images[row])
         if place := of.places[image]:
             numbers = _row(of.records, row, of.pictures.sizes[image][::-1], notes)
-            text = " ".join(f"{number:.8f}" for number in numbers)
-            lines[label_name(f"images/{split}/{place}")].append(f"{annotations.labels[row] - 1} {text}")
+            lines[label_name(f"images/{split}/{place}")].append(label_row(int(annotations.labels[row]), numbers))
     return lines
+
+
+def label_row(label: int, numbers: Iterable[float]) -> str:
+    """A row of a file of labels: the class, counted from 0 there and from 1 here, and what is said of an object."""
+    return " ".join((str(label - 1), *(f"{number:.8f}" for number in numbers)))
 
 
 def _row(records: Records, row: int, size: NDArray[np.int64], notes: Notes) -> list[float]:

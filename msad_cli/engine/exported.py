@@ -137,6 +137,6 @@ def onnx_run(model: bytes, task: str, name: str) -> Run:
     return run
 
 
-def missing_extra(package: str) -> UsageError:
-    """What to say where a package of the extra `export` is not installed."""
-    return UsageError(f"{package} is not installed", "pip install 'msad[export]'")
+def missing_extra(package: str, extra: str = "export") -> UsageError:
+    """What to say where a package of an extra is not installed."""
+    return UsageError(f"{package} is not installed", f"pip install 'msad[{extra}]'")

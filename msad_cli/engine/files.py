@@ -17,27 +17,39 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Writes a file, all of it or nothing: to a temporary one beside it, synced to disk, then renamed.
+    """Writes a file, all of it or nothing.
 
     Raises:
         OutputError: the operating system refuses: no right, no such folder, no space (with the bytes that it took).
     """
-    with explained(path, len(data)):
+    with replacing(path) as temporary, explained(path, len(data)):
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, which takes its place, synced to disk, when the context ends without an error.
+
+    Raises:
+        OutputError: as `write_bytes`.
+    """
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:LONGEST_PREFIX]}.", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
+        os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with explained(path, temporary.stat().st_size):
+            with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             # mkstemp's mode is private; the result gets what an ordinary new file would get.
             mask = os.umask(0)
             os.umask(mask)
             temporary.chmod(0o666 & ~mask)
             temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Which pictures a list of files, folders and patterns means, and where each one's output goes."""
+"""Which pictures and videos a list of files, folders and patterns means, and where each one's output goes."""
 
 import glob
 import itertools
@@ -11,21 +11,28 @@ from PIL import Image
 from msad_cli.data.images import IMAGE_SUFFIXES
 from msad_cli.structures.errors import UsageError
 
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"})
+
 
 @dataclass(frozen=True)
 class Input:
-    """A picture, and its path relative to the folder that was named: outputs keep that tree.
+    """A picture or video, and its path relative to the folder that was named: outputs keep that tree.
 
-    One that is no file has its upright RGB pixels in `image`, and a name for a path.
+    A picture that is no file has its upright RGB pixels in `image`, and a name for a path.
     """
 
     path: Path
     relative: Path
     image: Image.Image | None = None
 
+    @property
+    def is_video(self) -> bool:
+        """By its name: a GIF is a picture, its first."""
+        return self.path.suffix.lower() in VIDEO_SUFFIXES
+
 
 def find_inputs(names: Sequence[str], results: Path | None = None) -> list[Input]:
-    """The pictures of files, folders (searched to the bottom) and glob patterns, each once, in order.
+    """What files, folders (searched to the bottom) and glob patterns mean, each once, in order.
 
     Args:
         names: of files, folders, and patterns.
@@ -40,9 +47,14 @@ def find_inputs(names: Sequence[str], results: Path | None = None) -> list[Input
             inputs = _matches(name, results)
         except OSError as error:
             raise UsageError(f"{name}: cannot be read ({error.strerror})") from None
+        except ValueError:  # a null character, which a list of names can hold
+            raise UsageError(f"{name}: no name of a file", "give one path a line") from None
         if not inputs:
             kind = "a folder without pictures" if Path(name).is_dir() else "no such file, folder or pattern"
-            raise UsageError(f"{name}: {kind}", f"pictures end in {', '.join(sorted(IMAGE_SUFFIXES))}")
+            known = (
+                f"pictures end in {', '.join(sorted(IMAGE_SUFFIXES))}, videos in {', '.join(sorted(VIDEO_SUFFIXES))}"
+            )
+            raise UsageError(f"{name}: {kind}", known)
         for each in inputs:
             found.setdefault(each.path.resolve(), each)
     return _distinct(list(found.values()))
@@ -51,8 +63,8 @@ def find_inputs(names: Sequence[str], results: Path | None = None) -> list[Input
 def _matches(name: str, results: Path | None) -> list[Input]:
     path = Path(name)
     if path.is_dir():
-        pictures = [each for each in sorted(path.rglob("*")) if each.suffix.lower() in IMAGE_SUFFIXES]
-        inputs = [Input(each, each.relative_to(path)) for each in pictures]
+        found = [each for each in sorted(path.rglob("*")) if each.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
+        inputs = [Input(each, each.relative_to(path)) for each in found]
     elif path.exists():
         return [Input(path, Path(path.name))]
     else:

@@ -1,11 +1,14 @@
-"""Detections of picture files, each decoded straight at the size that the model sees, in threads beside the model."""
+"""Detections of pictures and of videos' frames, brought to the size that the model sees in threads beside the model."""
 
+import itertools
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -22,15 +25,22 @@ DECODERS = min(8, os.cpu_count() or 1)
 """Threads that decode; Pillow leaves the interpreter to others meanwhile."""
 
 
+Frames = Iterator[tuple[int, Image.Image]]
+"""Frames of a video with their numbers, from 0."""
+Given = TypeVar("Given")
+Done = TypeVar("Done")
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What was found in a picture: `boxes` (corners in its pixels), `scores`, `labels` (from 1), and by task `masks`
     (D, 1, 28, 28), probabilities on a grid over each of `mask_boxes` (D, 4), or `keypoints` (D, K, 3) in its
-    pixels."""
+    pixels. Of a video, `frame` is the number of the frame, from 0."""
 
     source: Input
     picture: Picture
     found: dict[str, Tensor]
+    frame: int | None = None
 
     @property
     def image(self) -> Image.Image:
@@ -46,6 +56,7 @@ class _Decoded:
     picture: Picture
     frame_size: tuple[int, int]
     views: dict[int, Tensor]
+    frame: int | None = None
 
 
 def usual_batch(compute: Compute) -> int:
@@ -61,6 +72,7 @@ def predict(
     compute: Compute,
     batch: int = 1,
     whole: bool = False,
+    labels: Collection[int] | None = None,
 ) -> Iterator[Prediction | DataError]:
     """A prediction a picture, in order; a picture that cannot be read yields its error instead.
 
@@ -69,48 +81,104 @@ def predict(
         batch: how many neighbours of one size are given to the model at once. They need no padding for each other, so
             that this changes nothing but the rounding of sums.
         whole: whether `image` of every prediction will be asked for: then it is decoded beside the model too.
+        labels: of the classes that are answered, from 1; all if None.
     """
-    together: list[_Decoded] = []
-    for each in _decoded(detector, view, inputs, whole, ahead=2 * batch + DECODERS):
-        joins = isinstance(each, _Decoded) and (not together or each.frame_size == together[0].frame_size)
-        if not joins or len(together) == batch:
-            yield from _detect(detector, view, together, score, compute)
-            together = []
-        if isinstance(each, DataError):
-            yield each
-        else:
-            together.append(each)
-    yield from _detect(detector, view, together, score, compute)
-
-
-def _decoded(
-    detector: Model, view: View, inputs: Sequence[Input], whole: bool, ahead: int
-) -> Iterator[_Decoded | DataError]:
-    """The pictures in order, at most `ahead` of them waiting in memory."""
 
     def decode(source: Input) -> _Decoded | DataError:
         try:
             picture = open_picture(source.path) if source.image is None else whole_picture(source.image)
-            frame_size = detector.spec.resolution.frame_size(*picture.size)
-            views = {k: render(picture, frame_size, k) for k in detector.spec.ks_of(view)}
+            seen = _rendered(detector, view, source, picture)
             if whole:
-                picture.at(1)
+                seen.picture.at(1)
         except DataError as error:
             return error
-        return _Decoded(source, picture, frame_size, views)
+        return seen
 
-    waiting: deque[Future[_Decoded | DataError]] = deque()
-    with ThreadPoolExecutor(DECODERS) as pool:
-        for source in inputs:
-            waiting.append(pool.submit(decode, source))
+    decoded = _in_threads(DECODERS, decode, inputs, ahead=2 * batch + DECODERS)
+    yield from _in_batches(detector, view, decoded, score, compute, batch, labels)
+
+
+def predict_frames(
+    detector: Model,
+    view: View,
+    source: Input,
+    frames: Frames,
+    score: float,
+    compute: Compute,
+    batch: int = 1,
+    labels: Collection[int] | None = None,
+) -> Iterator[Prediction | DataError]:
+    """A prediction a frame of a video, in order; where it cannot be read further, the error ends it.
+
+    Args:
+        frames: are asked for in a thread beside the model.
+    """
+
+    def decode(_: int) -> _Decoded | DataError | None:
+        try:
+            number, image = next(frames)
+        except StopIteration:
+            return None
+        except DataError as error:
+            return error
+        return replace(_rendered(detector, view, source, whole_picture(image)), frame=number)
+
+    def decoded() -> Iterator[_Decoded | DataError]:
+        # One thread: a decoder goes from frame to frame.
+        for each in _in_threads(1, decode, itertools.count(), ahead=2 * batch):
+            if each is None:
+                return
+            yield each
+
+    yield from _in_batches(detector, view, decoded(), score, compute, batch, labels)
+
+
+def _rendered(detector: Model, view: View, source: Input, picture: Picture) -> _Decoded:
+    frame_size = detector.spec.resolution.frame_size(*picture.size)
+    return _Decoded(source, picture, frame_size, {k: render(picture, frame_size, k) for k in detector.spec.ks_of(view)})
+
+
+def _in_threads(threads: int, work: Callable[[Given], Done], items: Iterable[Given], ahead: int) -> Iterator[Done]:
+    """What `work` makes of items, in order, at most `ahead` of them waiting in memory."""
+    waiting: deque[Future[Done]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for each in items:
+            waiting.append(pool.submit(work, each))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
+def _in_batches(
+    detector: Model,
+    view: View,
+    decoded: Iterable[_Decoded | DataError],
+    score: float,
+    compute: Compute,
+    batch: int,
+    labels: Collection[int] | None,
+) -> Iterator[Prediction | DataError]:
+    together: list[_Decoded] = []
+    for each in decoded:
+        joins = isinstance(each, _Decoded) and (not together or each.frame_size == together[0].frame_size)
+        if not joins or len(together) == batch:
+            yield from _detect(detector, view, together, score, compute, labels)
+            together = []
+        if isinstance(each, DataError):
+            yield each
+        else:
+            together.append(each)
+    yield from _detect(detector, view, together, score, compute, labels)
+
+
 def _detect(
-    detector: Model, view: View, pictures: Sequence[_Decoded], score: float, compute: Compute
+    detector: Model,
+    view: View,
+    pictures: Sequence[_Decoded],
+    score: float,
+    compute: Compute,
+    labels: Collection[int] | None,
 ) -> Iterator[Prediction]:
     if not pictures:
         return
@@ -119,6 +187,8 @@ def _detect(
         detections = detector.detect(views, view)
     for each, found in zip(pictures, detections, strict=True):
         sure = found["scores"] >= score
+        if labels is not None:
+            sure &= torch.isin(found["labels"].long(), torch.tensor(sorted(labels), device=sure.device))
         kept = {name: values[sure].float() for name, values in found.items()}
         moved = in_original(kept, each.picture.size, each.frame_size)
-        yield Prediction(each.source, each.picture, {**moved, "labels": moved["labels"].long()})
+        yield Prediction(each.source, each.picture, {**moved, "labels": moved["labels"].long()}, each.frame)
