@@ -1,5 +1,6 @@
 """The Typer app, and the one place where errors become messages and exit codes."""
 
+import os
 import signal
 import sys
 from typing import Annotated
@@ -80,6 +81,10 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
         return _complain(error.message, error.hint, error.exit_code)
+    except BrokenPipeError:
+        # Who read stdout has enough, such as `head`. Python would complain when it closes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (KeyboardInterrupt, typer.Abort):
         return 128 + signal.SIGINT
     except Exception as error:
