@@ -65,7 +65,7 @@ def predict(
     from msad_cli.engine.device import choose_compute
     from msad_cli.engine.exported import open_model
     from msad_cli.engine.predict import predict as predict_pictures
-    from msad_cli.engine.predict import predict_frames
+    from msad_cli.engine.predict import predict_frames, usual_batch
     from msad_cli.engine.saving import Saver, json_line
 
     saves = _parse_saves(save if save is not None else "" if stdout else "image,json")
