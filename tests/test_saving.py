@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from fractions import Fraction
 from pathlib import Path, PurePath
 from typing import Any
@@ -129,8 +129,8 @@ def test_masks_and_keypoints_in_coco_and_yolo(student_spec: DetectorSpec) -> Non
     assert [each["area"] for each in document["annotations"]] == [400, 0]
     # The second keypoint lies left of the picture, which YOLO cannot say.
     posed = {**box, "keypoints": [20.0, 20.0, 1.0, -4.0, 20.0, 1.0]}
-    (row,) = yolo_rows([1], [posed], (80, 40))
-    assert [float(each) for each in row.split()] == [0, 0.5, 0.375, 0.5, 0.25, 0.25, 0.5, 1, 0, 0, 0, 0.5]
+    (line,) = yolo_rows([1], [posed], (80, 40))
+    assert [float(each) for each in line.split()] == [0, 0.5, 0.375, 0.5, 0.25, 0.25, 0.5, 1, 0, 0, 0, 0.5]
     spec = DetectorSpec(
         **{**vars(student_spec), "detector": "keypointrcnn", "keypoints": ("l", "r"), "flip_pairs": ((0, 1),)}
         | {"skeleton": ((0, 1),)}
@@ -311,7 +311,7 @@ def test_a_broken_video_ends_alone_and_leaves_no_file(
 
 
 def test_what_fails_while_a_video_is_written_leaves_nothing(tmp_path: Path) -> None:
-    def half() -> Iterator[None]:
+    def half() -> Generator[None, None, None]:
         with writing_video(tmp_path / "out" / "clip.mp4", Fraction(10)) as write:
             write(Image.new("RGB", (64, 48)))
             yield
