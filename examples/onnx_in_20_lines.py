@@ -1,0 +1,22 @@
+"""An exported model without msad and torch: python onnx_in_20_lines.py student.onnx picture.jpg"""
+
+import json
+import sys
+
+import numpy
+import onnxruntime
+from PIL import Image, ImageOps
+
+session = onnxruntime.InferenceSession(sys.argv[1])
+with open(sys.argv[1] + ".json", encoding="utf-8") as file:  # what `msad export` wrote beside it
+    notes = json.load(file)
+picture, rule = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB"), notes["preprocessing"]
+short, long = sorted(picture.size)
+ratio, step = min(rule["hr_short_side"] / short, rule["hr_long_side"] / long), rule["hr_multiple"]
+size = [max(step, step * round(side * ratio / step)) // rule["k"] for side in picture.size]
+pixels = numpy.asarray(picture.resize(size, Image.Resampling.BILINEAR)).transpose(2, 0, 1)[None]
+boxes, scores, labels = (each[0] for each in session.run(["boxes", "scores", "labels"], {"images": pixels}))
+names = {each["label"]: each["name"] for each in notes["classes"]}
+for box, score, label in zip(boxes * numpy.divide(picture.size, size).repeat(2).reshape(2, 2).T.ravel(), scores, labels):
+    if score >= notes["postprocessing"]["score_threshold"]:
+        print(names[int(label)], f"{score:.3f}", *(f"{each:.1f}" for each in box))
