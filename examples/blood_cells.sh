@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Boxes: the small FCOS of docs/results.md on a small set such as blood cells, from scratch; about an hour on 2 CPU cores.
 #
-#     bash examples/blood_cells.sh DATA [FLAGS…]      writes into blood_cells/; FLAGS go to both trainings
+#     bash examples/blood_cells.sh DATA [FLAGS…]      writes into blood_cells/; FLAGS go to all trainings
 set -euo pipefail
 data="${1:?bash examples/blood_cells.sh DATA [FLAGS...]}"
 out=blood_cells
@@ -14,5 +14,5 @@ msad distill --teacher $out/teacher.safetensors --batch 8 --lr 0.02 --epochs 36 
     --out $out/student.safetensors "${@:2}"
 msad distill --teacher $out/teacher.safetensors --batch 8 --lr 0.02 --epochs 36 --eval-every 4 \
     --no-distill --init teacher --out $out/init-only.safetensors "${@:2}"
-msad compare $out/teacher.safetensors $out/student.safetensors $out/init-only.safetensors --plot $out/compared.png
+msad compare $out/init-only.safetensors $out/student.safetensors $out/teacher.safetensors --plot $out/compared.png
 msad eval $out/student.safetensors --per-class

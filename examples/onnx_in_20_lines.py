@@ -17,6 +17,7 @@ size = [max(step, step * round(side * ratio / step)) // rule["k"] for side in pi
 pixels = numpy.asarray(picture.resize(size, Image.Resampling.BILINEAR)).transpose(2, 0, 1)[None]
 boxes, scores, labels = (each[0] for each in session.run(["boxes", "scores", "labels"], {"images": pixels}))
 names = {each["label"]: each["name"] for each in notes["classes"]}
-for box, score, label in zip(boxes * numpy.divide(picture.size, size).repeat(2).reshape(2, 2).T.ravel(), scores, labels):
+boxes = boxes * numpy.divide(picture.size * 2, size * 2)  # from pixels of the input to those of the picture
+for box, score, label in zip(boxes, scores, labels, strict=True):
     if score >= notes["postprocessing"]["score_threshold"]:
-        print(names[int(label)], f"{score:.3f}", *(f"{each:.1f}" for each in box))
+        print(names[label], f"{score:.3f}", *(f"{each:.1f}" for each in box))

@@ -10,9 +10,11 @@ these rules:
 - what stands in inline code, or ends in `…`, may lack what a whole command needs: it is a mention.
 """
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +30,8 @@ MARKDOWN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs"
 FILES = [*MARKDOWN, *sorted((ROOT / "examples").glob("*.sh"))]
 FOREIGN = {"--shm-size", "--node-rank"}
 """Flags that the docs name and that are others': docker's and torchrun's."""
+LACKING = {"MissingParameter", "BadOptionUsage", "NoArgsIsHelpError"}
+"""What msad's parser says of a mention: an argument, an option's value or a command of `msad data` is not given."""
 AWAITED = "performance.md"
 """What is linked and yet to be written."""
 FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -107,6 +111,7 @@ def of_msad(words: tuple[str, ...]) -> tuple[str, ...] | None:
     return words[words.index("msad_cli") + 1 :] if "msad_cli" in words else None
 
 
+@cache
 def deaf() -> Any:
     """msad's command, all of whose parts parse and do nothing."""
     whole: Any = typer.main.get_command(app)  # made anew by each call
@@ -121,12 +126,12 @@ def deaf() -> Any:
 
 def parse(arguments: tuple[str, ...], mention: bool = False) -> None:
     """Raises what msad's parser raises for these arguments."""
-    if arguments[:1] in ((), ("COMMAND",)):
+    if arguments[:1] == ("COMMAND",):
         return
     try:
         deaf().main(list(arguments), prog_name="msad", standalone_mode=False)
     except Exception as error:
-        if not mention or type(error).__name__ not in ("MissingParameter", "NoArgsIsHelpError"):
+        if not mention or type(error).__name__ not in LACKING:
             raise
 
 
@@ -174,6 +179,38 @@ def test_every_command_is_shown() -> None:
     wanted |= {("data", name) for name in whole.commands["data"].commands}
     given = {of_msad(command.words) or () for file in FILES for command in shown(file)}
     assert wanted <= {each[: 2 if each[:1] == ("data",) else 1] for each in given}
+
+
+def pattern(message: ast.expr) -> str:
+    """A message with `…` for what differs, without the file or flag in front; empty if it is all another's words."""
+    parts = message.values if isinstance(message, ast.JoinedStr) else [message]
+    text = "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts)
+    text = re.sub(r"^(…(, line …)?: )+", "", text)
+    return text if re.search(r"\w", text) else ""
+
+
+def messages() -> set[str]:
+    """What the source says in errors."""
+    names = {name for name in vars(errors) if name.endswith("Error")} | {"LostError"}
+    calls = [
+        node
+        for file in Path(msad_cli.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names and node.args
+    ]
+    return {pattern(each.args[0]) for each in calls} - {""}
+
+
+def test_every_message_is_explained() -> None:
+    explained = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "messages.md").read_text(), re.MULTILINE)
+    assert sorted(explained) == sorted(messages())
+
+
+def test_every_error_stands_at_its_exit_code() -> None:
+    rows = re.findall(r"^\| (\d) \| (.*?) \|", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    stated = {(int(code), name) for code, names in rows for name in re.findall(r"`(\w+)`", names)}
+    classes = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.MsadError)]
+    assert stated == {(each.exit_code, each.__name__) for each in classes if each is not errors.MsadError}
 
 
 def test_how_commands_are_found() -> None:

@@ -3,6 +3,8 @@
 import builtins
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +210,23 @@ def student(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def assert_the_example_finds(found: list[dict[str, Any]], model: Path, picture: Path, notes: dict[str, Any]) -> None:
+    """examples/onnx_in_20_lines.py, which can import neither torch nor msad, prints what `msad predict` found."""
+    example = Path(__file__).parents[1] / "examples" / "onnx_in_20_lines.py"
+    alone = "import runpy, sys; sys.modules |= dict.fromkeys(['torch', 'msad_cli']); runpy.run_path(sys.argv.pop(1))"
+    command = [sys.executable, "-c", alone, str(example), str(model), str(picture)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    names = {each["id"]: each["name"] for each in notes["classes"]}
+    expected = [each for each in found if each["file_name"] == picture.name]
+    printed = [line.rsplit(maxsplit=5) for line in done.stdout.splitlines()]
+    assert [name for name, *_ in printed] == [names[each["category_id"]] for each in expected]
+    for (_, *numbers), each in zip(printed, expected, strict=True):
+        x, y, width, height = each["bbox"]
+        # One and three digits are printed of pixels and scores.
+        assert [float(number) for number in numbers[1:]] == pytest.approx([x, y, x + width, y + height], abs=0.06)
+        assert float(numbers[0]) == pytest.approx(each["score"], abs=0.0006)
+
+
 def test_export_eval_bench_and_predict(
     student: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,6 +253,7 @@ def test_export_eval_bench_and_predict(
     assert run(["predict", str(demo / "val2017"), "-m", str(out), "-o", str(folder), "--save", "json", *flags]) == 0
     found = json.loads((folder / "predictions.json").read_text())
     assert {each["category_id"] for each in found} <= {each["id"] for each in values["classes"]}
+    assert_the_example_finds(found, out, demo / "val2017" / found[0]["file_name"], values)
 
     assert run(["export", str(student), "-o", str(out)]) == 2
     assert f"{out} exists" in capsys.readouterr().err

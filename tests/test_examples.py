@@ -1,0 +1,79 @@
+"""The examples run as they stand, on a set of a few pictures and for an epoch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import msad_cli
+from msad_cli.cli import run
+from msad_cli.data.demo import draw_demo
+
+ROOT = Path(msad_cli.__file__).parents[1]
+SHORT = ["--epochs", "1", "--batch", "2", "--eval-every", "1", "--workers", "0", "--device", "cpu", "--precision", "fp32"]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "demo"
+    draw_demo(folder, train=4, val=2, seed=1, size=(128, 96))
+    return folder
+
+
+def example(name: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs an example in this folder, with this Python's msad."""
+    tool = folder / "bin" / "msad"
+    tool.parent.mkdir(exist_ok=True)
+    tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m msad_cli "$@"\n')
+    tool.chmod(0o755)
+    environment = {
+        **os.environ, "PATH": f"{tool.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    command = ["bash", str(ROOT / "examples" / name), *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "models"),
+    [
+        ("blood_cells.sh", {"teacher", "student", "init-only"}),
+        ("instance_masks.sh", {"teacher", "student"}),
+        ("keypoints.sh", {"aligned", "vanilla", "student"}),
+    ],
+)
+def test_an_example_trains_its_models(name: str, models: set[str], demo: Path, tmp_path: Path) -> None:
+    done = example(name, tmp_path, str(demo), *SHORT)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / name.removesuffix(".sh")
+    assert {each.stem for each in out.glob("*.safetensors")} == models
+
+
+def test_an_example_without_its_arguments_says_them(tmp_path: Path) -> None:
+    scripts = {each.name for each in (ROOT / "examples").glob("*.sh")} - {"quickstart.sh"}
+    assert scripts == {"blood_cells.sh", "ci_gate.sh", "instance_masks.sh", "keypoints.sh"}
+    for name in scripts:
+        done = example(name, tmp_path)
+        assert done.returncode != 0
+        assert f"bash examples/{name} DATA" in done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["bin"]
+
+
+def test_the_gate_passes_on_msads_exit_codes(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """0 and the numbers as JSON, 8 for a number too low, 4 without a model, 3 for a set with a box outside its picture."""
+    out = tmp_path / "teacher.safetensors"
+    small = ["--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1"]
+    assert run(["teacher", "--data", str(demo), "--scales", "single", *small, "--size", "96,128", *SHORT, "-o", str(out)]) == 0
+    capsys.readouterr()
+    assert example("ci_gate.sh", tmp_path, str(demo), str(out), "AP=0").stdout.startswith("{")
+    assert example("ci_gate.sh", tmp_path, str(demo), str(out)).returncode == 8
+    assert example("ci_gate.sh", tmp_path, str(demo), str(tmp_path / "gone.safetensors")).returncode == 4
+    file = demo / "annotations" / "instances_val2017.json"
+    broken = tmp_path / "broken"
+    (broken / "annotations").mkdir(parents=True)
+    for each in ("train2017", "val2017", "annotations/instances_train2017.json"):
+        (broken / each).symlink_to(demo / each)
+    (broken / "annotations" / file.name).write_text(file.read_text().replace('"bbox": [', '"bbox": [-9000', 1))
+    assert example("ci_gate.sh", tmp_path, str(broken), str(out)).returncode == 3
