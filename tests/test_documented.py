@@ -233,7 +233,8 @@ cd msad.run
 
 
 @pytest.mark.parametrize(
-    "line", ["msad teechr", "msad eval m --pre-class", "msad bench m --runs many", "msad flops a b", "msad export --int8"]
+    "line",
+    ["msad teechr", "msad eval m --pre-class", "msad bench m --runs many", "msad flops a b", "msad export --int8"],
 )
 def test_what_msad_would_refuse_is_refused(line: str) -> None:
     (command,) = commands(line, mention=False)

@@ -12,7 +12,20 @@ from msad_cli.cli import run
 from msad_cli.data.demo import draw_demo
 
 ROOT = Path(msad_cli.__file__).parents[1]
-SHORT = ["--epochs", "1", "--batch", "2", "--eval-every", "1", "--workers", "0", "--device", "cpu", "--precision", "fp32"]
+SHORT = [
+    "--epochs",
+    "1",
+    "--batch",
+    "2",
+    "--eval-every",
+    "1",
+    "--workers",
+    "0",
+    "--device",
+    "cpu",
+    "--precision",
+    "fp32",
+]
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +77,22 @@ def test_an_example_without_its_arguments_says_them(tmp_path: Path) -> None:
 def test_the_gate_passes_on_msads_exit_codes(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """0 and the numbers as JSON, 8 for a number too low, 4 without a model, 3 for a set with a box outside its picture."""
     out = tmp_path / "teacher.safetensors"
-    small = ["--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1"]
-    assert run(["teacher", "--data", str(demo), "--scales", "single", *small, "--size", "96,128", *SHORT, "-o", str(out)]) == 0
+    small = [
+        "--init",
+        "none",
+        "--backbone",
+        "resnet18",
+        "--width",
+        "0.25",
+        "--head-channels",
+        "64",
+        "--head-convs",
+        "1",
+    ]
+    assert (
+        run(["teacher", "--data", str(demo), "--scales", "single", *small, "--size", "96,128", *SHORT, "-o", str(out)])
+        == 0
+    )
     capsys.readouterr()
     assert example("ci_gate.sh", tmp_path, str(demo), str(out), "AP=0").stdout.startswith("{")
     assert example("ci_gate.sh", tmp_path, str(demo), str(out)).returncode == 8
