@@ -1,7 +1,7 @@
 """Every command that README, docs and examples show is one that msad takes.
 
-Read are code blocks and inline code of Markdown, and shell files. A command is parsed by msad's own parser and not run, by
-these rules:
+Read are code blocks and inline code of Markdown, and shell files. A command is parsed by msad's own parser and not run,
+by these rules:
 
 - lines that end in a backslash go on; a remark begins with `→`, `#`, or two spaces and something that is no bracket;
 - `[--flag …]` may be given, so it is parsed too; `[ANYTHING]` else is left out, and so are `…` and `"$@"`;

@@ -23,8 +23,9 @@ PERMISSIVE = {
     "0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0",
     "FreeBSD", "HPND", "ISC", "MIT", "MIT-CMU", "PSF-2.0", "Unlicense", "Zlib",
     # as classifiers and free texts call them
-    "3-Clause BSD License", "Apache Software License", "BSD License", "Historical Permission Notice and Disclaimer (HPND)",
-    "ISC License (ISCL)", "MIT License", "Python Software Foundation License", "The Unlicense (Unlicense)",
+    "3-Clause BSD License", "Apache Software License", "BSD License", "ISC License (ISCL)",
+    "Historical Permission Notice and Disclaimer (HPND)",
+    "MIT License", "Python Software Foundation License", "The Unlicense (Unlicense)",
     "zlib/libpng License",
 }  # fmt: skip
 """Licences that ask for their text to be kept and for nothing else."""
