@@ -11,6 +11,7 @@ by these rules:
 """
 
 import ast
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -108,7 +109,8 @@ def of_msad(words: tuple[str, ...]) -> tuple[str, ...] | None:
         words = words[1:]
     if words[:1] == ("msad",):
         return words[1:]
-    return words[words.index("msad_cli") + 1 :] if "msad_cli" in words else None
+    module = next((i for i, pair in enumerate(itertools.pairwise(words)) if pair == ("-m", "msad_cli")), None)
+    return None if module is None else words[module + 2 :]
 
 
 @cache
@@ -175,7 +177,7 @@ def test_every_link_leads_to_a_file(file: Path) -> None:
 
 def test_every_command_is_shown() -> None:
     whole = deaf()
-    wanted = {(name,) for name in whole.commands.keys() - {"data"}}
+    wanted: set[tuple[str, ...]] = {(name,) for name in whole.commands.keys() - {"data"}}
     wanted |= {("data", name) for name in whole.commands["data"].commands}
     given = {of_msad(command.words) or () for file in FILES for command in shown(file)}
     assert wanted <= {each[: 2 if each[:1] == ("data",) else 1] for each in given}
