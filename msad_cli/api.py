@@ -28,10 +28,11 @@ from msad_cli.commands.teacher import teacher as teacher_command
 from msad_cli.data.in_memory import rgb_image
 from msad_cli.engine import predict as engine
 from msad_cli.engine.device import Compute, choose_compute
+from msad_cli.engine.exported import Model as Network
+from msad_cli.engine.exported import open_model
 from msad_cli.engine.inputs import Input
-from msad_cli.engine.model_file import Card, load_model
+from msad_cli.engine.model_file import Card
 from msad_cli.engine.scoring import Scores
-from msad_cli.models.detector import Detector
 from msad_cli.models.pasting import paste_masks
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.structures.errors import DataError, MsadError  # noqa: F401  # the second one is for callers
@@ -88,7 +89,7 @@ class Model:
     """
 
     file: Path
-    detector: Detector
+    detector: Network
     card: Card
     compute: Compute
 
@@ -163,7 +164,7 @@ class Model:
 
 
 def load(model: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto") -> Model:
-    """The model of a file that `msad teacher` or `distill` wrote.
+    """The model of a file that `msad teacher`, `distill` or `export` (.onnx) wrote.
 
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
@@ -176,7 +177,7 @@ def load(model: str | os.PathLike[str], *, device: str = "auto", precision: str 
     """
     file = Path(model)
     compute = choose_compute(device, precision)
-    detector, card = load_model(file)
+    detector, card = open_model(file)
     return Model(file, detector.to(compute.device), card, compute)
 
 
