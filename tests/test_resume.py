@@ -370,8 +370,6 @@ def test_a_second_signal_ends_at_once(
 ) -> None:
     """No state is written from the middle of a step."""
     out = tmp_path / "cut.safetensors"
-    # What a shell starts in the background ignores SIGINT from the first.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     first, second = signalling(signal.SIGINT, 1), signalling(signal.SIGINT, 1)
 
     def after_the_first(forward: Forward) -> Forward:
@@ -384,11 +382,8 @@ def test_a_second_signal_ends_at_once(
 
         return replacement
 
-    try:
-        with forward_replaced(monkeypatch, lambda forward: first(after_the_first(second(forward)))):
-            assert start(out) == 130
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with forward_replaced(monkeypatch, lambda forward: first(after_the_first(second(forward)))):
+        assert start(out) == 130
     assert not RunFolder(out).resumable
 
 

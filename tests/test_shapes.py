@@ -420,7 +420,7 @@ def test_a_mask_that_covers_nothing_goes_with_its_box(tmp_path: Path) -> None:
     split = _split(tmp_path, "masks", thin, _annotation(id=2))
     target = TrainingSet(split, Resolution(48, 64), (1,), jitter=False, seed=0)[0, 0].target
     assert len(split.boxes) == 2
-    assert [len(each) for each in target.values()] == [1, 1, 1]
+    assert [len(target[name]) for name in ("boxes", "labels", "masks")] == [1, 1, 1]
 
 
 def test_pictures_are_not_mirrored_where_sides_are_unknown(tmp_path: Path) -> None:
@@ -463,8 +463,9 @@ def test_the_demo_set_serves_all_tasks(tmp_path: Path, monkeypatch: pytest.Monke
         assert not records.problems
         split = read_split(files.annotations, files.images, task=task)
         target = TrainingSet(split, RESOLUTION, (1, 2), jitter=True, seed=0)[0, 0].target
-        assert set(target) == {"boxes", "labels", *({task} - {"boxes"})}
-        assert len({len(each) for each in target.values()}) == 1
+        of_objects = {"boxes", "labels", task}
+        assert set(target) == {*of_objects, "picture"}
+        assert len({len(target[name]) for name in of_objects}) == 1
     assert split.categories == ((CATEGORY_IDS["figure"], "figure"),)
     assert split.scheme.names == KEYPOINTS
     assert split.scheme.flip_pairs == ((1, 2), (3, 4))  # hands and feet

@@ -404,7 +404,7 @@ def model(tmp_path: Path, student: Detector) -> Path:
 
 
 def _pretend(monkeypatch: pytest.MonkeyPatch, student: Detector, split: CocoSplit) -> None:
-    """Has `load_model` give a detector of the split's task that knows its answers."""
+    """Has `open_model` give a detector of the split's task that knows its answers."""
     names = [type("Class", (), {"category_id": number, "name": name}) for number, name in split.categories]
     own = {**vars(student.spec), "task": split.task, "classes": tuple(names), "resolution": RESOLUTION}
     own |= {"keypoints": split.scheme.names, "skeleton": split.scheme.skeleton, "sigmas": ()}
@@ -419,7 +419,7 @@ def _pretend(monkeypatch: pytest.MonkeyPatch, student: Detector, split: CocoSpli
 
     monkeypatch.setattr(student, "spec", spec())
     monkeypatch.setattr(student, "detect", detect)
-    monkeypatch.setattr("msad_cli.engine.model_file.load_model", lambda path: (student, Card(score_threshold=0.1)))
+    monkeypatch.setattr("msad_cli.engine.exported.load_model", lambda path: (student, Card(score_threshold=0.1)))
 
 
 @pytest.mark.parametrize(("task", "gate"), [("masks", "mask_AP50=0.9"), ("keypoints", "keypoint_AP=0.99")])
