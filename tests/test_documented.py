@@ -26,7 +26,7 @@ import msad_cli
 from msad_cli.cli import app
 from msad_cli.structures import errors
 
-ROOT = Path(msad_cli.__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 MARKDOWN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FILES = [*MARKDOWN, *sorted((ROOT / "examples").glob("*.sh"))]
 FOREIGN = {"--shm-size", "--node-rank"}

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import msad_cli
 from msad_cli.cli import run
 from msad_cli.data.demo import draw_demo
 
-ROOT = Path(msad_cli.__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 SHORT = [
     "--epochs",
     "1",

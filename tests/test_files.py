@@ -17,7 +17,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import msad_cli
 from msad_cli.engine.files import write_text
 from msad_cli.engine.model_file import LARGEST_HEADER, Card, fingerprint, load_model, read_header, save_model
 from msad_cli.engine.run_folder import RunFolder, Setting
@@ -422,8 +421,7 @@ for path in sorted(Path({str(hostile)!r}).iterdir()):
         print("refused", path.name)
 print([name for name in ("torch", "torchvision", "numpy", "safetensors") if name in sys.modules])
 """
-    root = Path(msad_cli.__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     refused = [f"refused {name}" for name in ("deep", "length", "offsets", "sparse", "width")]
     assert (done.stdout.splitlines(), done.stderr) == (["resnet18", *refused, "[]"], "")
 

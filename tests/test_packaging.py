@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 import msad_cli
 
-ROOT = Path(msad_cli.__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 DEVELOPMENT = "dev"
 """The extra that nobody who uses msad installs."""
 PERMISSIVE = {

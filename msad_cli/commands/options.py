@@ -1,6 +1,5 @@
 """The flags that several commands share, and the parsing of their values."""
 
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import typer
 
 from msad_cli.structures.errors import UsageError
 from msad_cli.structures.frame import Resolution
+from msad_cli.structures.suggestions import nearest
 
 Data = Annotated[
     str | None,
@@ -157,8 +157,8 @@ def parse_classes(text: str | None, categories: Sequence[tuple[int, str]]) -> se
         own = own or {label for label, (number, _) in enumerate(categories, start=1) if str(number) == word}
         if not own:
             names = [name for _, name in categories]
-            near = difflib.get_close_matches(word, names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names[:20])}{', …' * (len(names) > 20)}"
+            near = nearest(word, names, 0.6)
+            hint = f"did you mean {near}?" if near else f"known: {', '.join(names[:20])}{', …' * (len(names) > 20)}"
             raise UsageError(f"--classes {text}: the model has no class {word!r}", hint)
         labels |= own
     return labels

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from msad_cli.engine.extras import missing_extra
 from msad_cli.engine.model_file import Card, load_model
 from msad_cli.engine.sidecar import read_sidecar, sidecar_path
 from msad_cli.models.deployed import INPUT, OUTPUTS
 from msad_cli.models.on_features import Detection
 from msad_cli.models.spec import DetectorSpec, View
-from msad_cli.structures.errors import ModelFileError, UsageError
+from msad_cli.structures.errors import ModelFileError
 
 if TYPE_CHECKING:
     from msad_cli.models.detector import Views
@@ -117,7 +118,7 @@ def onnx_run(model: bytes, task: str, name: str) -> Run:
     try:
         import onnxruntime
     except ImportError:
-        raise missing_extra("onnxruntime") from None
+        raise missing_extra("onnxruntime", "export") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -135,8 +136,3 @@ def onnx_run(model: bytes, task: str, name: str) -> Run:
         return [torch.from_numpy(each) for each in session.run(None, {INPUT: pixels.numpy()})]
 
     return run
-
-
-def missing_extra(package: str, extra: str = "export") -> UsageError:
-    """What to say where a package of an extra is not installed."""
-    return UsageError(f"{package} is not installed", f"pip install 'msad[{extra}]'")

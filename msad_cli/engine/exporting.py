@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from msad_cli.engine.exported import Run, missing_extra
+from msad_cli.engine.exported import Run
+from msad_cli.engine.extras import missing_extra
 from msad_cli.models.deployed import INPUT, OUTPUTS, Deployed
 from msad_cli.structures.frame import FRAME_DIVISOR
 
@@ -32,7 +33,7 @@ def need_packages() -> None:
     """
     for package in ONNX_PACKAGES:
         if importlib.util.find_spec(package) is None:
-            raise missing_extra(package)
+            raise missing_extra(package, "export")
 
 
 def example_size(k: int) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from msad_cli.data.cache import file_state
 from msad_cli.data.coco import CocoSplit
 from msad_cli.data.loading import Batch, EvaluationSet, evaluation_loader
 from msad_cli.engine.device import Compute
@@ -113,9 +113,8 @@ def key(teacher: str, split: CocoSplit, spec: DetectorSpec, precision: str) -> s
     Args:
         teacher: the fingerprint of its file.
     """
-    files = [split.folder / str(name) for name in split.file_names]
-    stats = [os.stat(file) if file.exists() else None for file in files]
-    pictures = [(str(file), each and (each.st_size, each.st_mtime_ns)) for file, each in zip(files, stats, strict=True)]
+    files = [split.path(index) for index in range(len(split))]
+    pictures = [(str(file), file_state(file)) for file in files]
     size = (spec.resolution.short_side, spec.resolution.long_side)
     return hashlib.sha256(json.dumps([teacher, size, precision, pictures]).encode()).hexdigest()[:16]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from msad_cli.data.images import REPLACE, most_pixels
-from msad_cli.engine.exported import missing_extra
+from msad_cli.engine.extras import missing_extra
 from msad_cli.engine.files import explained, replacing
 from msad_cli.engine.predict import Frames
 from msad_cli.structures.errors import DataError

@@ -10,5 +10,10 @@ LONGEST = 100
 def meant(typed: object, known: Iterable[str]) -> str:
     """`; did you mean resnet18?` for the end of a message, or nothing where no known name is like what was typed."""
     # Swapped letters and a missing hyphen are near enough, another word of the same kind is not.
-    nearest = difflib.get_close_matches(str(typed)[:LONGEST], known, n=1, cutoff=0.7)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    near = nearest(typed, known, 0.7)
+    return f"; did you mean {near}?" if near else ""
+
+
+def nearest(typed: object, known: Iterable[str], likeness: float) -> str:
+    """The known name that is most like what was typed; empty where none is so like it, from 0 to 1."""
+    return next(iter(difflib.get_close_matches(str(typed)[:LONGEST], known, n=1, cutoff=likeness)), "")
