@@ -1,0 +1,237 @@
+"""The paper's claims on a set: every row of its tables by one schedule, with the controls that it leaves out.
+
+    python benchmarks/evidence.py SET [--out DIR] [--scale cpu|gpu] [--seeds 3] [--jobs 2] [--rows a,b]
+
+SET is a folder in the COCO layout; Mask R-CNN is trained where it has masks, Keypoint R-CNN where it has keypoints,
+else FCOS, unless --detector says otherwise. Every row is shown as many pictures, with the same batches and rates. All
+students of a seed learn from that seed's teacher. DIR gets a model file and a log a row and seed, and evidence.md,
+evidence.csv and evidence.png (evidence_report.py). A model that is in DIR is not trained again and an interrupted one
+goes on: the command can be stopped and typed again. Hours are estimated first.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from evidence_report import write_report
+
+from msad_cli.commands.options import parse_size
+from msad_cli.commands.settings import fields_from_data
+from msad_cli.data.coco import CocoSplit, read_split
+from msad_cli.data.layouts import find_split
+from msad_cli.data.loading import TrainingSet, training_loader
+from msad_cli.engine.device import Compute, choose_compute
+from msad_cli.engine.gradients import to_device
+from msad_cli.engine.run_folder import RunFolder
+from msad_cli.methods.aligned import AlignedTraining
+from msad_cli.models.detector import Detector
+from msad_cli.models.spec import TASKS, DetectorSpec
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model of the table.
+
+    Attributes:
+        name: of its files.
+        label: in the table.
+        command: `teacher` or `distill`, with the flags that are its own.
+        share: seconds a picture, of the aligned teacher's; for the estimate. Measured on blood cells, one thread.
+        schedules: how often the schedule's epochs it is trained for.
+        learns_from: the row whose file is its `--teacher`.
+    """
+
+    name: str
+    label: str
+    command: str
+    share: float
+    schedules: int = 1
+    learns_from: str = ""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A network and a schedule; `pictures` are shown to every model, so that epochs follow from the size of the set."""
+
+    network: str
+    schedule: str
+    pictures: int
+
+
+Run = tuple[Row, int]
+"""A row and a seed."""
+BEST = {"fcos": "output-kd", "retinanet": "output-kd", "maskrcnn": "fgfi", "keypointrcnn": "fgfi"}
+"""The best of the other methods, by docs/results.md; the answers of two-stage detectors are not taught."""
+
+
+def scale_of(name: str, detector: str) -> Scale:
+    """`cpu`: a small network at 256 pixels. `gpu`: the paper's at 800."""
+    dense = TASKS[detector] == "boxes"
+    if name == "gpu":
+        return Scale("--init none --backbone resnet50", "--batch 16 --lr 0.01 --decay cosine", 36_000)
+    small = "--init none --backbone resnet18 --width 0.5 --head-channels 64 --size 256,456"
+    if dense:
+        return Scale(f"{small} --head-convs 2", "--batch 8 --lr 0.02 --workers 0", 10_500)
+    return Scale(f"{small} --rois 64", "--batch 4 --lr 0.01 --workers 0", 4_300)
+
+
+def rows_of(detector: str) -> dict[str, Row]:
+    """All rows by name, in the order of the table."""
+    best, dense = BEST[detector], TASKS[detector] == "boxes"
+    light = "--head-depthwise" if dense else "--head-convs 1"
+    alone, taught = "--no-distill --init none", "--init teacher"
+    rows = [
+        Row("teacher", "aligned teacher", "teacher", 1.0),
+        Row("concat", "teacher, concat", "teacher --fusion concat", 1.0),
+        Row("sum", "teacher, sum", "teacher --fusion sum", 1.0),
+        Row("wide", "wide teacher", "teacher --width 1.0", 2.0),
+        Row("vanilla", "vanilla multi-scale", "teacher --scales vanilla", 0.8),
+        Row("single-high", "single scale H", "teacher --scales single", 0.6),
+        Row("single-low", "single scale L", "teacher --scales single --k 2", 0.2),
+        Row("plain-low", "vanilla L alone, two schedules", f"distill {alone} --unaligned", 0.2, 2, "teacher"),
+        Row("scratch-low", "aligned L alone", f"distill {alone}", 0.3, 1, "teacher"),
+        Row("init-only", "init-only L", f"distill --no-distill {taught}", 0.3, 1, "teacher"),
+        Row("distilled", "distilled L (default)", f"distill {taught}", 0.55, 1, "teacher"),
+        Row("best", f"distilled L, {best}", f"distill {taught} --method {best}", 0.6, 1, "teacher"),
+        Row("light-alone", "lighter L, init-only", f"distill --no-distill {taught} {light}", 0.25, 1, "teacher"),
+        Row("light", f"lighter L, {best}", f"distill {taught} --method {best} {light}", 0.5, 1, "teacher"),
+        Row("of-wide", f"L of the wide teacher, {best}", f"distill --method {best} --width 0.5", 0.9, 1, "wide"),
+        Row("unaligned-alone", "its own grid, alone", f"distill {taught} --unaligned --no-distill", 0.2, 1, "teacher"),
+        Row("unaligned", "its own grid, distilled", f"distill {taught} --unaligned", 0.5, 1, "teacher"),
+    ]  # fmt: skip
+    return {row.name: row for row in rows}
+
+
+MAIN = ("teacher", "vanilla", "single-high", "single-low", "plain-low", "scratch-low", "init-only", "distilled", "best",
+        "light-alone", "light")  # fmt: skip
+
+
+def main() -> None:
+    """Estimates, trains what is missing, writes the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--scale", choices=("cpu", "gpu"), default="gpu" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="rows trained side by side, with a thread each on a CPU")
+    parser.add_argument("--rows", default=",".join(MAIN))
+    parser.add_argument("--pictures", type=int, help="shown to every model in place of the scale's")
+    parser.add_argument("--detector", choices=tuple(TASKS))
+    parser.add_argument("--report", action="store_true", help="train nothing")
+    arguments = parser.parse_args()
+    detector = arguments.detector or detector_for(arguments.set)
+    out = arguments.out or Path(f"evidence-{arguments.set.resolve().name}")
+    scale, known = scale_of(arguments.scale, detector), rows_of(detector)
+    if unknown := set(arguments.rows.split(",")) - set(known):
+        parser.error(f"--rows {','.join(unknown)}: there are {', '.join(known)}")
+    rows = [row for row in known.values() if row.name in arguments.rows.split(",")]
+    train = read(arguments.set, "train", detector)
+    epochs = -(-(arguments.pictures or scale.pictures) // len(train))
+    runs = [(row, seed) for seed in range(arguments.seeds) for row in rows if not file_of(out, row, seed).exists()]
+    if runs and not arguments.report:
+        out.mkdir(parents=True, exist_ok=True)
+        estimate = hours(runs, train, detector, scale, epochs) / arguments.jobs
+        print(f"{len(runs)} models of {epochs} epochs, about {estimate:.1f} hours", flush=True)
+        train_all(runs, arguments.jobs, lambda *run: train_row(arguments.set, out, detector, scale, epochs, *run))
+    files = {row.name: [file_of(out, row, seed) for seed in range(arguments.seeds)] for row in known.values()}
+    labels = {row.name: row.label for row in known.values()}
+    said = f"python benchmarks/evidence.py {arguments.set.name} --scale {arguments.scale} --seeds {arguments.seeds}"
+    print(write_report(out, files, labels, said, read(arguments.set, "val", detector)))
+
+
+def detector_for(folder: Path) -> str:
+    """The detector whose task a set's training annotations have."""
+    for detector, key in (("keypointrcnn", "keypoints"), ("maskrcnn", "segmentation")):
+        text = find_split(str(folder), "train", task=TASKS[detector]).annotations.read_text(encoding="utf-8")
+        if any(each.get(key) for each in json.loads(text)["annotations"]):
+            return detector
+    return "fcos"
+
+
+def read(folder: Path, name: str, detector: str) -> CocoSplit:
+    """A split of the set, with what the detector learns."""
+    files = find_split(str(folder), name, task=TASKS[detector])
+    return read_split(files.annotations, files.images, task=TASKS[detector])
+
+
+def file_of(out: Path, row: Row, seed: int) -> Path:
+    """Where a model is kept."""
+    return out / f"{row.name}.{seed}.safetensors"
+
+
+def train_all(runs: list[Run], jobs: int, train: Callable[[Row, int], None]) -> None:
+    """All models, so many side by side; a student waits for its teacher, which was begun before it."""
+    begun: dict[tuple[str, int], Future[None]] = {}
+
+    def after_its_teacher(row: Row, seed: int) -> None:
+        if teacher := begun.get((row.learns_from, seed)):
+            teacher.result()
+        train(row, seed)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for row, seed in runs:
+            begun[row.name, seed] = pool.submit(after_its_teacher, row, seed)
+
+
+def train_row(data: Path, out: Path, detector: str, scale: Scale, epochs: int, row: Row, seed: int) -> None:
+    """One model, from where it was left; its messages go to a log beside it."""
+    file = file_of(out, row, seed)
+    name, *own = row.command.split()
+    if name == "teacher":
+        own = ["--detector", detector, *scale.network.split(), *own]
+    else:
+        own += ["--teacher", str(out / f"{row.learns_from}.{seed}.safetensors")]
+    length = epochs * row.schedules
+    command = [name, "--data", str(data), *own, *scale.schedule.split(), "--epochs", str(length), "--seed", str(seed)]
+    command += ["--eval-every", str(max(1, epochs // 6)), "--out", str(file)]
+    command += ["--resume"] if RunFolder(file).resumable else ["--overwrite"]
+    start = time.monotonic()
+    with file.with_suffix(".log").open("a") as log:
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        subprocess.run(
+            [sys.executable, "-m", "msad_cli", *command], stdout=log, stderr=log, check=False, env=environment
+        )
+    result = f"{(time.monotonic() - start) / 60:.0f} minutes" if file.exists() else "failed, see its log"
+    print(f"{file.stem}: {result}", flush=True)
+
+
+def hours(runs: list[Run], train: CocoSplit, detector: str, scale: Scale, epochs: int) -> float:
+    """Of one job after another, by a few steps of an aligned teacher on the set's own pictures."""
+    second = seconds_a_picture(train, detector, scale, choose_compute("auto", "auto"))
+    return sum(row.share * row.schedules for row, _ in runs) * epochs * len(train) * second / 3600
+
+
+def seconds_a_picture(train: CocoSplit, detector: str, scale: Scale, compute: Compute, steps: int = 3) -> float:
+    """Of a teacher's forward and backward pass, loading included; the first step warms up."""
+    words = scale.network.split()
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    spec = DetectorSpec(
+        "teacher", detector, given["--backbone"], float(given.get("--width", 1.0)),
+        int(given.get("--head-channels", 256)), int(given.get("--head-convs", 4)), "group", "aligned", (1, 2),
+        parse_size(given.get("--size", "800,1333")), rois=int(given.get("--rois", 512)),
+        **fields_from_data(train, None)[0],
+    )  # fmt: skip
+    module = AlignedTraining(Detector(spec).to(compute.device)).train()
+    batch = int(scale.schedule.split()[1])
+    loader = training_loader(TrainingSet(train, spec.resolution, spec.ks, jitter=True, seed=0), batch, 0, 0, steps + 1)
+    start = time.perf_counter()
+    for number, each in enumerate(loader):
+        views, targets = to_device(each.views, each.targets, compute.device)
+        with compute.autocast():
+            losses = module(views, targets)
+        torch.stack(list(losses.values())).sum().backward()
+        if not number:
+            start = time.perf_counter()
+    return (time.perf_counter() - start) / (steps * batch)
+
+
+if __name__ == "__main__":
+    main()

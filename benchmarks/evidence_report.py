@@ -1,0 +1,199 @@
+"""What evidence.py found: the table, the verdicts on the paper's claims, and the picture of AP over latency."""
+
+import csv
+import json
+import platform
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+
+from msad_cli.data.coco import CocoSplit
+from msad_cli.engine.device import Compute, choose_compute
+from msad_cli.engine.latency import timed_parts
+from msad_cli.engine.model_file import load_model, read_header
+from msad_cli.engine.pareto import Point, plot_pareto
+from msad_cli.engine.run_folder import RunFolder
+from msad_cli.engine.scoring import KINDS, PREFIXES
+from msad_cli.models.cost import count_cost, relatives
+from msad_cli.models.detector import Detector
+from msad_cli.models.spec import View
+
+NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+PICTURES, ROUNDS = 10, 3
+Files = Mapping[str, Sequence[Path]]
+Key = tuple[str, View]
+"""A line of the table: a row's name, and one of its model's views."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table: numbers by name, of every seed that is done; GMACs, and as a share of the stock
+    detector's at HR; milliseconds a picture."""
+
+    label: str
+    numbers: dict[str, list[float]]
+    gmacs: float
+    share: float
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That one line's AP is at least `margin` (in AP points) above another's."""
+
+    text: str
+    better: Key
+    worse: Key
+    margin: float = 0.0
+
+
+CLAIMS = (
+    Claim("distilled L − init-only L ≥ 1.0", ("distilled", "low"), ("init-only", "low"), 1.0),
+    Claim("the best other method − init-only L ≥ 1.0", ("best", "low"), ("init-only", "low"), 1.0),
+    Claim("distilled L − vanilla multi-scale's L ≥ 3.6", ("distilled", "low"), ("vanilla", "low"), 3.6),
+    Claim("distilled L − vanilla L of two schedules ≥ 3.6", ("distilled", "low"), ("plain-low", "low"), 3.6),
+    Claim("distilled L ≥ vanilla multi-scale's H", ("distilled", "low"), ("vanilla", "high")),
+    Claim("teacher: H&L > H", ("teacher", "fused"), ("teacher", "high")),
+    Claim("teacher: H > L", ("teacher", "high"), ("teacher", "low")),
+    Claim("at L, aligned > vanilla multi-scale", ("teacher", "low"), ("vanilla", "low")),
+    Claim("at H, aligned > vanilla multi-scale", ("teacher", "high"), ("vanilla", "high")),
+    Claim("C-FF > concat", ("teacher", "fused"), ("concat", "fused")),
+    Claim("concat > sum", ("concat", "fused"), ("sum", "fused")),
+    Claim("a stronger teacher's student is stronger", ("of-wide", "low"), ("best", "low")),
+    Claim("distillation on aligned grids > on its own", ("distilled", "low"), ("unaligned", "low")),
+)
+LIGHT: Key = ("light", "low")
+HIGH: Key = ("vanilla", "high")
+
+
+def write_report(out: Path, files: Files, labels: Mapping[str, str], command: str, val: CocoSplit) -> str:
+    """Writes evidence.md, .csv and .png from the models that are there; the text of the first."""
+    prefix = PREFIXES[KINDS[val.task][-1]]
+    lines = dict(table_lines(files, labels, val, prefix))
+    text = "\n\n".join([headline(command, prefix), *tables(lines), verdicts(lines), convergence(files, prefix)])
+    (out / "evidence.md").write_text(text + "\n", encoding="utf-8")
+    with (out / "evidence.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "view", "seed", *NUMBERS, "box_AP", "gmacs", "of_stock", "ms"])
+        for (name, view), line in lines.items():
+            for seed, values in enumerate(zip(*line.numbers.values(), strict=True)):
+                writer.writerow([name, view, seed, *values, line.gmacs, line.share, line.milliseconds])
+    points = {each.label: Point(each.milliseconds, mean(each.numbers["AP"]) / 100) for each in lines.values()}
+    plot_pareto(points, out / "evidence.png")
+    return text
+
+
+def headline(command: str, prefix: str) -> str:
+    """The command, and on what it ran."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}"
+    measured = f"AP is {prefix.rstrip('_')} AP. " if prefix else ""
+    return f"    {command}\n\n{measured}{device}, {versions}, {time.strftime('%Y-%m-%d')}."
+
+
+def table_lines(files: Files, labels: Mapping[str, str], val: CocoSplit, prefix: str) -> Iterator[tuple[Key, Line]]:
+    """Every view of every model that is done."""
+    compute = choose_compute("auto", "auto")
+    done = {name: [each for each in paths if each.exists()] for name, paths in files.items()}
+    first = {name: load_model(paths[0])[0].eval().to(compute.device) for name, paths in done.items() if paths}
+    latencies = milliseconds(first, [val.path(index) for index in range(min(PICTURES, len(val)))], compute)
+    for name, detector in first.items():
+        spec = detector.spec
+        frames = [spec.resolution.frame_size(int(height), int(width)) for height, width in val.sizes]
+        for view in spec.views:
+            found = [metrics(path)[view] for path in done[name]]
+            numbers = {each: [percent(one.get(prefix + each)) for one in found] for each in NUMBERS}
+            numbers["box AP"] = [percent(one.get("AP")) for one in found]
+            label = f"{labels[name]}, {view}" if len(spec.views) > 1 else labels[name]
+            stock = next(iter(relatives(spec, read_header(done[name][0])[1].teacher_spec).values()))
+            own, whole = (count_cost(*each, frames).total / 1e9 for each in ((spec, view), stock))
+            yield (name, view), Line(label, numbers, own, own / whole, latencies[name, view])
+
+
+def metrics(path: Path) -> dict[str, dict[str, float]]:
+    """The numbers of a model's last evaluation, by view."""
+    found: dict[str, dict[str, float]] = json.loads((RunFolder(path).path / "metrics.json").read_text(encoding="utf-8"))
+    return found
+
+
+def percent(value: float | None) -> float:
+    """AP points; not a number where there are no objects of a size."""
+    return float("nan") if value is None else 100 * value
+
+
+def milliseconds(models: Mapping[str, Detector], pictures: list[Path], compute: Compute) -> dict[Key, float]:
+    """Median of a picture's way from its file to boxes, for every view; all take turns, the first round warms up."""
+    taken: dict[Key, list[float]] = {(name, view): [] for name, each in models.items() for view in each.spec.views}
+    for number in range(ROUNDS + 1):
+        for path in pictures:
+            for (name, view), seconds in taken.items():
+                once = sum(timed_parts(models[name], view, [path], compute).values())
+                if number:
+                    seconds.append(1000 * once)
+    return {key: statistics.median(each) for key, each in taken.items()}
+
+
+def mean(values: Sequence[float]) -> float:
+    """Of no values, not a number."""
+    return statistics.mean(values) if values else float("nan")
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, and deviation where there are several."""
+    if not values or values[0] != values[0]:
+        return "-"
+    return f"{mean(values):.1f} ± {statistics.stdev(values):.1f}" if len(values) > 1 else f"{mean(values):.1f}"
+
+
+def tables(lines: Mapping[Key, Line]) -> Iterator[str]:
+    """The table in Markdown."""
+    only_boxes = all(each.numbers["AP"] == each.numbers["box AP"] for each in lines.values())
+    names = NUMBERS if only_boxes else (*NUMBERS, "box AP")
+    rows = [["model", "seeds", *names, "GMACs", "of stock H", "ms"], ["---"] * (len(names) + 5)]
+    for line in lines.values():
+        seeds = len(line.numbers["AP"])
+        costs = (f"{line.gmacs:.2f}", f"{line.share:.2f}", f"{line.milliseconds:.1f}")
+        rows.append([line.label, str(seeds), *(spread(line.numbers[name]) for name in names), *costs])
+    yield "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def verdicts(lines: Mapping[Key, Line]) -> str:
+    """Each claim whose rows are there: the difference of the same seeds, and whether it is as large as claimed."""
+    rows = ["| claim | difference | verdict |", "|---|---|---|"]
+    for claim in CLAIMS:
+        if claim.better not in lines or claim.worse not in lines:
+            continue
+        pairs = zip(lines[claim.better].numbers["AP"], lines[claim.worse].numbers["AP"], strict=False)
+        differences = [better - worse for better, worse in pairs]
+        rows.append(f"| {claim.text} | {spread(differences)} | {verdict(differences, claim.margin)} |")
+    if LIGHT in lines and HIGH in lines:
+        kept = mean(lines[LIGHT].numbers["AP"]) / mean(lines[HIGH].numbers["AP"])
+        said = "yes" if kept >= 0.97 and lines[LIGHT].share <= 0.30 else "no"
+        rows.append(f"| a student of cost ≤ 0.30 keeps ≥ 97% of vanilla H's AP | {kept:.0%} of it | {said} |")
+    return "\n".join(rows)
+
+
+def verdict(differences: Sequence[float], margin: float) -> str:
+    """`yes` or `no` by the mean; `open` where it is nearer to the margin than its own standard error."""
+    middle = mean(differences)
+    said = "yes" if middle >= margin and middle > 0 else "no"
+    if len(differences) < 2:
+        return f"{said} (one seed)"
+    error = statistics.stdev(differences) / len(differences) ** 0.5
+    return f"open, rather {said}" if abs(middle - margin) < error else said
+
+
+def convergence(files: Files, prefix: str) -> str:
+    """AP of vanilla multi-scale's H at every evaluation of the first seed: flat, if it has converged."""
+    path = RunFolder(files["vanilla"][0]).results
+    if not path.exists():
+        return ""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [(int(float(row["epoch"])), row.get(f"{prefix}AP/high")) for row in csv.DictReader(file)]
+    found = ", ".join(f"{100 * float(ap):.1f} ({epoch})" for epoch, ap in rows if ap)
+    return f"Vanilla multi-scale H, first seed, AP by epoch: {found}."

@@ -1,0 +1,109 @@
+"""benchmarks/evidence.py: verdicts and spreads by hand, a table of two models, and the order of a run."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msad_cli.data.coco import read_split
+from msad_cli.engine.model_file import Card, save_model
+from msad_cli.engine.run_folder import RunFolder
+from msad_cli.models.detector import Detector
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def evidence(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import evidence
+
+    return evidence
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import evidence_report
+
+    return evidence_report
+
+
+@pytest.mark.parametrize(
+    ("differences", "margin", "said"),
+    [
+        ([1.5], 1.0, "yes (one seed)"),
+        ([0.5], 1.0, "no (one seed)"),
+        ([2.0, 2.2, 2.4], 1.0, "yes"),
+        ([-1.0, -1.2, -1.4], 0.0, "no"),
+        # Mean 1.1, deviation 1, standard error 0.58: the margin of 1.0 is nearer than that.
+        ([0.1, 1.1, 2.1], 1.0, "open, rather yes"),
+        ([0.0, 0.0, 0.0], 0.0, "no"),
+    ],
+)
+def test_verdicts_by_hand(report: Any, differences: list[float], margin: float, said: str) -> None:
+    assert report.verdict(differences, margin) == said
+
+
+def test_a_spread_by_hand(report: Any) -> None:
+    """Of 1, 2, 3 the mean is 2 and the sample deviation 1."""
+    assert report.spread([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
+    assert report.spread([54.321]) == "54.3"
+    assert report.spread([float("nan")] * 3) == report.spread([]) == "-"
+
+
+def test_a_student_waits_for_its_own_teacher(evidence: Any) -> None:
+    """Two jobs; the first seed's teacher ends last of all that can run without it."""
+    rows = evidence.rows_of("fcos")
+    runs = [(rows[name], seed) for seed in (0, 1) for name in ("teacher", "vanilla", "init-only")]
+    order: list[tuple[str, int]] = []
+    others = threading.Event()
+
+    def train(row: Any, seed: int) -> None:
+        if (row.name, seed) == ("teacher", 0):
+            assert others.wait(timeout=60)
+        order.append((row.name, seed))
+        if (row.name, seed) == ("vanilla", 0):
+            others.set()
+
+    evidence.train_all(runs, 2, train)
+    assert sorted(order) == sorted((row.name, seed) for row, seed in runs)
+    assert order.index(("teacher", 0)) < order.index(("init-only", 0))
+    assert order.index(("teacher", 1)) < order.index(("init-only", 1))
+
+
+@pytest.mark.parametrize("detector", ["fcos", "retinanet", "maskrcnn", "keypointrcnn"])
+def test_every_claim_is_on_rows_that_there_are(evidence: Any, report: Any, detector: str) -> None:
+    rows = evidence.rows_of(detector)
+    assert {name for claim in report.CLAIMS for name, _ in (claim.better, claim.worse)} < set(rows)
+    assert set(evidence.MAIN) < set(rows)
+    assert all(row.learns_from in ("", *rows) for row in rows.values())
+
+
+def test_the_report_of_two_models(
+    report: Any, tmp_path: Path, coco_folder: Path, student: Detector, teacher: Detector
+) -> None:
+    """One teacher, and two seeds of a student with AP 0.5 and 0.6 beside 0.52 of the teacher's high view."""
+    files = {"teacher": [tmp_path / "t.0.safetensors"], "vanilla": [tmp_path / "none.safetensors"],
+             "distilled": [tmp_path / f"s.{seed}.safetensors" for seed in (0, 1)]}  # fmt: skip
+    scores = {files["teacher"][0]: {"fused": 0.55, "high": 0.52, "low": 0.4},
+              files["distilled"][0]: {"low": 0.5}, files["distilled"][1]: {"low": 0.6}}  # fmt: skip
+    for path, views in scores.items():
+        save_model(path, teacher if "fused" in views else student, Card(data=str(coco_folder)))
+        run = RunFolder(path).path
+        run.mkdir()
+        (run / "metrics.json").write_text(json.dumps({view: {"AP": ap, "APs": None} for view, ap in views.items()}))
+    val = read_split(coco_folder / "annotations" / "instances_val2017.json", coco_folder / "val2017")
+    text = report.write_report(tmp_path, files, dict.fromkeys(files, "row"), "the command", val)
+    table = [line.split(" | ") for line in text.splitlines() if line.startswith("| row")]
+    assert [(line[0], line[1], line[2]) for line in table] == [
+        ("| row, fused", "1", "55.0"), ("| row, high", "1", "52.0"), ("| row, low", "1", "40.0"),
+        ("| row", "2", "55.0 ± 7.1"),
+    ]  # fmt: skip
+    assert "| teacher: H&L > H | 3.0 | yes (one seed) |" in text
+    assert "vanilla" not in text  # no claim on what was not trained
+    assert (tmp_path / "evidence.png").stat().st_size > 1000
+    assert len((tmp_path / "evidence.csv").read_text().splitlines()) == 1 + 3 + 2
