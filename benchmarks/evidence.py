@@ -68,8 +68,8 @@ class Scale:
 
 Run = tuple[Row, int]
 """A row and a seed."""
-BEST = {"fcos": "output-kd", "retinanet": "output-kd", "maskrcnn": "fgfi", "keypointrcnn": "fgfi"}
-"""The best of the other methods, by docs/results.md; the answers of two-stage detectors are not taught."""
+BEST = "output-kd"
+"""The best of the other methods, by docs/results.md."""
 
 
 def scale_of(name: str, detector: str) -> Scale:
@@ -85,7 +85,7 @@ def scale_of(name: str, detector: str) -> Scale:
 
 def rows_of(detector: str) -> dict[str, Row]:
     """All rows by name, in the order of the table."""
-    best, dense = BEST[detector], TASKS[detector] == "boxes"
+    best, dense = BEST, TASKS[detector] == "boxes"
     light = "--head-depthwise" if dense else "--head-convs 1"
     alone, taught = "--no-distill --init none", "--init teacher"
     rows = [

@@ -175,7 +175,7 @@ def test_answers_are_computed_once_and_change_no_loss() -> None:
 
 @pytest.mark.parametrize(
     ("name", "detector", "message"),
-    [("l2", "fcos", "method 'l2': not one of l1, output-kd"), ("output-kd", "maskrcnn", "maskrcnn has no head")],
+    [("l2", "fcos", "method 'l2': not one of l1, output-kd"), ("crosskd", "maskrcnn", "maskrcnn has no head")],
 )
 def test_methods_that_cannot_be(name: str, detector: str, message: str) -> None:
     own = SimpleNamespace(channels=64, detector=detector, dense=detector == "fcos")

@@ -25,8 +25,8 @@ def region_losses(
         pyramid: five maps (N, C, h, w), finest first; proposals come from all of them, regions from the first four.
         frame: the frame that the boxes, masks and keypoints of the N targets live in.
     """
-    features = _named(pyramid)
-    with _training(detector, True):
+    features = named_maps(pyramid)
+    with in_training(detector, True):
         proposals, losses = detector.rpn(image_list(frame), features, list(targets))
         _, more = detector.roi_heads(features, proposals, list(frame.image_sizes), list(targets))
     return {**more, **losses}
@@ -34,21 +34,21 @@ def region_losses(
 
 def region_detections(detector: FasterRCNN, pyramid: Sequence[Tensor], frame: Frame) -> list[Detection]:
     """The detector's detections on a pyramid, in HR pixels and clipped to the image, one dict an image."""
-    features = _named(pyramid)
-    with _training(detector, False):
+    features = named_maps(pyramid)
+    with in_training(detector, False):
         proposals, _ = detector.rpn(image_list(frame), features)
         detections, _ = detector.roi_heads(features, proposals, list(frame.image_sizes))
     return [finite(each) for each in detections]
 
 
-def _named(pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+def named_maps(pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
     # Anchors, proposals and regions get the maps' type, and boxes of a thousand pixels need float32. Under autocast the
     # heads' convolutions go back to half precision by themselves.
     return {str(i): each.float() for i, each in enumerate(pyramid)}
 
 
 @contextmanager
-def _training(detector: FasterRCNN, training: bool) -> Iterator[None]:
+def in_training(detector: FasterRCNN, training: bool) -> Iterator[None]:
     """Both stages answer losses or detections by their mode, which is not for a frozen model's caller to know."""
     stages = (detector.rpn, detector.roi_heads)
     before = [stage.training for stage in stages]

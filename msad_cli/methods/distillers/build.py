@@ -1,6 +1,6 @@
 """From a method's name, as it is typed, to its distiller."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from torch import nn
 
@@ -19,13 +19,22 @@ from msad_cli.methods.distillers.mgd import MGD
 from msad_cli.methods.distillers.output_kd import OutputKD
 from msad_cli.methods.distillers.pkd import PKD
 from msad_cli.methods.distillers.podnet import PODNet
+from msad_cli.methods.distillers.region_kd import RegionKD
 from msad_cli.methods.distillers.skd import SKD
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.structures.suggestions import meant
 
-DISTILLERS: dict[str, tuple[type[nn.Module], float]] = {
+Build = Callable[[DetectorSpec, DetectorSpec], nn.Module]
+"""From the specs of student and teacher to a distiller."""
+
+
+def _answers(student: DetectorSpec, teacher: DetectorSpec) -> nn.Module:
+    return (OutputKD if student.dense else RegionKD)(student, teacher)
+
+
+DISTILLERS: dict[str, tuple[Build, float]] = {
     "l1": (FeatureL1, GAMMA * TAU),
-    "output-kd": (OutputKD, 1.0),
+    "output-kd": (_answers, 1.0),
     "fgfi": (FGFI, 0.01),
     "podnet": (PODNet, 3.0),
     # None is published for detectors. Between untrained networks the five levels add up to a tenth; ten times that is
@@ -42,7 +51,7 @@ DISTILLERS: dict[str, tuple[type[nn.Module], float]] = {
     "dsamkd": (DSAMKD, 1.0),
     "isrd": (ISRD, 1.0),
 }
-"""By method: what is built from the specs of student and teacher, and the weight that it has unless one is typed."""
+"""By method: how it is built, and the weight that it has unless one is typed."""
 
 
 def build_distillers(student: DetectorSpec, teacher: DetectorSpec, weights: Mapping[str, float]) -> dict[str, Weighted]:

@@ -30,26 +30,24 @@ class OutputKD(nn.Module):
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
-        if not student.dense:
-            raise ValueError(f"method output-kd: {student.detector} has no head that answers cell by cell")
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The distances of a student's answers from a teacher's."""
         mine, theirs = student.outputs, teacher.outputs
         weight = theirs["cls_logits"].sigmoid().amax(dim=2)
         cells = batch_divisor(weight.sum())
-        classes = _bernoulli_kl(mine["cls_logits"] / TEMPERATURE, theirs["cls_logits"] / TEMPERATURE).sum()
+        classes = bernoulli_kl(mine["cls_logits"] / TEMPERATURE, theirs["cls_logits"] / TEMPERATURE).sum()
         losses = {"classes": TEMPERATURE**2 * classes / cells}
         if "bbox_regression" in theirs:
             boxes = F.l1_loss(mine["bbox_regression"], theirs["bbox_regression"], reduction="none").mean(dim=2)
             losses["boxes"] = (weight * boxes).sum() / cells
         if "bbox_ctrness" in theirs:
-            centreness = _bernoulli_kl(mine["bbox_ctrness"], theirs["bbox_ctrness"]).squeeze(2)
+            centreness = bernoulli_kl(mine["bbox_ctrness"], theirs["bbox_ctrness"]).squeeze(2)
             losses["centreness"] = (weight * centreness).sum() / cells
         return losses
 
 
-def _bernoulli_kl(student: Tensor, teacher: Tensor) -> Tensor:
+def bernoulli_kl(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(σ(teacher) ‖ σ(student)) of each logit; cross-entropy less entropy, so that it is 0 for equal ones."""
     probability = teacher.sigmoid()
     cross = F.binary_cross_entropy_with_logits(student, probability, reduction="none")

@@ -1,0 +1,94 @@
+"""Distillation of a two-stage detector's answers (after Chen et al., NeurIPS 2017; this form is our choice).
+
+Student and teacher have one grid and one frame, so that the student is asked about the teacher's own regions.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from msad_cli.methods.distillers.output_kd import TEMPERATURE, bernoulli_kl
+from msad_cli.methods.knowledge import Knowledge
+from msad_cli.models.on_features import Target
+from msad_cli.models.region_answers import (
+    ProposalAnswers,
+    RegionAnswers,
+    find_regions,
+    proposal_answers,
+    region_answers,
+)
+from msad_cli.models.spec import DetectorSpec
+from msad_cli.models.whole_batch import batch_divisor
+
+
+class RegionKD(nn.Module):
+    """What a proposal network says of each anchor, and the heads of each region, by the teacher's own certainty.
+
+    With o the anchors' logits, w = σ(o^T), z the class logits of the teacher's R best proposals, f = 1 − background's
+    share of softmax(z^T), s the scores of what the teacher found, and d codes of boxes, those of regions for the
+    teacher's best class:
+
+        objectness = Σ KL(σ(o^T) ‖ σ(o^S)) / Σ w              proposals = Σ w·mean|d^S − d^T| / Σ w
+        classes = T²·Σ KL(softmax(z^T/T) ‖ softmax(z^S/T)) / R   boxes = Σ f·mean|d^S − d^T| / Σ f
+        masks = Σ s·mean KL(σ(m^T) ‖ σ(m^S)) / Σ s,  or
+        keypoints = Σ s·mean over keypoints of KL(softmax over places) / Σ s
+
+    All divisors are of the whole batch and at least 1. 0 for equal answers.
+    """
+
+    def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
+        super().__init__()
+        if student.scales != "aligned":
+            raise ValueError(
+                f"method output-kd: {student.detector} learns answers about regions on aligned grids alone"
+            )
+        self.regions = student.rois
+
+    def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """The distances of a student's answers from a teacher's."""
+        core = teacher.detector.core
+        regions = find_regions(core, teacher.pyramid, teacher.frame, self.regions)
+        losses = _of_anchors(
+            proposal_answers(student.detector.core, student.pyramid), proposal_answers(core, teacher.pyramid)
+        )
+        mine = region_answers(student.detector.core, student.pyramid, teacher.frame, regions)
+        theirs = region_answers(core, teacher.pyramid, teacher.frame, regions)
+        losses |= _of_regions(mine, theirs)
+        scores = torch.cat([each["scores"] for each in regions.found])
+        certain = batch_divisor(scores.sum())
+        if core.roi_heads.has_mask():
+            distances = bernoulli_kl(mine.masks, theirs.masks).flatten(1).mean(dim=1)
+            losses["masks"] = (scores * distances).sum() / certain
+        if core.roi_heads.has_keypoint():
+            distances = _softmax_kl(mine.places.flatten(2), theirs.places.flatten(2)).mean(dim=1)
+            losses["keypoints"] = (scores * distances).sum() / certain
+        return losses
+
+
+def _of_anchors(mine: ProposalAnswers, theirs: ProposalAnswers) -> dict[str, Tensor]:
+    weight = theirs.logits.sigmoid()
+    anchors = batch_divisor(weight.sum())
+    distances = F.l1_loss(mine.codes, theirs.codes, reduction="none").mean(dim=2)
+    return {
+        "objectness": bernoulli_kl(mine.logits, theirs.logits).sum() / anchors,
+        "proposals": (weight * distances).sum() / anchors,
+    }
+
+
+def _of_regions(mine: RegionAnswers, theirs: RegionAnswers) -> dict[str, Tensor]:
+    objects = theirs.logits.softmax(dim=1)[:, 1:]
+    weight, best = objects.sum(dim=1), objects.argmax(dim=1) + 1
+    rows = torch.arange(len(best), device=best.device)
+    distances = F.l1_loss(mine.codes[rows, best], theirs.codes[rows, best], reduction="none").mean(dim=1)
+    classes = _softmax_kl(mine.logits / TEMPERATURE, theirs.logits / TEMPERATURE).sum()
+    return {
+        "classes": TEMPERATURE**2 * classes / batch_divisor(weight.new_tensor(float(len(weight)))),
+        "boxes": (weight * distances).sum() / batch_divisor(weight.sum()),
+    }
+
+
+def _softmax_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(softmax(teacher) ‖ softmax(student)) over the last dimension."""
+    return F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction="none", log_target=True).sum(-1)
