@@ -24,7 +24,7 @@ from msad_cli.methods.distillers.skd import SKD
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.structures.suggestions import meant
 
-Build = Callable[[DetectorSpec, DetectorSpec], nn.Module]
+Build = Callable[..., nn.Module]
 """From the specs of student and teacher to a distiller."""
 
 
