@@ -26,6 +26,7 @@ from msad_cli.methods.kept_teacher import KeptTeacher
 from msad_cli.methods.knowledge import best_view
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import ClassName, DetectorSpec
+from msad_cli.structures.frame import Resolution
 
 Jobs = dict[str, Callable[[], object]]
 
@@ -73,17 +74,11 @@ def timed(job: Callable[[], object], compute: Compute) -> float:
 def build_jobs(backbone: str, size: str, batch: int, device: torch.device) -> tuple[Jobs, Jobs, Jobs]:
     """The jobs of the plain implementation, of msad under the same names, and of torchvision, on random pictures."""
     torch.manual_seed(0)
-    classes = tuple(ClassName(i, str(i)) for i in range(1, 81))
-    resolution = parse_size(size)
-    spec = DetectorSpec("teacher", "fcos", backbone, 1.0, 256, 4, "group", "aligned", (1, 2), resolution, classes)
+    spec = teacher_spec(backbone, size)
     teacher, frozen = (Detector(spec).to(device) for _ in range(2))
     student = Detector(replace(spec, role="student", ks=(2,))).to(device)
-    height, width = resolution.frame_size(resolution.short_side, resolution.long_side)
-    high = [torch.randint(0, 256, (3, height, width), dtype=torch.uint8, device=device) for _ in range(batch)]
-    views = {1: high, 2: [image[:, ::2, ::2].contiguous() for image in high]}
-    corners = torch.rand(10, 2, device=device) * torch.tensor([width / 2, height / 2], device=device)
-    boxes = torch.cat([corners, corners + 20 + torch.rand(10, 2, device=device) * 200], dim=1)
-    targets = [{"boxes": boxes, "labels": torch.ones(10, dtype=torch.int64, device=device)}] * batch
+    views, targets = random_batch(spec.resolution, batch, device)
+    high = views[1]
     # The plain student shares no parameter with ours: each has gradients of its own.
     plain_teacher, plain_student = Plain(Detector(spec).to(device)), Plain(Detector(spec).to(device))
     fusing = AlignedTraining(teacher)
@@ -93,7 +88,7 @@ def build_jobs(backbone: str, size: str, batch: int, device: torch.device) -> tu
     kept = KeptTeacher(frozen, lambda picture, mirrored: [each[picture].bfloat16() for each in pyramid])
     without_teacher = Distillation(student, kept, build_distillers(student.spec, spec, {"l1": 0.6}))
     named = [{**target, "picture": torch.tensor([place, 0])} for place, target in enumerate(targets)]
-    stock = stock_fcos(len(classes), (height, width)).to(device)
+    stock = stock_fcos(len(spec.classes), (high[0].shape[-2], high[0].shape[-1])).to(device)
     plain = {
         "teacher step": lambda: plain_teacher.teacher_step(high, targets),
         "distil step": lambda: plain_student.distil_step(plain_teacher, high, targets),
@@ -111,6 +106,24 @@ def build_jobs(backbone: str, size: str, batch: int, device: torch.device) -> tu
         "FCOS step": lambda: stock_step(stock, high, targets),
         "FCOS inference": lambda: stock_inference(stock, high),
     }  # fmt: skip
+
+
+def teacher_spec(backbone: str, size: str) -> DetectorSpec:
+    """FCOS with torchvision's head and COCO's number of classes, from scratch; `size` as it is typed."""
+    classes = tuple(ClassName(i, str(i)) for i in range(1, 81))
+    return DetectorSpec("teacher", "fcos", backbone, 1.0, 256, 4, "group", "aligned", (1, 2), parse_size(size), classes)
+
+
+def random_batch(
+    resolution: Resolution, batch: int, device: torch.device
+) -> tuple[dict[int, list[Tensor]], list[dict[str, Tensor]]]:
+    """Views by k and targets of pictures of noise, ten objects each."""
+    height, width = resolution.frame_size(resolution.short_side, resolution.long_side)
+    high = [torch.randint(0, 256, (3, height, width), dtype=torch.uint8, device=device) for _ in range(batch)]
+    corners = torch.rand(10, 2, device=device) * torch.tensor([width / 2, height / 2], device=device)
+    boxes = torch.cat([corners, corners + 20 + torch.rand(10, 2, device=device) * 200], dim=1)
+    target = {"boxes": boxes, "labels": torch.ones(10, dtype=torch.int64, device=device)}
+    return {1: high, 2: [image[:, ::2, ::2].contiguous() for image in high]}, [target] * batch
 
 
 def backward(losses: dict[str, Tensor]) -> None:

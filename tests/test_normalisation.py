@@ -12,7 +12,15 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from msad_cli.models.detector import Detector
 from msad_cli.models.init import copy_matching, from_file
-from msad_cli.models.normalisation import ViewNorm, norm_layer, of_view, select_view, stock_name, synchronised
+from msad_cli.models.normalisation import (
+    FrozenNorm,
+    ViewNorm,
+    norm_layer,
+    of_view,
+    select_view,
+    stock_name,
+    synchronised,
+)
 from msad_cli.models.spec import DetectorSpec, Norm
 from msad_cli.structures.errors import DeviceError
 
@@ -185,7 +193,25 @@ def test_a_cpu_cannot_synchronise(batch_teacher: Detector, student: Detector) ->
 
 
 def test_layers_by_name() -> None:
-    assert type(norm_layer("frozen", (1, 2))(8)) is FrozenBatchNorm2d
+    assert type(norm_layer("frozen", (1, 2))(8)) is FrozenNorm
     assert type(norm_layer("batch")(8)) is nn.BatchNorm2d
     assert type(norm_layer("batch", (2,))(8)) is nn.BatchNorm2d
     assert type(norm_layer("group", (1, 2))(8)) is nn.GroupNorm
+
+
+def test_frozen_statistics_stay_in_the_precision_of_the_map() -> None:
+    """Torchvision's answer and gradient; in bfloat16 to half a unit of its 8 bits, and no float32 map between."""
+    torch.manual_seed(0)
+    stock, frozen = FrozenBatchNorm2d(8), FrozenNorm(8)
+    state = {name: torch.rand_like(each) + 0.5 for name, each in stock.state_dict().items()}
+    stock.load_state_dict(state)
+    frozen.load_state_dict(state)
+    x = torch.randn(2, 8, 5, 7)
+    assert torch.equal(frozen(x), stock(x))
+    half = x.bfloat16().requires_grad_()
+    answer = frozen(half)
+    assert answer.dtype == torch.bfloat16
+    torch.testing.assert_close(answer.float(), stock(half.detach().float()), rtol=2**-8, atol=1e-6)
+    answer.float().sum().backward()
+    scale = state["weight"] * (state["running_var"] + stock.eps).rsqrt()
+    torch.testing.assert_close(half.grad, scale[:, None, None].expand_as(x).bfloat16(), rtol=2**-7, atol=0)

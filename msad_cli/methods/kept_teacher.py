@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msad_cli.methods.knowledge import Knowledge
-from msad_cli.models.detector import Detector, Views
+from msad_cli.models.detector import Detector, Views, as_convolved
 from msad_cli.models.on_features import Target
 
 Kept = Callable[[int, bool], Sequence[Tensor]]
@@ -38,7 +38,8 @@ class KeptTeacher:
         maps = [self._of(target["picture"].tolist(), grids) for target in targets]
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
         by_level = list(zip(*maps, strict=True))
-        pyramid = [_padded(each, grid).to(device, dtype) for each, grid in zip(by_level, grids, strict=True)]
+        padded = [_padded(each, grid).to(device, dtype) for each, grid in zip(by_level, grids, strict=True)]
+        pyramid = [as_convolved(each) for each in padded]
         inside = None
         if any(each.shape[-2:] != grid for level, grid in zip(by_level, grids, strict=True) for each in level):
             known = [[torch.ones_like(each[:1]) for each in level] for level in by_level]

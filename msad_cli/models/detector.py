@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
@@ -67,7 +68,7 @@ class Detector(nn.Module):
         transform = self.core.transform
         normalised = [transform.normalize(image.float() / 255) for image in images]
         batch: Tensor = transform.batch_images(normalised, size_divisible=divisor // k)
-        return batch
+        return as_convolved(batch)
 
     def pyramid(self, images: Sequence[Tensor], k: int, divisor: int = FRAME_DIVISOR) -> list[Tensor]:
         """The five aligned maps of a view, finest first: (N, channels, H/s, W/s).
@@ -168,6 +169,13 @@ class Seen(NamedTuple):
     frame: Frame
     scale: int
     outputs: dict[str, Tensor] | None
+
+
+def as_convolved(maps: Tensor) -> Tensor:
+    """(N, C, h, w) in memory as convolutions want it: those in half precision channels last, and leave their maps so."""
+    if not torch.is_autocast_enabled(maps.device.type):
+        return maps
+    return maps.contiguous(memory_format=torch.channels_last)
 
 
 def _backbone(spec: DetectorSpec, name: str, width: float, ks: tuple[int, ...]) -> AlignedBackbone:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -47,6 +48,18 @@ class ViewNorm(nn.Module):
         return normalised
 
 
+class FrozenNorm(FrozenBatchNorm2d):  # type: ignore[misc]
+    """Batch normalisation that learns nothing. In half precision one operation that answers in it: torchvision's two
+    would make every map float32 again. In float32 torchvision's, which keep no map for the way back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, h, w) -> the same shape and precision."""
+        if x.dtype == torch.float32:
+            normalised: Tensor = super().forward(x)
+            return normalised
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
 def norm_layer(kind: str, views: Sequence[int] = (1,)) -> Callable[[int], nn.Module]:
     """The constructor (channels -> layer) of `frozen`, `batch` or `group` normalisation.
 
@@ -57,7 +70,7 @@ def norm_layer(kind: str, views: Sequence[int] = (1,)) -> Callable[[int], nn.Mod
         views: the reductions k that the model will see; only batch statistics are kept apart.
     """
     layers: dict[str, Callable[[int], nn.Module]] = {
-        "frozen": FrozenBatchNorm2d,
+        "frozen": FrozenNorm,
         "batch": partial(ViewNorm, views=tuple(views)) if len(views) > 1 else nn.BatchNorm2d,
         "group": _group_norm,
     }
