@@ -23,11 +23,11 @@ torch.manual_seed(0)
 """
 FORWARD = """
 from msad_cli.engine.model_file import load_model
-from msad_cli.data.images import read_image
+from msad_cli.data.scaled import open_picture
 from msad_cli.data.transforms import render
 detector, _ = load_model(__import__("pathlib").Path(sys.argv[1]))
-image = read_image(__import__("pathlib").Path(sys.argv[2]))
-size = detector.spec.resolution.frame_size(image.height, image.width)
+image = open_picture(__import__("pathlib").Path(sys.argv[2]))
+size = detector.spec.resolution.frame_size(*image.size)
 view = detector.spec.views[0]
 views = {k: [render(image, size, k)] for k in detector.spec.ks_of(view)}
 with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):

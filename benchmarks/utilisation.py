@@ -91,9 +91,8 @@ def main() -> None:
         for part, taken_by, of in zip(("step", "network"), zip(*pairs, strict=True), flops[name], strict=True):
             median = statistics.median(taken_by)
             reached = 100 * of / median / max(peaks)
-            print(
-                f"{name:18} {part:8} {arguments.batch / median:8.2f} images/s {of / 1e12:8.3f} TFLOP {reached:5.1f}% of peak"
-            )
+            rate = f"{arguments.batch / median:8.2f} images/s"
+            print(f"{name:18} {part:8} {rate} {of / 1e12:8.3f} TFLOP {reached:5.1f}% of peak")
     for name, work in works.items():
         print(f"{name}: " + ", ".join(f"{group} {100 * part:.1f}%" for group, part in shares(work, compute).items()))
 
@@ -111,12 +110,14 @@ def peak(compute: Compute) -> float:
 
 
 def timed(job: Callable[[], object], compute: Compute) -> float:
-    """Wall seconds of a job, until the device has done it."""
+    """Seconds of a job, until the device has done it; of a single thread those that it was given by a shared CPU."""
+    alone = compute.device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
     finish(compute)
-    start = time.perf_counter()
+    start = clock()
     job()
     finish(compute)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def finish(compute: Compute) -> None:
@@ -136,7 +137,10 @@ def shares(work: Work, compute: Compute) -> dict[str, float]:
     """By group, its share of a step's time; they add up to 1."""
     on_gpu = compute.device.type == "cuda"
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiled:
-        whole = 1e6 * timed(work.whole, compute)
+        start = time.perf_counter()
+        work.whole()
+        finish(compute)
+        whole = 1e6 * (time.perf_counter() - start)
     spent = dict.fromkeys(GROUPS, 0.0)
     for event in profiled.events():
         if event.device_type == torch.autograd.DeviceType.CPU:  # what a GPU did stands with the operation that asked

@@ -1,9 +1,13 @@
 """Pictures that are decoded no larger than their views need."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
+import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from msad_cli.data.images import Header, read_header, read_image
 
@@ -18,9 +22,6 @@ they come from 1/2 (benchmarks/decode.py, with --margin 1 and without)."""
 
 FROM_RIGHT, FROM_BOTTOM = (2, 3, 6, 7), (3, 4, 7, 8)
 """EXIF orientations that bring the file's right or bottom edge to the upright picture's left, and to its top."""
-
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom."""
 
 
 def scale_for(header: Header, size: tuple[int, int]) -> int:
@@ -53,22 +54,25 @@ class Picture:
             self._decoded[scale] = self._read(scale)
         return self._decoded[scale]
 
-    def resized(self, size: tuple[int, int], mirrored: bool = False) -> Image.Image:
-        """The picture, mirrored or not, by an antialiased bilinear resize to `size` (height, width)."""
-        scale = scale_for(self.header, size)
-        image, box = self.at(scale), self._box(scale)
-        if mirrored:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            box = (image.width - box[2], box[1], image.width - box[0], box[3])
-        return image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
+    def resized(self, size: tuple[int, int], mirrored: bool = False) -> Tensor:
+        """The picture, mirrored or not, by an antialiased bilinear resize to `size` (height, width): uint8 (3, *size).
 
-    def _box(self, scale: int) -> Box:
-        """Where the picture lies in its decoded pixels: the file's last column and row may stand for less than one."""
-        height, width = (side / scale for side in self.size)
-        image = self.at(scale)
-        left = image.width - width if self.header.orientation in FROM_RIGHT else 0
-        top = image.height - height if self.header.orientation in FROM_BOTTOM else 0
-        return left, top, left + width, top + height
+        Torch computes it in integers, so that it is the same on every processor; of Pillow's it differs by 1 at most.
+        """
+        scale = scale_for(self.header, size)
+        pixels = pil_to_tensor(self.at(scale))
+        # The file's last row and column may stand for less than a whole one: they are brought to the end, where a
+        # resize by a factor leaves out the rest of them.
+        turned = {axis for axis, ends in ((1, FROM_BOTTOM), (2, FROM_RIGHT)) if self.header.orientation in ends}
+        turned = turned if scale > 1 else set()
+        # Rounded up: the product of side and factor is rounded down.
+        factors = [math.nextafter(scale * side / whole, math.inf) for side, whole in zip(size, self.size, strict=True)]
+        found = F.interpolate(_flipped(pixels, turned)[None], scale_factor=factors, mode="bilinear", antialias=True)
+        return _flipped(found[0, :, : size[0], : size[1]], turned ^ {2} if mirrored else turned)
+
+
+def _flipped(pixels: Tensor, axes: set[int]) -> Tensor:
+    return pixels.flip(tuple(axes)) if axes else pixels
 
 
 def open_picture(path: Path) -> Picture:

@@ -24,8 +24,7 @@ def render(picture: Picture, frame_size: tuple[int, int], k: int, mirrored: bool
     pixels that prediction will give it, and HR pixels are not needed for a low view.
     """
     height, width = frame_size
-    pixels: Tensor = v2f.pil_to_tensor(picture.resized((height // k, width // k), mirrored))
-    return pixels
+    return picture.resized((height // k, width // k), mirrored)
 
 
 def to_frame(boxes: Tensor, original: tuple[int, int], frame_size: tuple[int, int]) -> Tensor:

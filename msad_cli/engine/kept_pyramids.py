@@ -172,4 +172,7 @@ def _looked_at(look: Look, batches: Iterable[Batch], compute: Compute) -> Iterat
             with compute.inference():
                 maps = [each.to("cpu", torch.bfloat16) for each in look(views)]
             for i, place in enumerate(places):
-                yield batch.samples[place].index, [each[i].clone(memory_format=torch.contiguous_format) for each in maps]
+                yield (
+                    batch.samples[place].index,
+                    [each[i].clone(memory_format=torch.contiguous_format) for each in maps],
+                )
