@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from msad_cli.data.images import Header, read_header, read_image
 
@@ -60,15 +61,15 @@ class Picture:
         Torch computes it in integers, so that it is the same on every processor; of Pillow's it differs by 1 at most.
         """
         scale = scale_for(self.header, size)
-        pixels = pil_to_tensor(self.at(scale))
+        pixels = torch.from_numpy(np.array(self.at(scale))).unsqueeze(0).permute(0, 3, 1, 2)
         # The file's last row and column may stand for less than a whole one: they are brought to the end, where a
         # resize by a factor leaves out the rest of them.
-        turned = {axis for axis, ends in ((1, FROM_BOTTOM), (2, FROM_RIGHT)) if self.header.orientation in ends}
+        turned = {axis for axis, ends in ((2, FROM_BOTTOM), (3, FROM_RIGHT)) if self.header.orientation in ends}
         turned = turned if scale > 1 else set()
         # Rounded up: the product of side and factor is rounded down.
         factors = [math.nextafter(scale * side / whole, math.inf) for side, whole in zip(size, self.size, strict=True)]
-        found = F.interpolate(_flipped(pixels, turned)[None], scale_factor=factors, mode="bilinear", antialias=True)
-        return _flipped(found[0, :, : size[0], : size[1]], turned ^ {2} if mirrored else turned)
+        found = F.interpolate(_flipped(pixels, turned), scale_factor=factors, mode="bilinear", antialias=True)
+        return _flipped(found[..., : size[0], : size[1]], turned ^ {3} if mirrored else turned)[0]
 
 
 def _flipped(pixels: Tensor, axes: set[int]) -> Tensor:

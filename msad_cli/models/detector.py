@@ -172,7 +172,7 @@ class Seen(NamedTuple):
 
 
 def as_convolved(maps: Tensor) -> Tensor:
-    """(N, C, h, w) in memory as convolutions want it: those in half precision channels last, and leave their maps so."""
+    """(N, C, h, w) laid out as convolutions want it: in half precision channels last, in which they answer then too."""
     if not torch.is_autocast_enabled(maps.device.type):
         return maps
     return maps.contiguous(memory_format=torch.channels_last)
