@@ -58,7 +58,7 @@ class Picture:
     def resized(self, size: tuple[int, int], mirrored: bool = False) -> Tensor:
         """The picture, mirrored or not, by an antialiased bilinear resize to `size` (height, width): uint8 (3, *size).
 
-        Torch computes it in integers, so that it is the same on every processor; of Pillow's it differs by 1 at most.
+        Torch computes it in integers, alike with and without vector instructions; of Pillow's it differs by 1 at most.
         """
         scale = scale_for(self.header, size)
         pixels = torch.from_numpy(np.array(self.at(scale))).unsqueeze(0).permute(0, 3, 1, 2)
