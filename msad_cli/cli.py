@@ -77,11 +77,14 @@ def run(arguments: list[str]) -> int:
     arguments = [each for each in arguments if each != "--debug"]
     try:
         outcome = app(args=arguments, prog_name="msad", standalone_mode=False)
+        sys.stdout.flush()  # while an error can still be told
     except MsadError as error:
         if debug:
             raise
         return _complain(error.message, error.hint, error.exit_code)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as end:
+        if not isinstance(end, BrokenPipeError) and not isinstance(end.__context__, BrokenPipeError):
+            raise  # Typer makes of a broken pipe an end with code 1
         # Who read stdout has enough, such as `head`. Python would complain when it closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE

@@ -45,6 +45,15 @@ def test_help_and_usage_errors_do_not_import_torch(arguments: list[str]) -> None
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+def test_who_reads_stdout_may_have_enough() -> None:
+    for arguments in (["--help"], ["flops", "--backbone", "resnet18", "--json"]):
+        read, write = os.pipe()
+        os.close(read)  # as `| head` does after its lines
+        done = subprocess.run([sys.executable, "-m", "msad_cli", *arguments], stdout=write, stderr=subprocess.PIPE)
+        os.close(write)
+        assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
 def test_python_m_msad_cli_is_msad() -> None:
     done = subprocess.run([sys.executable, "-m", "msad_cli", "--version"], check=True, capture_output=True, text=True)
     assert done.stdout.startswith("msad ")

@@ -2,13 +2,15 @@
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from msad_cli.cli import run
 from msad_cli.engine.model_file import Card, save_model
-from msad_cli.engine.pareto import Point, frontier, within
+from msad_cli.engine.pareto import Point, frontier, plot_pareto, within
 from msad_cli.models.cost import count_cost
 from msad_cli.models.detector import Detector
 
@@ -63,6 +65,49 @@ def test_a_budget_names_the_model_to_ship(
     assert run(["compare", *models, "--runs", "1", "--budget", "0.001", *FLAGS]) == 0
     assert "none takes 0.001 ms; the fastest" in capsys.readouterr().err
     assert run(["compare", *models, "--runs", "0", "--budget", "30"]) == 2
+
+
+def test_a_gap_that_chance_could_make_is_not_shared_out(
+    tmp_path: Path, student: Detector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(tmp_path / name) for name in ("a.safetensors", "b.safetensors")]
+    for file, ap, data in zip(files, (0.5, 0.509), ("one", "other"), strict=True):
+        save_model(Path(file), student, Card(data_fingerprint=data, scores={"low": {"AP": ap, "mask_AP": ap / 2}}))
+    assert run(["compare", *files, "--runs", "0", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["gap_closed"], row["mask_AP"]) for row in rows.values()] == [(None, 0.25), (None, 0.2545)]
+    assert "head 64 × 1, 1/2" in rows["a"]["what"]
+    assert run(["compare", *files, "--runs", "0"]) == 0
+    said = capsys.readouterr().err
+    assert "the gap is that from a, AP 50.0, to b, AP 50.9: too little" in said
+    assert f"{files[0]} and {files[1]} were trained on different sets" in said
+
+
+def test_every_view_is_a_row_of_its_own(
+    models: list[str], teacher: Detector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["compare", *models, "--view", "all", "--runs", "1", "--json", *FLAGS]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert list(rows) == ["plain", "student", "teacher, fused", "teacher, high", "teacher, low"]
+    assert rows["teacher, low"]["GMACs"] == pytest.approx(count_cost(teacher.spec, "low", [(64, 96)]).total / 1e9)
+    assert all(row["ms"] > 0 for row in rows.values())
+    assert run(["compare", *models, "--view", "high", "--runs", "0"]) == 2
+    assert "--view high: " in capsys.readouterr().err
+
+
+def test_no_name_covers_another_or_a_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr("msad_cli.engine.pareto.write_figure", lambda figure, path: drawn.append(figure))
+    points = {f"model {i}": Point(20 + i % 3, 0.5 + i // 3 / 1000) for i in range(12)}
+    plot_pareto(points, tmp_path / "p.png", "cpu", budget=21)
+    (axes,) = drawn[0].axes
+    boxes = [each.get_window_extent() for each in axes.texts if each.get_text()]
+    assert len(boxes) == 12
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    places = axes.transData.transform([(each.milliseconds, 100 * each.ap) for each in points.values()])
+    assert not any(box.contains(*place) for box in boxes for place in places)
+    # The frontier: 20 ms, 50.3; 21 ms and more bring nothing.
+    assert [each.get_text() for each in axes.get_legend().get_texts()] == ["21 ms", "the best for it: model 9"]
 
 
 def test_models_of_one_name_keep_their_folders(

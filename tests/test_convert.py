@@ -235,6 +235,25 @@ def test_what_yolo_cannot_hold_is_counted(
     assert (decode(encode(outline, (48, 64))) == decode(encode([each * 1.0 for each in pieces], (48, 64)))).all()
 
 
+def test_overlapping_polygons_of_an_object_do_not_cancel_out(
+    coco_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = coco_folder / "annotations" / "instances_train2017.json"
+    document = json.loads(file.read_text())
+    rings = [np.array([[x, y], [x + 12.5, y], [x + 12.5, y + 10.25], [x, y + 10.25]]) for x, y in ((3.3, 4.4), (9.7, 8.6))]
+    document["annotations"] = [document["annotations"][4]]
+    document["annotations"][0] |= {
+        "bbox": [3.3, 4.4, 18.9, 14.45], "segmentation": [ring.ravel().tolist() for ring in rings]
+    }  # fmt: skip
+    file.write_text(json.dumps(document))
+    (found,) = objects(converted(coco_folder, tmp_path / "yolo", "yolo"), "train")["a"]
+    assert "1 of these, whose polygons overlap" in capsys.readouterr().err
+    np.testing.assert_allclose(found["bbox"], [3.3, 4.4, 18.9, 14.45], rtol=0, atol=NEAR)
+    outline = read_outline(found["segmentation"])
+    assert outline is not None
+    assert (decode(encode(outline, (48, 64))) == decode(encode(rings, (48, 64)))).all()
+
+
 def test_run_lengths_on_a_coarser_grid_are_written_at_the_size_of_the_picture(
     coco_folder: Path, tmp_path: Path
 ) -> None:

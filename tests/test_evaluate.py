@@ -110,6 +110,11 @@ def test_no_detections() -> None:
     assert (scores.threshold, scores.f1) == (0.5, 0.0)
 
 
+def test_without_a_right_detection_no_score_is_the_best() -> None:
+    scores = score(copy.deepcopy(THREE), [_result(1, [300, 300, 5, 5], 0.9)])
+    assert (scores.threshold, scores.f1) == (0.5, 0.0)
+
+
 def test_no_ground_truth() -> None:
     for results in ([], copy.deepcopy(FOUND)):
         scores = score(_truth(), results)

@@ -18,6 +18,8 @@ def test_the_nearest_name_is_meant() -> None:
     assert meant("resnet8", known) == "; did you mean resnet18?"
     assert meant("mobilenetv2", known) == "; did you mean mobilenet_v2?"
     assert meant("cff", known) == "; did you mean c-ff?"
+    assert meant("ResNet-50", known) == "; did you mean resnet50?"
+    assert meant("wbc", ["RBC", "WBC"]) == "; did you mean WBC?"
     assert meant("yolo", known) == meant("", known) == meant("r" * 10**6, known) == meant(None, known) == ""
 
 
@@ -28,6 +30,8 @@ def test_the_nearest_name_is_meant() -> None:
         (["data", "chek"], "check"),
         (["teacher", "--epoch", "3"], "--epochs"),
         (["distill", "--head-chanels", "64"], "--head-channels"),
+        (["teacher", "--scael", "single"], "No such option: --scael. Did you mean --scales?"),
+        (["teacher", "--detector", "FCOS"], "did you mean fcos?"),
         (["teacher", "--backbone", "resnet8"], "did you mean resnet18?"),
         (["teacher", "--detector", "fcoss"], "did you mean fcos?"),
         (["teacher", "--fusion", "cff"], "did you mean c-ff?"),

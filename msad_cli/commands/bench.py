@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from msad_cli.engine.device import Compute
-    from msad_cli.models.spec import View
+    from msad_cli.models.spec import DetectorSpec, View
 
 MOST_PICTURES = 50
 WARMUP = 3
@@ -28,7 +28,7 @@ def bench(
         bool, typer.Option("--stock", help="Beside them torchvision's detector at HR, with random weights.")
     ] = False,
     view: Annotated[
-        str | None, typer.Option(metavar="high|middle|low|fused", help="Default: each model's best.")
+        str | None, typer.Option(metavar="high|middle|low|fused|all", help="Default: each model's best.")
     ] = None,
     max_pixels: options.MaxPixels = options.MOST_PIXELS,
     device: options.Device = "auto",
@@ -48,10 +48,10 @@ def bench(
     report = measure(models, inputs, runs, compute, batch=batch, stock=stock, view=view, compiled=compile_)
     memory = peak_memory(compute.device)
     if as_json:
-        print_json({"models": report, "batch": batch, "peak_memory_mib": memory, **_machine(compute)})
+        print_json({"models": report, "batch": batch, "peak_memory_mib": memory, **machine(compute)})
         return
     _print(report, f"{runs} runs of {batch}", first=next(iter(report)))
-    where = ", ".join(f"{name} {value}" for name, value in _machine(compute).items())
+    where = ", ".join(f"{name} {value}" for name, value in machine(compute).items())
     console.print(f"{where}; peak memory {memory:.0f} MiB of all; in milliseconds. Compare rows of one table only.")
 
 
@@ -66,19 +66,18 @@ def measure(
     view: str | None = None,
     compiled: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """The `summary` of each model's runs, by its file; the models take turns, run by run.
+    """The `summary` of each model's runs, by its file and `wanted_views`; the models take turns, run by run.
 
     Args:
         inputs: pictures and folders; None for the validation split of the first model.
         stock: torchvision's detector at HR stands behind the first model that it is like.
-        view: None for each model's best.
+        view: None for each model's best, `all` for each of its views.
         compiled: each model stands there a second time, compiled.
 
     Raises:
         UsageError: no pictures, or a model without the view.
         ModelFileError: a model cannot be read.
     """
-    from msad_cli.commands.settings import choose_views
     from msad_cli.engine.compiled import compile_parts
     from msad_cli.engine.exported import Model, open_model
     from msad_cli.engine.latency import timed_parts
@@ -91,11 +90,12 @@ def measure(
     for path in models:
         detector, card = open_model(path)
         sets.append(card.data)
-        rows[str(path)] = detector, choose_views(view, detector.spec, path)[0]
+        views = wanted_views(view, detector.spec, path)
+        rows |= {f"{path}{suffix}": (detector, each) for each, suffix in views.items()}
         if compiled and isinstance(detector, Detector):
             again, _ = load_model(path)
             compile_parts([again], compute.device)
-            rows[f"{path}, compiled"] = again, rows[str(path)][1]
+            rows |= {f"{path}{suffix}, compiled": (again, each) for each, suffix in views.items()}
         if stock:
             name, (spec, best) = next(iter(relatives(detector.spec, card.teacher_spec).items()))
             rows.setdefault(f"{name}, {spec.backbone}", (Detector(spec).eval(), best))
@@ -108,6 +108,19 @@ def measure(
             if number >= WARMUP:
                 taken[name].append(parts)
     return {name: summary(each, batch) for name, each in taken.items()}
+
+
+def wanted_views(view: str | None, spec: "DetectorSpec", path: Path) -> "dict[View, str]":
+    """The views of a model that a flag asks for, each with what its row's name has behind the model's: `, low` of all.
+
+    Raises:
+        UsageError: the model has no such view.
+    """
+    from msad_cli.commands.settings import choose_views
+
+    if view == "all":
+        return {each: f", {each}" if len(spec.views) > 1 else "" for each in choose_views(None, spec, path)}
+    return {choose_views(view, spec, path)[0]: ""}
 
 
 def summary(taken: "Sequence[dict[str, float]]", batch: int) -> dict[str, float]:
@@ -141,7 +154,8 @@ def _pictures(inputs: list[str] | None, data: str) -> list[Path]:
     return [files.images / str(name) for name in names[:MOST_PICTURES]]
 
 
-def _machine(compute: "Compute") -> dict[str, Any]:
+def machine(compute: "Compute") -> dict[str, Any]:
+    """Where latencies are measured: they mean nothing elsewhere."""
     import torch
 
     return {

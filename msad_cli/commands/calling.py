@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from msad_cli.structures.errors import UsageError
+from msad_cli.structures.suggestions import nearest
 
 
 def typed(command: Any, values: Mapping[str, Any]) -> list[str]:
@@ -56,7 +57,10 @@ def usage_error(error: Exception) -> UsageError | None:
         return None
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "msad"
-    return UsageError(error.format_message(), f"{command} --help lists what there is")
+    message = error.format_message()
+    if likely := nearest(getattr(error, "option_name", ""), getattr(error, "possibilities", None) or (), 0.0):
+        message = f"No such option: {getattr(error, 'option_name', '')}. Did you mean {likely}?"
+    return UsageError(message, f"{command} --help lists what there is")
 
 
 @contextmanager

@@ -9,20 +9,28 @@ from msad_cli.commands import options
 from msad_cli.structures.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from msad_cli.engine.model_file import Card
     from msad_cli.engine.pareto import Point
-    from msad_cli.models.spec import DetectorSpec
+    from msad_cli.models.spec import DetectorSpec, View
 
 Row = dict[str, float | str | None]
 ACCURACY = ("AP", "APs", "APm", "APl")
+OTHER_KINDS = ("mask_AP", "keypoint_AP")
+"""Of models that find more than boxes."""
+LEAST_GAP = 0.01
+"""AP. Shares of a smaller gap would be shares of chance."""
 
 
 def compare(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Model files; the first is the reference.")],
     inputs: options.Pictures = None,
     runs: Annotated[int, typer.Option(min=0, help="Counted runs of each for the latency; 0 measures none.")] = 30,
+    view: Annotated[
+        str | None,
+        typer.Option(metavar="high|middle|low|fused|all", help="Default: each model's best; all: a row for each."),
+    ] = None,
     budget: Annotated[
         float | None, typer.Option(metavar="MS", help="Say which model to ship for so many milliseconds a picture.")
     ] = None,
@@ -35,73 +43,117 @@ def compare(
     as_json: options.Json = False,
 ) -> None:
     """Compare models: AP at the end of training, GMACs by part, latency, and the share of the gap that is closed."""
-    from msad_cli.commands.bench import measure
+    from msad_cli.commands.bench import machine, measure
     from msad_cli.commands.console import print_json, print_line
     from msad_cli.engine.device import choose_compute
-    from msad_cli.engine.model_file import read_header
     from msad_cli.engine.pareto import Point, plot_pareto, within
 
     if (budget is not None or plot is not None) and not runs:
         raise UsageError("--budget and --plot need latencies", "leave --runs 0 out")
-    names = _short(models)
-    rows = {name: _row(*read_header(path)[:2]) for path, name in names.items()}
-    _add_gap(rows)
-    measured = measure(models, inputs, runs, choose_compute(device, precision)) if runs else {}
-    points = {}
-    for path, name in names.items():
-        rows[name]["ms"] = milliseconds = measured.get(str(path), {}).get("p50_ms")
-        ap = rows[name]["AP"]
-        if milliseconds is not None and isinstance(ap, float):
-            points[name] = Point(milliseconds, ap)
+    measured, where = {}, ""
+    if runs:
+        compute = choose_compute(device, precision)
+        measured = measure(models, inputs, runs, compute, view=view)
+        where = ", ".join(f"{name} {value}" for name, value in machine(compute).items())
+    rows = table_rows(models, view, measured)
+    gap = add_gap(rows)
     if as_json:
         print_json(rows)
     elif markdown:
         typer.echo(_markdown(rows))
     else:
-        _print(rows)
+        print_rows(rows)
+        for line in filter(None, (several_sets(models), gap, where)):
+            print_line(line)
+    points = {
+        name: Point(row["ms"], row["AP"])
+        for name, row in rows.items()
+        if isinstance(row["ms"], float) and isinstance(row["AP"], float)
+    }
     if plot is not None:
-        plot_pareto(points, plot, budget)
+        plot_pareto(points, plot, where, budget)
         print_line(f"drawn: {plot}")
     if budget is not None:
-        _advise(within(points, budget), points, budget)
+        print_line(_advice(rows, within(points, budget), points, budget))
 
 
-def _short(models: list[Path]) -> dict[Path, str]:
+def table_rows(
+    models: "Sequence[Path]", view: str | None, measured: "Mapping[str, Mapping[str, float]]"
+) -> dict[str, Row]:
+    """What the files say of models, and their latencies as `bench.measure` gives them, by short names.
+
+    Args:
+        view: None for each model's best, `all` for each of its views.
+
+    Raises:
+        ModelFileError: a model cannot be read.
+        UsageError: one has no such view.
+    """
+    from msad_cli.commands.bench import wanted_views
+    from msad_cli.engine.model_file import read_header
+
+    rows: dict[str, Row] = {}
+    for path, name in _short(models).items():
+        spec, card, _ = read_header(path)
+        for each, suffix in wanted_views(view, spec, path).items():
+            milliseconds = measured.get(f"{path}{suffix}", {}).get("p50_ms")
+            rows[f"{name}{suffix}"] = {**_row(spec, card, each), "ms": milliseconds}
+    return rows
+
+
+def _short(models: "Sequence[Path]") -> dict[Path, str]:
     """A name for each file: its own without folder and suffix, if no other has the same."""
     stems = [path.stem for path in models]
     return {path: path.stem if stems.count(path.stem) == 1 else str(path) for path in models}
 
 
-def _row(spec: "DetectorSpec", card: "Card") -> Row:
-    """What the file says of a model, and its cost; GMACs of one image of its own size, padding included."""
+def _row(spec: "DetectorSpec", card: "Card", view: "View") -> Row:
+    """What the file says of a model's view, and its cost; GMACs of one image of its own size, padding included."""
     from msad_cli.models.cost import count_cost
 
-    resolution, view = spec.resolution, spec.views[0]
+    resolution = spec.resolution
     scores = (card.scores or {}).get(view, {})
     cost = count_cost(spec, view, [resolution.frame_size(resolution.short_side, resolution.long_side)])
     parts = {f"{part}_gmacs": macs / 1e9 for part, macs in cost.macs.items() if macs}
     sees = " + ".join("HR" if k == 1 else f"1/{k}" for k in spec.ks_of(view))
-    network = f"{spec.role}, {spec.detector} {spec.backbone} × {spec.width:g}, {sees}"
-    return {"what": network, **{name: scores.get(name) for name in ACCURACY}, "GMACs": cost.total / 1e9, **parts}
+    head = f"head {spec.channels} × {spec.head_convs}{' depthwise' if spec.head_depthwise else ''}"
+    network = f"{spec.role}, {spec.detector} {spec.backbone} × {spec.width:g}, {head}, {sees}"
+    accuracy = {name: scores.get(name) for name in (*ACCURACY, *(each for each in OTHER_KINDS if each in scores))}
+    return {"what": network, **accuracy, "GMACs": cost.total / 1e9, **parts}
 
 
-def _add_gap(rows: "Mapping[str, Row]") -> None:
-    """Adds to each row the share of the way from the first model's AP to the best one's."""
-    first = next(iter(rows.values()))["AP"]
-    best = max((row["AP"] for row in rows.values() if isinstance(row["AP"], float)), default=0.0)
-    for row in rows.values():
-        ap = row["AP"]
-        possible = isinstance(ap, float) and isinstance(first, float) and best > first
-        row["gap_closed"] = (ap - first) / (best - first) if possible else None  # type: ignore[operator]
+def add_gap(rows: "Mapping[str, Row]") -> str:
+    """Adds to each row the share of the way from the first one's AP to the best one's; says what that way is, if any."""
+    known = {name: row["AP"] for name, row in rows.items() if isinstance(row["AP"], float)}
+    first, best = next(iter(rows)), max(known, key=lambda name: known[name], default="")
+    way = known[best] - known[first] if first in known else 0.0
+    for name, row in rows.items():
+        row["gap_closed"] = (known[name] - known[first]) / way if name in known and way >= LEAST_GAP else None
+    if way <= 0:
+        return ""
+    verdict = "" if way >= LEAST_GAP else ": too little to say what share of it is closed"
+    return f"the gap is that from {first}, AP {100 * known[first]:.1f}, to {best}, AP {100 * known[best]:.1f}{verdict}"
+
+
+def several_sets(models: "Sequence[Path]") -> str:
+    """What there is to say of models that were trained on different sets; empty where all were on one."""
+    from msad_cli.engine.model_file import read_header
+
+    sets = {read_header(path)[1].data_fingerprint: path for path in models}
+    if len(sets) < 2:
+        return ""
+    one, other, *_ = sets.values()
+    return f"{one} and {other} were trained on different sets: their AP is of different pictures"
 
 
 def _columns(rows: "Mapping[str, Row]") -> list[str]:
-    """The names of all rows' values; parts of the cost beside its sum, which only some models have."""
+    """The names of all rows' values; what only some models have stands where it belongs."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     parts = [name for name in names if name.endswith("_gmacs")]
-    others = [name for name in names if name not in parts]
-    after = others.index("GMACs") + 1
-    return [*others[:after], *parts, *others[after:]]
+    kinds = [name for name in OTHER_KINDS if name in names]
+    others = [name for name in names if name not in (*parts, *kinds)]
+    after = others.index("GMACs")
+    return [*others[:after], *kinds, "GMACs", *parts, *others[after + 1 :]]
 
 
 def _text(name: str, value: float | str | None) -> str:
@@ -109,7 +161,7 @@ def _text(name: str, value: float | str | None) -> str:
         return value or "-"
     if name == "gap_closed":
         return f"{100 * value:.0f}%"
-    return f"{100 * value:.1f}" if name in ACCURACY else f"{value:.2f}"
+    return f"{100 * value:.1f}" if name in (*ACCURACY, *OTHER_KINDS) else f"{value:.2f}"
 
 
 def _markdown(rows: "Mapping[str, Row]") -> str:
@@ -119,7 +171,8 @@ def _markdown(rows: "Mapping[str, Row]") -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in table)
 
 
-def _print(rows: "Mapping[str, Row]") -> None:
+def print_rows(rows: "Mapping[str, Row]") -> None:
+    """A table for people."""
     from rich.table import Table
 
     from msad_cli.commands.console import cell, console
@@ -133,12 +186,11 @@ def _print(rows: "Mapping[str, Row]") -> None:
     console.print(table)
 
 
-def _advise(name: str | None, points: "Mapping[str, Point]", budget: float) -> None:
-    from msad_cli.commands.console import print_line
-
+def _advice(rows: "Mapping[str, Row]", name: str | None, points: "Mapping[str, Point]", budget: float) -> str:
+    if not points:
+        return "no model says its AP: there is none to ship"
     if name is None:
         fastest = min(points, key=lambda each: points[each].milliseconds)
-        print_line(f"none takes {budget:g} ms; the fastest, {fastest}, takes {points[fastest].milliseconds:.1f}")
-    else:
-        point = points[name]
-        print_line(f"for {budget:g} ms: {name}, AP {100 * point.ap:.1f} in {point.milliseconds:.1f} ms")
+        return f"none takes {budget:g} ms; the fastest, {fastest}, takes {points[fastest].milliseconds:.1f}"
+    point = points[name]
+    return f"for {budget:g} ms: {name}, AP {100 * point.ap:.1f} in {point.milliseconds:.1f} ms ({rows[name]['what']})"

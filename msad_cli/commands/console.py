@@ -110,16 +110,6 @@ def announce_stop(step: int, out: Path, command: str) -> None:
     print_line(f"{out} is not written yet after step {step}. Go on with:\n  {command}")
 
 
-def announce_student(
-    student: Mapping[str, float], teacher: Mapping[str, Mapping[str, float | None]], shares: Mapping[str, float]
-) -> None:
-    """The student beside its teacher's views, and its cost as a share of other models'."""
-    rows = {f"teacher, {view}": numbers for view, numbers in teacher.items()}
-    print_scores("student and teacher", {"student": student, **rows}, "model")
-    for name, share in shares.items():
-        console.print(f"cost of the student, head included: {share:.2f} of {name}")
-
-
 class Reporter:
     """Shows the progress of a run: a bar on a terminal, else a plain line every half minute."""
 

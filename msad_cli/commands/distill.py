@@ -7,19 +7,25 @@ import typer
 
 from msad_cli.commands import options
 from msad_cli.commands.resuming import all_settings, resumable
-from msad_cli.structures.errors import UsageError
+from msad_cli.structures.errors import MsadError, UsageError
 
 METHODS_HELP = (
     "l1 (default), output-kd, fgfi, podnet, skd, pkd, cwd, fgd, freekd, crosskd, mgd, amd, dmkd, dsamkd, isrd; "
     "several: a,b; or pixel, in two stages. docs/methods.md says what each is."
 )
 
+CONTROL = "plain.safetensors"
+"""Where the student goes that learns without its teacher."""
+COMPARED = 10
+"""Pictures on which the latency of what is compared at the end is measured."""
+
 if TYPE_CHECKING:
-    from msad_cli.engine.model_file import Card
+    from msad_cli.data.coco import CocoSplit
+    from msad_cli.engine.device import Compute
     from msad_cli.models.spec import DetectorSpec
 
 
-@resumable(lambda values: "plain.safetensors" if values["no_distill"] else "student.safetensors")
+@resumable(lambda values: CONTROL if values["no_distill"] else "student.safetensors")
 def distill(
     context: typer.Context,
     teacher: Annotated[
@@ -173,16 +179,54 @@ def distill(
         clip, ema, clock, resume, quiet, (student, master) if compile_ else (),
     ))  # fmt: skip
     if not quiet:
-        _announce(out, scores, spec, first.spec, card)
+        _announce(out, file, spec, first.spec, val, choices.compute)
     return scores
 
 
-def _announce(out: Path, scores: dict[str, Any], spec: "DetectorSpec", teacher: "DetectorSpec", card: "Card") -> None:
-    """The end of a run, `card` being the teacher's."""
-    from msad_cli.commands.console import announce_result, announce_student
+def _announce(
+    out: Path, teacher: Path, spec: "DetectorSpec", first: "DetectorSpec", val: "CocoSplit", compute: "Compute"
+) -> None:
+    """The end of a run: the new model beside its teacher and, if it lies here, the control; then the next command.
 
-    announce_student(scores[spec.views[0]].numbers, card.scores or {}, _cost_shares(spec, teacher))
-    announce_result(out, scores, f"msad predict IMAGE -m {out}")
+    Args:
+        first: the spec of the teacher that was named.
+        val: its pictures are what latency is measured on.
+    """
+    from msad_cli.commands.bench import measure
+    from msad_cli.commands.compare import add_gap, print_rows, several_sets, table_rows
+    from msad_cli.commands.console import console, print_line
+    from msad_cli.engine.distributed import rank
+
+    if rank() > 0:
+        return
+    control = _control(out)
+    models = [*([control] if control else []), out, teacher]
+    pictures = [str(val.path(place)) for place in range(min(len(val), COMPARED))]
+    try:
+        rows = table_rows(models, "all", measure(models, pictures, COMPARED, compute, view="all"))
+        remarks = [several_sets(models), add_gap(rows) if control else ""]
+        print_rows(rows)
+    except MsadError as error:  # the model is written, whatever became of the others
+        remarks = [f"not compared: {error.message}"]
+    for name, share in _cost_shares(spec, first).items():
+        console.print(f"cost of {out.stem}, head included: {share:.2f} of {name}")
+    for line in filter(None, (*remarks, f"next: msad predict IMAGE -m {out}")):
+        print_line(line)
+
+
+def _control(out: Path) -> Path | None:
+    """The model that `--no-distill` wrote beside this one by its default name, if it is one of this teacher and set."""
+    from msad_cli.engine.model_file import read_header
+
+    plain = out.with_name(CONTROL)
+    if plain == out or not plain.exists():
+        return None
+    try:
+        own, other = read_header(out)[1], read_header(plain)[1]
+    except MsadError:
+        return None
+    alike = (own.teacher, own.data_fingerprint) == (other.teacher, other.data_fingerprint)
+    return plain if alike else None
 
 
 def _cost_shares(spec: "DetectorSpec", teacher: "DetectorSpec") -> dict[str, float]:

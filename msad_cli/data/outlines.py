@@ -152,6 +152,12 @@ def pixels_inside(runs: Runs) -> int:
     return int(rle.area(runs))
 
 
+def overlap(rings: Rings, size: tuple[int, int]) -> bool:
+    """Whether polygons in pixels share a pixel of a picture of (height, width)."""
+    alone = sum(pixels_inside(encode([ring], size)) for ring in rings) if len(rings) > 1 else 0
+    return alone > pixels_inside(encode(rings, size))
+
+
 def encode_mask(mask: NDArray[np.uint8]) -> Runs:
     """Run lengths of a mask (height, width), 1 inside."""
     encoded: Runs = rle.encode(np.asfortranarray(mask))

@@ -24,6 +24,12 @@ def one_ring(outline: Outline) -> Ring:
     return np.concatenate(pieces + [first[:1]] * bool(others))
 
 
+def stretched(ring: Ring, box: Ring) -> Ring:
+    """A ring whose outermost points lie on the sides of a box, corners x, y (2, 2): tracing goes by whole pixels."""
+    outermost = np.where(ring == ring.max(axis=0), box[1], ring.clip(*box))
+    return np.where(ring == ring.min(axis=0), box[0], outermost)
+
+
 def traced(mask: NDArray[np.uint8]) -> list[Ring]:
     """The rings (P, 2) along the sides of pixels that part a mask (height, width) from what is outside and in holes."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))

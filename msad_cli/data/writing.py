@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from msad_cli.data.boxes import LEAST_CUT, Judged, judge_boxes
 from msad_cli.data.images import IMAGE_SUFFIXES
 from msad_cli.data.keypoints import with_keypoints
-from msad_cli.data.outlines import encode
+from msad_cli.data.outlines import encode, overlap
 from msad_cli.data.pictures import Pictures, look_at_pictures
 from msad_cli.data.problems import KEYLESS
 from msad_cli.data.records import Records, examine, root_categories
-from msad_cli.data.tracing import one_ring
+from msad_cli.data.tracing import one_ring, stretched
 from msad_cli.data.values import shown, whole_number
 from msad_cli.data.yolo import label_name
 from msad_cli.structures.errors import DataError
@@ -195,16 +195,21 @@ def _ring(
     records: Records, row: int, corners: NDArray[np.float64], size: NDArray[np.int64], notes: Notes
 ) -> NDArray[np.float64]:
     """The single ring (P, 2) of an object with these corners of its box, in pixels of a picture of this size."""
-    outline = records.annotations.masks.outline(row)
+    outline, grid = records.annotations.masks.outline(row), (int(size[1]), int(size[0]))
     if not outline:
         (left, top), (right, bottom) = corners
         notes["objects without an outline, written as that of their box"] += 1
         return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
     if isinstance(outline, dict):
         notes["run lengths, written as polygons along the sides of pixels"] += 1
-        outline = encode(outline, (int(size[1]), int(size[0])))  # their grid may be another than the picture's
+        outline = encode(outline, grid)  # their own may be another than the picture's
     notes["outlines of several polygons, joined into one"] += isinstance(outline, list) and len(outline) > 1
-    ring = one_ring(outline)
+    if isinstance(outline, list) and overlap(outline, grid):
+        notes["of these, whose polygons overlap, written as polygons along the sides of pixels"] += 1
+        ends = np.concatenate(outline).clip(0, size)
+        ring = stretched(one_ring(encode(outline, grid)), np.stack([ends.min(axis=0), ends.max(axis=0)]))
+    else:
+        ring = one_ring(outline)
     extent = np.stack([ring.min(axis=0), ring.max(axis=0)])
     notes["boxes more than a pixel off their outline, which alone is written"] += bool(
         np.abs(extent - corners).max() > LEAST_CUT

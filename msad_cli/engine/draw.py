@@ -25,7 +25,7 @@ def class_colour(label: int) -> Colour:
 
 def line_width(size: tuple[int, int]) -> int:
     """Pixels of a line in a picture of (width, height)."""
-    return max(1, round(min(size) / 250))
+    return max(1, round(min(size) / 200))
 
 
 def draw_objects(

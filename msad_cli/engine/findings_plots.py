@@ -51,7 +51,7 @@ def plot_f1(findings: Findings, path: Path) -> None:
     axes.plot(STEPS, curve.precision, linewidth=1, label="precision")
     axes.plot(STEPS, curve.recall, linewidth=1, label="recall")
     axes.plot(STEPS, curve.f1, color="black", linewidth=2.5, label="F1")
-    if not np.isnan(findings.f1):
+    if findings.f1 > 0:
         axes.axvline(findings.threshold, color="tab:red", linestyle="--", linewidth=1)
         best = f"best F1 {findings.f1:.2f}\nat {findings.threshold:.2f}"
         axes.plot(findings.threshold, findings.f1, "o", color="tab:red", label=best)
@@ -62,11 +62,15 @@ def plot_f1(findings: Findings, path: Path) -> None:
 
 
 def plot_confusion(findings: Findings, path: Path) -> None:
-    """Objects by class, down, and what they were taken for, across; each row's colours are its shares."""
+    """Objects by class, down, and what they were taken for, across; each row's colours are its shares.
+
+    What was found in the background has no objects to be a share of: it is one of all that was taken for the class.
+    """
     matrix, names = findings.confusion, [*map(shown, findings.classes), "background"]
     side = max(4.0, 0.45 * len(names))
     figure, (axes,) = new_figure(side + 2.8, side + 1.2)
     share = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
+    share[-1] = matrix[-1] / matrix.sum(axis=0).clip(min=1)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if len(names) <= MOST_NUMBERED + 1:
         for (row, column), count in np.ndenumerate(matrix):
@@ -77,7 +81,7 @@ def plot_confusion(findings: Findings, path: Path) -> None:
     axes.set_yticks(range(len(names)), names)
     below = f"taken for (score ≥ {findings.threshold:.2f}, IoU 0.5)"
     axes.set(title=_title(findings), xlabel=below, ylabel="object")
-    figure.colorbar(image, ax=axes, label="share of the row", shrink=0.8)
+    figure.colorbar(image, ax=axes, label="share of the row; below, of the column", shrink=0.8)
     write_figure(figure, path)
 
 

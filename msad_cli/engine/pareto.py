@@ -1,10 +1,17 @@
 """Accuracy against latency: which models no other model beats in both, and their picture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from msad_cli.engine.plots import new_figure, write_figure
+from msad_cli.engine.plots import new_figure, shown, write_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BESIDE = (6, 3)
+"""Points (1/72 inch) from a model to its name, across and up."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +37,52 @@ def within(points: Mapping[str, Point], budget: float) -> str | None:
     return fitting[-1] if fitting else None
 
 
-def plot_pareto(points: Mapping[str, Point], path: Path, budget: float | None = None) -> None:
-    """Draws AP in percent over latency, the frontier as a line, and the budget in milliseconds if there is one."""
+def plot_pareto(points: Mapping[str, Point], path: Path, where: str = "", budget: float | None = None) -> None:
+    """Draws AP in percent over latency, the frontier as a line, and what fits best into a budget in milliseconds.
+
+    Args:
+        where: what the latencies were measured on.
+    """
     figure, (axes,) = new_figure(8, 5)
-    best = [points[name] for name in frontier(points)]
-    axes.plot([each.milliseconds for each in best], [100 * each.ap for each in best], drawstyle="steps-post", alpha=0.5)
+    best = frontier(points)
+    steps = [points[name] for name in best]
+    axes.plot([each.milliseconds for each in steps], [100 * each.ap for each in steps], drawstyle="steps-post", alpha=0.5)
     for name, point in points.items():
-        axes.plot(point.milliseconds, 100 * point.ap, marker="o", color="tab:blue" if point in best else "tab:gray")
-        axes.annotate(name, (point.milliseconds, 100 * point.ap), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        colour = "tab:blue" if name in best else "tab:gray"
+        axes.plot(point.milliseconds, 100 * point.ap, marker="o", color=colour)
     if budget is not None:
         axes.axvline(budget, linestyle="--", color="tab:red", label=f"{budget:g} ms")
-        axes.legend(fontsize="small")
-    axes.set_xlabel("latency of one picture, ms (median)")
-    axes.set_ylabel("AP")
+        if (chosen := within(points, budget)) is not None:
+            point = points[chosen]
+            ring = {"markersize": 14, "markerfacecolor": "none", "color": "tab:red", "linestyle": ""}
+            axes.plot(point.milliseconds, 100 * point.ap, marker="o", label=f"the best for it: {shown(chosen)}", **ring)
+        axes.legend(fontsize="small", loc="lower right")
+    axes.set(title=where, xlabel="latency of one picture, ms (median)", ylabel="AP")
+    axes.title.set_fontsize("small")
     axes.margins(y=0.1)
     widest = max((each.milliseconds for each in points.values()), default=1.0)
     axes.set_xlim(0, 1.2 * max(widest, budget or 0.0))  # room for the last name
     axes.grid(alpha=0.3)
+    _name(axes, points, best)
     write_figure(figure, path)
+
+
+def _name(axes: "Axes", points: Mapping[str, Point], best: Sequence[str]) -> None:
+    """Writes names beside their points, those of the frontier first, and lower where one would cover something."""
+    from matplotlib.transforms import Bbox
+
+    axes.figure.draw_without_rendering()  # from here on it is known where everything lies
+    places = {name: (each.milliseconds, 100 * each.ap) for name, each in points.items()}
+    covered = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform(list(places.values()))]
+    for name in [*best[::-1], *sorted(points.keys() - best, key=lambda each: -points[each].ap)]:
+        colour = "tab:blue" if name in best else "dimgray"
+        text = axes.annotate(
+            shown(name), places[name], xytext=BESIDE, textcoords="offset points", fontsize=8, color=colour
+        )
+        while any(text.get_window_extent().overlaps(each) for each in covered):
+            text.xyann = BESIDE[0], text.xyann[1] - 2
+        covered.append(text.get_window_extent())
+        if text.xyann != BESIDE:
+            line = {"arrowstyle": "-", "linewidth": 0.5, "color": colour}
+            down = BESIDE[0], text.xyann[1] + 3
+            axes.annotate("", places[name], xytext=down, textcoords="offset points", arrowprops=line)

@@ -102,7 +102,8 @@ def _draw(lines: Mapping[str, Sequence[tuple[float, float]]], title: str, path: 
     every = sorted({x for points in lines.values() for x, _ in points})
     axes.xaxis.set_major_locator(FixedLocator(every) if len(every) < 12 else MaxNLocator(integer=True))
     axes.set_ylabel(title)
-    axes.set_ylim(bottom=0)
+    # Nothing but zeros would have a scale of hundredths.
+    axes.set_ylim(0, None if any(y > 0 for points in lines.values() for _, y in points) else 1)
     axes.grid(alpha=0.3)
     legend_beside(axes)
     write_figure(figure, path)

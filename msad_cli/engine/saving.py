@@ -144,8 +144,9 @@ def drawn(seen: Prediction, spec: DetectorSpec) -> Image.Image:
         masks = paste_masks(found["masks"], found["mask_boxes"], (image.height, image.width))
     if "keypoints" in found:
         keypoints = found["keypoints"].tolist()
-    names = [name for _, name in spec.categories]
-    texts = [f"{names[i - 1]} {score:.2f}" for i, score in zip(labels, found["scores"].tolist(), strict=True)]
+    # The name of the only class would cover small objects and say nothing.
+    names = [f"{name} " if len(spec.categories) > 1 else "" for _, name in spec.categories]
+    texts = [f"{names[i - 1]}{score:.2f}" for i, score in zip(labels, found["scores"].tolist(), strict=True)]
     return draw_objects(image, found["boxes"].tolist(), labels, texts, masks, keypoints, spec.skeleton)
 
 

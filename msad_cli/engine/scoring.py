@@ -174,8 +174,8 @@ def _best_f1(tables: Tables) -> tuple[float, float]:
         return 0.5, math.nan
     order = np.argsort(-tables.scores, kind="stable")
     f1 = 2 * np.cumsum(tables.hits[order]) / (np.arange(1, len(order) + 1) + tables.objects)
-    if not f1.size:
-        return 0.5, 0.0
+    if not f1.any():
+        return 0.5, 0.0  # no score is better than another
     best = int(f1.argmax())
     # Results are rounded to five digits; the detection at the threshold has to pass it unrounded too.
     return max(0.0, float(tables.scores[order][best]) - 1e-5), float(f1[best])

@@ -15,5 +15,7 @@ def meant(typed: object, known: Iterable[str]) -> str:
 
 
 def nearest(typed: object, known: Iterable[str], likeness: float) -> str:
-    """The known name that is most like what was typed; empty where none is so like it, from 0 to 1."""
-    return next(iter(difflib.get_close_matches(str(typed)[:LONGEST], known, n=1, cutoff=likeness)), "")
+    """The known name that is most like what was typed, in any case; empty where none is so like it, from 0 to 1."""
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(str(typed)[:LONGEST].lower(), by_lower, n=1, cutoff=likeness)
+    return by_lower[near[0]] if near else ""
