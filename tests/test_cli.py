@@ -49,7 +49,9 @@ def test_who_reads_stdout_may_have_enough() -> None:
     for arguments in (["--help"], ["flops", "--backbone", "resnet18", "--json"]):
         read, write = os.pipe()
         os.close(read)  # as `| head` does after its lines
-        done = subprocess.run([sys.executable, "-m", "msad_cli", *arguments], stdout=write, stderr=subprocess.PIPE)
+        done = subprocess.run(
+            [sys.executable, "-m", "msad_cli", *arguments], stdout=write, stderr=subprocess.PIPE, check=False
+        )
         os.close(write)
         assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
@@ -211,7 +213,7 @@ def test_the_main_job(teacher: Path, demo: Path, tmp_path: Path, capsys: pytest.
     assert facts["data"] == str(demo)
 
 
-def test_the_baselines_train(teacher: Path, demo: Path, tmp_path: Path) -> None:
+def test_the_baselines_train(teacher: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = [*TINY, "--epochs", "1"]
     for scales, views in (("vanilla", {"high", "low"}), ("single", {"high"})):
         out = tmp_path / f"{scales}.safetensors"
@@ -220,6 +222,13 @@ def test_the_baselines_train(teacher: Path, demo: Path, tmp_path: Path) -> None:
     plain = tmp_path / "plain.safetensors"
     assert distil(teacher, plain, "--no-distill", "--init", "none", "--epochs", "1") == 0
     assert "distil" not in (plain.with_suffix(".run") / "results.csv").read_text()
+    # The end of a run: the control by its default name, of the same teacher and set; the new model; all the teacher sees.
+    capsys.readouterr()
+    assert distil(teacher, tmp_path / "student.safetensors", "--epochs", "1") == 0
+    table = capsys.readouterr().err.partition("┏")[2]
+    rows = [line.split("│")[1].strip() for line in table.splitlines() if line.startswith("│")]
+    assert [each for each in rows if each] == ["plain", "student", "teacher, fused", "teacher, high", "teacher, low"]
+    assert all(name in table for name in ("APs", "GMACs", "backbone", "head", "ms", "gap closed"))
 
 
 @pytest.mark.parametrize("stop_at", [1, 4])

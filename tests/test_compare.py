@@ -1,18 +1,23 @@
 """msad compare: what the files say, the gap, the frontier, the advice."""
 
 import json
+import re
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from matplotlib.figure import Figure
 
 from msad_cli.cli import run
+from msad_cli.commands.console import console
 from msad_cli.engine.model_file import Card, save_model
 from msad_cli.engine.pareto import Point, frontier, plot_pareto, within
 from msad_cli.models.cost import count_cost
 from msad_cli.models.detector import Detector
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FLAGS = ["--device", "cpu", "--precision", "fp32"]
 
@@ -95,8 +100,21 @@ def test_every_view_is_a_row_of_its_own(
     assert "--view high: " in capsys.readouterr().err
 
 
+def test_on_a_narrow_screen_models_stand_beside_each_other(
+    models: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "width", 70)
+    assert run(["compare", *models, "--runs", "0"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert max(map(len, lines[:-1])) <= 70
+    cells = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in lines]
+    assert ["model", "plain", "student", "teacher"] in cells
+    assert ["AP", "30.0", "36.0", "40.0"] in cells
+    assert ["gap closed", "0%", "60%", "100%"] in cells
+
+
 def test_no_name_covers_another_or_a_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[Figure] = []
+    drawn: list["Figure"] = []
     monkeypatch.setattr("msad_cli.engine.pareto.write_figure", lambda figure, path: drawn.append(figure))
     points = {f"model {i}": Point(20 + i % 3, 0.5 + i // 3 / 1000) for i in range(12)}
     plot_pareto(points, tmp_path / "p.png", "cpu", budget=21)
@@ -107,7 +125,9 @@ def test_no_name_covers_another_or_a_point(tmp_path: Path, monkeypatch: pytest.M
     places = axes.transData.transform([(each.milliseconds, 100 * each.ap) for each in points.values()])
     assert not any(box.contains(*place) for box in boxes for place in places)
     # The frontier: 20 ms, 50.3; 21 ms and more bring nothing.
-    assert [each.get_text() for each in axes.get_legend().get_texts()] == ["21 ms", "the best for it: model 9"]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [each.get_text() for each in legend.get_texts()] == ["21 ms", "the best for it: model 9"]
 
 
 def test_models_of_one_name_keep_their_folders(

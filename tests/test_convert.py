@@ -240,7 +240,9 @@ def test_overlapping_polygons_of_an_object_do_not_cancel_out(
 ) -> None:
     file = coco_folder / "annotations" / "instances_train2017.json"
     document = json.loads(file.read_text())
-    rings = [np.array([[x, y], [x + 12.5, y], [x + 12.5, y + 10.25], [x, y + 10.25]]) for x, y in ((3.3, 4.4), (9.7, 8.6))]
+    rings = [
+        np.array([[x, y], [x + 12.5, y], [x + 12.5, y + 10.25], [x, y + 10.25]]) for x, y in ((3.3, 4.4), (9.7, 8.6))
+    ]
     document["annotations"] = [document["annotations"][4]]
     document["annotations"][0] |= {
         "bbox": [3.3, 4.4, 18.9, 14.45], "segmentation": [ring.ravel().tolist() for ring in rings]

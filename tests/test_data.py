@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import random
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageOps
+from torch.utils.data import DataLoader
 
 from msad_cli.data.coco import CocoSplit, read_split
 from msad_cli.data.layouts import Files, find_split
@@ -524,3 +526,19 @@ def test_loaders_leave_the_global_random_numbers_alone(train: CocoSplit) -> None
     torch.manual_seed(3)
     list(evaluation_loader(EvaluationSet(train, RESOLUTION, (2,)), batch=3, workers=0))
     assert torch.rand(1) == expected
+
+
+def test_a_signal_waits_until_the_loader_stands(train: CocoSplit, monkeypatch: pytest.MonkeyPatch) -> None:
+    stands = []
+
+    def interrupted(_: DataLoader[Any]) -> Iterator[Any]:
+        signal.raise_signal(signal.SIGINT)
+        stands.append(True)
+        return iter(())
+
+    monkeypatch.setattr(DataLoader, "__iter__", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        list(evaluation_loader(EvaluationSet(train, RESOLUTION, (2,)), batch=3, workers=0))
+    assert stands == [True]
+    assert signal.getsignal(signal.SIGINT) is before

@@ -167,15 +167,12 @@ def machine(compute: "Compute") -> dict[str, Any]:
 
 
 def _print(report: dict[str, dict[str, float]], title: str, first: str) -> None:
-    from rich.table import Table
+    from msad_cli.commands.console import print_table
 
-    from msad_cli.commands.console import cell, console
-
-    table = Table(title=title, title_justify="left", header_style="bold")
     columns = list(report[first])
-    for name in ("", *(each.removesuffix("_ms").replace("images_per_second", "images/s") for each in columns), "ratio"):
-        table.add_column(name, justify="right" if name else "left")
+    shown = (each.removesuffix("_ms").replace("images_per_second", "images/s") for each in columns)
+    rows = [["model", *shown, "ratio"]]
     for name, numbers in report.items():
         ratio = numbers["p50_ms"] / report[first]["p50_ms"]
-        table.add_row(cell(name), *(f"{numbers[each]:.1f}" for each in columns), f"{ratio:.2f}")
-    console.print(table)
+        rows.append([name, *(f"{numbers[each]:.1f}" for each in columns), f"{ratio:.2f}"])
+    print_table(title, rows)

@@ -123,7 +123,7 @@ def _row(spec: "DetectorSpec", card: "Card", view: "View") -> Row:
 
 
 def add_gap(rows: "Mapping[str, Row]") -> str:
-    """Adds to each row the share of the way from the first one's AP to the best one's; says what that way is, if any."""
+    """Adds to each row the share of the way from the first one's AP to the best one's; says what way that is."""
     known = {name: row["AP"] for name, row in rows.items() if isinstance(row["AP"], float)}
     first, best = next(iter(rows)), max(known, key=lambda name: known[name], default="")
     way = known[best] - known[first] if first in known else 0.0
@@ -173,17 +173,11 @@ def _markdown(rows: "Mapping[str, Row]") -> str:
 
 def print_rows(rows: "Mapping[str, Row]") -> None:
     """A table for people."""
-    from rich.table import Table
+    from msad_cli.commands.console import print_table
 
-    from msad_cli.commands.console import cell, console
-
-    table = Table(header_style="bold")
     columns = _columns(rows)
-    for name in ("model", *columns):
-        table.add_column(name.removesuffix("_gmacs").replace("_", " "), overflow="fold")
-    for name, row in rows.items():
-        table.add_row(cell(name), *(cell(_text(each, row.get(each))) for each in columns))
-    console.print(table)
+    head = ["model", *(name.removesuffix("_gmacs").replace("_", " ") for name in columns)]
+    print_table("", [head, *([name, *(_text(each, row.get(each)) for each in columns)] for name, row in rows.items())])
 
 
 def _advice(rows: "Mapping[str, Row]", name: str | None, points: "Mapping[str, Point]", budget: float) -> str:

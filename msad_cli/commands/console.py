@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,22 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json_text(value))
 
 
+def print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
+    """A table, its first row being the head; where the screen is too narrow for it, its rows stand as columns."""
+    rows = [[cell(each) for each in row] for row in rows]
+    wide = [max((len(word) for row in rows for word in row[i].split()), default=0) + 3 for i in range(len(rows[0]))]
+    if sum(wide) >= console.width:
+        rows = [list(column) for column in zip(*rows, strict=True)]
+    head, *others = rows
+    table = Table(title=cell(title) or None, title_justify="left", header_style="bold")
+    for place, name in enumerate(head):
+        whole = not any(" " in row[place] for row in rows)
+        table.add_column(name, justify="right" if place and whole else "left", no_wrap=whole, overflow="fold")
+    for row in others:
+        table.add_row(*row)
+    console.print(table)
+
+
 def print_plan(title: str, settings: Mapping[str, Setting], quiet: bool) -> None:
     """Every setting with its value and the reason for it, unless quiet."""
     if quiet:
@@ -82,13 +98,8 @@ def print_scores(title: str, rows: Mapping[str, Mapping[str, float | None]], fir
         lines = {f"{label}, {kind}" if several else label: each.get(kind, {}) for label, each in split.items()}
         tables.setdefault(columns, {}).update(lines)
     for columns, lines in tables.items():
-        table = Table(title=cell(title), title_justify="left", header_style="bold")
-        table.add_column(first)
-        for name in columns:
-            table.add_column(name, justify="right")
-        for label, numbers in lines.items():
-            table.add_row(cell(label), *(percent(numbers.get(name)) for name in columns))
-        console.print(table)
+        cells = ([label, *(percent(numbers.get(name)) for name in columns)] for label, numbers in lines.items())
+        print_table(title, [[first, *columns], *cells])
 
 
 def _by_kind(numbers: Mapping[str, float | None]) -> dict[str, dict[str, float | None]]:

@@ -275,12 +275,14 @@ def claim_output(out: Path, resume: bool, overwrite: bool, log: str | None, quie
         quiet: whether nobody is told of one that fails, and they print nothing.
 
     Raises:
-        UsageError: not a .safetensors name, a result that exists, or a tracker that cannot be used.
+        UsageError: not a .safetensors name, a folder, a result that exists, or a tracker that cannot be used.
     """
     if out.suffix != ".safetensors":
         raise UsageError(
             f"--out {out}: a model file's name ends in .safetensors", f"--out {out.with_suffix('.safetensors')}"
         )
+    if out.is_dir():
+        raise UsageError(f"--out {out}: a folder", "give the name of a file that does not exist yet")
     trackers = parse_trackers(log)
     own = ReportedFolder(out, trackers, None if quiet else print_line)
     folder = own if rank() == 0 else Onlooker(out)

@@ -50,7 +50,9 @@ OUTWARD_LINK = _fatal(
     "where the links are your own: give the folder they lead to, replace them by hard links (cp -rlL FOLDER NEW), or "
     "make the whole folder one link",
 )
-NO_BOXES = _fatal("no boxes to learn from", "msad learns from boxes; check the list 'annotations'")
+NO_BOXES = _fatal(
+    "no boxes to learn from", "check the list 'annotations'; masks are only for Mask R-CNN, boxes for all"
+)
 
 NO_KEYPOINTS = _fatal(
     "no class with keypoints",

@@ -4,6 +4,7 @@ import functools
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -40,7 +41,8 @@ def batches_of(data: Dataset[T], collate: Callable[[list[T]], B], workers: int, 
         worker_init_fn=functools.partial(limit_pixels, most_pixels()),
         **options,
     )
-    batches = iter(loader)
+    with _signals_wait():  # torch's loader cannot be taken down before it stands
+        batches = iter(loader)
     if workers and threading.current_thread() is threading.main_thread():
         # Torch's handler would raise wherever the program is when a worker dies, in the middle of an update too.
         # Without it the death is noticed when the next batch is fetched.
@@ -60,6 +62,25 @@ def batches_of(data: Dataset[T], collate: Callable[[list[T]], B], workers: int, 
                 "(a container gets more with --shm-size)",
             ) from None
         yield batch
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """A stretch after which SIGINT and SIGTERM do what they do, if they arrived in it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    usual = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    for each in usual:
+        signal.signal(each, lambda number, _: arrived.append(number))
+    try:
+        yield
+    finally:
+        for each, handler in usual.items():
+            signal.signal(each, handler)
+        for number in arrived:
+            signal.raise_signal(number)
 
 
 def _is_death(error: Exception) -> bool:

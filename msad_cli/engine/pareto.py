@@ -46,7 +46,9 @@ def plot_pareto(points: Mapping[str, Point], path: Path, where: str = "", budget
     figure, (axes,) = new_figure(8, 5)
     best = frontier(points)
     steps = [points[name] for name in best]
-    axes.plot([each.milliseconds for each in steps], [100 * each.ap for each in steps], drawstyle="steps-post", alpha=0.5)
+    axes.plot(
+        [each.milliseconds for each in steps], [100 * each.ap for each in steps], drawstyle="steps-post", alpha=0.5
+    )
     for name, point in points.items():
         colour = "tab:blue" if name in best else "tab:gray"
         axes.plot(point.milliseconds, 100 * point.ap, marker="o", color=colour)
@@ -54,8 +56,10 @@ def plot_pareto(points: Mapping[str, Point], path: Path, where: str = "", budget
         axes.axvline(budget, linestyle="--", color="tab:red", label=f"{budget:g} ms")
         if (chosen := within(points, budget)) is not None:
             point = points[chosen]
-            ring = {"markersize": 14, "markerfacecolor": "none", "color": "tab:red", "linestyle": ""}
-            axes.plot(point.milliseconds, 100 * point.ap, marker="o", label=f"the best for it: {shown(chosen)}", **ring)
+            axes.plot(
+                point.milliseconds, 100 * point.ap, "o", markersize=14, markerfacecolor="none", color="tab:red",
+                label=f"the best for it: {shown(chosen)}",
+            )  # fmt: skip
         axes.legend(fontsize="small", loc="lower right")
     axes.set(title=where, xlabel="latency of one picture, ms (median)", ylabel="AP")
     axes.title.set_fontsize("small")
@@ -63,15 +67,19 @@ def plot_pareto(points: Mapping[str, Point], path: Path, where: str = "", budget
     widest = max((each.milliseconds for each in points.values()), default=1.0)
     axes.set_xlim(0, 1.2 * max(widest, budget or 0.0))  # room for the last name
     axes.grid(alpha=0.3)
+    figure.draw_without_rendering()  # from here on it is known where everything lies
     _name(axes, points, best)
     write_figure(figure, path)
 
 
 def _name(axes: "Axes", points: Mapping[str, Point], best: Sequence[str]) -> None:
-    """Writes names beside their points, those of the frontier first, and lower where one would cover something."""
+    """Writes names beside their points, those of the frontier first, and lower where one would cover something.
+
+    Args:
+        axes: of a figure that was laid out.
+    """
     from matplotlib.transforms import Bbox
 
-    axes.figure.draw_without_rendering()  # from here on it is known where everything lies
     places = {name: (each.milliseconds, 100 * each.ap) for name, each in points.items()}
     covered = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform(list(places.values()))]
     for name in [*best[::-1], *sorted(points.keys() - best, key=lambda each: -points[each].ap)]:
