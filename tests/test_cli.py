@@ -222,7 +222,7 @@ def test_the_baselines_train(teacher: Path, demo: Path, tmp_path: Path, capsys: 
     plain = tmp_path / "plain.safetensors"
     assert distil(teacher, plain, "--no-distill", "--init", "none", "--epochs", "1") == 0
     assert "distil" not in (plain.with_suffix(".run") / "results.csv").read_text()
-    # The end of a run: the control by its default name, of the same teacher and set; the new model; all the teacher sees.
+    # The end of a run: the control by its default name, of the same teacher and set; the new model; its teacher.
     capsys.readouterr()
     assert distil(teacher, tmp_path / "student.safetensors", "--epochs", "1") == 0
     table = capsys.readouterr().err.partition("┏")[2]

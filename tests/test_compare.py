@@ -114,7 +114,7 @@ def test_on_a_narrow_screen_models_stand_beside_each_other(
 
 
 def test_no_name_covers_another_or_a_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list["Figure"] = []
+    drawn: list[Figure] = []
     monkeypatch.setattr("msad_cli.engine.pareto.write_figure", lambda figure, path: drawn.append(figure))
     points = {f"model {i}": Point(20 + i % 3, 0.5 + i // 3 / 1000) for i in range(12)}
     plot_pareto(points, tmp_path / "p.png", "cpu", budget=21)

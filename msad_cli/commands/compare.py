@@ -140,6 +140,7 @@ def several_sets(models: "Sequence[Path]") -> str:
     from msad_cli.engine.model_file import read_header
 
     sets = {read_header(path)[1].data_fingerprint: path for path in models}
+    sets.pop("", None)  # nobody knows
     if len(sets) < 2:
         return ""
     one, other, *_ = sets.values()

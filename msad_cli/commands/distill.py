@@ -179,13 +179,14 @@ def distill(
         clip, ema, clock, resume, quiet, (student, master) if compile_ else (),
     ))  # fmt: skip
     if not quiet:
-        _announce(out, file, spec, first.spec, val, choices.compute)
+        _announce(out, scores, file, spec, first.spec, val, choices.compute)
     return scores
 
 
 def _announce(
-    out: Path, teacher: Path, spec: "DetectorSpec", first: "DetectorSpec", val: "CocoSplit", compute: "Compute"
-) -> None:
+    out: Path, scores: dict[str, Any], teacher: Path, spec: "DetectorSpec", first: "DetectorSpec", val: "CocoSplit",
+    compute: "Compute",
+) -> None:  # fmt: skip
     """The end of a run: the new model beside its teacher and, if it lies here, the control; then the next command.
 
     Args:
@@ -194,23 +195,26 @@ def _announce(
     """
     from msad_cli.commands.bench import measure
     from msad_cli.commands.compare import add_gap, print_rows, several_sets, table_rows
-    from msad_cli.commands.console import console, print_line
+    from msad_cli.commands.console import announce_result, console, print_line
     from msad_cli.engine.distributed import rank
 
     if rank() > 0:
         return
     control = _control(out)
+    following = f"msad predict IMAGE -m {out}"
     models = [*([control] if control else []), out, teacher]
     pictures = [str(val.path(place)) for place in range(min(len(val), COMPARED))]
     try:
         rows = table_rows(models, "all", measure(models, pictures, COMPARED, compute, view="all"))
-        remarks = [several_sets(models), add_gap(rows) if control else ""]
-        print_rows(rows)
-    except MsadError as error:  # the model is written, whatever became of the others
-        remarks = [f"not compared: {error.message}"]
+    except (MsadError, RuntimeError) as error:  # the model is written, whatever became of the others
+        print_line(f"not compared with its teacher: {error}")
+        announce_result(out, scores, following)
+        return
+    remarks = [several_sets(models), add_gap(rows) if control else ""]
+    print_rows(rows)
     for name, share in _cost_shares(spec, first).items():
         console.print(f"cost of {out.stem}, head included: {share:.2f} of {name}")
-    for line in filter(None, (*remarks, f"next: msad predict IMAGE -m {out}")):
+    for line in filter(None, (*remarks, f"next: {following}")):
         print_line(line)
 
 
