@@ -78,8 +78,9 @@ def measure(
         UsageError: no pictures, or a model without the view.
         ModelFileError: a model cannot be read.
     """
+    from msad_cli.commands.console import print_line
     from msad_cli.engine.compiled import compile_parts
-    from msad_cli.engine.exported import Model, open_model
+    from msad_cli.engine.exported import ExportedModel, Model, open_model
     from msad_cli.engine.latency import timed_parts
     from msad_cli.engine.model_file import load_model
     from msad_cli.models.cost import relatives
@@ -99,6 +100,8 @@ def measure(
         if stock:
             name, (spec, best) = next(iter(relatives(detector.spec, card.teacher_spec).items()))
             rows.setdefault(f"{name}, {spec.backbone}", (Detector(spec).eval(), best))
+    if compute.device.type != "cpu" and any(isinstance(model, ExportedModel) for model, _ in rows.values()):
+        print_line("exported models compute on the CPU, the others on the device: compare rows of one kind")
     pictures = _pictures(inputs, sets[0])
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
     for number in range(runs + WARMUP):

@@ -90,11 +90,11 @@ def table_rows(
         UsageError: one has no such view.
     """
     from msad_cli.commands.bench import wanted_views
-    from msad_cli.engine.model_file import read_header
+    from msad_cli.engine.sidecar import read_description
 
     rows: dict[str, Row] = {}
     for path, name in _short(models).items():
-        spec, card, _ = read_header(path)
+        spec, card = read_description(path)
         for each, suffix in wanted_views(view, spec, path).items():
             milliseconds = measured.get(f"{path}{suffix}", {}).get("p50_ms")
             rows[f"{name}{suffix}"] = {**_row(spec, card, each), "ms": milliseconds}
@@ -102,9 +102,12 @@ def table_rows(
 
 
 def _short(models: "Sequence[Path]") -> dict[Path, str]:
-    """A name for each file: its own without folder and suffix, if no other has the same."""
-    stems = [path.stem for path in models]
-    return {path: path.stem if stems.count(path.stem) == 1 else str(path) for path in models}
+    """A name for each file: its own without folder and suffix, or with its suffix, if no other has the same."""
+    stems, names = [path.stem for path in models], [path.name for path in models]
+    return {
+        path: path.stem if stems.count(path.stem) == 1 else path.name if names.count(path.name) == 1 else str(path)
+        for path in models
+    }
 
 
 def _row(spec: "DetectorSpec", card: "Card", view: "View") -> Row:
@@ -137,9 +140,9 @@ def add_gap(rows: "Mapping[str, Row]") -> str:
 
 def several_sets(models: "Sequence[Path]") -> str:
     """What there is to say of models that were trained on different sets; empty where all were on one."""
-    from msad_cli.engine.model_file import read_header
+    from msad_cli.engine.sidecar import read_description
 
-    sets = {read_header(path)[1].data_fingerprint: path for path in models}
+    sets = {read_description(path)[1].data_fingerprint: path for path in models}
     sets.pop("", None)  # nobody knows
     if len(sets) < 2:
         return ""

@@ -95,7 +95,7 @@ def evaluate(
     words = remarks(truth, spec.task, spec.detections_per_image, () if chosen else spread)
     for line in () if quiet else (*files.notes, *words):
         print_line(line)
-    sizes = options.parse_sizes(size, spec.ks[0], spec.resolution)
+    sizes = options.parse_sizes(size, spec.ks[0], detector.resolution)
     measured = {
         side: _measure(detector, pictures, truth, views, compute, workers, resolution, spread, library)
         for side, resolution in sizes.items()

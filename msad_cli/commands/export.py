@@ -1,5 +1,8 @@
 """msad export: a model as one ordinary graph, checked against itself before it is written."""
 
+import hashlib
+import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from msad_cli.data.coco import CocoSplit
-    from msad_cli.engine.exported import Model
+    from msad_cli.engine.exported import ExportedModel, Model
+    from msad_cli.engine.sidecar import InputShape, Notes
+    from msad_cli.models.detector import Detector
     from msad_cli.models.spec import DetectorSpec, View
 
 FORMATS = ("onnx", "pt2")
@@ -40,6 +45,15 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="Compute convolutions with 8 bits, calibrated on training pictures.")
     ] = False,
+    fixed: Annotated[
+        str | None,
+        typer.Option(
+            "--fixed", metavar="HEIGHT,WIDTH", help="Fix the input's sides; pictures are fitted in and padded."
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, max=1024, help="Fix how many pictures it takes.")
+    ] = None,
     data: Annotated[
         str | None, typer.Option("--data", metavar="DIR|demo", help="Check on its pictures, and measure AP on them.")
     ] = None,
@@ -48,13 +62,13 @@ def export(
     quiet: options.Quiet = False,
 ) -> None:
     """Write a model as ONNX (or torch.export's .pt2): pixels in, boxes out, in pixels of the image that it sees."""
-    from msad_cli.commands.console import print_line
+    from msad_cli.commands.console import print_line, print_scores
     from msad_cli.data.images import limit_pixels
     from msad_cli.engine import exporting
     from msad_cli.engine.exported import ExportedModel, onnx_run
-    from msad_cli.engine.files import write_bytes, write_text
     from msad_cli.engine.model_file import load_model
-    from msad_cli.engine.sidecar import exported_spec, sidecar, sidecar_path
+    from msad_cli.engine.run_folder import without_nan
+    from msad_cli.engine.sidecar import Notes, sidecar_path
     from msad_cli.models.deployed import Deployed
 
     form = _format(form, out, int8)
@@ -65,25 +79,34 @@ def export(
     limit_pixels(options.parse_pixels(max_pixels))
     detector, card = load_model(model)
     seen = _single_view(view, detector.spec, model)
-    spec = exported_spec(detector.spec, seen)
+    spec, shape = _fixed_spec(detector.spec, seen, fixed, batch)
     measured = data or (card.data if int8 else None)
     val = _pictures(measured, "val", spec) if measured or int8 else _pictures("demo", "val")
     train = _pictures(measured, "train", spec) if int8 else None
     say = (lambda _: None) if quiet else print_line
     say(f"{model}: {spec.detector}, view {seen}, of 1/{spec.ks[0]} of the HR size; it is traced for a minute or two")
     network = Deployed(detector, seen).eval()
-    program = exporting.trace(network, exporting.example_size(network.k))
+    program = exporting.trace(network, shape)
     written = exporting.to_onnx(program, spec.task) if form == "onnx" else exporting.to_pt2(program)
-    run = onnx_run(written, spec.task, str(path)) if form == "onnx" else exporting.pt2_run(written)
-    models: dict[str, tuple[Model, View]] = {"msad": (detector, seen), form: (ExportedModel(spec, run), spec.views[0])}
-    say(_check(models, val))
+    run = onnx_run(written, spec.task, str(path), shape) if form == "onnx" else exporting.pt2_run(written)
+    graph = ExportedModel(spec, run, shape)
+    say(_check(detector, seen, graph, form, val))
+    models: dict[str, Model] = {form: graph}
+    if fixed:  # what the sides cost is no fault of the graph's: it has to equal the network in them
+        models = {f"sides {fixed}": ExportedModel(spec, network, shape), **models}
     if train is not None:
-        written = exporting.quantise(written, _images(train, spec, CALIBRATED))
-        models["int8"] = ExportedModel(spec, onnx_run(written, spec.task, str(path))), spec.views[0]
-    if measured:
-        _check_ap(_scores(models, val), form, quiet)
-    write_text(sidecar_path(path), sidecar(spec, card, "int8" if int8 else "fp32"))
-    write_bytes(path, written)
+        written = exporting.quantise(written, (graph.stacked([each]) for each in _images(train, graph, CALIBRATED)))
+        models["int8"] = ExportedModel(spec, onnx_run(written, spec.task, str(path), shape), shape)
+    scores = _scores(detector, seen, models, val) if measured else {}
+    if scores and not quiet:
+        print_scores("msad and its graph", scores, "model")
+    for line in _costs(scores, form):
+        say(line)
+    if data is not None and Path(data).resolve() != Path(card.data).resolve():
+        scores = {}  # the card's scores are those on the set that the model remembers
+    known = list(scores.values())[-1] if scores else None if fixed or int8 else (card.scores or {}).get(seen)
+    card = replace(card, scores=None if known is None else without_nan({spec.views[0]: known}))
+    _write(path, written, Notes(spec, card, "int8" if int8 else "fp32", shape))
     say(f"{path}: {len(written) / 2**20:.1f} MiB; {sidecar_path(path)} says what goes in and comes out")
     if form == "onnx":
         say(f"next: msad eval {path}")
@@ -144,21 +167,45 @@ def _pictures(data: str | None, split: str, spec: "DetectorSpec | None" = None) 
     return read_split(files.annotations, files.images, spec.categories, spec.task, spec.keypoints)
 
 
-def _images(pictures: "CocoSplit", spec: "DetectorSpec", most: int) -> "Iterator[Tensor]":
-    """The first pictures that can be read, as the model sees them: uint8 (3, h, w)."""
+def _fixed_spec(
+    spec: "DetectorSpec", view: "View", fixed: str | None, batch: int | None
+) -> "tuple[DetectorSpec, InputShape]":
+    """The spec of the view, and the shape of its graph's input, by --fixed and --batch.
+
+    Raises:
+        UsageError: the input cannot have such sides.
+    """
+    from msad_cli.engine.sidecar import InputShape, exported_spec
+
+    if fixed is None:
+        return exported_spec(spec, view), InputShape(batch)
+    try:
+        height, width = (int(part) for part in fixed.split(","))
+        return exported_spec(spec, view, (height, width)), InputShape(batch, (height, width))
+    except ValueError as error:
+        (k,), own = spec.ks_of(view), spec.resolution
+        down, across = (side // k for side in own.frame_size(own.short_side, own.long_side))
+        raise UsageError(
+            f"--fixed {fixed}: {error}",
+            f"give the height and width of what the model sees; a whole picture that lies is --fixed {down},{across}",
+        ) from None
+
+
+def _images(pictures: "CocoSplit", model: "ExportedModel", most: int) -> "Iterator[Tensor]":
+    """The first pictures that can be read, as the graph takes them: uint8 (3, h, w)."""
     from msad_cli.data.loading import EvaluationSet
     from msad_cli.structures.errors import DataError
 
-    (k,) = spec.ks
-    samples = EvaluationSet(pictures, spec.resolution, spec.ks)
+    (k,) = model.spec.ks
+    samples = EvaluationSet(pictures, model.resolution, (k,))
     for index in range(min(most, len(samples))):
         try:
-            yield samples[index].views[k]
+            yield model.padded(samples[index].views[k])
         except DataError:
             continue
 
 
-def _check(models: "Mapping[str, tuple[Model, View]]", pictures: "CocoSplit") -> str:
+def _check(detector: "Detector", view: "View", graph: "ExportedModel", form: str, pictures: "CocoSplit") -> str:
     """A line on how alike the detections of a model and its graph are.
 
     Raises:
@@ -169,16 +216,15 @@ def _check(models: "Mapping[str, tuple[Model, View]]", pictures: "CocoSplit") ->
     from msad_cli.engine.parity import compare
     from msad_cli.models.stock import SCORE_THRESHOLD
 
-    spec = models["msad"][0].spec
-    (k,) = spec.ks_of(models["msad"][1])
-    images = list(_images(pictures, models[list(models)[1]][0].spec, COMPARED))
+    (k,) = graph.spec.ks
+    images = list(_images(pictures, graph, COMPARED))
     with torch.inference_mode():
-        found = {name: [of.detect({k: [each]}, view)[0] for each in images] for name, (of, view) in models.items()}
-    (_, expected), (name, got) = found.items()
-    parity = compare(expected, got, SCORE_THRESHOLD, spec.detections_per_image)
-    apart = ", ".join(f"{each} {value:.2g}" for each, value in parity.differences.items())
+        expected = [detector.detect({k: [each]}, view)[0] for each in images]
+        got = [graph.detect({k: [each]}, graph.spec.views[0])[0] for each in images]
+    parity = compare(expected, got, SCORE_THRESHOLD, graph.spec.detections_per_image)
+    apart = ", ".join(f"{name} {value:.2g}" for name, value in parity.differences.items())
     line = (
-        f"{name} against msad: {parity.detections} detections in {len(images)} pictures, {parity.unmatched} without "
+        f"{form} against msad: {parity.detections} detections in {len(images)} pictures, {parity.unmatched} without "
         f"a partner; the others differ by at most {apart}"
     )
     if not parity.holds:
@@ -186,8 +232,10 @@ def _check(models: "Mapping[str, tuple[Model, View]]", pictures: "CocoSplit") ->
     return line
 
 
-def _scores(models: "Mapping[str, tuple[Model, View]]", pictures: "CocoSplit") -> dict[str, dict[str, float]]:
-    """COCO's numbers of each model, in float32, picture by picture."""
+def _scores(
+    detector: "Detector", view: "View", graphs: "Mapping[str, Model]", pictures: "CocoSplit"
+) -> dict[str, dict[str, float]]:
+    """COCO's numbers of a model's view and of its graphs, in float32, picture by picture."""
     import torch
 
     from msad_cli.engine.device import Compute
@@ -196,28 +244,43 @@ def _scores(models: "Mapping[str, tuple[Model, View]]", pictures: "CocoSplit") -
     from msad_cli.engine.truth import ground_truth
 
     truth, compute = ground_truth(pictures), Compute(torch.device("cpu"), "fp32")
+    models = {"msad": (detector, view), **{name: (each, each.spec.views[0]) for name, each in graphs.items()}}
     scores = {}
-    for name, (model, view) in models.items():
-        found = view_results(model, pictures, view, compute, workers=0, batch=1)
+    for name, (model, seen) in models.items():
+        found = view_results(model, pictures, seen, compute, workers=0, batch=1)
         scores[name] = score(truth, found.results, pictures.task, model.spec.sigmas).numbers
     return scores
 
 
-def _check_ap(scores: "Mapping[str, Mapping[str, float]]", form: str, quiet: bool) -> None:
-    """Prints the scores.
+def _costs(scores: "Mapping[str, Mapping[str, float]]", form: str) -> "Iterator[str]":
+    """What fixed sides and 8 bits cost, in lines.
+
+    Args:
+        scores: of the model, of its network in fixed sides, if they are, of its graph, and of that with 8 bits.
 
     Raises:
-        GateMissedError: the graph in float32 has another AP than the model.
+        GateMissedError: the graph in float32 has another AP than the network.
     """
-    from msad_cli.commands.console import print_line, print_scores
     from msad_cli.engine.scoring import PREFIXES
 
-    aps = [prefix + "AP" for prefix in PREFIXES.values() if prefix + "AP" in scores["msad"]]
-    if not quiet:
-        print_scores("msad and its graph", scores, "model")
-    for name in aps:
-        apart = scores[form][name] - scores["msad"][name]
-        if abs(apart) > MOST_AP_LOST:
-            raise GateMissedError(f"nothing was written: {name} of {form} differs by {100 * apart:.2f}", "report it")
-        if "int8" in scores and not quiet:
-            print_line(f"8 bits cost {100 * (scores['msad'][name] - scores['int8'][name]):.1f} {name}")
+    steps = list(itertools.pairwise(scores))
+    for name in (prefix + "AP" for prefix in PREFIXES.values()):
+        for before, after in steps:
+            if name not in scores[before]:
+                continue
+            lost = scores[before][name] - scores[after][name]
+            if after != form:
+                yield f"{'8 bits' if after == 'int8' else after} cost {100 * lost:.1f} {name}"
+            elif abs(lost) > MOST_AP_LOST:
+                raise GateMissedError(f"nothing was written: {name} of {form} is {-100 * lost:.2f} off", "report it")
+
+
+def _write(path: Path, written: bytes, notes: "Notes") -> None:
+    """Both files, with something in each by which they know each other."""
+    from msad_cli.engine.exporting import marked
+    from msad_cli.engine.files import write_bytes, write_text
+    from msad_cli.engine.sidecar import sidecar, sidecar_path
+
+    identity = hashlib.sha256(written).hexdigest()
+    write_text(sidecar_path(path), sidecar(replace(notes, identity=identity)))
+    write_bytes(path, marked(written, identity) if path.suffix == ".onnx" else written)

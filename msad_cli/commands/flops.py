@@ -51,13 +51,13 @@ def flops(
     """Count parameters and GMACs by part: student beside teacher beside torchvision's stock model."""
     from msad_cli.commands.console import console, print_json
     from msad_cli.commands.settings import invalid_values_named
-    from msad_cli.engine.model_file import read_header
+    from msad_cli.engine.sidecar import read_description
     from msad_cli.models.cost import PROPOSALS, count_cost, relatives
     from msad_cli.models.spec import REGION_DETECTORS, ClassName, DetectorSpec
 
     teacher = None
     if model is not None:
-        spec, card, _ = read_header(model)
+        spec, card = read_description(model)
         teacher = card.teacher_spec
     else:
         with invalid_values_named("msad flops --help lists the values"):

@@ -16,24 +16,22 @@ SHOWN = ("AP", "AP50", "APs", "APm", "APl", "mask_AP", "keypoint_AP")
 
 
 def info(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, exported or not.")],
     as_json: options.Json = False,
 ) -> None:
     """Show what a model file remembers: architecture, classes, data, AP."""
-    import math
-
-    from msad_cli.engine.model_file import FORMAT, fingerprint, read_header
+    from msad_cli.engine.model_file import fingerprint
     from msad_cli.engine.run_folder import json_text
+    from msad_cli.engine.sidecar import SUFFIXES
     from msad_cli.structures.printable import printable
 
-    spec, card, tensors = read_header(model)
+    spec, card, of_kind = _exported(model) if model.suffix in SUFFIXES else _trained(model)
     values = {
-        "format": FORMAT,
+        **of_kind,
         "task": spec.task,
         "views": spec.views,
         **spec.to_json(),
         **asdict(card),
-        "parameters": sum(math.prod(each["shape"]) for each in tensors.values()),
         "bytes": model.stat().st_size,
         "sha256": fingerprint(model),
     }
@@ -43,6 +41,25 @@ def info(
     for name, value in (values | _in_words(spec, card)).items():
         if value not in ("", (), None):
             typer.echo(printable(f"{name:20} {value}"), err=True)
+
+
+def _trained(model: Path) -> "tuple[DetectorSpec, Card, dict[str, Any]]":
+    """Spec, card, and what only a model file has."""
+    import math
+
+    from msad_cli.engine.model_file import FORMAT, read_header
+
+    spec, card, tensors = read_header(model)
+    return spec, card, {"format": FORMAT, "parameters": sum(math.prod(each["shape"]) for each in tensors.values())}
+
+
+def _exported(model: Path) -> "tuple[DetectorSpec, Card, dict[str, Any]]":
+    """Spec, card, and what only an exported model has."""
+    from msad_cli.engine.sidecar import FORMAT, read_exported
+
+    notes = read_exported(model)
+    of_kind = {"format": FORMAT, "precision": notes.precision, "input": notes.shape.dimensions}
+    return notes.spec, notes.card, of_kind
 
 
 def _in_words(spec: "DetectorSpec", card: "Card") -> dict[str, Any]:

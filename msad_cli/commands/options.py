@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from msad_cli.structures.errors import UsageError
-from msad_cli.structures.frame import Resolution
+from msad_cli.structures.frame import Letterbox, Resolution
 from msad_cli.structures.suggestions import nearest
 
 Data = Annotated[
@@ -125,8 +125,10 @@ def parse_sizes(text: str | None, k: int, own: Resolution) -> dict[int, Resoluti
     each with the sides' ratio of the model's own size, which nothing stands for.
 
     Raises:
-        UsageError: it is none of these, or out of range.
+        UsageError: it is none of these, or out of range, or the model takes one size alone.
     """
+    if text and isinstance(own, Letterbox):
+        raise UsageError(f"--size {text}: this model's sides are fixed", "leave it out, or export without --fixed")
     try:
         numbers = [int(part) for part in text.split(",")] if text else []
         if len(numbers) < 2 or numbers[0] <= numbers[1]:

@@ -131,7 +131,7 @@ def view_results(
     Raises:
         DataError: too many pictures cannot be read.
     """
-    pictures = EvaluationSet(split, resolution or detector.spec.resolution, detector.spec.ks_of(view))
+    pictures = EvaluationSet(split, resolution or detector.resolution, detector.spec.ks_of(view))
     detector.eval()
     batches = evaluation_loader(pictures, batch, workers, (rank(), size()), compute.pins)
     detected = split_results(lambda views: detector.detect(views, view), batches, split, compute)

@@ -1,24 +1,30 @@
 """Exported models in a detector's place: what evaluates, predicts and times models takes both."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from msad_cli.engine.extras import missing_extra
 from msad_cli.engine.model_file import Card, load_model
-from msad_cli.engine.sidecar import read_sidecar, sidecar_path
+from msad_cli.engine.sidecar import InputShape, fitting, pad_colour, read_exported
 from msad_cli.models.deployed import INPUT, OUTPUTS
 from msad_cli.models.on_features import Detection
 from msad_cli.models.spec import DetectorSpec, View
 from msad_cli.structures.errors import ModelFileError
+from msad_cli.structures.frame import Resolution
 
 if TYPE_CHECKING:
     from msad_cli.models.detector import Views
 
-ONNX = ".onnx"
+ONNX, PT2 = ".onnx", ".pt2"
+IDENTITY = "msad"
+"""The name, in the metadata of an .onnx file, of what the JSON beside it repeats."""
+ANY = InputShape()
 
 Run = Callable[[Tensor], Sequence[Tensor]]
 """uint8 images (N, 3, h, w) of one size -> what `Deployed` answers."""
@@ -28,6 +34,9 @@ class Model(Protocol):
     """What evaluation, prediction and timing need of a model; `Detector` is one."""
 
     spec: DetectorSpec
+
+    @property
+    def resolution(self) -> Resolution: ...
 
     def look(self, views: "Views", view: View) -> Any: ...
 
@@ -45,10 +54,14 @@ class ExportedModel:
 
     Attributes:
         spec: with the one view that was exported.
+        shape: of its input.
+        resolution: by which HR images are sized.
     """
 
-    def __init__(self, spec: DetectorSpec, run: Run) -> None:
+    def __init__(self, spec: DetectorSpec, run: Run, shape: InputShape = ANY) -> None:
         self.spec = spec
+        self.shape = shape
+        self.resolution = fitting(spec, shape)
         self._run = run
 
     def to(self, _: torch.device) -> "ExportedModel":
@@ -65,13 +78,28 @@ class ExportedModel:
 
     def look(self, views: "Views", view: View) -> list[Sequence[Tensor]]:
         """All that is computed, for neighbours of one size together."""
-        images = [each.cpu() for each in views[self.spec.ks_of(view)[0]]]
+        images = [self.padded(each.cpu()) for each in views[self.spec.ks_of(view)[0]]]
         answers: list[Sequence[Tensor]] = []
         while images:
             alike = next((i for i, each in enumerate(images) if each.shape != images[0].shape), len(images))
-            answers.append(self._run(torch.stack(images[:alike])))
-            images = images[alike:]
+            count = min(alike, self.shape.batch or alike)
+            answers.append([each[:count] for each in self._run(self.stacked(images[:count]))])
+            images = images[count:]
         return answers
+
+    def padded(self, image: Tensor) -> Tensor:
+        """A picture (3, h, w) at the top left of the fixed sides; as it is where there are none."""
+        if self.shape.sides is None:
+            return image
+        colour = torch.tensor(pad_colour(self.spec), dtype=torch.uint8)
+        whole = colour[:, None, None].repeat(1, *self.shape.sides)
+        whole[:, : image.shape[1], : image.shape[2]] = image
+        return whole
+
+    def stacked(self, images: Sequence[Tensor]) -> Tensor:
+        """Pictures of one size as the batch that the graph takes: a fixed one is filled up with black ones."""
+        missing = 0 if self.shape.batch is None else self.shape.batch - len(images)
+        return F.pad(torch.stack(list(images)), (0, 0, 0, 0, 0, 0, 0, missing))
 
     def finish(self, seen: list[Sequence[Tensor]]) -> list[Detection]:
         """What `look` gave, as one dict an image, without the padding."""
@@ -97,23 +125,29 @@ def open_model(path: Path) -> tuple[Model, Card]:
         ModelFileError: it cannot be read, or an .onnx file has no JSON beside it.
         UsageError: onnxruntime is not installed.
     """
+    if path.suffix == PT2:
+        raise ModelFileError(
+            f"{path}: msad runs no .pt2 files, because loading one can run code", "msad export MODEL writes an .onnx"
+        )
     if path.suffix != ONNX:
         return load_model(path)
-    if not path.is_file():
-        raise ModelFileError(f"no such model file: {path}", "msad export MODEL writes one")
-    spec, card = read_sidecar(sidecar_path(path))
-    return ExportedModel(spec, onnx_run(path.read_bytes(), spec.task, str(path))), card
+    notes = read_exported(path)
+    run = onnx_run(path.read_bytes(), notes.spec.task, str(path), notes.shape, notes.identity)
+    return ExportedModel(notes.spec, run, notes.shape), notes.card
 
 
-def onnx_run(model: bytes, task: str, name: str) -> Run:
-    """onnxruntime's session of a model for this task, with as many threads as torch has.
+def onnx_run(model: bytes, task: str, name: str, shape: InputShape = ANY, identity: str = "") -> Run:
+    """onnxruntime's session of a model, with as many threads as torch has.
 
     Args:
+        task: that it has to answer.
         name: of its file, for messages.
+        shape: that its input has to have.
+        identity: that its metadata have to repeat, if they have one; tools that change a graph may drop it.
 
     Raises:
-        ModelFileError: onnxruntime refuses the model, or it answers something else.
-        UsageError: it is not installed.
+        ModelFileError: onnxruntime refuses the model, or it is another one.
+        UsageError: onnxruntime is not installed.
     """
     try:
         import onnxruntime
@@ -122,17 +156,32 @@ def onnx_run(model: bytes, task: str, name: str) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    try:
+    with _explained(name):
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    known = session.get_modelmeta().custom_metadata_map.get(IDENTITY, identity)
+    names = tuple(each.name for each in session.get_outputs())
+    if known != identity or names != OUTPUTS[task] or [each.name for each in session.get_inputs()] != [INPUT]:
+        raise ModelFileError(f"{name}: the JSON beside it is that of another model", "copy both files of one export")
+    found = session.get_inputs()[0].shape
+    fixed, stated = ([each for each in sides if isinstance(each, int)] for sides in (found, shape.dimensions))
+    if fixed != stated:
+        raise ModelFileError(
+            f"{name}: its input is {found}, the JSON beside it says {shape.dimensions}",
+            "msad export MODEL --fixed HEIGHT,WIDTH --batch N fixes it in both",
+        )
+
+    def run(pixels: Tensor) -> list[Tensor]:
+        with _explained(name):
+            return [torch.from_numpy(each) for each in session.run(None, {INPUT: pixels.numpy()})]
+
+    return run
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         # onnxruntime has classes of errors for what is wrong with a model, which share no base.
         raise ModelFileError(f"{name}: onnxruntime cannot run it ({str(error)[:200]})", "export it again") from None
-
-    names = tuple(each.name for each in session.get_outputs())
-    if names != OUTPUTS[task] or [each.name for each in session.get_inputs()] != [INPUT]:
-        raise ModelFileError(f"{name}: does not answer {task}", "its JSON is that of another model; export it again")
-
-    def run(pixels: Tensor) -> list[Tensor]:
-        return [torch.from_numpy(each) for each in session.run(None, {INPUT: pixels.numpy()})]
-
-    return run

@@ -6,7 +6,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from msad_cli.engine.exported import Run
+from msad_cli.engine.exported import IDENTITY, Run
 from msad_cli.engine.extras import missing_extra
+from msad_cli.engine.sidecar import InputShape
 from msad_cli.models.deployed import INPUT, OUTPUTS, Deployed
 from msad_cli.structures.frame import FRAME_DIVISOR
 
@@ -47,16 +48,11 @@ def example_size(k: int) -> tuple[int, int]:
     return 2 * FRAME_DIVISOR // k - 4, 3 * FRAME_DIVISOR // k - 4
 
 
-def trace(network: Deployed, size: tuple[int, int], free: Sequence[int] = (0, 2, 3)) -> ExportedProgram:
-    """The network's graph.
-
-    Args:
-        network: in eval mode.
-        size: (height, width) of the pictures that it is traced with, see `example_size`.
-        free: which dimensions of a batch (N, 3, h, w) may have any size. With fixed sides tracing is four times faster.
-    """
-    height, width = size
-    images = torch.zeros((EXAMPLE, 3, height, width), dtype=torch.uint8)
+def trace(network: Deployed, shape: InputShape) -> ExportedProgram:
+    """The graph of a network that is in eval mode. With fixed sides tracing is four times faster."""
+    height, width = shape.sides or example_size(network.k)
+    images = torch.zeros((shape.batch or EXAMPLE, 3, height, width), dtype=torch.uint8)
+    free = [place for place, each in enumerate(shape.dimensions) if isinstance(each, str)]
     shapes = {INPUT: dict.fromkeys(free, Dim.DYNAMIC)}
     with _quiet(), torch.no_grad():
         return torch.export.export(network, (images,), dynamic_shapes=shapes, strict=False)
@@ -70,6 +66,16 @@ def to_onnx(program: ExportedProgram, task: str) -> bytes:
         )
     written: bytes = exported.model_proto.SerializeToString()
     return written
+
+
+def marked(model: bytes, identity: str) -> bytes:
+    """An .onnx file's bytes with what tells it from others in its metadata."""
+    from onnx import ModelProto, StringStringEntryProto
+
+    # Of messages of protobuf that lie one behind the other, the second one's lists are added to the first one's.
+    entry = StringStringEntryProto(key=IDENTITY, value=identity)
+    metadata: bytes = ModelProto(metadata_props=[entry]).SerializeToString()
+    return model + metadata
 
 
 def to_pt2(program: ExportedProgram) -> bytes:
@@ -93,23 +99,23 @@ def pt2_run(model: bytes) -> Run:
     return run
 
 
-def quantise(model: bytes, pictures: Iterable[Tensor]) -> bytes:
+def quantise(model: bytes, batches: Iterable[Tensor]) -> bytes:
     """An ONNX model whose convolutions and matrix products compute with 8 bits, by onnxruntime's static quantisation.
 
     Args:
         model: the bytes of an .onnx file.
-        pictures: uint8 (3, h, w), to learn the ranges of values from.
+        batches: of pictures, uint8 (N, 3, h, w), to learn the ranges of values from.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.pictures = iter(pictures)
+            self.batches = iter(batches)
 
         def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
-            picture = next(self.pictures, None)
-            return None if picture is None else {INPUT: picture[None].numpy()}
+            batch = next(self.batches, None)
+            return None if batch is None else {INPUT: batch.numpy()}
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
         whole, ready, small = (Path(folder) / f"{name}.onnx" for name in ("whole", "ready", "small"))

@@ -34,7 +34,7 @@ def timed_parts(detector: Model, view: View, paths: Sequence[Path], compute: Com
         clock.append(time.perf_counter())
 
     pictures = [open_picture(path) for path in paths]
-    frames = [detector.spec.resolution.frame_size(*picture.size) for picture in pictures]
+    frames = [detector.resolution.frame_size(*picture.size) for picture in pictures]
     for picture, (height, width) in zip(pictures, frames, strict=True):
         for k in detector.spec.ks_of(view):
             picture.at(scale_for(picture.header, (height // k, width // k)))

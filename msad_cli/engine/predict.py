@@ -134,7 +134,7 @@ def predict_frames(
 
 
 def _rendered(detector: Model, view: View, source: Input, picture: Picture) -> _Decoded:
-    frame_size = detector.spec.resolution.frame_size(*picture.size)
+    frame_size = detector.resolution.frame_size(*picture.size)
     return _Decoded(source, picture, frame_size, {k: render(picture, frame_size, k) for k in detector.spec.ks_of(view)})
 
 

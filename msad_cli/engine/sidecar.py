@@ -1,20 +1,58 @@
-"""The JSON beside an exported model: what a program needs to know that runs it, with msad or without."""
+"""The JSON beside an exported model: what a program needs to know that runs it, with msad or without.
+
+Reading it imports no torch: `msad info` needs none.
+"""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from msad_cli.engine.model_file import Card, parse_card, strict_json
-from msad_cli.models.deployed import INPUT, OUTPUTS
-from msad_cli.models.pasting import INSIDE, LEARNT_SHIFT
+from msad_cli.engine.model_file import Card, parse_card, read_header, strict_json
 from msad_cli.models.spec import DetectorSpec, Role, View
-from msad_cli.models.stock import SCORE_THRESHOLD
 from msad_cli.structures.errors import ModelFileError
-from msad_cli.structures.frame import SIDE_MULTIPLE
+from msad_cli.structures.frame import SIDE_MULTIPLE, Letterbox, Resolution
 
 FORMAT = "msad-export/1"
+SUFFIXES = (".onnx", ".pt2")
+"""Of exported models."""
 LARGEST = 16 * 2**20
 """Bytes, as of a model file's header."""
+
+
+@dataclass(frozen=True)
+class InputShape:
+    """What is fixed of a graph's input (batch, 3, height, width); None is any.
+
+    Attributes:
+        sides: (height, width).
+    """
+
+    batch: int | None = None
+    sides: tuple[int, int] | None = None
+
+    @property
+    def dimensions(self) -> list[int | str]:
+        """All four, by name where they may be any."""
+        return [self.batch or "batch", 3, *(self.sides or ("height", "width"))]
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What the JSON holds.
+
+    Attributes:
+        spec: of the one view; where sides are fixed, its resolution is theirs.
+        card: of the model that was exported; its scores are the exported model's own.
+        precision: of the convolutions, `fp32` or `int8`.
+        identity: that the metadata of the .onnx file repeats; empty where there is none.
+    """
+
+    spec: DetectorSpec
+    card: Card
+    precision: str = "fp32"
+    shape: InputShape = InputShape()
+    identity: str = ""
 
 
 def sidecar_path(path: Path) -> Path:
@@ -22,19 +60,43 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def exported_spec(spec: DetectorSpec, view: View) -> DetectorSpec:
-    """The spec of one view alone: that of a student, unless the model is a baseline."""
-    role: Role = "student" if spec.role == "teacher" else spec.role
-    return replace(spec, role=role, ks=spec.ks_of(view), low_backbone="", low_width=1.0)
-
-
-def sidecar(spec: DetectorSpec, card: Card, precision: str) -> str:
-    """What a program needs to know that runs an exported model without msad, as JSON.
+def exported_spec(spec: DetectorSpec, view: View, sides: tuple[int, int] | None = None) -> DetectorSpec:
+    """The spec of one view alone: that of a student, unless the model is a baseline.
 
     Args:
-        spec: of the one view, see `exported_spec`.
-        precision: of the model's convolutions, `fp32` or `int8`.
+        sides: of its input, where they are fixed.
+
+    Raises:
+        ValueError: no HR image has such sides.
     """
+    role: Role = "student" if spec.role == "teacher" else spec.role
+    (k,) = spec.ks_of(view)
+    resolution = spec.resolution if sides is None else Resolution(*sorted(side * k for side in sides))
+    if sides is not None and any(side * k % SIDE_MULTIPLE for side in sides):
+        raise ValueError(f"not multiples of {SIDE_MULTIPLE // k}")
+    return replace(spec, role=role, ks=(k,), resolution=resolution, low_backbone="", low_width=1.0)
+
+
+def fitting(spec: DetectorSpec, shape: InputShape) -> Resolution:
+    """By which HR images are sized for an exported model."""
+    if shape.sides is None:
+        return spec.resolution
+    height, width = shape.sides
+    return Letterbox(spec.resolution.short_side, spec.resolution.long_side, upright=height > width)
+
+
+def pad_colour(spec: DetectorSpec) -> list[int]:
+    """RGB of what is padded to fixed sides: the mean, which normalisation brings to 0, as padding is in training."""
+    return [min(255, max(0, round(255 * each))) for each in spec.mean]
+
+
+def sidecar(notes: Notes) -> str:
+    """What a program needs to know that runs an exported model without msad, as JSON."""
+    from msad_cli.models.deployed import INPUT, OUTPUTS
+    from msad_cli.models.pasting import INSIDE, LEARNT_SHIFT
+    from msad_cli.models.stock import SCORE_THRESHOLD
+
+    spec, card = notes.spec, notes.card
     (k,) = spec.ks
     shown = f"over its box moved right and down by {LEARNT_SHIFT / k:g} pixels; inside where at least {INSIDE:g}"
     outputs = {
@@ -47,28 +109,16 @@ def sidecar(spec: DetectorSpec, card: Card, precision: str) -> str:
     }
     values = {
         "format": FORMAT,
-        "precision": precision,
-        "input": {"name": INPUT, "type": "uint8", "shape": ["batch", 3, "height", "width"], "channels": "RGB"},
-        "preprocessing": {
-            "hr_short_side": spec.resolution.short_side,
-            "hr_long_side": spec.resolution.long_side,
-            "hr_multiple": SIDE_MULTIPLE,
-            "k": k,
-            "frame": "pixels of the input, which is 1/k of the HR image",
-            "resize": "ratio = min(hr_short_side / short, hr_long_side / long) of a picture's sides; "
-            "each side of the input = max(hr_multiple, hr_multiple × round(side × ratio / hr_multiple)) / k; "
-            "bilinear, antialiased, straight from the upright picture",
-            "batch": "pictures of one size",
-            "mean": spec.mean,
-            "std": spec.std,
-            "inside": "division by 255, mean and std, and padding are in the model: give it the resized pixels",
-        },
+        "precision": notes.precision,
+        "identity": notes.identity,
+        "input": {"name": INPUT, "type": "uint8", "shape": notes.shape.dimensions, "channels": "RGB"},
+        "preprocessing": _preprocessing(spec, notes.shape),
         "postprocessing": {
             "score_threshold": card.score_threshold,
             "lowest_score": SCORE_THRESHOLD,
             "detections": spec.detections_per_image,
             "inside": "decoding and non-maximum suppression are in the model: drop scores under score_threshold, and "
-            "scale boxes by the picture's sides over the input's",
+            "scale boxes by the picture's sides over those of its pixels in the input",
         },
         "outputs": {name: outputs[name] for name in OUTPUTS[spec.task]},
         "classes": [
@@ -82,8 +132,34 @@ def sidecar(spec: DetectorSpec, card: Card, precision: str) -> str:
     return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
 
-def read_sidecar(path: Path) -> tuple[DetectorSpec, Card]:
-    """Spec and card of an exported model.
+def _preprocessing(spec: DetectorSpec, shape: InputShape) -> dict[str, Any]:
+    ratio = "min(hr_short_side / short, hr_long_side / long) of a picture's sides"
+    padding: dict[str, Any] = {}
+    if shape.sides is not None:
+        ratio = "min(k × height / picture's height, k × width / picture's width), of the input's fixed sides"
+        padding = {
+            "pad": "the resized picture lies at the top left; what is right of it and below has pad_colour",
+            "pad_colour": pad_colour(spec),
+        }
+    return {
+        "hr_short_side": spec.resolution.short_side,
+        "hr_long_side": spec.resolution.long_side,
+        "hr_multiple": SIDE_MULTIPLE,
+        "k": spec.ks[0],
+        "frame": "pixels of the input, which is 1/k of the HR image",
+        "resize": f"ratio = {ratio}; "
+        "each side of the resized picture = max(hr_multiple, hr_multiple × round(side × ratio / hr_multiple)) / k; "
+        "bilinear, antialiased, straight from the upright picture",
+        **padding,
+        "batch": "pictures of one size" if shape.batch is None else "of this many; fill it up, and drop those rows",
+        "mean": spec.mean,
+        "std": spec.std,
+        "inside": "division by 255, mean and std, and the grids' padding are in the model: give it these pixels",
+    }
+
+
+def read_sidecar(path: Path) -> Notes:
+    """What is known of an exported model.
 
     Raises:
         ModelFileError: the file is missing, or is not what `msad export` writes.
@@ -97,8 +173,46 @@ def read_sidecar(path: Path) -> tuple[DetectorSpec, Card]:
         spec, card = DetectorSpec.from_json(values["spec"]), parse_card(values["card"])
         if len(spec.ks) != 1:
             raise ValueError("an exported model has one view")
+        shape = _parse_shape(values["input"]["shape"])
+        if shape.sides is not None and exported_spec(spec, spec.views[0], shape.sides) != spec:
+            raise ValueError("the input's sides are not those of the resolution")
+        # Older versions wrote no identity.
+        return Notes(spec, card, str(values["precision"]), shape, str(values.get("identity", "")))
     except FileNotFoundError:
-        raise ModelFileError(f"no such file: {path}", "it was written beside the .onnx file; copy both") from None
+        hint = f"{path.stem} needs it beside it: msad runs what msad export wrote, which is both files"
+        raise ModelFileError(f"no such file: {path}", hint) from None
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ModelFileError(f"{path}: not what msad export writes ({str(error)[:200]})", "export it again") from None
-    return spec, card
+
+
+def _parse_shape(dimensions: Any) -> InputShape:
+    batch, _, *sides = dimensions
+    free = [each for each in ("batch", "height", "width") if each in dimensions]
+    if not all(type(each) is int and each > 0 for each in dimensions if each not in free) or len(sides) != 2:
+        raise ValueError("its input has no such shape")
+    if ("height" in free) != ("width" in free):
+        raise ValueError("one side is fixed, and the other is not")
+    return InputShape(None if "batch" in free else batch, None if "height" in free else (sides[0], sides[1]))
+
+
+def read_description(path: Path) -> tuple[DetectorSpec, Card]:
+    """Spec and card of a model file, or of an exported model by the JSON beside it.
+
+    Raises:
+        ModelFileError: there is none, or it is broken.
+    """
+    if path.suffix not in SUFFIXES:
+        return read_header(path)[:2]
+    notes = read_exported(path)
+    return notes.spec, notes.card
+
+
+def read_exported(path: Path) -> Notes:
+    """What is known of an exported model that is there.
+
+    Raises:
+        ModelFileError: it is not, or the JSON beside it is missing or broken.
+    """
+    if not path.is_file():
+        raise ModelFileError(f"no such model file: {path}", "msad export MODEL writes one")
+    return read_sidecar(sidecar_path(path))

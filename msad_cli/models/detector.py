@@ -23,7 +23,7 @@ from msad_cli.models.pyramid import AlignedBackbone
 from msad_cli.models.regions_on_features import region_detections, region_losses
 from msad_cli.models.spec import DetectorSpec, View
 from msad_cli.models.stock import BACKGROUND, build_stock
-from msad_cli.structures.frame import FRAME_DIVISOR, Frame
+from msad_cli.structures.frame import FRAME_DIVISOR, Frame, Resolution
 
 Views = Mapping[int, Sequence[Tensor]]
 """The same N pictures at each reduction k: uint8 RGB images (3, h/k, w/k), h × w being the HR size."""
@@ -58,6 +58,11 @@ class Detector(nn.Module):
     def frame(self, images: Sequence[Tensor], k: int) -> Frame:
         """The HR frame around images (3, h/k, w/k) that are reduced k times."""
         return Frame.around([(image.shape[-2], image.shape[-1]) for image in images], k)
+
+    @property
+    def resolution(self) -> Resolution:
+        """By which HR images are sized."""
+        return self.spec.resolution
 
     def pixels(self, images: Sequence[Tensor], k: int, divisor: int = FRAME_DIVISOR) -> Tensor:
         """uint8 images (3, h/k, w/k) -> (N, 3, H/k, W/k) float: normalised, zero-padded to the frame's padded size.

@@ -47,12 +47,30 @@ class Resolution:
         `scale` is the jitter α of the paper; it shrinks the short side's target, never the limit of the long side.
         """
         short, long = sorted((height, width))
-        ratio = min(self.short_side * scale / short, self.long_side / long)
+        return _scaled(height, width, min(self.short_side * scale / short, self.long_side / long))
 
-        def side(pixels: int) -> int:
-            return max(SIDE_MULTIPLE, round(pixels * ratio / SIDE_MULTIPLE) * SIDE_MULTIPLE)
 
-        return side(height), side(width)
+@dataclass(frozen=True)
+class Letterbox(Resolution):
+    """One size into which every HR image fits, upright or lying; what an image leaves free is padded.
+
+    Attributes:
+        upright: its height is the long side.
+    """
+
+    upright: bool = False
+
+    def frame_size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
+        """As `Resolution.frame_size`, of the largest HR image that fits."""
+        down, across = (self.long_side, self.short_side) if self.upright else (self.short_side, self.long_side)
+        return _scaled(height, width, scale * min(down / height, across / width))
+
+
+def _scaled(height: int, width: int, ratio: float) -> tuple[int, int]:
+    def side(pixels: int) -> int:
+        return max(SIDE_MULTIPLE, round(pixels * ratio / SIDE_MULTIPLE) * SIDE_MULTIPLE)
+
+    return side(height), side(width)
 
 
 @dataclass(frozen=True)
