@@ -1,10 +1,14 @@
 """Exported models: decoding against torchvision's, ONNX and .pt2 against eager, the files and their manners."""
 
 import builtins
+import contextlib
 import importlib.util
+import io
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +24,9 @@ from msad_cli.cli import run
 from msad_cli.data.demo import draw_demo
 from msad_cli.engine import exporting
 from msad_cli.engine.exported import ExportedModel, onnx_run, open_model
-from msad_cli.engine.model_file import Card, save_model
+from msad_cli.engine.model_file import Card, load_model, save_model
 from msad_cli.engine.parity import TOLERANCES, compare
-from msad_cli.engine.sidecar import exported_spec, read_sidecar, sidecar, sidecar_path
+from msad_cli.engine.sidecar import InputShape, Notes, exported_spec, read_sidecar, sidecar, sidecar_path
 from msad_cli.models.cell_anchors import grid_anchors
 from msad_cli.models.choosing import DROPPED, suppress, top
 from msad_cli.models.deployed import Deployed
@@ -31,9 +35,10 @@ from msad_cli.models.keypoint_places import keypoint_places
 from msad_cli.models.object_anchors import anchors_by_cell
 from msad_cli.models.on_features import Detection
 from msad_cli.models.spec import DETECTORS, ClassName, View
-from msad_cli.structures.frame import Frame
+from msad_cli.structures.frame import Frame, Letterbox, Resolution
 
 LOWEST = 0.05
+FLAGS = ["--device", "cpu", "--precision", "fp32"]
 SIZES = dict.fromkeys(DETECTORS, (60, 100)) | {"keypointrcnn": (24, 28)}
 """(height, width) of what students see. An untrained heatmap is noise, whose highest pixel may lie far from its highest
 cell; in HR pictures of 48 × 56 pixels every pixel of every box is looked at."""
@@ -96,26 +101,49 @@ def test_boxes_are_in_pixels_of_the_input_and_the_rest_is_zero() -> None:
         assert not each.any()
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize(("name", "batch"), [("retinanet", None), ("maskrcnn", None), ("keypointrcnn", 2)])
 @torch.no_grad()
-def test_onnx_finds_what_the_detector_finds_in_batches_of_any_size(name: str) -> None:
-    detector = built(name)
-    model = exporting.to_onnx(
-        exporting.trace(Deployed(detector, "low").eval(), SIZES[name], free=(0,)), detector.spec.task
-    )
-    exported = ExportedModel(detector.spec, onnx_run(model, detector.spec.task, "model"))
+def test_onnx_finds_what_the_detector_finds_in_batches(name: str, batch: int | None) -> None:
+    """Of any size, or of a fixed one that is filled up. Sides are fixed, which is traced faster; see below for FCOS."""
+    detector = built(name, norm="batch")
+    shape = InputShape(batch, SIZES[name])
+    model = exporting.to_onnx(exporting.trace(Deployed(detector, "low").eval(), shape), detector.spec.task)
+    spec = exported_spec(detector.spec, "low", SIZES[name])
+    exported = ExportedModel(spec, onnx_run(model, spec.task, "model", shape), shape)
     for count in (1, 3):
         images = list(pixels(*SIZES[name], count))
         assert_found(exported.detect({2: images}, "low"), detector.detect({2: images}, "low"))
 
 
 @torch.no_grad()
-def test_pt2_finds_what_the_detector_finds_in_pictures_of_any_size() -> None:
+def test_fixed_sides_pad_with_the_mean_and_a_fixed_batch_is_filled_up() -> None:
+    """The mean times 255, rounded: (124, 116, 104) of ImageNet's. Batches of two of three pictures, whose rows of the
+    fourth are nobody's."""
     detector = built("fcos")
-    model = exporting.to_pt2(exporting.trace(Deployed(detector, "low").eval(), exporting.example_size(2)))
-    exported = ExportedModel(detector.spec, exporting.pt2_run(model))
-    images = [*pixels(60, 100), *pixels(130, 66), *pixels(32, 32, 1)]
-    assert_found(exported.detect({2: images}, "low"), [detector.detect({2: [each]}, "low")[0] for each in images])
+    shape = InputShape(2, (64, 112))
+    batches = []
+
+    def run(batch: Tensor) -> Sequence[Tensor]:
+        batches.append(batch)
+        return network.forward(batch)
+
+    network = Deployed(detector, "low")
+    exported = ExportedModel(exported_spec(detector.spec, "low", shape.sides), run, shape)
+    images = [*pixels(60, 100), *pixels(64, 30, 1)]
+    found = exported.detect({2: images}, "low")
+    assert [tuple(batch.shape) for batch in batches] == [(2, 3, 64, 112)] * 2
+    assert torch.equal(batches[0][1, :, :60, :100], images[1])
+    assert batches[0][:, :, 63, 0].tolist() == batches[0][:, :, 0, 111].tolist() == [[124, 116, 104]] * 2
+    assert_found(found, detector.detect({2: [exported.padded(each) for each in images]}, "low"))
+
+
+def test_pictures_fit_into_fixed_sides_by_hand() -> None:
+    """200 × 100 into 64 × 96: 64 / 200 of it is 32 wide; upright, 96 / 200 of it is 48. By the ordinary rule, which
+    does not know upright from lying, both are 96 × 48."""
+    assert Letterbox(64, 96).frame_size(200, 100) == (64, 32)
+    assert Letterbox(64, 96, upright=True).frame_size(200, 100) == (96, 48)
+    assert Resolution(64, 96).frame_size(200, 100) == (96, 48)
+    assert Letterbox(64, 96).frame_size(100, 200) == Resolution(64, 96).frame_size(100, 200) == (48, 96)
 
 
 @pytest.mark.parametrize("groups", [3, 2000])
@@ -227,36 +255,136 @@ def assert_the_example_finds(found: list[dict[str, Any]], model: Path, picture: 
         assert float(numbers[0]) == pytest.approx(each["score"], abs=0.0006)
 
 
-def test_export_eval_bench_and_predict(
-    student: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@dataclass(frozen=True)
+class Exported:
+    """What one `msad export --int8` wrote and said, and the bytes of its graph in float32, from its one trace."""
+
+    path: Path
+    said: str
+    onnx: bytes
+    pt2: bytes
+
+
+@pytest.fixture(scope="module")
+def exported(student: Path, demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    path = tmp_path_factory.mktemp("exported") / "small.onnx"
+    kept: dict[str, bytes] = {}
+    convert = exporting.to_onnx
+
+    def keep(program: Any, task: str) -> bytes:
+        kept["pt2"] = exporting.to_pt2(program)
+        return kept.setdefault("onnx", convert(program, task))
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
+        patch.setattr(exporting, "to_onnx", keep)
+        assert run(["export", str(student), "-o", str(path), "--int8", "--data", str(demo)]) == 0
+    return Exported(path, said.getvalue(), **kept)
+
+
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+@torch.no_grad()
+def test_a_graph_finds_what_the_detector_finds_in_batches_and_pictures_of_any_size(
+    form: str, student: Path, exported: Exported
 ) -> None:
-    """With 8 bits, so that one trace serves: the graph in float32 is checked on the way."""
-    out = tmp_path / "small.onnx"
-    assert run(["export", str(student), "-o", str(out), "--int8", "--data", str(demo)]) == 0
-    said = capsys.readouterr().err
-    assert "0 without a partner" in said
-    assert "8 bits cost" in said
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["small.onnx", "small.onnx.json"]
+    detector, _ = load_model(student)
+    network = onnx_run(exported.onnx, "boxes", "m") if form == "onnx" else exporting.pt2_run(exported.pt2)
+    graph = ExportedModel(detector.spec, network)
+    images = [*pixels(60, 100), *pixels(130, 66, 3), *pixels(32, 32, 1)]
+    assert_found(graph.detect({2: images}, "low"), [detector.detect({2: [each]}, "low")[0] for each in images])
+
+
+def test_export_eval_bench_and_predict(
+    exported: Exported, student: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = exported.path
+    assert "0 without a partner" in exported.said
+    assert "8 bits cost" in exported.said
+    assert sorted(each.name for each in out.parent.iterdir()) == ["small.onnx", "small.onnx.json"]
 
     values = json.loads(sidecar_path(out).read_text())
     assert values["precision"] == "int8"
+    assert values["input"]["shape"] == ["batch", 3, "height", "width"]
     assert values["preprocessing"]["k"] == 2
     assert [each["id"] for each in values["classes"]] == sorted(each["id"] for each in values["classes"])
     assert list(values["outputs"]) == ["boxes", "scores", "labels"]
 
-    flags = ["--device", "cpu", "--precision", "fp32"]
-    assert run(["eval", str(out), "--json", "--workers", "0", *flags]) == 0
-    assert list(json.loads(capsys.readouterr().out)) == ["low"]
-    assert run(["bench", str(student), str(out), "--runs", "1", "--json", *flags]) == 0
+    assert run(["eval", str(out), "--json", "--workers", "0", *FLAGS]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert list(scores) == ["low"]
+    assert run(["bench", str(student), str(out), "--runs", "1", "--json", *FLAGS]) == 0
     assert list(json.loads(capsys.readouterr().out)["models"]) == [str(student), str(out)]
     folder = tmp_path / "seen"
-    assert run(["predict", str(demo / "val2017"), "-m", str(out), "-o", str(folder), "--save", "json", *flags]) == 0
+    assert run(["predict", str(demo / "val2017"), "-m", str(out), "-o", str(folder), "--save", "json", *FLAGS]) == 0
     found = json.loads((folder / "predictions.json").read_text())
     assert {each["category_id"] for each in found} <= {each["id"] for each in values["classes"]}
     assert_the_example_finds(found, out, demo / "val2017" / found[0]["file_name"], values)
 
     assert run(["export", str(student), "-o", str(out)]) == 2
     assert f"{out} exists" in capsys.readouterr().err
+
+
+def test_info_compare_and_flops_of_an_exported_model(
+    exported: Exported, student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its AP is that of 8 bits, as eval measures it, and not that of the model, whose card has none."""
+    out = str(exported.path)
+    assert run(["eval", out, "--json", "--workers", "0", *FLAGS]) == 0
+    measured = json.loads(capsys.readouterr().out)["low"]["AP"]
+    assert run(["info", out, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["format"], said["precision"]) == ("msad-export/1", "int8")
+    assert said["input"] == ["batch", 3, "height", "width"]
+    assert said["scores"]["low"]["AP"] == measured
+
+    picture = tmp_path / "pareto.png"
+    assert run(["compare", str(student), out, "--runs", "1", "--plot", str(picture), "--json", *FLAGS]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert list(rows) == ["student", "small"]
+    assert [row["AP"] for row in rows.values()] == [None, measured]
+    assert rows["student"]["GMACs"] == rows["small"]["GMACs"]
+    assert rows["small"]["ms"] > 0
+    assert picture.exists()
+
+    reports = []
+    for model in (str(student), out):
+        assert run(["flops", model, "--json"]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    assert reports[0] == reports[1]
+
+
+def test_info_of_an_exported_model_imports_no_torch(exported: Exported) -> None:
+    program = (
+        "import sys; from msad_cli.cli import run; assert run(sys.argv[1:]) == 0; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program, "info", str(exported.path)], check=True, capture_output=True)
+
+
+def test_fixed_sides_and_batch(student: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The demo set's pictures of 96 × 128 stand upright in 64 × 48, all of which the padding is not."""
+    out = tmp_path / "fixed.onnx"
+    flags = ["--fixed", "72,48", "--batch", "2", "--data", str(demo)]
+    assert run(["export", str(student), "-o", str(out), *flags]) == 0
+    said = capsys.readouterr().err
+    assert "0 without a partner" in said
+    assert "sides 72,48 cost" in said
+    values = json.loads(sidecar_path(out).read_text())
+    assert values["input"]["shape"] == [2, 3, 72, 48]
+    assert values["preprocessing"]["pad_colour"] == [124, 116, 104]
+    assert (values["spec"]["resolution"]["short_side"], values["spec"]["resolution"]["long_side"]) == (96, 144)
+
+    assert run(["eval", str(out), "--json", "--workers", "0", *FLAGS]) == 0
+    measured = json.loads(capsys.readouterr().out)["low"]["AP"]
+    assert run(["info", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["scores"]["low"]["AP"] == measured
+    assert run(["bench", str(out), "--runs", "1", "--json", *FLAGS]) == 0
+    capsys.readouterr()
+    assert run(["eval", str(out), "--size", "100,100", "--workers", "0", *FLAGS]) == 2
+    assert "--size 100,100: this model's sides are fixed" in capsys.readouterr().err
+
+    notes = read_sidecar(sidecar_path(out))
+    sidecar_path(out).write_text(sidecar(replace(notes, shape=InputShape(1, (72, 48)))))
+    assert run(["eval", str(out)]) == 4
+    assert "its input is [2, 3, 72, 48], the JSON beside it says [1, 3, 72, 48]" in capsys.readouterr().err
 
 
 def test_past_the_tolerance_nothing_is_written(
@@ -281,6 +409,11 @@ def test_past_the_tolerance_nothing_is_written(
         (["-o", "m.onnx", "--format", "pt2"], "--out m.onnx: not the name of an .pt2 file"),
         (["--format", "pt2", "--int8"], "only onnxruntime quantises"),
         (["--view", "high"], "--view high"),
+        (["--fixed", "64"], "--fixed 64: "),
+        (["--fixed", "64,x"], "--fixed 64,x: "),
+        (["--fixed", "64,8"], "--fixed 64,8: size 16,128"),
+        (["--fixed", "63,64"], "--fixed 63,64: not multiples of 2"),
+        (["--batch", "0"], "--batch"),
     ],
 )
 def test_wrong_flags(student: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -313,8 +446,8 @@ def test_without_the_extra(student: Path, capsys: pytest.CaptureFixture[str], mo
     assert capsys.readouterr().err == "error: onnxscript is not installed\n\nhint: pip install 'msad[export]'\n"
     path = student.with_name("m.onnx")
     path.write_bytes(b"graph")
-    spec, card = open_model(student)[0].spec, open_model(student)[1]
-    sidecar_path(path).write_text(sidecar(spec, card, "fp32"))
+    model, card = open_model(student)
+    sidecar_path(path).write_text(sidecar(Notes(model.spec, card)))
     monkeypatch.setattr(builtins, "__import__", gone)
     assert run(["eval", str(path)]) == 2
     assert "onnxruntime is not installed" in capsys.readouterr().err
@@ -327,13 +460,17 @@ def test_the_sidecar_comes_back_whole_and_damaged_ones_are_refused(
     path = tmp_path / "m.onnx"
     path.write_bytes(b"no graph")
     assert run(["eval", str(path)]) == 4
-    assert "it was written beside the .onnx file" in capsys.readouterr().err
-    text = sidecar(model.spec, card, "fp32")
+    assert "m.onnx needs it beside it" in capsys.readouterr().err
+    notes = Notes(exported_spec(model.spec, "low", (72, 48)), card, "int8", InputShape(2, (72, 48)), "abc")
+    text = sidecar(notes)
     sidecar_path(path).write_text(text)
-    assert read_sidecar(sidecar_path(path)) == (model.spec, card)
+    assert read_sidecar(sidecar_path(path)) == notes
     assert run(["eval", str(path)]) == 4
     assert "onnxruntime cannot run it" in capsys.readouterr().err
-    for damaged in (text[:-9], "[]", text.replace("msad-export/1", "msad-export/9"), text.replace('"fcos"', '"yolo"')):
+    others = [("msad-export/1", "msad-export/9"), ('"fcos"', '"yolo"'), ('"short_side": 96', '"short_side": 80')]
+    others += [('"shape": [\n   2', f'"shape": [\n   {each}') for each in ("0", '"many"', "[2]", "2,\n  2")]
+    for damaged in (text[:-9], "[]", *(text.replace(*each) for each in others)):
+        assert damaged != text
         sidecar_path(path).write_text(damaged)
         assert run(["eval", str(path)]) == 4
         assert "not what msad export writes" in capsys.readouterr().err
