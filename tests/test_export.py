@@ -2,6 +2,7 @@
 
 import builtins
 import contextlib
+import functools
 import importlib.util
 import io
 import json
@@ -103,8 +104,14 @@ def test_boxes_are_in_pixels_of_the_input_and_the_rest_is_zero() -> None:
 
 @pytest.mark.parametrize(("name", "batch"), [("retinanet", None), ("maskrcnn", None), ("keypointrcnn", 2)])
 @torch.no_grad()
-def test_onnx_finds_what_the_detector_finds_in_batches(name: str, batch: int | None) -> None:
-    """Of any size, or of a fixed one that is filled up. Sides are fixed, which is traced faster; see below for FCOS."""
+def test_onnx_finds_what_the_detector_finds_in_batches(
+    name: str, batch: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of any size, or of a fixed one that is filled up.
+
+    To be faster, sides are fixed and the exporter fuses nothing; the tests of whole commands, of FCOS, have both.
+    """
+    monkeypatch.setattr(torch.onnx, "export", functools.partial(torch.onnx.export, optimize=False))
     detector = built(name, norm="batch")
     shape = InputShape(batch, SIZES[name])
     model = exporting.to_onnx(exporting.trace(Deployed(detector, "low").eval(), shape), detector.spec.task)
@@ -382,6 +389,9 @@ def test_fixed_sides_and_batch(student: Path, demo: Path, tmp_path: Path, capsys
     assert "--size 100,100: this model's sides are fixed" in capsys.readouterr().err
 
     notes = read_sidecar(sidecar_path(out))
+    sidecar_path(out).write_text(sidecar(replace(notes, identity="another")))
+    assert run(["eval", str(out)]) == 4
+    assert "the JSON beside it is that of another model" in capsys.readouterr().err
     sidecar_path(out).write_text(sidecar(replace(notes, shape=InputShape(1, (72, 48)))))
     assert run(["eval", str(out)]) == 4
     assert "its input is [2, 3, 72, 48], the JSON beside it says [1, 3, 72, 48]" in capsys.readouterr().err
@@ -409,8 +419,8 @@ def test_past_the_tolerance_nothing_is_written(
         (["-o", "m.onnx", "--format", "pt2"], "--out m.onnx: not the name of an .pt2 file"),
         (["--format", "pt2", "--int8"], "only onnxruntime quantises"),
         (["--view", "high"], "--view high"),
-        (["--fixed", "64"], "--fixed 64: "),
-        (["--fixed", "64,x"], "--fixed 64,x: "),
+        (["--fixed", "64"], "--fixed 64: not two numbers"),
+        (["--fixed", "64,x"], "--fixed 64,x: not two numbers"),
         (["--fixed", "64,8"], "--fixed 64,8: size 16,128"),
         (["--fixed", "63,64"], "--fixed 63,64: not multiples of 2"),
         (["--batch", "0"], "--batch"),
@@ -474,5 +484,12 @@ def test_the_sidecar_comes_back_whole_and_damaged_ones_are_refused(
         sidecar_path(path).write_text(damaged)
         assert run(["eval", str(path)]) == 4
         assert "not what msad export writes" in capsys.readouterr().err
+    assert run(["export", str(path)]) == 4
+    assert "exported already" in capsys.readouterr().err
+    for command in ("info", "flops", "compare"):
+        assert run([command, str(path)]) == 4
+        assert "not what msad export writes" in capsys.readouterr().err
+    assert run(["eval", str(path.with_suffix(".pt2"))]) == 4
+    assert "msad runs no .pt2 files" in capsys.readouterr().err
     assert run(["eval", str(tmp_path / "gone.onnx")]) == 4
     assert "no such model file" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msad_cli.commands import options
-from msad_cli.structures.errors import GateMissedError, UsageError
+from msad_cli.structures.errors import GateMissedError, ModelFileError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -68,9 +68,11 @@ def export(
     from msad_cli.engine.exported import ExportedModel, onnx_run
     from msad_cli.engine.model_file import load_model
     from msad_cli.engine.run_folder import without_nan
-    from msad_cli.engine.sidecar import Notes, sidecar_path
+    from msad_cli.engine.sidecar import Notes, is_exported, sidecar_path
     from msad_cli.models.deployed import Deployed
 
+    if is_exported(model):
+        raise ModelFileError(f"{model}: exported already", "give the .safetensors file that it was exported from")
     form = _format(form, out, int8)
     path = out or model.with_suffix(f".int8.{form}" if int8 else f".{form}")
     _refuse_existing((path, sidecar_path(path)), overwrite)
@@ -180,7 +182,10 @@ def _fixed_spec(
     if fixed is None:
         return exported_spec(spec, view), InputShape(batch)
     try:
-        height, width = (int(part) for part in fixed.split(","))
+        sides = [int(part) for part in fixed.split(",") if part.isdecimal()]
+        if len(sides) != 2:
+            raise ValueError("not two numbers")
+        height, width = sides
         return exported_spec(spec, view, (height, width)), InputShape(batch, (height, width))
     except ValueError as error:
         (k,), own = spec.ks_of(view), spec.resolution

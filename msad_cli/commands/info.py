@@ -22,10 +22,10 @@ def info(
     """Show what a model file remembers: architecture, classes, data, AP."""
     from msad_cli.engine.model_file import fingerprint
     from msad_cli.engine.run_folder import json_text
-    from msad_cli.engine.sidecar import SUFFIXES
+    from msad_cli.engine.sidecar import is_exported
     from msad_cli.structures.printable import printable
 
-    spec, card, of_kind = _exported(model) if model.suffix in SUFFIXES else _trained(model)
+    spec, card, of_kind = _exported(model) if is_exported(model) else _trained(model)
     values = {
         **of_kind,
         "task": spec.task,

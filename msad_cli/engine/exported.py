@@ -125,11 +125,11 @@ def open_model(path: Path) -> tuple[Model, Card]:
         ModelFileError: it cannot be read, or an .onnx file has no JSON beside it.
         UsageError: onnxruntime is not installed.
     """
-    if path.suffix == PT2:
+    if path.suffix.lower() == PT2:
         raise ModelFileError(
             f"{path}: msad runs no .pt2 files, because loading one can run code", "msad export MODEL writes an .onnx"
         )
-    if path.suffix != ONNX:
+    if path.suffix.lower() != ONNX:
         return load_model(path)
     notes = read_exported(path)
     run = onnx_run(path.read_bytes(), notes.spec.task, str(path), notes.shape, notes.identity)

@@ -33,7 +33,7 @@ FOREIGN = {
     b"PK\x03\x04": "a zip archive, such as torch.save writes (.pt, .pth, .ckpt)",
     b"\x80": "a pickle, such as old versions of torch.save write (.pt, .pth, .pkl)",
     b"\x1f\x8b": "a gzip archive",
-    b"\x08": "perhaps ONNX",
+    b"\x08": "perhaps ONNX, whose files are known by the name .onnx",
 }
 """What files that are taken for models begin with."""
 NOT_OURS = "give a file that msad teacher or distill wrote"

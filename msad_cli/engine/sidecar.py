@@ -55,6 +55,11 @@ class Notes:
     identity: str = ""
 
 
+def is_exported(path: Path) -> bool:
+    """Whether a file is an exported model, by its name."""
+    return path.suffix.lower() in SUFFIXES
+
+
 def sidecar_path(path: Path) -> Path:
     """Where the JSON of an exported model lies."""
     return path.with_name(path.name + ".json")
@@ -201,7 +206,7 @@ def read_description(path: Path) -> tuple[DetectorSpec, Card]:
     Raises:
         ModelFileError: there is none, or it is broken.
     """
-    if path.suffix not in SUFFIXES:
+    if not is_exported(path):
         return read_header(path)[:2]
     notes = read_exported(path)
     return notes.spec, notes.card
