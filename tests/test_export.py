@@ -112,7 +112,7 @@ def test_onnx_finds_what_the_detector_finds_in_batches(
     To be faster, sides are fixed and the exporter fuses nothing; the tests of whole commands, of FCOS, have both.
     """
     monkeypatch.setattr(torch.onnx, "export", functools.partial(torch.onnx.export, optimize=False))
-    detector = built(name, norm="batch")
+    detector = built(name)
     shape = InputShape(batch, SIZES[name])
     model = exporting.to_onnx(exporting.trace(Deployed(detector, "low").eval(), shape), detector.spec.task)
     spec = exported_spec(detector.spec, "low", SIZES[name])
