@@ -490,6 +490,6 @@ def test_the_sidecar_comes_back_whole_and_damaged_ones_are_refused(
         assert run([command, str(path)]) == 4
         assert "not what msad export writes" in capsys.readouterr().err
     assert run(["eval", str(path.with_suffix(".pt2"))]) == 4
-    assert "msad runs no .pt2 files" in capsys.readouterr().err
+    assert "a .pt2 file is not run" in capsys.readouterr().err
     assert run(["eval", str(tmp_path / "gone.onnx")]) == 4
     assert "no such model file" in capsys.readouterr().err

@@ -127,7 +127,7 @@ def open_model(path: Path) -> tuple[Model, Card]:
     """
     if path.suffix.lower() == PT2:
         raise ModelFileError(
-            f"{path}: msad runs no .pt2 files, because loading one can run code", "msad export MODEL writes an .onnx"
+            f"{path}: a .pt2 file is not run, because loading one can run code", "msad export MODEL writes an .onnx"
         )
     if path.suffix.lower() != ONNX:
         return load_model(path)
