@@ -177,8 +177,11 @@ class Seen(NamedTuple):
 
 
 def as_convolved(maps: Tensor) -> Tensor:
-    """(N, C, h, w) laid out as convolutions want it: in half precision channels last, in which they answer then too."""
-    if not torch.is_autocast_enabled(maps.device.type):
+    """(N, C, h, w) laid out as convolutions want it: channels last in a GPU's half precision, which they keep.
+
+    On a CPU that takes 1.02 to 1.12 of the time (docs/performance.md).
+    """
+    if maps.device.type == "cpu" or not torch.is_autocast_enabled(maps.device.type):
         return maps
     return maps.contiguous(memory_format=torch.channels_last)
 
