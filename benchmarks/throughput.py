@@ -45,7 +45,7 @@ def main() -> None:
     exact, fast = (Compute(torch.device("cpu"), each) for each in ("fp32", arguments.precision))
     resolution = detector.spec.resolution
     if arguments.alike:
-        stock = Detector(replace(detector.spec, role="teacher", scales="single", ks=(1,))).core.eval()
+        stock = Detector(replace(detector.spec, role="baseline", scales="single", ks=(1,))).core.eval()
         stock.transform.min_size, stock.transform.max_size = (resolution.short_side,), resolution.long_side
     else:
         stock = stock_fcos(len(detector.spec.classes), (resolution.short_side, resolution.long_side)).eval()
