@@ -257,7 +257,7 @@ def assert_the_example_finds(found: list[dict[str, Any]], model: Path, picture: 
     assert [name for name, *_ in printed] == [names[each["category_id"]] for each in expected]
     for (_, *numbers), each in zip(printed, expected, strict=True):
         x, y, width, height = each["bbox"]
-        # It resizes by Pillow, whose pixels are within a grey level of 255 of msad's: half a pixel, a hundredth of score.
+        # It resizes by Pillow, whose pixels are within a grey level of msad's: half a pixel, a hundredth of score.
         assert [float(number) for number in numbers[1:]] == pytest.approx([x, y, x + width, y + height], abs=0.5)
         assert float(numbers[0]) == pytest.approx(each["score"], abs=0.01)
 
