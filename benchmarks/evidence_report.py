@@ -12,19 +12,19 @@ from pathlib import Path
 import torch
 import torchvision
 
+from msad_cli.commands.bench import machine, measure, wanted_views
 from msad_cli.data.coco import CocoSplit
-from msad_cli.engine.device import Compute, choose_compute
-from msad_cli.engine.latency import timed_parts
-from msad_cli.engine.model_file import load_model, read_header
+from msad_cli.engine.device import choose_compute
+from msad_cli.engine.model_file import read_header
 from msad_cli.engine.pareto import Point, plot_pareto
 from msad_cli.engine.run_folder import RunFolder
 from msad_cli.engine.scoring import KINDS, PREFIXES
 from msad_cli.models.cost import count_cost, relatives
-from msad_cli.models.detector import Detector
 from msad_cli.models.spec import View
 
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-PICTURES, ROUNDS = 10, 3
+RUNS = 30
+"""Of each view, whose median is the latency."""
 Files = Mapping[str, Sequence[Path]]
 Key = tuple[str, View]
 """A line of the table: a row's name, and one of its model's views."""
@@ -84,7 +84,8 @@ def write_report(out: Path, files: Files, labels: Mapping[str, str], command: st
             for seed, values in enumerate(zip(*line.numbers.values(), strict=True)):
                 writer.writerow([name, view, seed, *values, line.gmacs, line.share, line.milliseconds])
     points = {each.label: Point(each.milliseconds, mean(each.numbers["AP"]) / 100) for each in lines.values()}
-    plot_pareto(points, out / "evidence.png")
+    where = ", ".join(f"{name} {value}" for name, value in machine(choose_compute("auto", "auto")).items())
+    plot_pareto(points, out / "evidence.png", where)
     return text
 
 
@@ -97,22 +98,21 @@ def headline(command: str, prefix: str) -> str:
 
 
 def table_lines(files: Files, labels: Mapping[str, str], val: CocoSplit, prefix: str) -> Iterator[tuple[Key, Line]]:
-    """Every view of every model that is done."""
-    compute = choose_compute("auto", "auto")
-    done = {name: [each for each in paths if each.exists()] for name, paths in files.items()}
-    first = {name: load_model(paths[0])[0].eval().to(compute.device) for name, paths in done.items() if paths}
-    latencies = milliseconds(first, [val.path(index) for index in range(min(PICTURES, len(val)))], compute)
-    for name, detector in first.items():
-        spec = detector.spec
+    """Every view of every model that is done; the first seed's for cost and latency."""
+    done = {name: there for name, paths in files.items() if (there := [each for each in paths if each.exists()])}
+    models = [paths[0] for paths in done.values()]
+    measured = measure(models, None, RUNS, choose_compute("auto", "auto"), view="all") if models else {}
+    for name, paths in done.items():
+        spec, card, _ = read_header(paths[0])
+        stock = next(iter(relatives(spec, card.teacher_spec).values()))
         frames = [spec.resolution.frame_size(int(height), int(width)) for height, width in val.sizes]
-        for view in spec.views:
-            found = [metrics(path)[view] for path in done[name]]
+        for view, suffix in wanted_views("all", spec, paths[0]).items():
+            found = [metrics(path)[view] for path in paths]
             numbers = {each: [percent(one.get(prefix + each)) for one in found] for each in NUMBERS}
             numbers["box AP"] = [percent(one.get("AP")) for one in found]
-            label = f"{labels[name]}, {view}" if len(spec.views) > 1 else labels[name]
-            stock = next(iter(relatives(spec, read_header(done[name][0])[1].teacher_spec).values()))
             own, whole = (count_cost(*each, frames).total / 1e9 for each in ((spec, view), stock))
-            yield (name, view), Line(label, numbers, own, own / whole, latencies[name, view])
+            milliseconds = measured[f"{paths[0]}{suffix}"]["p50_ms"]
+            yield (name, view), Line(f"{labels[name]}{suffix}", numbers, own, own / whole, milliseconds)
 
 
 def metrics(path: Path) -> dict[str, dict[str, float]]:
@@ -124,18 +124,6 @@ def metrics(path: Path) -> dict[str, dict[str, float]]:
 def percent(value: float | None) -> float:
     """AP points; not a number where there are no objects of a size."""
     return float("nan") if value is None else 100 * value
-
-
-def milliseconds(models: Mapping[str, Detector], pictures: list[Path], compute: Compute) -> dict[Key, float]:
-    """Median of a picture's way from its file to boxes, for every view; all take turns, the first round warms up."""
-    taken: dict[Key, list[float]] = {(name, view): [] for name, each in models.items() for view in each.spec.views}
-    for number in range(ROUNDS + 1):
-        for path in pictures:
-            for (name, view), seconds in taken.items():
-                once = sum(timed_parts(models[name], view, [path], compute).values())
-                if number:
-                    seconds.append(1000 * once)
-    return {key: statistics.median(each) for key, each in taken.items()}
 
 
 def mean(values: Sequence[float]) -> float:
