@@ -41,8 +41,8 @@ def main() -> None:
             print(f"{each:12} {seconds[each][-1]:8.2f} s", flush=True)
     print(arguments)
     medians = {each: statistics.median(values) for each, values in seconds.items()}
-    for each, median in medians.items():
-        print(f"{each:12} {version(each):8} median {median:8.2f} s  AP {said[each].numbers['AP']:.4f}")
+    for name, median in medians.items():
+        print(f"{name:12} {version(name):8} median {median:8.2f} s  AP {said[name].numbers['AP']:.4f}")
     fast, slow = (medians[each] for each in EVALUATORS)
     print(f"pycocotools takes {slow / fast:.1f} times as long")
     print(f"largest difference of any number: {difference(*said.values())}")

@@ -96,8 +96,7 @@ def step_seconds(teacher: Path, rows: list[tuple[str, bool]]) -> dict[tuple[str,
     compute = Compute(torch.device("cpu"), "bf16")
     modules = {}
     for method, aligned in rows:
-        scales = "aligned" if aligned else "single"
-        student = Detector(replace(spec, role="student", scales=scales, ks=spec.ks[-1:]))
+        student = Detector(replace(spec, role="student", scales="aligned" if aligned else "single", ks=spec.ks[-1:]))
         distillers = build_distillers(student.spec, spec, {} if method == "none" else {method: 1.0})
         teach = None if method == "none" else teaching(master, student)
         modules[method, aligned] = Distillation(student, teach, distillers, 1).train()

@@ -56,8 +56,8 @@ def main() -> None:
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, {arguments}")
     medians = {name: statistics.median(each) for name, each in seconds.items()}
     for name, median in medians.items():
-        job = re.split(r", | \(", name)[0].removeprefix("msad ").removeprefix("plain ")
-        beside = medians.get(f"plain {job}", float("nan"))
+        alike = re.split(r", | \(", name)[0].removeprefix("msad ").removeprefix("plain ")
+        beside = medians.get(f"plain {alike}", float("nan"))
         print(f"{name:40} {median:8.3f} s  {arguments.batch / median:7.2f} images/s  {median / beside:5.2f} of plain")
 
 
@@ -89,13 +89,13 @@ def build_jobs(backbone: str, size: str, batch: int, device: torch.device) -> tu
     without_teacher = Distillation(student, kept, build_distillers(student.spec, spec, {"l1": 0.6}))
     named = [{**target, "picture": torch.tensor([place, 0])} for place, target in enumerate(targets)]
     stock = stock_fcos(len(spec.classes), (high[0].shape[-2], high[0].shape[-1])).to(device)
-    plain = {
+    plain: Jobs = {
         "teacher step": lambda: plain_teacher.teacher_step(high, targets),
         "distil step": lambda: plain_student.distil_step(plain_teacher, high, targets),
         "teacher inference": lambda: plain_teacher.fused_inference(high),
         "student inference": lambda: plain_student.student_inference(high),
     }
-    ours = {
+    ours: Jobs = {
         "teacher step": lambda: backward(fusing.train()(views, targets)),
         "distil step": lambda: backward(distilling.train()(views, targets)),
         "distil step (teacher kept)": lambda: backward(without_teacher.train()({2: views[2]}, named)),

@@ -130,7 +130,7 @@ def counted(job: Callable[[], object]) -> int:
     """FLOPs of a job."""
     with FlopCounterMode(display=False) as counter:
         job()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def shares(work: Work, compute: Compute) -> dict[str, float]:
@@ -143,7 +143,7 @@ def shares(work: Work, compute: Compute) -> dict[str, float]:
         whole = 1e6 * (time.perf_counter() - start)
     spent = dict.fromkeys(GROUPS, 0.0)
     for event in profiled.events():
-        if event.device_type == torch.autograd.DeviceType.CPU:  # what a GPU did stands with the operation that asked
+        if event.device_type.name == "CPU":  # what a GPU did stands with the operation that asked
             spent[group_of(event)] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
     return {name: each / whole for name, each in spent.items()} | {BETWEEN: 1 - sum(spent.values()) / whole}
 
