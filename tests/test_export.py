@@ -415,6 +415,15 @@ def test_past_the_tolerance_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_where_nothing_can_be_written_is_named_before_the_work(
+    student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(exporting, "trace", lambda *_: pytest.fail("it was traced"))
+    assert run(["export", str(student), "-o", str(tmp_path / "file" / "m.onnx")]) == 2
+    assert f"cannot write {tmp_path / 'file' / 'm.onnx'}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

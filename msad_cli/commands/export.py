@@ -66,6 +66,7 @@ def export(
     from msad_cli.data.images import limit_pixels
     from msad_cli.engine import exporting
     from msad_cli.engine.exported import ExportedModel, onnx_run
+    from msad_cli.engine.files import refuse_unwritable
     from msad_cli.engine.model_file import load_model
     from msad_cli.engine.run_folder import without_nan
     from msad_cli.engine.sidecar import Notes, is_exported, sidecar_path
@@ -76,6 +77,7 @@ def export(
     form = _format(form, out, int8)
     path = out or model.with_suffix(f".int8.{form}" if int8 else f".{form}")
     _refuse_existing((path, sidecar_path(path)), overwrite)
+    refuse_unwritable(path)
     if form == "onnx":
         exporting.need_packages()
     limit_pixels(options.parse_pixels(max_pixels))

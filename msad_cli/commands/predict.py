@@ -100,7 +100,7 @@ def predict(
         if result.frame is not None:
             frames[result.source.path] += 1
         elif not quiet:
-            print_line(f"{result.source.path}: {len(results)} objects")
+            print_line(f"{result.source.path}: {len(results)} object{'s' * (len(results) != 1)}")
     saver.finish()
     kind = "pictures and videos" if videos else "pictures"
     if not quiet:

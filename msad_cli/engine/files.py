@@ -61,6 +61,17 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Does nothing where a file can be written.
+
+    Raises:
+        OutputError: it cannot; said before the work whose result would be lost.
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+
+
 def append_line(path: Path, line: str) -> None:
     """Appends a line of UTF-8 text.
 
