@@ -12,7 +12,7 @@ from msad_cli.commands import options
 from msad_cli.structures.errors import GateMissedError, ModelFileError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor
 
@@ -66,7 +66,6 @@ def export(
     from msad_cli.data.images import limit_pixels
     from msad_cli.engine import exporting
     from msad_cli.engine.exported import ExportedModel, onnx_run
-    from msad_cli.engine.files import refuse_unwritable
     from msad_cli.engine.model_file import load_model
     from msad_cli.engine.run_folder import without_nan
     from msad_cli.engine.sidecar import Notes, is_exported, sidecar_path
@@ -76,8 +75,7 @@ def export(
         raise ModelFileError(f"{model}: exported already", "give the .safetensors file that it was exported from")
     form = _format(form, out, int8)
     path = out or model.with_suffix(f".int8.{form}" if int8 else f".{form}")
-    _refuse_existing((path, sidecar_path(path)), overwrite)
-    refuse_unwritable(path)
+    _claim(path, overwrite)
     if form == "onnx":
         exporting.need_packages()
     limit_pixels(options.parse_pixels(max_pixels))
@@ -134,10 +132,20 @@ def _format(form: str | None, out: Path | None, int8: bool) -> str:
     return chosen
 
 
-def _refuse_existing(paths: "Sequence[Path]", overwrite: bool) -> None:
-    for path in paths:
-        if path.exists() and not overwrite:
-            raise UsageError(f"{path} exists", "add --overwrite, or choose another --out")
+def _claim(path: Path, overwrite: bool) -> None:
+    """Does nothing where a graph and the JSON beside it can be written.
+
+    Raises:
+        UsageError: one of them exists.
+        OutputError: they cannot.
+    """
+    from msad_cli.engine.files import refuse_unwritable
+    from msad_cli.engine.sidecar import sidecar_path
+
+    for each in (path, sidecar_path(path)):
+        if each.exists() and not overwrite:
+            raise UsageError(f"{each} exists", "add --overwrite, or choose another --out")
+    refuse_unwritable(path)
 
 
 def _single_view(view: str | None, spec: "DetectorSpec", model: Path) -> "View":
