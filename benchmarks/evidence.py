@@ -12,6 +12,7 @@ goes on: the command can be stopped and typed again. Hours are estimated first.
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -143,8 +144,7 @@ def main() -> None:
         train_all(runs, arguments.jobs, lambda *run: train_row(arguments.set, out, detector, scale, epochs, *run))
     files = {row.name: [file_of(out, row, seed) for seed in range(arguments.seeds)] for row in known.values()}
     labels = {row.name: row.label for row in known.values()}
-    said = f"python benchmarks/evidence.py {arguments.set.name} --scale {arguments.scale} --seeds {arguments.seeds}"
-    print(write_report(out, files, labels, said, read(arguments.set, "val", detector)))
+    print(write_report(out, files, labels, shlex.join(["python", *sys.argv]), read(arguments.set, "val", detector)))
 
 
 def detector_for(folder: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-from msad_cli.commands.bench import machine, measure, wanted_views
+from msad_cli.commands.bench import machine_in_words, measure, wanted_views
 from msad_cli.data.coco import CocoSplit
 from msad_cli.engine.device import choose_compute
 from msad_cli.engine.model_file import read_header
@@ -84,8 +84,7 @@ def write_report(out: Path, files: Files, labels: Mapping[str, str], command: st
             for seed, values in enumerate(zip(*line.numbers.values(), strict=True)):
                 writer.writerow([name, view, seed, *values, line.gmacs, line.share, line.milliseconds])
     points = {each.label: Point(each.milliseconds, mean(each.numbers["AP"]) / 100) for each in lines.values()}
-    where = ", ".join(f"{name} {value}" for name, value in machine(choose_compute("auto", "auto")).items())
-    plot_pareto(points, out / "evidence.png", where)
+    plot_pareto(points, out / "evidence.png", machine_in_words(choose_compute("auto", "auto")))
     return text
 
 

@@ -8,7 +8,6 @@ FOLDER/methods.md is the table; the time of a step is measured afterwards, every
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -20,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from evidence_report import metrics, spread
 
 from msad_cli.data.coco import read_split
 from msad_cli.data.layouts import find_split
@@ -125,22 +125,16 @@ def as_table(folder: Path, rows: list[tuple[str, bool]], seconds: dict[tuple[str
         share = seconds[method, aligned] / seconds["none", False]
         lines.append(
             f"| {method} | {'aligned' if aligned else 'own'} | {len(each)} | {spread(aps)} | {spread(small)} | "
-            f"{100 * (statistics.mean(aps) - base):+.1f} | {share:.2f} |"
+            f"{statistics.mean(aps) - base:+.1f} | {share:.2f} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def scores(folder: Path, method: str, aligned: bool) -> Iterator[dict[str, float]]:
-    """The numbers of every seed that is done."""
+    """The numbers of every seed that is done, in AP points."""
     for path in sorted(folder.glob(model_file(folder, method, aligned, 0).name.replace(".0.", ".*."))):
-        metrics = json.loads((path.with_suffix(".run") / "metrics.json").read_text())
-        yield {name: value or 0.0 for name, value in next(iter(metrics.values())).items() if name in ("AP", "APs")}
-
-
-def spread(values: list[float]) -> str:
-    """Mean, and deviation where there are several, in percent."""
-    mean = f"{100 * statistics.mean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+        numbers = next(iter(metrics(path).values()))
+        yield {name: 100 * (numbers[name] or 0.0) for name in ("AP", "APs")}
 
 
 if __name__ == "__main__":

@@ -48,11 +48,12 @@ def bench(
     report = measure(models, inputs, runs, compute, batch=batch, stock=stock, view=view, compiled=compile_)
     memory = peak_memory(compute.device)
     if as_json:
-        print_json({"models": report, "batch": batch, "peak_memory_mib": memory, **machine(compute)})
+        print_json({"models": report, "batch": batch, "peak_memory_mib": memory, **_machine(compute)})
         return
     _print(report, f"{runs} runs of {batch}", first=next(iter(report)))
-    where = ", ".join(f"{name} {value}" for name, value in machine(compute).items())
-    console.print(f"{where}; peak memory {memory:.0f} MiB of all; in milliseconds. Compare rows of one table only.")
+    console.print(
+        f"{machine_in_words(compute)}; peak memory {memory:.0f} MiB of all; in milliseconds. Compare rows of one table only."
+    )
 
 
 def measure(
@@ -157,8 +158,12 @@ def _pictures(inputs: list[str] | None, data: str) -> list[Path]:
     return [files.images / str(name) for name in names[:MOST_PICTURES]]
 
 
-def machine(compute: "Compute") -> dict[str, Any]:
+def machine_in_words(compute: "Compute") -> str:
     """Where latencies are measured: they mean nothing elsewhere."""
+    return ", ".join(f"{name} {value}" for name, value in _machine(compute).items())
+
+
+def _machine(compute: "Compute") -> dict[str, Any]:
     import torch
 
     return {

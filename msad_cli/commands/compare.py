@@ -43,7 +43,7 @@ def compare(
     as_json: options.Json = False,
 ) -> None:
     """Compare models: AP at the end of training, GMACs by part, latency, and the share of the gap that is closed."""
-    from msad_cli.commands.bench import machine, measure
+    from msad_cli.commands.bench import machine_in_words, measure
     from msad_cli.commands.console import print_json, print_line
     from msad_cli.engine.device import choose_compute
     from msad_cli.engine.pareto import Point, plot_pareto, within
@@ -54,7 +54,7 @@ def compare(
     if runs:
         compute = choose_compute(device, precision)
         measured = measure(models, inputs, runs, compute, view=view)
-        where = ", ".join(f"{name} {value}" for name, value in machine(compute).items())
+        where = machine_in_words(compute)
     rows = table_rows(models, view, measured)
     gap = add_gap(rows)
     if as_json:

@@ -294,8 +294,8 @@ def _write(path: Path, written: bytes, notes: "Notes") -> None:
     """Both files, with something in each by which they know each other."""
     from msad_cli.engine.exporting import marked
     from msad_cli.engine.files import write_bytes, write_text
-    from msad_cli.engine.sidecar import sidecar, sidecar_path
+    from msad_cli.engine.sidecar import ONNX, sidecar, sidecar_path
 
     identity = hashlib.sha256(written).hexdigest()
     write_text(sidecar_path(path), sidecar(replace(notes, identity=identity)))
-    write_bytes(path, marked(written, identity) if path.suffix == ".onnx" else written)
+    write_bytes(path, marked(written, identity) if path.suffix == ONNX else written)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from msad_cli.engine.extras import missing_extra
 from msad_cli.engine.model_file import Card, load_model
-from msad_cli.engine.sidecar import InputShape, fitting, pad_colour, read_exported
+from msad_cli.engine.sidecar import ONNX, PT2, InputShape, fitting, pad_colour, read_exported
 from msad_cli.models.deployed import INPUT, OUTPUTS
 from msad_cli.models.on_features import Detection
 from msad_cli.models.spec import DetectorSpec, View
@@ -21,7 +21,6 @@ from msad_cli.structures.frame import Resolution
 if TYPE_CHECKING:
     from msad_cli.models.detector import Views
 
-ONNX, PT2 = ".onnx", ".pt2"
 IDENTITY = "msad"
 """The name, in the metadata of an .onnx file, of what the JSON beside it repeats."""
 ANY = InputShape()

@@ -14,7 +14,7 @@ from msad_cli.structures.errors import ModelFileError
 from msad_cli.structures.frame import SIDE_MULTIPLE, Letterbox, Resolution
 
 FORMAT = "msad-export/1"
-SUFFIXES = (".onnx", ".pt2")
+ONNX, PT2 = ".onnx", ".pt2"
 """Of exported models."""
 LARGEST = 16 * 2**20
 """Bytes, as of a model file's header."""
@@ -57,7 +57,7 @@ class Notes:
 
 def is_exported(path: Path) -> bool:
     """Whether a file is an exported model, by its name."""
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in (ONNX, PT2)
 
 
 def sidecar_path(path: Path) -> Path:

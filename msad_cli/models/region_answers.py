@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
-from msad_cli.models.on_features import Detection, image_list
-from msad_cli.models.regions_on_features import in_training, named_maps, region_detections
+from msad_cli.models.on_features import Detection
+from msad_cli.models.regions_on_features import named_maps, region_detections, region_proposals
 from msad_cli.structures.frame import Frame
 
 
@@ -21,9 +21,10 @@ class Regions(NamedTuple):
 
 def find_regions(detector: FasterRCNN, pyramid: Sequence[Tensor], frame: Frame, most: int) -> Regions:
     """A detector's regions on a pyramid in this frame, at most so many a picture. Without gradients."""
-    with torch.no_grad(), in_training(detector, False):
-        proposals, _ = detector.rpn(image_list(frame), named_maps(pyramid))
-        return Regions([each[:most] for each in proposals], region_detections(detector, pyramid, frame))
+    with torch.no_grad():
+        proposals = region_proposals(detector, pyramid, frame)
+        found = region_detections(detector, pyramid, frame, proposals)
+    return Regions([each[:most] for each in proposals], found)
 
 
 class ProposalAnswers(NamedTuple):

@@ -26,29 +26,42 @@ def region_losses(
         frame: the frame that the boxes, masks and keypoints of the N targets live in.
     """
     features = named_maps(pyramid)
-    with in_training(detector, True):
+    with _in_training(detector, True):
         proposals, losses = detector.rpn(image_list(frame), features, list(targets))
         _, more = detector.roi_heads(features, proposals, list(frame.image_sizes), list(targets))
     return {**more, **losses}
 
 
-def region_detections(detector: FasterRCNN, pyramid: Sequence[Tensor], frame: Frame) -> list[Detection]:
-    """The detector's detections on a pyramid, in HR pixels and clipped to the image, one dict an image."""
-    features = named_maps(pyramid)
-    with in_training(detector, False):
-        proposals, _ = detector.rpn(image_list(frame), features)
-        detections, _ = detector.roi_heads(features, proposals, list(frame.image_sizes))
+def region_proposals(detector: FasterRCNN, pyramid: Sequence[Tensor], frame: Frame) -> list[Tensor]:
+    """Where on a pyramid the detector looks: boxes (P, 4) of each image in HR pixels, the most likely first."""
+    with _in_training(detector, False):
+        proposals: list[Tensor] = detector.rpn(image_list(frame), named_maps(pyramid))[0]
+    return proposals
+
+
+def region_detections(
+    detector: FasterRCNN, pyramid: Sequence[Tensor], frame: Frame, proposals: list[Tensor] | None = None
+) -> list[Detection]:
+    """The detector's detections on a pyramid, in HR pixels and clipped to the image, one dict an image.
+
+    Args:
+        proposals: what `region_proposals` gave for this pyramid, if it was called already.
+    """
+    proposals = region_proposals(detector, pyramid, frame) if proposals is None else proposals
+    with _in_training(detector, False):
+        detections, _ = detector.roi_heads(named_maps(pyramid), proposals, list(frame.image_sizes))
     return [finite(each) for each in detections]
 
 
 def named_maps(pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The maps under the names that torchvision's proposals and regions know them by, as float32."""
     # Anchors, proposals and regions get the maps' type, and boxes of a thousand pixels need float32. Under autocast the
     # heads' convolutions go back to half precision by themselves.
     return {str(i): each.float() for i, each in enumerate(pyramid)}
 
 
 @contextmanager
-def in_training(detector: FasterRCNN, training: bool) -> Iterator[None]:
+def _in_training(detector: FasterRCNN, training: bool) -> Iterator[None]:
     """Both stages answer losses or detections by their mode, which is not for a frozen model's caller to know."""
     stages = (detector.rpn, detector.roi_heads)
     before = [stage.training for stage in stages]
