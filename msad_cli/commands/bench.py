@@ -51,9 +51,8 @@ def bench(
         print_json({"models": report, "batch": batch, "peak_memory_mib": memory, **_machine(compute)})
         return
     _print(report, f"{runs} runs of {batch}", first=next(iter(report)))
-    console.print(
-        f"{machine_in_words(compute)}; peak memory {memory:.0f} MiB of all; in milliseconds. Compare rows of one table only."
-    )
+    about = f"{machine_in_words(compute)}; peak memory {memory:.0f} MiB of all; in milliseconds"
+    console.print(f"{about}. Compare rows of one table only.")
 
 
 def measure(
