@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from evidence_report import write_report
+from evidence_report import METHODS, claims_for, write_report
 
 from msad_cli.commands.options import parse_size
 from msad_cli.commands.settings import fields_from_data
@@ -48,6 +48,7 @@ class Row:
         share: seconds a picture, of the aligned teacher's; for the estimate. Measured on blood cells, one thread.
         schedules: how often the schedule's epochs it is trained for.
         learns_from: the row whose file is its `--teacher`.
+        starts_from: the row whose file is its `--init`, where that is another.
     """
 
     name: str
@@ -56,62 +57,71 @@ class Row:
     share: float
     schedules: int = 1
     learns_from: str = ""
+    starts_from: str = ""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A network and a schedule; `pictures` are shown to every model, so that epochs follow from the size of the set."""
+    """A network and a schedule; `pictures` are shown to every model, so that epochs follow from the size of the set.
+
+    `stronger` are the flags of a stronger teacher, `usual` those that give its student the network of all the others.
+    """
 
     network: str
     schedule: str
     pictures: int
+    stronger: str = "--width 1.0"
+    usual: str = "--width 0.5"
 
 
 Run = tuple[Row, int]
 """A row and a seed."""
-BEST = "output-kd"
-"""The best of the other methods, by docs/results.md."""
 
 
 def scale_of(name: str, detector: str) -> Scale:
     """`cpu`: a small network at 256 pixels. `gpu`: the paper's at 800."""
     dense = TASKS[detector] == "boxes"
     if name == "gpu":
-        return Scale("--init none --backbone resnet50", "--batch 16 --lr 0.01 --decay cosine", 36_000)
+        return Scale("--init none --backbone resnet50", "--batch 16 --lr 0.01 --decay cosine", 36_000,
+                     "--backbone resnet101", "--backbone resnet50")  # fmt: skip
     small = "--init none --backbone resnet18 --width 0.5 --head-channels 64 --size 256,456"
     if dense:
         return Scale(f"{small} --head-convs 2", "--batch 8 --lr 0.02 --workers 0", 10_500)
     return Scale(f"{small} --rois 64", "--batch 4 --lr 0.01 --workers 0", 4_300)
 
 
-def rows_of(detector: str) -> dict[str, Row]:
-    """All rows by name, in the order of the table."""
-    best, dense = BEST, TASKS[detector] == "boxes"
-    light = "--head-depthwise" if dense else "--head-convs 1"
-    alone, taught = "--no-distill --init none", "--init teacher"
+def methods_of(detector: str) -> tuple[str, ...]:
+    """The paper's method and the best of the others, the default of this detector first."""
+    return METHODS if TASKS[detector] == "boxes" else METHODS[::-1]
+
+
+def rows_of(detector: str, scale: Scale) -> dict[str, Row]:
+    """All rows by name, in the order of the table. Distilled ones name their method, whatever the default is."""
+    light = "--head-depthwise" if TASKS[detector] == "boxes" else "--head-convs 1"
+    alone, taught, method = "--no-distill --init none", "--init teacher", methods_of(detector)[0]
+    best = f"--method {method}"
     rows = [
         Row("teacher", "aligned teacher", "teacher", 1.0),
         Row("concat", "teacher, concat", "teacher --fusion concat", 1.0),
         Row("sum", "teacher, sum", "teacher --fusion sum", 1.0),
-        Row("wide", "wide teacher", "teacher --width 1.0", 2.0),
+        Row("stronger", "stronger teacher", f"teacher {scale.stronger}", 2.0),
         Row("vanilla", "vanilla multi-scale", "teacher --scales vanilla", 0.8),
         Row("single-high", "single scale H", "teacher --scales single", 0.6),
         Row("single-low", "single scale L", "teacher --scales single --k 2", 0.2),
         Row("plain-low", "vanilla L alone, two schedules", f"distill {alone} --unaligned", 0.2, 2, "teacher"),
         Row("scratch-low", "aligned L alone", f"distill {alone}", 0.3, 1, "teacher"),
         Row("init-only", "init-only L", f"distill --no-distill {taught}", 0.3, 1, "teacher"),
-        Row("distilled", "distilled L (default)", f"distill {taught}", 0.55, 1, "teacher"),
-        Row("best", f"distilled L, {best}", f"distill {taught} --method {best}", 0.6, 1, "teacher"),
+        *(Row(each, f"L, {each}", f"distill {taught} --method {each}", 0.6, 1, "teacher") for each in METHODS),
         Row("light-alone", "lighter L, init-only", f"distill --no-distill {taught} {light}", 0.25, 1, "teacher"),
-        Row("light", f"lighter L, {best}", f"distill {taught} --method {best} {light}", 0.5, 1, "teacher"),
-        Row("of-wide", f"L of the wide teacher, {best}", f"distill --method {best} --width 0.5", 0.9, 1, "wide"),
-        Row("unaligned-alone", "its own grid, alone", f"distill {taught} --unaligned --no-distill", 0.2, 1, "teacher"),
-        Row("unaligned", "its own grid, distilled", f"distill {taught} --unaligned", 0.5, 1, "teacher"),
+        Row("light", f"lighter L, {method}", f"distill {taught} {best} {light}", 0.5, 1, "teacher"),
+        Row("of-stronger", f"its student, {method}", f"distill {best} {scale.usual}", 0.9, 1, "stronger", "teacher"),
+        Row("unaligned-alone", "own grid, init-only", f"distill {taught} --unaligned --no-distill", 0.2, 1, "teacher"),
+        Row("unaligned", f"own grid, {method}", f"distill {taught} {best} --unaligned", 0.5, 1, "teacher"),
     ]  # fmt: skip
     return {row.name: row for row in rows}
 
 
-MAIN = ("teacher", "vanilla", "single-high", "single-low", "plain-low", "scratch-low", "init-only", "distilled", "best",
+MAIN = ("teacher", "vanilla", "single-high", "single-low", "plain-low", "scratch-low", "init-only", *METHODS,
         "light-alone", "light")  # fmt: skip
 
 
@@ -130,7 +140,8 @@ def main() -> None:
     arguments = parser.parse_args()
     detector = arguments.detector or detector_for(arguments.set)
     out = arguments.out or Path(f"evidence-{arguments.set.resolve().name}")
-    scale, known = scale_of(arguments.scale, detector), rows_of(detector)
+    scale = scale_of(arguments.scale, detector)
+    known = rows_of(detector, scale)
     if unknown := set(arguments.rows.split(",")) - set(known):
         parser.error(f"--rows {','.join(unknown)}: there are {', '.join(known)}")
     rows = [row for row in known.values() if row.name in arguments.rows.split(",")]
@@ -144,7 +155,12 @@ def main() -> None:
         train_all(runs, arguments.jobs, lambda *run: train_row(arguments.set, out, detector, scale, epochs, *run))
     files = {row.name: [file_of(out, row, seed) for seed in range(arguments.seeds)] for row in known.values()}
     labels = {row.name: row.label for row in known.values()}
-    print(write_report(out, files, labels, shlex.join(["python", *sys.argv]), read(arguments.set, "val", detector)))
+    command = shlex.join(["python", *sys.argv])
+    print(
+        write_report(
+            out, files, labels, command, read(arguments.set, "val", detector), claims_for(methods_of(detector))
+        )
+    )
 
 
 def detector_for(folder: Path) -> str:
@@ -168,12 +184,13 @@ def file_of(out: Path, row: Row, seed: int) -> Path:
 
 
 def train_all(runs: list[Run], jobs: int, train: Callable[[Row, int], None]) -> None:
-    """All models, so many side by side; a student waits for its teacher, which was begun before it."""
+    """All models, so many side by side; a student waits for its teacher and its start, which were begun before it."""
     begun: dict[tuple[str, int], Future[None]] = {}
 
     def after_its_teacher(row: Row, seed: int) -> None:
-        if teacher := begun.get((row.learns_from, seed)):
-            teacher.result()
+        for name in (row.learns_from, row.starts_from):
+            if needed := begun.get((name, seed)):
+                needed.result()
         train(row, seed)
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -189,6 +206,7 @@ def train_row(data: Path, out: Path, detector: str, scale: Scale, epochs: int, r
         own = ["--detector", detector, *scale.network.split(), *own]
     else:
         own += ["--teacher", str(out / f"{row.learns_from}.{seed}.safetensors")]
+        own += ["--init", str(out / f"{row.starts_from}.{seed}.safetensors")] if row.starts_from else []
     length = epochs * row.schedules
     command = [name, "--data", str(data), *own, *scale.schedule.split(), "--epochs", str(length), "--seed", str(seed)]
     command += ["--eval-every", str(max(1, epochs // 6)), "--out", str(file)]

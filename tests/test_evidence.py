@@ -53,7 +53,7 @@ def test_a_spread_by_hand(report: Any) -> None:
 
 def test_a_student_waits_for_its_own_teacher(evidence: Any) -> None:
     """Two jobs; the first seed's teacher ends last of all that can run without it."""
-    rows = evidence.rows_of("fcos")
+    rows = evidence.rows_of("fcos", evidence.scale_of("cpu", "fcos"))
     runs = [(rows[name], seed) for seed in (0, 1) for name in ("teacher", "vanilla", "init-only")]
     order: list[tuple[str, int]] = []
     others = threading.Event()
@@ -73,10 +73,11 @@ def test_a_student_waits_for_its_own_teacher(evidence: Any) -> None:
 
 @pytest.mark.parametrize("detector", ["fcos", "retinanet", "maskrcnn", "keypointrcnn"])
 def test_every_claim_is_on_rows_that_there_are(evidence: Any, report: Any, detector: str) -> None:
-    rows = evidence.rows_of(detector)
-    assert {name for claim in report.CLAIMS for name, _ in (claim.better, claim.worse)} < set(rows)
+    rows = evidence.rows_of(detector, evidence.scale_of("gpu", detector))
+    claims = report.claims_for(evidence.methods_of(detector))
+    assert {name for claim in claims for name, _ in (claim.better, claim.worse)} < set(rows)
     assert set(evidence.MAIN) < set(rows)
-    assert all(row.learns_from in ("", *rows) for row in rows.values())
+    assert all({row.learns_from, row.starts_from} <= {"", *rows} for row in rows.values())
 
 
 def test_the_report_of_two_models(
@@ -84,16 +85,18 @@ def test_the_report_of_two_models(
 ) -> None:
     """One teacher, and two seeds of a student with AP 0.5 and 0.6 beside 0.52 of the teacher's high view."""
     files = {"teacher": [tmp_path / "t.0.safetensors"], "vanilla": [tmp_path / "none.safetensors"],
-             "distilled": [tmp_path / f"s.{seed}.safetensors" for seed in (0, 1)]}  # fmt: skip
+             "l1": [tmp_path / f"s.{seed}.safetensors" for seed in (0, 1)]}  # fmt: skip
     scores = {files["teacher"][0]: {"fused": 0.55, "high": 0.52, "low": 0.4},
-              files["distilled"][0]: {"low": 0.5}, files["distilled"][1]: {"low": 0.6}}  # fmt: skip
+              files["l1"][0]: {"low": 0.5}, files["l1"][1]: {"low": 0.6}}  # fmt: skip
     for path, views in scores.items():
         save_model(path, teacher if "fused" in views else student, Card(data=str(coco_folder)))
         run = RunFolder(path).path
         run.mkdir()
         (run / "metrics.json").write_text(json.dumps({view: {"AP": ap, "APs": None} for view, ap in views.items()}))
     val = read_split(coco_folder / "annotations" / "instances_val2017.json", coco_folder / "val2017")
-    text = report.write_report(tmp_path, files, dict.fromkeys(files, "row"), "the command", val)
+    text = report.write_report(
+        tmp_path, files, dict.fromkeys(files, "row"), "the command", val, report.claims_for(["l1"])
+    )
     table = [line.split(" | ") for line in text.splitlines() if line.startswith("| row")]
     assert [(line[0], line[1], line[2]) for line in table] == [
         ("| row, fused", "1", "55.0"), ("| row, high", "1", "52.0"), ("| row, low", "1", "40.0"),
