@@ -111,10 +111,11 @@ def write_report(
 
 def headline(command: str, prefix: str) -> str:
     """The command, and on what it ran."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}"
+    compute = choose_compute("auto", "auto")
+    device = torch.cuda.get_device_name() if compute.device.type == "cuda" else platform.processor() or "CPU"
+    versions = f"{machine_in_words(compute)}, torchvision {torchvision.__version__}, Python {platform.python_version()}"
     measured = f"AP is {prefix.rstrip('_')} AP. " if prefix else ""
-    return f"    {command}\n\n{measured}{device}, {versions}, {time.strftime('%Y-%m-%d')}."
+    return f"    {command}\n\n{measured}{device}: {versions}, {time.strftime('%Y-%m-%d')}."
 
 
 def table_lines(files: Files, labels: Mapping[str, str], val: CocoSplit, prefix: str) -> Iterator[tuple[Key, Line]]:

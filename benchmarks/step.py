@@ -82,7 +82,10 @@ def build_jobs(backbone: str, size: str, batch: int, device: torch.device) -> tu
     # The plain student shares no parameter with ours: each has gradients of its own.
     plain_teacher, plain_student = Plain(Detector(spec).to(device)), Plain(Detector(spec).to(device))
     fusing = AlignedTraining(teacher)
-    distilling = Distillation(student, teaching(frozen, student), build_distillers(student.spec, spec, {"l1": 0.6}))
+    distilling, by_answers = (
+        Distillation(student, teaching(frozen, student), build_distillers(student.spec, spec, weights))
+        for weights in ({"l1": 0.6}, {"output-kd": 1.0})
+    )
     with torch.no_grad():
         pyramid = best_view(frozen, views).pyramid
     kept = KeptTeacher(frozen, lambda picture, mirrored: [each[picture].bfloat16() for each in pyramid])
@@ -98,6 +101,7 @@ def build_jobs(backbone: str, size: str, batch: int, device: torch.device) -> tu
     ours: Jobs = {
         "teacher step": lambda: backward(fusing.train()(views, targets)),
         "distil step": lambda: backward(distilling.train()(views, targets)),
+        "distil step (output-kd)": lambda: backward(by_answers.train()(views, targets)),
         "distil step (teacher kept)": lambda: backward(without_teacher.train()({2: views[2]}, named)),
         "teacher inference": lambda: infer(teacher, views),
         "student inference": lambda: infer(student, {2: views[2]}),

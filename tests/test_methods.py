@@ -4,12 +4,14 @@ import itertools
 import math
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from test_models import spec, target
 from torch import Tensor
 
+from msad_cli.commands.student import choose_methods
 from msad_cli.methods.aligned import AlignedTraining
 from msad_cli.methods.distillation import Distillation, Weighted, teaching
 from msad_cli.methods.distillers.build import build_distillers, suitable_methods
@@ -20,6 +22,7 @@ from msad_cli.methods.two_step import TwoStepTraining
 from msad_cli.methods.unshifted import UnshiftedTraining
 from msad_cli.models.detector import Detector
 from msad_cli.models.init import copy_matching
+from msad_cli.structures.errors import UsageError
 
 TARGETS = [target([10.0, 20.0, 60.0, 90.0]), target([5.0, 5.0, 25.0, 25.0], [40.0, 40.0, 120.0, 120.0])]
 
@@ -136,11 +139,29 @@ def test_output_kd_is_the_least_for_equal_answers_of_real_networks() -> None:
     torch.testing.assert_close(total(output_kd(theirs, theirs, [])), torch.tensor(0.0), atol=1e-5, rtol=0)
 
 
-def test_a_lighter_student_learns_from_answers_too_and_its_adapters_are_not_its_own() -> None:
+@pytest.mark.parametrize(
+    ("detector", "method"),
+    [("fcos", "output-kd"), ("retinanet", "output-kd"), ("maskrcnn", "l1")],
+)
+def test_dense_students_learn_from_answers_and_others_from_maps(detector: Any, method: str) -> None:
+    assert suitable_methods(spec(role="student", ks=(2,), detector=detector)) == (method,)
+
+
+@pytest.mark.parametrize("typed", [(0.1, None), (None, 2.0)])
+def test_gamma_and_tau_without_l1_are_refused(typed: tuple[float | None, float | None]) -> None:
+    student = spec(role="student", ks=(2,))
+    with pytest.raises(UsageError, match="methods: output-kd"):
+        choose_methods(student, None, None, *typed)
+    gamma, tau = typed
+    # γ·τ with the paper's 0.2 and 3 for what is not typed.
+    assert choose_methods(student, "pkd,l1", None, *typed)[0] == {
+        "pkd": 10.0, "l1": (gamma or 0.2) * (tau or 3.0),
+    }  # fmt: skip
+
+
+def test_a_student_with_a_lighter_head_learns_by_both_and_its_adapters_are_not_its_own() -> None:
     teacher, _ = detectors()
     light = Detector(spec(role="student", ks=(2,), channels=96, head_convs=2))
-    assert suitable_methods(light.spec, teacher.spec) == ("l1", "output-kd")
-    assert suitable_methods(detectors()[1].spec, teacher.spec) == ("l1",)
     own = set(light.state_dict())
     module = Distillation(
         light, teaching(teacher, light), build_distillers(light.spec, teacher.spec, {"l1": 0.6, "output-kd": 1.0})

@@ -10,8 +10,8 @@ from msad_cli.commands.resuming import all_settings, resumable
 from msad_cli.structures.errors import MsadError, UsageError
 
 METHODS_HELP = (
-    "l1 (default), output-kd, fgfi, podnet, skd, pkd, cwd, fgd, freekd, crosskd, mgd, amd, dmkd, dsamkd, isrd; "
-    "several: a,b; or pixel, in two stages. docs/methods.md says what each is."
+    "output-kd (default of fcos and retinanet), l1 (default of the others), fgfi, podnet, skd, pkd, cwd, fgd, freekd, "
+    "crosskd, mgd, amd, dmkd, dsamkd, isrd; several: a,b; or pixel, in two stages. docs/methods.md says what each is."
 )
 
 CONTROL = "plain.safetensors"
@@ -76,8 +76,8 @@ def distill(
     assistant_method: Annotated[
         str | None, typer.Option(metavar="l1,…", help="Of pixel: what its assistant learns by.")
     ] = None,
-    gamma: Annotated[float, typer.Option(min=0.0, help="γ of the L1's weight γ·τ.")] = 0.2,
-    tau: Annotated[float, typer.Option(min=0.0, help="τ of the L1's weight γ·τ.")] = 3.0,
+    gamma: Annotated[float | None, typer.Option(min=0.0, help="γ of l1's weight γ·τ. Default: 0.2.")] = None,
+    tau: Annotated[float | None, typer.Option(min=0.0, help="τ of l1's weight γ·τ. Default: 3.")] = None,
     distill_warmup: Annotated[int, typer.Option(min=0, help="Steps until distillation has its full weight.")] = 500,
     train_json: options.TrainJson = None,
     val_json: options.ValJson = None,
@@ -147,7 +147,7 @@ def distill(
         body = {"backbone": backbone, "width": width, "low_backbone": low_backbone, "low_width": low_width}
         head = {"channels": head_channels, "head_convs": head_convs, "head_depthwise": head_depthwise or None}
         spec, computed = student_spec(master.spec, k, {**body, **head}, init, norm, aligned)
-        weights, computed["method"] = choose_methods(method, weight, spec, master.spec, gamma * tau)
+        weights, computed["method"] = choose_methods(spec, method, weight, gamma, tau)
         distillers = build_distillers(spec, master.spec, {} if no_distill else weights)
     train, val, computed["data"] = read_data(
         data or card.data, train_json, val_json, train_images, val_images,

@@ -16,7 +16,8 @@ from msad_cli.methods.pixel import AFP
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.structures.errors import UsageError
 
-OF_THE_STUDENT = {"k", "method", "weight", "aligned", "assistant_method", "afp", "init", "out", "resume", "no_distill"}
+OF_THE_STUDENT = {"k", "method", "weight", "gamma", "tau", "aligned", "assistant_method", "afp", "init", "out",
+                  "resume", "no_distill"}  # fmt: skip
 """Flags that the assistant's command does not take over from the student's."""
 
 
@@ -50,7 +51,8 @@ def second_stage(context: typer.Context, teacher: DetectorSpec, file: Path, out:
     with invalid_values_named("msad distill --help lists the values"):
         # What is wrong with the second stage is said before the first one trains.
         student, _ = student_spec(teacher, k, {}, "none", "auto", aligned=False)
-        build_distillers(student, teacher, choose_methods(flags["method"], flags["weight"], student, teacher, 0.0)[0])
+        typed_ones = (flags[name] for name in ("method", "weight", "gamma", "tau"))
+        build_distillers(student, teacher, choose_methods(student, *typed_ones)[0])
     assistant = assistant_file(out)
     if not assistant.exists() or flags["overwrite"]:
         _train(context, assistant)

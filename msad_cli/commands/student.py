@@ -9,7 +9,7 @@ from torch import nn
 from msad_cli.commands.options import parse_ks
 from msad_cli.commands.settings import Choices, choose_norm
 from msad_cli.engine.run_folder import Setting
-from msad_cli.methods.distillation import Distillation, Weighted, teaching
+from msad_cli.methods.distillation import GAMMA, TAU, Distillation, Weighted, teaching
 from msad_cli.methods.distillers.build import DISTILLERS, pixel_methods, reads_large_pixels, suitable_methods
 from msad_cli.methods.kept_teacher import Kept, KeptTeacher
 from msad_cli.methods.pixel import TUNE_SHARE, PixelDistillation
@@ -98,20 +98,23 @@ def start_student(student: Detector, teacher: Detector, init: str) -> str:
 
 
 def choose_methods(
-    method: str | None, weight: str | None, spec: DetectorSpec, teacher: DetectorSpec, l1: float
+    spec: DetectorSpec, method: str | None, weight: str | None, gamma: float | None, tau: float | None
 ) -> tuple[dict[str, float], Setting]:
     """The distillers' weights by name, and the choice for the record.
 
     Args:
-        method, weight: the flags.
-        l1: the weight γ·τ of the L1 unless one is typed.
+        spec: the student's.
+        method, weight, gamma, tau: the flags.
 
     Raises:
         UsageError: a weight that is none, or of a method that does not run.
     """
-    names = [name for name in method.split(",") if name != PIXEL] if method else suitable_methods(spec, teacher)
+    names = [name for name in method.split(",") if name != PIXEL] if method else suitable_methods(spec)
     if is_pixel(method):
         names = [*(names or pixel_methods(spec)), "isrd"]
+    if "l1" not in names and (gamma, tau) != (None, None):
+        raise UsageError(f"--gamma, --tau: the weight of l1; methods: {', '.join(names)}", "add --method l1")
+    l1 = (GAMMA if gamma is None else gamma) * (TAU if tau is None else tau)
     known = {name: weight for name, (_, weight) in DISTILLERS.items()} | {"l1": l1}
     weights = {name: known.get(name, 1.0) for name in names}
     for part in weight.split(",") if weight else ():
