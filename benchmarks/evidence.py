@@ -113,12 +113,12 @@ def rows_of(detector: str, scale: Scale) -> dict[str, Row]:
         Row("plain-low", "vanilla L alone, two schedules", f"distill {alone} --unaligned", 0.2, 2, "teacher"),
         Row("scratch-low", "aligned L alone", f"distill {alone}", 0.3, 1, "teacher"),
         Row("init-only", "init-only L", f"distill --no-distill {taught}", 0.3, 1, "teacher"),
-        *(Row(each, f"L, {each}", f"distill {taught} --method {each}", 0.6, 1, "teacher") for each in METHODS),
+        *(Row(each, f"L by {each}", f"distill {taught} --method {each}", 0.6, 1, "teacher") for each in METHODS),
         Row("light-alone", "lighter L, init-only", f"distill --no-distill {taught} {light}", 0.25, 1, "teacher"),
-        Row("light", f"lighter L, {method}", f"distill {taught} {best} {light}", 0.5, 1, "teacher"),
-        Row("of-stronger", f"its student, {method}", f"distill {best} {scale.usual}", 0.9, 1, "stronger", "teacher"),
+        Row("light", f"lighter L by {method}", f"distill {taught} {best} {light}", 0.5, 1, "teacher"),
+        Row("of-stronger", f"its student by {method}", f"distill {best} {scale.usual}", 0.9, 1, "stronger", "teacher"),
         Row("unaligned-alone", "own grid, init-only", f"distill {taught} --unaligned --no-distill", 0.2, 1, "teacher"),
-        Row("unaligned", f"own grid, {method}", f"distill {taught} {best} --unaligned", 0.5, 1, "teacher"),
+        Row("unaligned", f"own grid by {method}", f"distill {taught} {best} --unaligned", 0.5, 1, "teacher"),
     ]  # fmt: skip
     return {row.name: row for row in rows}
 
