@@ -221,7 +221,7 @@ def test_a_student_of_the_small_image_teaches_nobody(
         ("distill --low-width 0.5", "low width"),
         ("distill --method l3", "method 'l3': not one of l1, output-kd"),
         ("distill --weight l1=much", "--weight l1=much: not METHOD=NUMBER"),
-        ("distill --weight output-kd=1", "--weight output-kd=1"),
+        ("distill --weight l1=1", "--weight l1=1"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_reason(
