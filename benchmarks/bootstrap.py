@@ -13,9 +13,10 @@ import argparse
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+from mistakes import told
 
 from msad_cli.commands.settings import choose_views
 from msad_cli.data.coco import read_split
@@ -25,8 +26,10 @@ from msad_cli.engine.evaluate import view_results
 from msad_cli.engine.exported import open_model
 from msad_cli.engine.scoring import KINDS, PREFIXES, Result, score
 from msad_cli.engine.truth import ground_truth
+from msad_cli.models.spec import DetectorSpec, View
 
 Document = dict[str, Any]
+ByPicture = defaultdict[int, list[Document]]
 
 
 def main() -> None:
@@ -36,10 +39,10 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--resamples", type=int, default=200)
     arguments = parser.parse_args()
-    truth, task, found = detections(arguments.models, arguments.data)
-    name = PREFIXES[KINDS[task][-1]] + "AP"
-    whole = {model: 100 * score(truth, results, task).numbers[name] for model, results in found.items()}
-    aps = bootstrap(truth, found, task, name, arguments.resamples)
+    truth, spec, found = detections(arguments.models, arguments.data)
+    name = PREFIXES[KINDS[spec.task][-1]] + "AP"
+    whole = {model: 100 * score(truth, each, spec.task, spec.sigmas).numbers[name] for model, each in found.items()}
+    aps = bootstrap(truth, found, spec.task, name, arguments.resamples, spec.sigmas)
     print(f"{name}, {len(truth['images'])} pictures, {arguments.resamples} draws")
     for model, reference in ((each, arguments.models[0]) for each in arguments.models):
         apart = [100 * (one - other) for one, other in zip(aps[model], aps[reference], strict=True)]
@@ -48,56 +51,71 @@ def main() -> None:
         print(f"{model:60} {whole[model]:5.1f}  {differs}")
 
 
-def detections(models: Sequence[str], data: str | None) -> tuple[Document, str, dict[str, list[Result]]]:
-    """The ground truth and the task of the first model's split (or of `data`), and what each model finds in it."""
+def detections(models: Sequence[str], data: str | None) -> tuple[Document, DetectorSpec, dict[str, list[Result]]]:
+    """The ground truth of the first model's split (or of `data`), its spec, and what each model finds in it."""
     compute = choose_compute("auto", "auto")
-    found: dict[str, list[Result]] = {}
-    for model in models:
-        path, _, view = model.partition(":")
-        detector, card = open_model(Path(path))
-        spec = detector.spec
-        if not found:
-            files = find_split(data or card.data, "val", task=spec.task)
-            split = read_split(files.annotations, files.images, spec.categories, spec.task, spec.keypoints)
-            task = spec.task
-        detector.to(compute.device)
-        best = choose_views(view or None, spec, Path(path))[0]
-        found[model] = view_results(detector, split, best, compute, workers=0).results
-    return ground_truth(split), task, found
+    detectors, views = [], []
+    for path, view in map(model_and_view, models):
+        detectors.append(open_model(path))
+        views.append(choose_views(view, detectors[-1][0].spec, path)[0])
+    spec, data = detectors[0][0].spec, data or detectors[0][1].data
+    files = find_split(data, "val", task=spec.task)
+    split = read_split(files.annotations, files.images, spec.categories, spec.task, spec.keypoints)
+    found = {
+        model: view_results(detector.to(compute.device), split, view, compute, workers=0).results
+        for model, (detector, _), view in zip(models, detectors, views, strict=True)
+    }
+    return ground_truth(split), spec, found
+
+
+def model_and_view(model: str) -> tuple[Path, str | None]:
+    """Of MODEL[:VIEW]; no view stands for the model's best."""
+    name, colon, view = model.rpartition(":")
+    return (Path(name), view) if colon and view in get_args(View) else (Path(model), None)
 
 
 def bootstrap(
-    truth: Document, found: Mapping[str, Sequence[Result]], task: str, name: str, resamples: int
+    truth: Document,
+    found: Mapping[str, Sequence[Result]],
+    task: str,
+    name: str,
+    resamples: int,
+    sigmas: Sequence[float] = (),
 ) -> dict[str, list[float]]:
     """A number of each model's on each draw; seeded, so that the same models give the same answer."""
     generator = np.random.default_rng(0)
     images = [each["id"] for each in truth["images"]]
+    objects, results = by_picture(truth["annotations"]), {model: by_picture(each) for model, each in found.items()}
     aps: dict[str, list[float]] = {model: [] for model in found}
     for _ in range(resamples):
         drawn = generator.choice(images, len(images)).tolist()
-        document = {**truth, **redrawn(truth, drawn)}
-        for model, results in found.items():
-            aps[model].append(score(document, renamed(results, drawn), task).numbers[name])
+        document = {**truth, **redrawn(truth["images"], objects, drawn)}
+        for model, of in results.items():
+            aps[model].append(score(document, renamed(of, drawn), task, sigmas).numbers[name])
     return aps
 
 
-def redrawn(truth: Document, drawn: Sequence[int]) -> Document:
+def by_picture(records: Sequence[Document]) -> ByPicture:
+    """Annotations or results by the id of their picture."""
+    of: ByPicture = defaultdict(list)
+    for each in records:
+        of[each["image_id"]].append(each)
+    return of
+
+
+def redrawn(images: Sequence[Document], objects: ByPicture, drawn: Sequence[int]) -> Document:
     """Images and annotations of the drawn pictures, which are called 1, 2, … in their order."""
-    images = {each["id"]: each for each in truth["images"]}
-    annotations = renamed(truth["annotations"], drawn)
+    by_id = {each["id"]: each for each in images}
     return {
-        "images": [{**images[each], "id": number} for number, each in enumerate(drawn, start=1)],
-        "annotations": [{**each, "id": number} for number, each in enumerate(annotations, start=1)],
+        "images": [{**by_id[each], "id": number} for number, each in enumerate(drawn, start=1)],
+        "annotations": [{**each, "id": number} for number, each in enumerate(renamed(objects, drawn), start=1)],
     }
 
 
-def renamed(records: Sequence[dict[str, Any]], drawn: Sequence[int]) -> list[dict[str, Any]]:
+def renamed(of: ByPicture, drawn: Sequence[int]) -> list[Document]:
     """Annotations or results of the drawn pictures, a copy for each time that a picture was drawn."""
-    of: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for each in records:
-        of[each["image_id"]].append(each)
     return [{**each, "image_id": number} for number, picture in enumerate(drawn, start=1) for each in of[picture]]
 
 
 if __name__ == "__main__":
-    main()
+    told(main)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 from evidence_report import METHODS, claims_for, write_report
+from mistakes import told
 
 from msad_cli.commands.options import parse_size
 from msad_cli.commands.settings import fields_from_data
@@ -33,6 +34,7 @@ from msad_cli.engine.device import Compute, choose_compute
 from msad_cli.engine.gradients import to_device
 from msad_cli.engine.run_folder import RunFolder
 from msad_cli.methods.aligned import AlignedTraining
+from msad_cli.methods.distillers.build import suitable_methods
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import TASKS, DetectorSpec
 
@@ -92,9 +94,10 @@ def scale_of(name: str, detector: str) -> Scale:
     return Scale(f"{small} --rois {rois}", "--batch 4 --lr 0.01 --workers 0", 4_300)
 
 
-def methods_of(detector: str) -> tuple[str, ...]:
+def methods_of(detector: str) -> list[str]:
     """The paper's method and the best of the others, the default of this detector first."""
-    return METHODS if TASKS[detector] == "boxes" else METHODS[::-1]
+    default = suitable_methods(TASKS[detector] == "boxes")
+    return sorted(METHODS, key=lambda method: method not in default)
 
 
 def rows_of(detector: str, scale: Scale) -> dict[str, Row]:
@@ -157,12 +160,8 @@ def main() -> None:
         train_all(runs, arguments.jobs, lambda *run: train_row(arguments.set, out, detector, scale, epochs, *run))
     files = {row.name: [file_of(out, row, seed) for seed in range(arguments.seeds)] for row in known.values()}
     labels = {row.name: row.label for row in known.values()}
-    command = shlex.join(["python", *sys.argv])
-    print(
-        write_report(
-            out, files, labels, command, read(arguments.set, "val", detector), claims_for(methods_of(detector))
-        )
-    )
+    val, claims = read(arguments.set, "val", detector), claims_for(methods_of(detector))
+    print(write_report(out, files, labels, shlex.join(["python", *sys.argv]), val, claims))
 
 
 def detector_for(folder: Path) -> str:
@@ -254,4 +253,4 @@ def seconds_a_picture(train: CocoSplit, detector: str, scale: Scale, compute: Co
 
 
 if __name__ == "__main__":
-    main()
+    told(main)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from mistakes import told
 from numpy.typing import NDArray
 
 from msad_cli.data.coco import CocoSplit, read_split
@@ -79,4 +80,4 @@ def draw(means: dict[str, NDArray[np.float64]], finest: int, ks: tuple[int, ...]
 
 
 if __name__ == "__main__":
-    main()
+    told(main)

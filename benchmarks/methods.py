@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from evidence_report import metrics, spread
+from mistakes import told
 
 from msad_cli.data.coco import read_split
 from msad_cli.data.layouts import find_split
@@ -138,4 +139,4 @@ def scores(folder: Path, method: str, aligned: bool) -> Iterator[dict[str, float
 
 
 if __name__ == "__main__":
-    main()
+    told(main)

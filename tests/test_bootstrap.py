@@ -34,17 +34,19 @@ HALF = [{**each, "score": 0.9} for each in boxes([(7, 5.0), (8, 60.0)])]
 
 
 def test_a_picture_that_is_drawn_twice_counts_twice(boot: Any) -> None:
-    document = boot.redrawn(TRUTH, [8, 8, 7])
+    document = boot.redrawn(TRUTH["images"], boot.by_picture(TRUTH["annotations"]), [8, 8, 7])
     assert [each["id"] for each in document["images"]] == [1, 2, 3]
     assert [(each["id"], each["image_id"]) for each in document["annotations"]] == [(1, 1), (2, 2), (3, 3)]
-    assert [(each["image_id"], each["bbox"][0]) for each in boot.renamed(HALF, [8, 8, 7])] == [
+    assert [(each["image_id"], each["bbox"][0]) for each in boot.renamed(boot.by_picture(HALF), [8, 8, 7])] == [
         (1, 60.0), (2, 60.0), (3, 5.0),
     ]  # fmt: skip
 
 
 def test_every_picture_once_is_the_split_itself(boot: Any) -> None:
-    again = {**TRUTH, **boot.redrawn(TRUTH, [7, 8])}
-    assert score(again, boot.renamed(HALF, [7, 8])).numbers == pytest.approx(score(TRUTH, HALF).numbers, nan_ok=True)
+    again = {**TRUTH, **boot.redrawn(TRUTH["images"], boot.by_picture(TRUTH["annotations"]), [7, 8])}
+    assert score(again, boot.renamed(boot.by_picture(HALF), [7, 8])).numbers == pytest.approx(
+        score(TRUTH, HALF).numbers, nan_ok=True
+    )
 
 
 def test_the_spread_is_that_of_the_draws(boot: Any) -> None:

@@ -144,19 +144,16 @@ def test_output_kd_is_the_least_for_equal_answers_of_real_networks() -> None:
     [("fcos", "output-kd"), ("retinanet", "output-kd"), ("maskrcnn", "l1")],
 )
 def test_dense_students_learn_from_answers_and_others_from_maps(detector: Any, method: str) -> None:
-    assert suitable_methods(spec(role="student", ks=(2,), detector=detector)) == (method,)
+    assert suitable_methods(spec(role="student", ks=(2,), detector=detector).dense) == (method,)
 
 
-@pytest.mark.parametrize("typed", [(0.1, None), (None, 2.0)])
-def test_gamma_and_tau_without_l1_are_refused(typed: tuple[float | None, float | None]) -> None:
+@pytest.mark.parametrize(("gamma", "tau"), [(0.1, 3.0), (0.2, 2.0)])
+def test_gamma_and_tau_without_l1_are_refused(gamma: float, tau: float) -> None:
     student = spec(role="student", ks=(2,))
     with pytest.raises(UsageError, match="methods: output-kd"):
-        choose_methods(student, None, None, *typed)
-    gamma, tau = typed
-    # γ·τ with the paper's 0.2 and 3 for what is not typed.
-    assert choose_methods(student, "pkd,l1", None, *typed)[0] == {
-        "pkd": 10.0, "l1": (gamma or 0.2) * (tau or 3.0),
-    }  # fmt: skip
+        choose_methods(student, None, None, gamma, tau)
+    assert choose_methods(student, "pkd,l1", None, gamma, tau)[0] == {"pkd": 10.0, "l1": gamma * tau}
+    assert set(choose_methods(student, None, None, 0.2, 3.0)[0]) == {"output-kd"}  # the paper's are the flags' defaults
 
 
 def test_a_student_with_a_lighter_head_learns_by_both_and_its_adapters_are_not_its_own() -> None:

@@ -274,6 +274,7 @@ def test_what_may_change_is_printed_and_recorded(
     [
         (("--lr", "0.5"), ("--lr", "0.00125", "0.5")),
         (("--distill-warmup", "7"), ("--distill-warmup", "5", "7")),
+        (("--gamma", "0.7"), ("--gamma", "0.2", "0.7")),
         (("--seed", "3"), ("--seed", "0", "3")),
         (("--ema", "0"), ("--ema", "0.9", "0.0")),
         (("--no-distill",), ("--no-distill", "False", "True")),

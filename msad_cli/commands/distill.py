@@ -76,8 +76,8 @@ def distill(
     assistant_method: Annotated[
         str | None, typer.Option(metavar="l1,…", help="Of pixel: what its assistant learns by.")
     ] = None,
-    gamma: Annotated[float | None, typer.Option(min=0.0, help="γ of l1's weight γ·τ. Default: 0.2.")] = None,
-    tau: Annotated[float | None, typer.Option(min=0.0, help="τ of l1's weight γ·τ. Default: 3.")] = None,
+    gamma: Annotated[float, typer.Option(min=0.0, help="γ of l1's weight γ·τ.")] = 0.2,
+    tau: Annotated[float, typer.Option(min=0.0, help="τ of l1's weight γ·τ.")] = 3.0,
     distill_warmup: Annotated[int, typer.Option(min=0, help="Steps until distillation has its full weight.")] = 500,
     train_json: options.TrainJson = None,
     val_json: options.ValJson = None,

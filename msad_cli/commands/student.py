@@ -98,7 +98,7 @@ def start_student(student: Detector, teacher: Detector, init: str) -> str:
 
 
 def choose_methods(
-    spec: DetectorSpec, method: str | None, weight: str | None, gamma: float | None, tau: float | None
+    spec: DetectorSpec, method: str | None, weight: str | None, gamma: float, tau: float
 ) -> tuple[dict[str, float], Setting]:
     """The distillers' weights by name, and the choice for the record.
 
@@ -109,13 +109,12 @@ def choose_methods(
     Raises:
         UsageError: a weight that is none, or of a method that does not run.
     """
-    names = [name for name in method.split(",") if name != PIXEL] if method else suitable_methods(spec)
+    names = [name for name in method.split(",") if name != PIXEL] if method else suitable_methods(spec.dense)
     if is_pixel(method):
         names = [*(names or pixel_methods(spec)), "isrd"]
-    if "l1" not in names and (gamma, tau) != (None, None):
+    if "l1" not in names and (gamma, tau) != (GAMMA, TAU):
         raise UsageError(f"--gamma, --tau: the weight of l1; methods: {', '.join(names)}", "add --method l1")
-    l1 = (GAMMA if gamma is None else gamma) * (TAU if tau is None else tau)
-    known = {name: weight for name, (_, weight) in DISTILLERS.items()} | {"l1": l1}
+    known = {name: weight for name, (_, weight) in DISTILLERS.items()} | {"l1": gamma * tau}
     weights = {name: known.get(name, 1.0) for name in names}
     for part in weight.split(",") if weight else ():
         name, _, value = part.partition("=")

@@ -72,9 +72,13 @@ def reads_large_pixels(methods: Collection[str]) -> bool:
     return "isrd" in methods
 
 
-def suitable_methods(student: DetectorSpec) -> tuple[str, ...]:
-    """The methods for a student of which nobody typed any, by what was measured (docs/results.md)."""
-    return ("output-kd",) if student.dense else ("l1",)
+def suitable_methods(dense: bool) -> tuple[str, ...]:
+    """The methods for a student of which nobody typed any, by what was measured (docs/results.md).
+
+    Args:
+        dense: whether its detector answers at every cell (`DetectorSpec.dense`).
+    """
+    return ("output-kd",) if dense else ("l1",)
 
 
 def pixel_methods(student: DetectorSpec) -> tuple[str, ...]:

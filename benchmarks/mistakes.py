@@ -1,0 +1,15 @@
+"""How a script here ends by a user's mistake: as msad itself does."""
+
+import sys
+from collections.abc import Callable
+
+from msad_cli.structures.errors import MsadError
+
+
+def told(main: Callable[[], None]) -> None:
+    """Runs a script; an error that msad explains becomes its message, hint and exit code instead of a traceback."""
+    try:
+        main()
+    except MsadError as error:
+        print(f"error: {error.message}\n\nhint: {error.hint}", file=sys.stderr)
+        sys.exit(error.exit_code)
