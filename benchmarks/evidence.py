@@ -210,7 +210,7 @@ def train_row(data: Path, out: Path, detector: str, scale: Scale, epochs: int, r
         own += ["--init", str(out / f"{row.starts_from}.{seed}.safetensors")] if row.starts_from else []
     length = epochs * row.schedules
     command = [name, "--data", str(data), *own, *scale.schedule.split(), "--epochs", str(length), "--seed", str(seed)]
-    command += ["--eval-every", str(max(1, epochs // 6)), "--out", str(file)]
+    command += ["--eval-every", str(-(-epochs // 6)), "--out", str(file)]
     command += ["--resume"] if RunFolder(file).resumable else ["--overwrite"]
     start = time.monotonic()
     with file.with_suffix(".log").open("a") as log:

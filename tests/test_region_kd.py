@@ -13,9 +13,7 @@ from msad_cli.methods.distillers.build import build_distillers
 from msad_cli.methods.distillers.region_kd import RegionKD, _of_anchors, _of_regions
 from msad_cli.methods.knowledge import Knowledge, best_view
 from msad_cli.models.detector import Detector
-from msad_cli.models.region_answers import ProposalAnswers, RegionAnswers
-
-NONE = torch.empty(0)
+from msad_cli.models.region_answers import BoxAnswers, ProposalAnswers
 
 
 def test_anchors_by_hand() -> None:
@@ -34,9 +32,9 @@ def test_regions_by_hand() -> None:
     T²·KL(3/4 ‖ 1/2), as the student knows nothing of the first and agrees on the second.
     """
     certain = torch.tensor([100.0, 0.0])
-    mine = RegionAnswers(torch.stack([torch.zeros(2), certain]), torch.zeros(2, 2, 4), NONE, NONE)
+    mine = BoxAnswers(torch.stack([torch.zeros(2), certain]), torch.zeros(2, 2, 4))
     wanted = torch.stack([torch.tensor([0.0, 2 * math.log(3)]), certain])
-    theirs = RegionAnswers(wanted, torch.tensor([[[7.0] * 4, [0.5] * 4], [[7.0] * 4, [9.0] * 4]]), NONE, NONE)
+    theirs = BoxAnswers(wanted, torch.tensor([[[7.0] * 4, [0.5] * 4], [[7.0] * 4, [9.0] * 4]]))
     found = {name: loss.item() for name, loss in _of_regions(mine, theirs).items()}
     kl = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     assert found == pytest.approx({"classes": 4 * kl / 2, "boxes": 0.9 * 0.5}, rel=1e-5)
@@ -76,6 +74,15 @@ def test_where_the_teacher_finds_nothing_there_is_no_mask_to_learn() -> None:
     losses = region_kd(student, teacher, [])
     assert losses["masks"].item() == 0
     assert losses["classes"].item() > 0
+
+
+def test_masks_are_of_a_quarter_of_the_regions() -> None:
+    """8 regions a picture, of which 2 at most may be objects; a random network finds that many in each of two."""
+    student, teacher, region_kd = known("maskrcnn")
+    asked: list[int] = []
+    student.detector.core.roi_heads.mask_head.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))
+    region_kd(student, teacher, [])
+    assert asked == [2 * 2]
 
 
 def test_a_student_on_its_own_grid_is_refused() -> None:

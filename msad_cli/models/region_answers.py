@@ -7,24 +7,9 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
-from msad_cli.models.on_features import Detection
-from msad_cli.models.regions_on_features import named_maps, region_detections, region_proposals
+from msad_cli.models.on_features import Detection, finite
+from msad_cli.models.regions_on_features import named_maps, region_proposals
 from msad_cli.structures.frame import Frame
-
-
-class Regions(NamedTuple):
-    """Where a detector looks in a batch: its best proposals of each picture, (P, 4) in HR pixels, and what it found."""
-
-    proposals: list[Tensor]
-    found: list[Detection]
-
-
-def find_regions(detector: FasterRCNN, pyramid: Sequence[Tensor], frame: Frame, most: int) -> Regions:
-    """A detector's regions on a pyramid in this frame, at most so many a picture. Without gradients."""
-    with torch.no_grad():
-        proposals = region_proposals(detector, pyramid, frame)
-        found = region_detections(detector, pyramid, frame, proposals)
-    return Regions([each[:most] for each in proposals], found)
 
 
 class ProposalAnswers(NamedTuple):
@@ -34,24 +19,16 @@ class ProposalAnswers(NamedTuple):
     codes: Tensor
 
 
-class RegionAnswers(NamedTuple):
-    """What the heads say of R proposals and D found objects, all as float32.
-
-    Attributes:
-        logits: of classes, (R, C + 1), the background's first.
-        codes: of boxes, (R, C + 1, 4).
-        masks: logits of the found class's mask, (D, 28, 28); empty for a detector without masks.
-        places: logits of each keypoint's place, (D, K, 56, 56); empty for a detector without keypoints.
-    """
+class BoxAnswers(NamedTuple):
+    """What the box head says of R proposals: logits of classes (R, C + 1), the background's first, and codes of boxes
+    (R, C + 1, 4)."""
 
     logits: Tensor
     codes: Tensor
-    masks: Tensor
-    places: Tensor
 
 
 def proposal_answers(detector: FasterRCNN, pyramid: Sequence[Tensor]) -> ProposalAnswers:
-    """A detector's answers on a pyramid."""
+    """A detector's answers on a pyramid, as float32."""
     logits, codes = detector.rpn.head([each.float() for each in pyramid])
     return ProposalAnswers(
         torch.cat([each.flatten(1) for each in logits], dim=1).float(),
@@ -59,16 +36,48 @@ def proposal_answers(detector: FasterRCNN, pyramid: Sequence[Tensor]) -> Proposa
     )
 
 
-def region_answers(detector: FasterRCNN, pyramid: Sequence[Tensor], frame: Frame, regions: Regions) -> RegionAnswers:
-    """A detector's answers on a pyramid in this frame, at regions that may be another one's."""
-    heads, features, sizes = detector.roi_heads, named_maps(pyramid), list(frame.image_sizes)
-    logits, codes = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, regions.proposals, sizes)))
-    boxes = [each["boxes"] for each in regions.found]
-    masks = places = logits.new_empty(0)
-    if heads.has_mask():
-        of_classes = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(features, boxes, sizes)))
-        labels = torch.cat([each["labels"] for each in regions.found])
-        masks = of_classes[torch.arange(len(labels), device=labels.device), labels]
-    if heads.has_keypoint():
-        places = heads.keypoint_predictor(heads.keypoint_head(heads.keypoint_roi_pool(features, boxes, sizes)))
-    return RegionAnswers(logits.float(), codes.float().unflatten(1, (-1, 4)), masks.float(), places.float())
+@torch.no_grad()
+def best_proposals(detector: FasterRCNN, pyramid: Sequence[Tensor], frame: Frame, most: int) -> list[Tensor]:
+    """Where a detector looks first, of each picture at most so many boxes (P, 4) in HR pixels."""
+    return [each[:most] for each in region_proposals(detector, pyramid, frame)]
+
+
+def box_answers(
+    detector: FasterRCNN, pyramid: Sequence[Tensor], frame: Frame, proposals: Sequence[Tensor]
+) -> BoxAnswers:
+    """A detector's answers on a pyramid at proposals that may be another one's, as float32."""
+    heads = detector.roi_heads
+    pooled = heads.box_roi_pool(named_maps(pyramid), list(proposals), list(frame.image_sizes))
+    logits, codes = heads.box_predictor(heads.box_head(pooled))
+    return BoxAnswers(logits.float(), codes.float().unflatten(1, (-1, 4)))
+
+
+@torch.no_grad()
+def found_objects(
+    detector: FasterRCNN, answers: BoxAnswers, proposals: Sequence[Tensor], frame: Frame, most: int
+) -> list[Detection]:
+    """What a detector finds by its own answers: boxes in HR pixels, scores and labels of each picture's best, at most
+    so many."""
+    found = detector.roi_heads.postprocess_detections(
+        answers.logits, answers.codes.flatten(1), list(proposals), list(frame.image_sizes)
+    )
+    rows = (dict(zip(("boxes", "scores", "labels"), row, strict=True)) for row in zip(*found, strict=True))
+    return [{name: each[:most] for name, each in finite(row).items()} for row in rows]
+
+
+def mask_answers(detector: FasterRCNN, pyramid: Sequence[Tensor], frame: Frame, found: Sequence[Detection]) -> Tensor:
+    """Logits (D, 28, 28) of each object's mask, of the class that it was found as, as float32."""
+    heads = detector.roi_heads
+    pooled = heads.mask_roi_pool(named_maps(pyramid), [each["boxes"] for each in found], list(frame.image_sizes))
+    of_classes = heads.mask_predictor(heads.mask_head(pooled))
+    labels = torch.cat([each["labels"] for each in found])
+    masks: Tensor = of_classes[torch.arange(len(labels), device=labels.device), labels].float()
+    return masks
+
+
+def place_answers(detector: FasterRCNN, pyramid: Sequence[Tensor], frame: Frame, found: Sequence[Detection]) -> Tensor:
+    """Logits (D, K, 56, 56) of each keypoint's place in an object's box, as float32."""
+    heads = detector.roi_heads
+    pooled = heads.keypoint_roi_pool(named_maps(pyramid), [each["boxes"] for each in found], list(frame.image_sizes))
+    places: Tensor = heads.keypoint_predictor(heads.keypoint_head(pooled)).float()
+    return places

@@ -39,15 +39,9 @@ def region_proposals(detector: FasterRCNN, pyramid: Sequence[Tensor], frame: Fra
     return proposals
 
 
-def region_detections(
-    detector: FasterRCNN, pyramid: Sequence[Tensor], frame: Frame, proposals: list[Tensor] | None = None
-) -> list[Detection]:
-    """The detector's detections on a pyramid, in HR pixels and clipped to the image, one dict an image.
-
-    Args:
-        proposals: what `region_proposals` gave for this pyramid, if it was called already.
-    """
-    proposals = region_proposals(detector, pyramid, frame) if proposals is None else proposals
+def region_detections(detector: FasterRCNN, pyramid: Sequence[Tensor], frame: Frame) -> list[Detection]:
+    """The detector's detections on a pyramid, in HR pixels and clipped to the image, one dict an image."""
+    proposals = region_proposals(detector, pyramid, frame)
     with _in_training(detector, False):
         detections, _ = detector.roi_heads(named_maps(pyramid), proposals, list(frame.image_sizes))
     return [finite(each) for each in detections]

@@ -13,22 +13,28 @@ from msad_cli.methods.distillers.output_kd import TEMPERATURE, bernoulli_kl
 from msad_cli.methods.knowledge import Knowledge
 from msad_cli.models.on_features import Target
 from msad_cli.models.region_answers import (
+    BoxAnswers,
     ProposalAnswers,
-    RegionAnswers,
-    find_regions,
+    best_proposals,
+    box_answers,
+    found_objects,
+    mask_answers,
+    place_answers,
     proposal_answers,
-    region_answers,
 )
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.whole_batch import batch_divisor
+
+OBJECTS = 0.25
+"""Of the regions, whose masks or keypoints are compared: as many as learning has among those that it samples."""
 
 
 class RegionKD(nn.Module):
     """What a proposal network says of each anchor, and the heads of each region, by the teacher's own certainty.
 
     With o the anchors' logits, w = σ(o^T), z the class logits of the teacher's R best proposals, f = 1 − background's
-    share of softmax(z^T), s the scores of what the teacher found, and d codes of boxes, those of regions for the
-    teacher's best class:
+    share of softmax(z^T), s the scores of the best R/4 objects that the teacher finds among them, and d codes of boxes,
+    those of regions for the teacher's best class:
 
         objectness = Σ KL(σ(o^T) ‖ σ(o^S)) / Σ w              proposals = Σ w·mean|d^S − d^T| / Σ w
         classes = T²·Σ KL(softmax(z^T/T) ‖ softmax(z^S/T)) / R   boxes = Σ f·mean|d^S − d^T| / Σ f
@@ -48,22 +54,21 @@ class RegionKD(nn.Module):
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The distances of a student's answers from a teacher's."""
-        core = teacher.detector.core
-        regions = find_regions(core, teacher.pyramid, teacher.frame, self.regions)
-        losses = _of_anchors(
-            proposal_answers(student.detector.core, student.pyramid), proposal_answers(core, teacher.pyramid)
-        )
-        mine = region_answers(student.detector.core, student.pyramid, teacher.frame, regions)
-        theirs = region_answers(core, teacher.pyramid, teacher.frame, regions)
-        losses |= _of_regions(mine, theirs)
-        scores = torch.cat([each["scores"] for each in regions.found])
+        frame, core = teacher.frame, teacher.detector.core
+        mine, theirs = (student.detector.core, student.pyramid), (core, teacher.pyramid)
+        losses = _of_anchors(proposal_answers(*mine), proposal_answers(*theirs))
+        proposals = best_proposals(*theirs, frame, self.regions)
+        answers = box_answers(*theirs, frame, proposals)
+        losses |= _of_regions(box_answers(*mine, frame, proposals), answers)
+        found = found_objects(core, answers, proposals, frame, max(1, round(OBJECTS * self.regions)))
+        scores = torch.cat([each["scores"] for each in found])
         certain = batch_divisor(scores.sum())
         if core.roi_heads.has_mask():
-            distances = bernoulli_kl(mine.masks, theirs.masks).flatten(1).mean(dim=1)
-            losses["masks"] = (scores * distances).sum() / certain
+            distances = bernoulli_kl(mask_answers(*mine, frame, found), mask_answers(*theirs, frame, found))
+            losses["masks"] = (scores * distances.flatten(1).mean(dim=1)).sum() / certain
         if core.roi_heads.has_keypoint():
-            distances = _softmax_kl(mine.places.flatten(2), theirs.places.flatten(2)).mean(dim=1)
-            losses["keypoints"] = (scores * distances).sum() / certain
+            places = (place_answers(*each, frame, found).flatten(2) for each in (mine, theirs))
+            losses["keypoints"] = (scores * _softmax_kl(*places).mean(dim=1)).sum() / certain
         return losses
 
 
@@ -77,7 +82,7 @@ def _of_anchors(mine: ProposalAnswers, theirs: ProposalAnswers) -> dict[str, Ten
     }
 
 
-def _of_regions(mine: RegionAnswers, theirs: RegionAnswers) -> dict[str, Tensor]:
+def _of_regions(mine: BoxAnswers, theirs: BoxAnswers) -> dict[str, Tensor]:
     objects = theirs.logits.softmax(dim=1)[:, 1:]
     weight, best = objects.sum(dim=1), objects.argmax(dim=1) + 1
     rows = torch.arange(len(best), device=best.device)
