@@ -11,7 +11,11 @@ import torch
 from test_models import spec, target
 from torch import Tensor
 
-from msad_cli.commands.student import choose_methods
+from msad_cli.commands.settings import Choices
+from msad_cli.commands.student import choose_methods, of_distillation
+from msad_cli.engine.device import Compute
+from msad_cli.engine.run_folder import Setting
+from msad_cli.engine.schedule import Schedule
 from msad_cli.methods.aligned import AlignedTraining
 from msad_cli.methods.distillation import Distillation, Weighted, teaching
 from msad_cli.methods.distillers.build import build_distillers, suitable_methods
@@ -154,6 +158,17 @@ def test_gamma_and_tau_without_l1_are_refused(gamma: float, tau: float) -> None:
         choose_methods(student, None, None, gamma, tau)
     assert choose_methods(student, "pkd,l1", None, gamma, tau)[0] == {"pkd": 10.0, "l1": gamma * tau}
     assert set(choose_methods(student, None, None, 0.2, 3.0)[0]) == {"output-kd"}  # the paper's are the flags' defaults
+
+
+def test_distillation_warms_up_with_the_learning_rate_unless_typed() -> None:
+    """1000 steps of 100 epochs, 100 of them of warm-up; of pixel, a quarter more before."""
+    compute = Compute(torch.device("cpu"), "fp32")
+    choices = Choices(compute, 4, 0, 100, Schedule(0.01, 1000, 100, "steps"), 1, {})
+    assert of_distillation(choices, None, pixel=False).settings["distill_warmup"].value == 100
+    assert of_distillation(choices, 7, pixel=False).settings["distill_warmup"] == Setting(7, "flag")
+    tuned = of_distillation(choices, None, pixel=True)
+    assert (tuned.settings["distill_warmup"].value, tuned.epochs) == (100, 125)
+    assert (tuned.schedule.steps, tuned.schedule.restart) == (1250, 250)
 
 
 def test_a_student_with_a_lighter_head_learns_by_both_and_its_adapters_are_not_its_own() -> None:

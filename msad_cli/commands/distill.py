@@ -78,7 +78,9 @@ def distill(
     ] = None,
     gamma: Annotated[float, typer.Option(min=0.0, help="γ of l1's weight γ·τ.")] = 0.2,
     tau: Annotated[float, typer.Option(min=0.0, help="τ of l1's weight γ·τ.")] = 3.0,
-    distill_warmup: Annotated[int, typer.Option(min=0, help="Steps until distillation has its full weight.")] = 500,
+    distill_warmup: Annotated[
+        int | None, typer.Option(min=0, help="Steps until distillation has its full weight. Default: as --warmup.")
+    ] = None,
     train_json: options.TrainJson = None,
     val_json: options.ValJson = None,
     train_images: options.TrainImages = None,
@@ -118,11 +120,11 @@ def distill(
     from msad_cli.commands.student import (
         choose_methods,
         is_pixel,
+        of_distillation,
         rendered,
         start_student,
         student_spec,
         training_module,
-        tuned_first,
     )
     from msad_cli.commands.teacher_cache import cannot_keep, choose_store, keep_pyramids
     from msad_cli.data.images import limit_pixels
@@ -153,10 +155,10 @@ def distill(
         data or card.data, train_json, val_json, train_images, val_images,
         spec.resolution, spec.ks, spec.task, quiet, spec,
     )  # fmt: skip
-    choices = choose(
+    choices = of_distillation(choose(
         len(train), device=device, precision=precision, batch=batch, workers=workers, epochs=epochs, lr=lr,
         decay=decay, warmup=warmup, eval_every=eval_every,
-    )  # fmt: skip
+    ), distill_warmup, pixel)  # fmt: skip
     store, computed["cache_teacher"] = choose_store(
         cache_teacher, cannot_keep(no_distill, pixel, aligned), file, master.spec, train, choices.compute.precision
     )
@@ -169,9 +171,8 @@ def distill(
         return {}
     torch.manual_seed(seed)
     student = Detector(spec)
-    choices = tuned_first(choices) if pixel else choices
     keep_pyramids(store, master.to(choices.compute.device), train, choices.compute, choices.workers, quiet)
-    module = training_module(student, master, store, distillers, distill_warmup, afp, choices.schedule.restart)
+    module = training_module(student, master, store, distillers, choices, afp)
     scores = fit(Run(
         "distill", module, student, lambda: start_student(student, master, computed["init"].value), training, val,
         choices, settings, folder,

@@ -22,6 +22,8 @@ from msad_cli.structures.errors import UsageError
 USUAL_K = 2
 PIXEL = "pixel"
 """The method that is a procedure of two stages; others that are named beside it are those of its second one."""
+WARMUP = "distill_warmup"
+"""The setting of distillation's own warm-up."""
 PUBLISHED_WIDTH = 1.0
 """Of ImageNet weights."""
 
@@ -146,8 +148,18 @@ def rendered(student: DetectorSpec, teacher: DetectorSpec, methods: Collection[s
     return student.ks if alone else tuple(sorted({*student.ks, *teacher.ks}))
 
 
-def tuned_first(choices: Choices) -> Choices:
-    """The choices of a student's run before which its assistant is tuned, with a schedule of its own."""
+def of_distillation(choices: Choices, warmup: int | None, pixel: bool) -> Choices:
+    """The choices of a student's run.
+
+    Args:
+        warmup: the flag: steps until the distillers have their full weight; None stands for the learning rate's.
+        pixel: whether an assistant is tuned first, with a schedule of its own.
+    """
+    as_rate = Setting(choices.schedule.warmup_steps, "auto", "the learning rate's warm-up")
+    slowly = as_rate if warmup is None else Setting(warmup, "flag")
+    choices = replace(choices, settings={**choices.settings, WARMUP: slowly})
+    if not pixel:
+        return choices
     first = max(1, round(TUNE_SHARE * choices.epochs))
     steps, epochs = choices.steps_per_epoch, choices.epochs + first
     return replace(
@@ -160,12 +172,12 @@ def training_module(
     teacher: Detector,
     kept: Kept | None,
     distillers: Mapping[str, Weighted],
-    warmup: int,
+    choices: Choices,
     afp: str,
-    tune: int,
 ) -> nn.Module:
     """What trains a student: alone where there are no distillers, by a teacher (or its pyramids, if they are kept), or
-    where the first `tune` steps tune its assistant, by that."""
+    where the steps before a restart tune its assistant, by that."""
+    warmup, tune = choices.settings[WARMUP].value, choices.schedule.restart
     if not distillers:
         return Distillation(student, None, {}, warmup)
     if tune:
