@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--resamples", type=int, default=200)
     arguments = parser.parse_args()
+    if arguments.resamples < 2:
+        parser.error(f"--resamples {arguments.resamples}: an error needs two draws or more")
     truth, spec, found = detections(arguments.models, arguments.data)
     name = PREFIXES[KINDS[spec.task][-1]] + "AP"
     whole = {model: 100 * score(truth, each, spec.task, spec.sigmas).numbers[name] for model, each in found.items()}

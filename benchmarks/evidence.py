@@ -1,6 +1,6 @@
 """The paper's claims on a set: every row of its tables by one schedule, with the controls that it leaves out.
 
-    python benchmarks/evidence.py SET [--out DIR] [--scale cpu|gpu] [--seeds 3] [--jobs 2] [--rows a,b]
+    python benchmarks/evidence.py SET [--out DIR] [--scale cpu|gpu] [--k 2|4] [--seeds 3] [--jobs 2] [--rows a,b]
 
 SET is a folder in the COCO layout; Mask R-CNN is trained where it has masks, Keypoint R-CNN where it has keypoints,
 else FCOS, unless --detector says otherwise. Every row is shown as many pictures, with the same batches and rates. All
@@ -100,19 +100,20 @@ def methods_of(detector: str) -> list[str]:
     return sorted(METHODS, key=lambda method: method not in default)
 
 
-def rows_of(detector: str, scale: Scale) -> dict[str, Row]:
+def rows_of(detector: str, scale: Scale, k: int) -> dict[str, Row]:
     """All rows by name, in the order of the table. Distilled ones name their method, whatever the default is."""
+    both = f"teacher --k {k}"
     light = "--head-depthwise" if TASKS[detector] == "boxes" else "--head-convs 1"
     alone, taught, method = "--no-distill --init none", "--init teacher", methods_of(detector)[0]
     best = f"--method {method}"
     rows = [
-        Row("teacher", "aligned teacher", "teacher", 1.0),
-        Row("concat", "teacher, concat", "teacher --fusion concat", 1.0),
-        Row("sum", "teacher, sum", "teacher --fusion sum", 1.0),
-        Row("stronger", "stronger teacher", f"teacher {scale.stronger}", 2.0),
-        Row("vanilla", "vanilla multi-scale", "teacher --scales vanilla", 0.8),
+        Row("teacher", "aligned teacher", both, 1.0),
+        Row("concat", "teacher, concat", f"{both} --fusion concat", 1.0),
+        Row("sum", "teacher, sum", f"{both} --fusion sum", 1.0),
+        Row("stronger", "stronger teacher", f"{both} {scale.stronger}", 2.0),
+        Row("vanilla", "vanilla multi-scale", f"{both} --scales vanilla", 0.8),
         Row("single-high", "single scale H", "teacher --scales single", 0.6),
-        Row("single-low", "single scale L", "teacher --scales single --k 2", 0.2),
+        Row("single-low", "single scale L", f"{both} --scales single", 0.2),
         Row("plain-low", "vanilla L alone, two schedules", f"distill {alone} --unaligned", 0.2, 2, "teacher"),
         Row("scratch-low", "aligned L alone", f"distill {alone}", 0.3, 1, "teacher"),
         Row("init-only", "init-only L", f"distill --no-distill {taught}", 0.3, 1, "teacher"),
@@ -136,6 +137,7 @@ def main() -> None:
     parser.add_argument("set", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--scale", choices=("cpu", "gpu"), default="gpu" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--k", type=int, choices=(2, 4), default=2)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="rows trained side by side, with a thread each on a CPU")
     parser.add_argument("--rows", default=",".join(MAIN))
@@ -146,7 +148,7 @@ def main() -> None:
     detector = arguments.detector or detector_for(arguments.set)
     out = arguments.out or Path(f"evidence-{arguments.set.resolve().name}")
     scale = scale_of(arguments.scale, detector)
-    known = rows_of(detector, scale)
+    known = rows_of(detector, scale, arguments.k)
     if unknown := set(arguments.rows.split(",")) - set(known):
         parser.error(f"--rows {','.join(unknown)}: there are {', '.join(known)}")
     rows = [row for row in known.values() if row.name in arguments.rows.split(",")]
@@ -155,7 +157,7 @@ def main() -> None:
     runs = [(row, seed) for seed in range(arguments.seeds) for row in rows if not file_of(out, row, seed).exists()]
     if runs and not arguments.report:
         out.mkdir(parents=True, exist_ok=True)
-        estimate = hours(runs, train, detector, scale, epochs) / arguments.jobs
+        estimate = hours(runs, train, detector, scale, epochs, arguments.k) / arguments.jobs
         print(f"{len(runs)} models of {epochs} epochs, about {estimate:.1f} hours", flush=True)
         train_all(runs, arguments.jobs, lambda *run: train_row(arguments.set, out, detector, scale, epochs, *run))
     files = {row.name: [file_of(out, row, seed) for seed in range(arguments.seeds)] for row in known.values()}
@@ -222,19 +224,19 @@ def train_row(data: Path, out: Path, detector: str, scale: Scale, epochs: int, r
     print(f"{file.stem}: {result}", flush=True)
 
 
-def hours(runs: list[Run], train: CocoSplit, detector: str, scale: Scale, epochs: int) -> float:
+def hours(runs: list[Run], train: CocoSplit, detector: str, scale: Scale, epochs: int, k: int) -> float:
     """Of one job after another, by a few steps of an aligned teacher on the set's own pictures."""
-    second = seconds_a_picture(train, detector, scale, choose_compute("auto", "auto"))
+    second = seconds_a_picture(train, detector, scale, k, choose_compute("auto", "auto"))
     return sum(row.share * row.schedules for row, _ in runs) * epochs * len(train) * second / 3600
 
 
-def seconds_a_picture(train: CocoSplit, detector: str, scale: Scale, compute: Compute, steps: int = 3) -> float:
+def seconds_a_picture(train: CocoSplit, detector: str, scale: Scale, k: int, compute: Compute, steps: int = 3) -> float:
     """Of a teacher's forward and backward pass, loading included; the first step warms up."""
     words = scale.network.split()
     given = dict(zip(words[::2], words[1::2], strict=True))
     spec = DetectorSpec(
         "teacher", detector, given["--backbone"], float(given.get("--width", 1.0)),
-        int(given.get("--head-channels", 256)), int(given.get("--head-convs", 4)), "group", "aligned", (1, 2),
+        int(given.get("--head-channels", 256)), int(given.get("--head-convs", 4)), "group", "aligned", (1, k),
         parse_size(given.get("--size", "800,1333")), rois=int(given.get("--rois", 512)),
         **fields_from_data(train, None)[0],
     )  # fmt: skip

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 
+from msad_cli.cli import complain
 from msad_cli.structures.errors import MsadError
 
 
@@ -11,5 +12,4 @@ def told(main: Callable[[], None]) -> None:
     try:
         main()
     except MsadError as error:
-        print(f"error: {error.message}\n\nhint: {error.hint}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        sys.exit(complain(error.message, error.hint, error.exit_code))

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from mistakes import told
 from plain import stock_fcos
 from torchvision.models.detection import FCOS
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -80,4 +81,4 @@ def stock_detections(model: FCOS, inputs: list[Input], compute: Compute) -> None
 
 
 if __name__ == "__main__":
-    main()
+    told(main)

@@ -81,7 +81,7 @@ def run(arguments: list[str]) -> int:
     except MsadError as error:
         if debug:
             raise
-        return _complain(error.message, error.hint, error.exit_code)
+        return complain(error.message, error.hint, error.exit_code)
     except (BrokenPipeError, SystemExit) as end:
         if not isinstance(end, BrokenPipeError) and not isinstance(end.__context__, BrokenPipeError):
             raise  # Typer makes of a broken pipe an end with code 1
@@ -93,7 +93,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if debug:
             raise
-        return _complain(*_unforeseen(error))
+        return complain(*_unforeseen(error))
     # What a command returns is for callers from Python; Typer gives the code of an early end in its place.
     return outcome if isinstance(outcome, int) else 0
 
@@ -110,7 +110,8 @@ def _unforeseen(error: Exception) -> tuple[str, str, int]:
     return f"a bug in msad: {type(error).__name__}: {error}", "run again with --debug and report it", 1
 
 
-def _complain(message: str, hint: str, code: int) -> int:
+def complain(message: str, hint: str, code: int) -> int:
+    """Tells an error and what to do next on stderr; the exit code is returned."""
     rank = other_process()
     print(f"error: {f'rank {rank}: ' if rank else ''}{printable(message)}", file=sys.stderr)
     if hint:

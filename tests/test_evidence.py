@@ -53,7 +53,7 @@ def test_a_spread_by_hand(report: Any) -> None:
 
 def test_a_student_waits_for_its_own_teacher(evidence: Any) -> None:
     """Two jobs; the first seed's teacher ends last of all that can run without it."""
-    rows = evidence.rows_of("fcos", evidence.scale_of("cpu", "fcos"))
+    rows = evidence.rows_of("fcos", evidence.scale_of("cpu", "fcos"), 2)
     runs = [(rows[name], seed) for seed in (0, 1) for name in ("teacher", "vanilla", "init-only")]
     order: list[tuple[str, int]] = []
     others = threading.Event()
@@ -73,7 +73,7 @@ def test_a_student_waits_for_its_own_teacher(evidence: Any) -> None:
 
 @pytest.mark.parametrize("detector", ["fcos", "retinanet", "maskrcnn", "keypointrcnn"])
 def test_every_claim_is_on_rows_that_there_are(evidence: Any, report: Any, detector: str) -> None:
-    rows = evidence.rows_of(detector, evidence.scale_of("gpu", detector))
+    rows = evidence.rows_of(detector, evidence.scale_of("gpu", detector), 2)
     claims = report.claims_for(evidence.methods_of(detector))
     assert {name for claim in claims for name, _ in (claim.better, claim.worse)} < set(rows)
     assert set(evidence.MAIN) < set(rows)

@@ -63,6 +63,15 @@ def test_patterns_that_the_shell_left(tmp_path: Path) -> None:
     assert _relative(find_inputs([str(tmp_path / "**" / "a?.jpg")])) == ["a1.jpg", "a2.jpg", "a3.jpg"]
 
 
+def test_a_link_to_itself_is_no_picture(tmp_path: Path) -> None:
+    """Python 3.11 and 3.12 cannot resolve it."""
+    _touch(tmp_path, "a.jpg")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    assert _relative(find_inputs([str(tmp_path)], tmp_path / "results")) == ["a.jpg"]
+    with pytest.raises(UsageError, match="no such file, folder or pattern"):
+        find_inputs([str(tmp_path / "loop.png")], tmp_path / "results")
+
+
 def test_a_name_with_brackets_is_a_file_before_it_is_a_pattern(tmp_path: Path) -> None:
     _touch(tmp_path, "a[1].jpg", "a1.jpg")
     assert _relative(find_inputs([str(tmp_path / "a[1].jpg")])) == ["a[1].jpg"]
@@ -469,6 +478,13 @@ def test_numbers_of_pixels(text: str, pixels: int) -> None:
 def test_what_is_no_number_of_pixels(text: str) -> None:
     with pytest.raises(UsageError, match="--max-pixels"):
         parse_pixels(text)
+
+
+def test_results_cannot_go_to_a_link_to_itself(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    assert run(["predict", str(tmp_path), "-m", str(model), *FLAGS, "--out", str(tmp_path / "loop")]) == 2
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_results_of_an_earlier_run_are_no_inputs(

@@ -118,7 +118,7 @@ def _find(names: list[str], out: Path, saves: set[str]) -> "tuple[list[Input], l
     Raises:
         UsageError: there is none, one would be overwritten, or cannot be looked at for what is asked.
     """
-    from msad_cli.engine.inputs import find_inputs
+    from msad_cli.engine.inputs import find_inputs, resolved
     from msad_cli.engine.video import need_decoder
 
     found = find_inputs(_with_listed(names), out)
@@ -128,7 +128,7 @@ def _find(names: list[str], out: Path, saves: set[str]) -> "tuple[list[Input], l
     if videos and "coco" in saves:
         raise UsageError(f"--save coco: {videos[0].path} is a video, whose frames are no files", "name pictures alone")
     for each in found:
-        if "image" in saves and (out / each.relative).resolve() == each.path.resolve():
+        if "image" in saves and resolved(out / each.relative) == resolved(each.path):
             raise UsageError(f"{each.path} would be overwritten by its own result", "choose another folder with --out")
     return pictures, videos
 

@@ -2,6 +2,7 @@
 
 import glob
 import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def find_inputs(names: Sequence[str], results: Path | None = None) -> list[Input
             )
             raise UsageError(f"{name}: {kind}", known)
         for each in inputs:
-            found.setdefault(each.path.resolve(), each)
+            found.setdefault(resolved(each.path), each)
     return _distinct(list(found.values()))
 
 
@@ -77,7 +78,12 @@ def _matches(name: str, results: Path | None) -> list[Input]:
 
 
 def _below(folder: Path, path: Path) -> bool:
-    return folder.resolve() in path.resolve().parents
+    return resolved(folder) in resolved(path).parents
+
+
+def resolved(path: Path) -> Path:
+    """The path without links, as far as they lead: `Path.resolve` raises at a link to itself before Python 3.13."""
+    return Path(os.path.realpath(path))
 
 
 def _distinct(inputs: list[Input]) -> list[Input]:

@@ -23,7 +23,7 @@ from msad_cli.data.writing import label_row
 from msad_cli.engine.draw import draw_objects
 from msad_cli.engine.evaluate import coco_results
 from msad_cli.engine.files import write_bytes, write_text
-from msad_cli.engine.inputs import Input
+from msad_cli.engine.inputs import Input, resolved
 from msad_cli.engine.predict import Prediction
 from msad_cli.engine.scoring import Result
 from msad_cli.engine.video import writing_video
@@ -47,8 +47,8 @@ class Names:
     """Names of results below a folder, none of which is given twice or is that of an input."""
 
     def __init__(self, out: Path, inputs: Iterable[Input]) -> None:
-        self._root = out.resolve()
-        self._taken = {_key(each.path.resolve()) for each in inputs}
+        self._root = resolved(out)
+        self._taken = {_key(resolved(each.path)) for each in inputs}
 
     def claim(self, *wanted: PurePath) -> Path:
         """The first of the wanted names, relative to the folder, that is free; else the last with a number."""
