@@ -76,6 +76,8 @@ def test_python_m_msad_cli_is_msad() -> None:
         (["distill", "--teacher", "nowhere.safetensors"], 4, "no such model file"),
         (["eval", "nowhere.safetensors"], 4, "no such model file"),
         (["eval", "nowhere.safetensors", "--fail-under", "APP=1"], 2, "APP=1"),
+        (["eval", "nowhere.safetensors", "--fail-under", "AP=36"], 2, "AP=36: not from 0 to 1"),
+        (["eval", "nowhere.safetensors", "--fail-under", "AP=nan"], 2, "AP=nan: not from 0 to 1"),
         (["eval", "nowhere.safetensors", "--evaluator", "coco"], 2, "--evaluator coco: unknown"),
         (["predict", "nowhere.jpg"], 2, "nowhere.jpg"),
         (["flops", "--backbone", "resnet19"], 2, "resnet19"),
@@ -188,7 +190,7 @@ def test_the_main_job(teacher: Path, demo: Path, tmp_path: Path, capsys: pytest.
     assert run(["eval", str(student), "--per-class", "--workers", "0"]) == 0
     table = capsys.readouterr().err
     assert all(name in table for name in ("AP50", "APs", "AR100", "triangle"))
-    assert run(["eval", str(student), "--fail-under", "AP=1.01", "--workers", "0"]) == 8
+    assert run(["eval", str(student), "--fail-under", "AP=1", "--workers", "0"]) == 8
 
     pictures = demo / "val2017"
     assert run(["predict", str(pictures), "-m", str(student), "-o", str(tmp_path / "seen"), "--score", "0"]) == 0

@@ -18,7 +18,7 @@ def parse_gates(text: str | None) -> dict[str, float]:
     """`AP=0.36,AP50=0.5` as a dict.
 
     Raises:
-        UsageError: it is no list of names and numbers.
+        UsageError: it is no list of names and numbers from 0 to 1.
     """
     gates = {}
     for part in text.split(",") if text else ():
@@ -29,6 +29,8 @@ def parse_gates(text: str | None) -> dict[str, float]:
             name = ""
         if not NUMBER.fullmatch(name):
             raise UsageError(f"--fail-under {part}: not NAME=NUMBER", SOME)
+        if not 0 <= gates[name] <= 1:
+            raise UsageError(f"--fail-under {part}: not from 0 to 1", f"the tables show hundredths; {SOME}")
     return gates
 
 
