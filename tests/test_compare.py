@@ -117,10 +117,12 @@ def test_no_name_covers_another_or_a_point(tmp_path: Path, monkeypatch: pytest.M
     drawn: list[Figure] = []
     monkeypatch.setattr("msad_cli.engine.pareto.write_figure", lambda figure, path: drawn.append(figure))
     points = {f"model {i}": Point(20 + i % 3, 0.5 + i // 3 / 1000) for i in range(12)}
+    points["the slowest, whose name is long"] = Point(40, 0.501)
     plot_pareto(points, tmp_path / "p.png", "cpu", budget=21)
     (axes,) = drawn[0].axes
     boxes = [each.get_window_extent() for each in axes.texts if each.get_text()]
-    assert len(boxes) == 12
+    assert len(boxes) == 13
+    assert all(axes.bbox.x0 <= each.x0 and each.x1 <= axes.bbox.x1 for each in boxes)
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
     places = axes.transData.transform([(each.milliseconds, 100 * each.ap) for each in points.values()])
     assert not any(box.contains(*place) for box in boxes for place in places)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 BESIDE = (6, 3)
 """Points (1/72 inch) from a model to its name, across and up."""
+LONGEST_NAME = 40
+"""Letters: three eighths of the picture."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def plot_pareto(points: Mapping[str, Point], path: Path, where: str = "", budget
 
 
 def _name(axes: "Axes", points: Mapping[str, Point], best: Sequence[str]) -> None:
-    """Writes names beside their points, those of the frontier first, and lower where one would cover something.
+    """Writes names beside their points, those of the frontier first: left of them where the right has no room, and
+    lower where one would cover something.
 
     Args:
         axes: of a figure that was laid out.
@@ -85,12 +88,16 @@ def _name(axes: "Axes", points: Mapping[str, Point], best: Sequence[str]) -> Non
     for name in [*best[::-1], *sorted(points.keys() - best, key=lambda each: -points[each].ap)]:
         colour = "tab:blue" if name in best else "dimgray"
         text = axes.annotate(
-            shown(name), places[name], xytext=BESIDE, textcoords="offset points", fontsize=8, color=colour
+            shown(name, LONGEST_NAME), places[name], xytext=BESIDE, textcoords="offset points", fontsize=8, color=colour
         )
+        if text.get_window_extent().x1 > axes.bbox.x1:
+            text.set_horizontalalignment("right")
+            text.xyann = -BESIDE[0], BESIDE[1]
+        beside = text.xyann
         while any(text.get_window_extent().overlaps(each) for each in covered):
-            text.xyann = BESIDE[0], text.xyann[1] - 2
+            text.xyann = beside[0], text.xyann[1] - 2
         covered.append(text.get_window_extent())
-        if text.xyann != BESIDE:
+        if text.xyann != beside:
             line = {"arrowstyle": "-", "linewidth": 0.5, "color": colour}
-            down = BESIDE[0], text.xyann[1] + 3
+            down = beside[0], text.xyann[1] + 3
             axes.annotate("", places[name], xytext=down, textcoords="offset points", arrowprops=line)

@@ -73,10 +73,10 @@ def legend_beside(axes: "Axes", *others: "Axes") -> None:
     )
 
 
-def shown(name: str) -> str:
+def shown(name: str, longest: int = LONGEST_NAME) -> str:
     """A user's name as matplotlib takes it: not too long, no formula, and in the legend whatever it begins with."""
     text = printable(name).replace("\n", " ").replace("\t", " ")
-    text = text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
+    text = text if len(text) <= longest else f"{text[: longest - 1]}…"
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
