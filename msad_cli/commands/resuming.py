@@ -56,7 +56,7 @@ def all_settings(context: typer.Context, computed: Mapping[str, Setting]) -> dic
     settings = {}
     for name, value in context.params.items():
         if name not in UNRECORDED and value is not None:
-            settings[name] = Setting(value, "flag" if _is_typed(context, name) else "default")
+            settings[name] = Setting(value, "flag" if is_typed(context, name) else "default")
     settings |= computed
     for name in recalled.keys() & settings.keys():
         settings[name] = Setting(settings[name].value, "resumed", settings[name].reason)
@@ -82,7 +82,7 @@ def _recalled(context: typer.Context, folder: RunFolder, command: Callable[..., 
         setting = recorded.get(name.rstrip("_"))
         if setting is None:
             continue
-        if _is_typed(context, name):
+        if is_typed(context, name):
             if name not in MAY_CHANGE and _plain(context.params[name]) != setting.value:
                 flag = f"--{name.rstrip('_').replace('_', '-')}"
                 raise UsageError(
@@ -97,7 +97,8 @@ def _recalled(context: typer.Context, folder: RunFolder, command: Callable[..., 
     return values
 
 
-def _is_typed(context: typer.Context, name: str) -> bool:
+def is_typed(context: typer.Context, name: str) -> bool:
+    """Whether a flag stands on the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from msad_cli.commands import options
-from msad_cli.commands.resuming import all_settings, resumable
+from msad_cli.commands.resuming import all_settings, is_typed, resumable
 from msad_cli.structures.errors import UsageError
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def teacher(
     from msad_cli.models.init import initialise
     from msad_cli.models.spec import TASKS, DetectorSpec
 
+    _refuse_idle(context, detector, scales)
     ks = _views(k, scales, strategy)
     resolution = options.parse_size(size)
     assert out is not None
@@ -156,6 +157,22 @@ def teacher(
     if not quiet:
         announce_result(out, scores, f"msad distill --teacher {out}" if spec.role == "teacher" else f"msad eval {out}")
     return scores
+
+
+def _refuse_idle(context: typer.Context, detector: str, scales: str) -> None:
+    """Does nothing to flags that do something.
+
+    Raises:
+        UsageError: one was typed that means nothing to this detector or to these scales.
+    """
+    from msad_cli.models.spec import TASKS
+
+    idle = {"rois": f"{detector} has no regions"} if TASKS.get(detector) == "boxes" else {}
+    if scales != "aligned":
+        idle |= dict.fromkeys(("fusion", "lambda_"), f"--scales {scales} fuses nothing")
+    for name, reason in idle.items():
+        if is_typed(context, name):
+            raise UsageError(f"--{name.rstrip('_')}: {reason}", "leave it out")
 
 
 def _views(k: str | None, scales: str, strategy: str) -> tuple[int, ...]:
