@@ -167,12 +167,10 @@ def _refuse_idle(context: typer.Context, detector: str, scales: str) -> None:
     """
     from msad_cli.models.spec import TASKS
 
-    idle = {"rois": f"{detector} has no regions"} if TASKS.get(detector) == "boxes" else {}
-    if scales != "aligned":
-        idle |= dict.fromkeys(("fusion", "lambda_"), f"--scales {scales} fuses nothing")
-    for name, reason in idle.items():
-        if is_typed(context, name):
-            raise UsageError(f"--{name.rstrip('_')}: {reason}", "leave it out")
+    if TASKS.get(detector) == "boxes" and is_typed(context, "rois"):
+        raise UsageError(f"--rois: {detector} has no regions", "leave it out")
+    if scales != "aligned" and (is_typed(context, "fusion") or is_typed(context, "lambda_")):
+        raise UsageError(f"--fusion, --lambda: --scales {scales} fuses nothing", "leave them out")
 
 
 def _views(k: str | None, scales: str, strategy: str) -> tuple[int, ...]:
