@@ -71,6 +71,13 @@ def test_a_student_waits_for_its_own_teacher(evidence: Any) -> None:
     assert order.index(("teacher", 1)) < order.index(("init-only", 1))
 
 
+def test_k_is_that_of_every_teacher_with_a_small_view(evidence: Any) -> None:
+    """Students take their teacher's; a single scale at H has k = 1."""
+    rows = evidence.rows_of("fcos", evidence.scale_of("cpu", "fcos"), 4)
+    teachers = {name for name, row in rows.items() if row.command.startswith("teacher")}
+    assert {name for name, row in rows.items() if "--k 4" in row.command} == teachers - {"single-high"}
+
+
 @pytest.mark.parametrize("detector", ["fcos", "retinanet", "maskrcnn", "keypointrcnn"])
 def test_every_claim_is_on_rows_that_there_are(evidence: Any, report: Any, detector: str) -> None:
     rows = evidence.rows_of(detector, evidence.scale_of("gpu", detector), 2)
