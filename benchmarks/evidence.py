@@ -26,7 +26,7 @@ from evidence_report import METHODS, claims_for, write_report
 from mistakes import told
 
 from msad_cli.commands.options import parse_size
-from msad_cli.commands.settings import fields_from_data
+from msad_cli.commands.settings import fields_from_data, invalid_values_named
 from msad_cli.data.coco import CocoSplit, read_split
 from msad_cli.data.layouts import find_split
 from msad_cli.data.loading import TrainingSet, training_loader
@@ -156,8 +156,8 @@ def main() -> None:
     epochs = -(-(arguments.pictures or scale.pictures) // len(train))
     runs = [(row, seed) for seed in range(arguments.seeds) for row in rows if not file_of(out, row, seed).exists()]
     if runs and not arguments.report:
-        out.mkdir(parents=True, exist_ok=True)
         estimate = hours(runs, train, detector, scale, epochs, arguments.k) / arguments.jobs
+        out.mkdir(parents=True, exist_ok=True)
         print(f"{len(runs)} models of {epochs} epochs, about {estimate:.1f} hours", flush=True)
         train_all(runs, arguments.jobs, lambda *run: train_row(arguments.set, out, detector, scale, epochs, *run))
     files = {row.name: [file_of(out, row, seed) for seed in range(arguments.seeds)] for row in known.values()}
@@ -234,12 +234,13 @@ def seconds_a_picture(train: CocoSplit, detector: str, scale: Scale, k: int, com
     """Of a teacher's forward and backward pass, loading included; the first step warms up."""
     words = scale.network.split()
     given = dict(zip(words[::2], words[1::2], strict=True))
-    spec = DetectorSpec(
-        "teacher", detector, given["--backbone"], float(given.get("--width", 1.0)),
-        int(given.get("--head-channels", 256)), int(given.get("--head-convs", 4)), "group", "aligned", (1, k),
-        parse_size(given.get("--size", "800,1333")), rois=int(given.get("--rois", 512)),
-        **fields_from_data(train, None)[0],
-    )  # fmt: skip
+    with invalid_values_named("choose another --k or --detector"):
+        spec = DetectorSpec(
+            "teacher", detector, given["--backbone"], float(given.get("--width", 1.0)),
+            int(given.get("--head-channels", 256)), int(given.get("--head-convs", 4)), "group", "aligned", (1, k),
+            parse_size(given.get("--size", "800,1333")), rois=int(given.get("--rois", 512)),
+            **fields_from_data(train, None)[0],
+        )  # fmt: skip
     module = AlignedTraining(Detector(spec).to(compute.device)).train()
     batch = int(scale.schedule.split()[1])
     loader = training_loader(TrainingSet(train, spec.resolution, spec.ks, jitter=True, seed=0), batch, 0, 0, steps + 1)
