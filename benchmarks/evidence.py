@@ -4,9 +4,10 @@
 
 SET is a folder in the COCO layout; Mask R-CNN is trained where it has masks, Keypoint R-CNN where it has keypoints,
 else FCOS, unless --detector says otherwise. Every row is shown as many pictures, with the same batches and rates. All
-students of a seed learn from that seed's teacher. DIR gets a model file and a log a row and seed, and evidence.md,
-evidence.csv and evidence.png (evidence_report.py). A model that is in DIR is not trained again and an interrupted one
-goes on: the command can be stopped and typed again. Hours are estimated first.
+students of a seed learn from that seed's teacher. DIR gets a model file and a log a row and seed, evidence.md and
+evidence.csv of all that is there, and evidence.png of the rows that were asked for (evidence_report.py). A model that
+is in DIR is not trained again and an interrupted one goes on: the command can be stopped and typed again. Hours are
+estimated first.
 """
 
 import argparse
@@ -163,7 +164,7 @@ def main() -> None:
     files = {row.name: [file_of(out, row, seed) for seed in range(arguments.seeds)] for row in known.values()}
     labels = {row.name: row.label for row in known.values()}
     val, claims = read(arguments.set, "val", detector), claims_for(methods_of(detector))
-    print(write_report(out, files, labels, shlex.join(["python", *sys.argv]), val, claims))
+    print(write_report(out, files, labels, shlex.join(["python", *sys.argv]), val, claims, [row.name for row in rows]))
 
 
 def detector_for(folder: Path) -> str:

@@ -5,7 +5,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,9 +91,16 @@ def claims_for(methods: Sequence[str]) -> list[Claim]:
 
 
 def write_report(
-    out: Path, files: Files, labels: Mapping[str, str], command: str, val: CocoSplit, claims: Sequence[Claim]
+    out: Path,
+    files: Files,
+    labels: Mapping[str, str],
+    command: str,
+    val: CocoSplit,
+    claims: Sequence[Claim],
+    drawn: Container[str],
 ) -> str:
-    """Writes evidence.md, .csv and .png from the models that are there; the text of the first."""
+    """Writes evidence.md, .csv and .png from the models that are there, the last of the rows to be drawn; the text of
+    the first."""
     prefix = PREFIXES[KINDS[val.task][-1]]
     lines = dict(table_lines(files, labels, val, prefix))
     text = "\n\n".join([headline(command, prefix), *tables(lines), verdicts(lines, claims), convergence(files, prefix)])
@@ -104,7 +111,11 @@ def write_report(
         for (name, view), line in lines.items():
             for seed, values in enumerate(zip(*line.numbers.values(), strict=True)):
                 writer.writerow([name, view, seed, *values, line.gmacs, line.share, line.milliseconds])
-    points = {each.label: Point(each.milliseconds, mean(each.numbers["AP"]) / 100) for each in lines.values()}
+    points = {
+        line.label: Point(line.milliseconds, mean(line.numbers["AP"]) / 100)
+        for (name, _), line in lines.items()
+        if name in drawn
+    }
     plot_pareto(points, out / "evidence.png", machine_in_words(choose_compute("auto", "auto")))
     return text
 

@@ -102,7 +102,7 @@ def test_the_report_of_two_models(
         (run / "metrics.json").write_text(json.dumps({view: {"AP": ap, "APs": None} for view, ap in views.items()}))
     val = read_split(coco_folder / "annotations" / "instances_val2017.json", coco_folder / "val2017")
     text = report.write_report(
-        tmp_path, files, dict.fromkeys(files, "row"), "the command", val, report.claims_for(["l1"])
+        tmp_path, files, dict.fromkeys(files, "row"), "the command", val, report.claims_for(["l1"]), files
     )
     table = [line.split(" | ") for line in text.splitlines() if line.startswith("| row")]
     assert [(line[0], line[1], line[2]) for line in table] == [
