@@ -17,7 +17,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +33,13 @@ from msad_cli.data.layouts import find_split
 from msad_cli.data.loading import TrainingSet, training_loader
 from msad_cli.engine.device import Compute, choose_compute
 from msad_cli.engine.gradients import to_device
+from msad_cli.engine.model_file import read_header
 from msad_cli.engine.run_folder import RunFolder
 from msad_cli.methods.aligned import AlignedTraining
 from msad_cli.methods.distillers.build import suitable_methods
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import TASKS, DetectorSpec
+from msad_cli.structures.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="train nothing")
     arguments = parser.parse_args()
     detector = arguments.detector or detector_for(arguments.set)
-    out = arguments.out or Path(f"evidence-{arguments.set.resolve().name}")
+    out = arguments.out or Path(f"evidence-{arguments.set.resolve().name}{'' if arguments.k == 2 else '-k4'}")
     scale = scale_of(arguments.scale, detector)
     known = rows_of(detector, scale, arguments.k)
     if unknown := set(arguments.rows.split(",")) - set(known):
@@ -155,13 +157,14 @@ def main() -> None:
     rows = [row for row in known.values() if row.name in arguments.rows.split(",")]
     train = read(arguments.set, "train", detector)
     epochs = -(-(arguments.pictures or scale.pictures) // len(train))
+    files = {row.name: [file_of(out, row, seed) for seed in range(arguments.seeds)] for row in known.values()}
+    refuse_others([each for paths in files.values() for each in paths if each.exists()], detector, arguments.k)
     runs = [(row, seed) for seed in range(arguments.seeds) for row in rows if not file_of(out, row, seed).exists()]
     if runs and not arguments.report:
         estimate = hours(runs, train, detector, scale, epochs, arguments.k) / arguments.jobs
         out.mkdir(parents=True, exist_ok=True)
         print(f"{len(runs)} models of {epochs} epochs, about {estimate:.1f} hours", flush=True)
         train_all(runs, arguments.jobs, lambda *run: train_row(arguments.set, out, detector, scale, epochs, *run))
-    files = {row.name: [file_of(out, row, seed) for seed in range(arguments.seeds)] for row in known.values()}
     labels = {row.name: row.label for row in known.values()}
     val, claims = read(arguments.set, "val", detector), claims_for(methods_of(detector))
     print(write_report(out, files, labels, shlex.join(["python", *sys.argv]), val, claims, [row.name for row in rows]))
@@ -185,6 +188,18 @@ def read(folder: Path, name: str, detector: str) -> CocoSplit:
 def file_of(out: Path, row: Row, seed: int) -> Path:
     """Where a model is kept."""
     return out / f"{row.name}.{seed}.safetensors"
+
+
+def refuse_others(models: Iterable[Path], detector: str, k: int) -> None:
+    """Does nothing to models of this detector and k.
+
+    Raises:
+        UsageError: one is of another; its AP would stand in the wrong table.
+    """
+    for path in models:
+        spec, _, _ = read_header(path)
+        if spec.detector != detector or not {*spec.ks} <= {1, k}:
+            raise UsageError(f"{path}: {spec.detector}, k = {max(spec.ks)}, not {detector}, k = {k}", "another --out")
 
 
 def train_all(runs: list[Run], jobs: int, train: Callable[[Row, int], None]) -> None:

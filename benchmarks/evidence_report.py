@@ -99,8 +99,11 @@ def write_report(
     claims: Sequence[Claim],
     drawn: Container[str],
 ) -> str:
-    """Writes evidence.md, .csv and .png from the models that are there, the last of the rows to be drawn; the text of
-    the first."""
+    """Writes evidence.md, .csv and .png from the models that are there; the text of the first.
+
+    Args:
+        drawn: the rows that the picture shows.
+    """
     prefix = PREFIXES[KINDS[val.task][-1]]
     lines = dict(table_lines(files, labels, val, prefix))
     text = "\n\n".join([headline(command, prefix), *tables(lines), verdicts(lines, claims), convergence(files, prefix)])

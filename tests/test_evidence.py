@@ -12,6 +12,7 @@ from msad_cli.data.coco import read_split
 from msad_cli.engine.model_file import Card, save_model
 from msad_cli.engine.run_folder import RunFolder
 from msad_cli.models.detector import Detector
+from msad_cli.structures.errors import UsageError
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -76,6 +77,16 @@ def test_k_is_that_of_every_teacher_with_a_small_view(evidence: Any) -> None:
     rows = evidence.rows_of("fcos", evidence.scale_of("cpu", "fcos"), 4)
     teachers = {name for name, row in rows.items() if row.command.startswith("teacher")}
     assert {name for name, row in rows.items() if "--k 4" in row.command} == teachers - {"single-high"}
+
+
+def test_models_of_another_k_are_not_taken_for_these(evidence: Any, tmp_path: Path, teacher: Detector) -> None:
+    """The fixture's teacher is an FCOS of k = 2."""
+    file = tmp_path / "teacher.0.safetensors"
+    save_model(file, teacher, Card())
+    evidence.refuse_others([file], "fcos", 2)
+    for detector, k in (("fcos", 4), ("retinanet", 2)):
+        with pytest.raises(UsageError, match=f"fcos, k = 2, not {detector}, k = {k}"):
+            evidence.refuse_others([file], detector, k)
 
 
 @pytest.mark.parametrize("detector", ["fcos", "retinanet", "maskrcnn", "keypointrcnn"])
