@@ -130,8 +130,7 @@ def rows_of(detector: str, scale: Scale, k: int) -> dict[str, Row]:
     return {row.name: row for row in rows}
 
 
-MAIN = ("teacher", "vanilla", "single-high", "single-low", "plain-low", "scratch-low", "init-only", *METHODS,
-        "light-alone", "light")  # fmt: skip
+MAIN = ("teacher", "vanilla", "single-high", "single-low", "plain-low", "init-only", *METHODS, "light-alone", "light")
 
 
 def main() -> None:
@@ -158,7 +157,8 @@ def main() -> None:
     train = read(arguments.set, "train", detector)
     epochs = -(-(arguments.pictures or scale.pictures) // len(train))
     files = {row.name: [file_of(out, row, seed) for seed in range(arguments.seeds)] for row in known.values()}
-    refuse_others([each for paths in files.values() for each in paths if each.exists()], detector, arguments.k)
+    for row in known.values():
+        refuse_others(filter(Path.exists, files[row.name]), detector, arguments.k, epochs * row.schedules)
     runs = [(row, seed) for seed in range(arguments.seeds) for row in rows if not file_of(out, row, seed).exists()]
     if runs and not arguments.report:
         estimate = hours(runs, train, detector, scale, epochs, arguments.k) / arguments.jobs
@@ -190,16 +190,18 @@ def file_of(out: Path, row: Row, seed: int) -> Path:
     return out / f"{row.name}.{seed}.safetensors"
 
 
-def refuse_others(models: Iterable[Path], detector: str, k: int) -> None:
-    """Does nothing to models of this detector and k.
+def refuse_others(models: Iterable[Path], detector: str, k: int, epochs: int) -> None:
+    """Does nothing to models of this detector and k that were trained for so many epochs.
 
     Raises:
         UsageError: one is of another; its AP would stand in the wrong table.
     """
     for path in models:
-        spec, _, _ = read_header(path)
+        spec, card, _ = read_header(path)
         if spec.detector != detector or not {*spec.ks} <= {1, k}:
             raise UsageError(f"{path}: {spec.detector}, k = {max(spec.ks)}, not {detector}, k = {k}", "another --out")
+        if card.epochs != epochs:
+            raise UsageError(f"{path}: trained for {card.epochs} epochs, not {epochs}", "another --out, or --pictures")
 
 
 def train_all(runs: list[Run], jobs: int, train: Callable[[Row, int], None]) -> None:

@@ -79,14 +79,16 @@ def test_k_is_that_of_every_teacher_with_a_small_view(evidence: Any) -> None:
     assert {name for name, row in rows.items() if "--k 4" in row.command} == teachers - {"single-high"}
 
 
-def test_models_of_another_k_are_not_taken_for_these(evidence: Any, tmp_path: Path, teacher: Detector) -> None:
+def test_models_of_another_run_are_not_taken_for_these(evidence: Any, tmp_path: Path, teacher: Detector) -> None:
     """The fixture's teacher is an FCOS of k = 2."""
     file = tmp_path / "teacher.0.safetensors"
-    save_model(file, teacher, Card())
-    evidence.refuse_others([file], "fcos", 2)
+    save_model(file, teacher, Card(epochs=36))
+    evidence.refuse_others([file], "fcos", 2, 36)
     for detector, k in (("fcos", 4), ("retinanet", 2)):
         with pytest.raises(UsageError, match=f"fcos, k = 2, not {detector}, k = {k}"):
-            evidence.refuse_others([file], detector, k)
+            evidence.refuse_others([file], detector, k, 36)
+    with pytest.raises(UsageError, match="trained for 36 epochs, not 72"):
+        evidence.refuse_others([file], "fcos", 2, 72)
 
 
 @pytest.mark.parametrize("detector", ["fcos", "retinanet", "maskrcnn", "keypointrcnn"])
