@@ -101,9 +101,15 @@ def test_every_claim_is_on_rows_that_there_are(evidence: Any, report: Any, detec
 
 
 def test_the_report_of_two_models(
-    report: Any, tmp_path: Path, coco_folder: Path, student: Detector, teacher: Detector
+    report: Any,
+    tmp_path: Path,
+    coco_folder: Path,
+    student: Detector,
+    teacher: Detector,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One teacher, and two seeds of a student with AP 0.5 and 0.6 beside 0.52 of the teacher's high view."""
+    monkeypatch.setattr(report, "RUNS", 2)
     files = {"teacher": [tmp_path / "t.0.safetensors"], "vanilla": [tmp_path / "none.safetensors"],
              "l1": [tmp_path / f"s.{seed}.safetensors" for seed in (0, 1)]}  # fmt: skip
     scores = {files["teacher"][0]: {"fused": 0.55, "high": 0.52, "low": 0.4},
