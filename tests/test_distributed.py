@@ -461,6 +461,7 @@ def gloo():
     return [each.read_text() for each in Path("/proc/self/task").glob("*/comm") if "gloo" in each.read_text()]
 
 distributed.join()
+torch.distributed.barrier()  # a thread has its name once it works
 assert gloo()
 torch.optim.SGD([torch.zeros(1, requires_grad=True)]).step()
 distributed.leave()
