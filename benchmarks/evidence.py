@@ -147,6 +147,9 @@ def main() -> None:
     parser.add_argument("--detector", choices=tuple(TASKS))
     parser.add_argument("--report", action="store_true", help="train nothing")
     arguments = parser.parse_args()
+    for name in ("seeds", "jobs", "pictures"):
+        if (count := getattr(arguments, name)) is not None and count < 1:
+            parser.error(f"--{name} {count}: at least 1")
     detector = arguments.detector or detector_for(arguments.set)
     out = arguments.out or Path(f"evidence-{arguments.set.resolve().name}{'' if arguments.k == 2 else '-k4'}")
     scale = scale_of(arguments.scale, detector)
@@ -159,7 +162,7 @@ def main() -> None:
     files = {row.name: [file_of(out, row, seed) for seed in range(arguments.seeds)] for row in known.values()}
     for row in known.values():
         refuse_others(filter(Path.exists, files[row.name]), detector, arguments.k, epochs * row.schedules)
-    runs = [(row, seed) for seed in range(arguments.seeds) for row in rows if not file_of(out, row, seed).exists()]
+    runs = [(row, seed) for seed in range(arguments.seeds) for row in rows if not files[row.name][seed].exists()]
     if runs and not arguments.report:
         estimate = hours(runs, train, detector, scale, epochs, arguments.k) / arguments.jobs
         out.mkdir(parents=True, exist_ok=True)

@@ -79,6 +79,16 @@ def test_k_is_that_of_every_teacher_with_a_small_view(evidence: Any) -> None:
     assert {name for name, row in rows.items() if "--k 4" in row.command} == teachers - {"single-high"}
 
 
+@pytest.mark.parametrize("flag", ["--seeds", "--jobs", "--pictures"])
+def test_counts_below_one_are_refused(
+    evidence: Any, flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["evidence.py", "set", flag, "0"])
+    with pytest.raises(SystemExit, match="2"):
+        evidence.main()
+    assert f"{flag} 0: at least 1" in capsys.readouterr().err
+
+
 def test_models_of_another_run_are_not_taken_for_these(evidence: Any, tmp_path: Path, teacher: Detector) -> None:
     """The fixture's teacher is an FCOS of k = 2."""
     file = tmp_path / "teacher.0.safetensors"
