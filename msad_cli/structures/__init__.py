@@ -1,1 +1,0 @@
-"""Plain frozen values that every floor may use; nothing here imports torch."""
