@@ -18,15 +18,15 @@ from typing import Any, get_args
 import numpy as np
 from mistakes import told
 
-from msad_cli.commands.settings import choose_views
-from msad_cli.data.coco import read_split
-from msad_cli.data.layouts import find_split
-from msad_cli.engine.device import choose_compute
-from msad_cli.engine.evaluate import view_results
-from msad_cli.engine.exported import open_model
-from msad_cli.engine.scoring import KINDS, PREFIXES, Result, score
-from msad_cli.engine.truth import ground_truth
+from msad_cli.data.annotations.split import read_split
+from msad_cli.data.layouts.base import find_split
+from msad_cli.evaluation.detect_split import view_results
+from msad_cli.evaluation.ground_truth import ground_truth
+from msad_cli.evaluation.metrics import KINDS, PREFIXES, Result, score
+from msad_cli.export.runtime import open_model
 from msad_cli.models.spec import DetectorSpec, View
+from msad_cli.system.device import choose_compute
+from msad_cli.training.plan import choose_views
 
 Document = dict[str, Any]
 ByPicture = defaultdict[int, list[Document]]

@@ -14,19 +14,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from msad_cli.data.coco import read_split
-from msad_cli.data.layouts import find_split
-from msad_cli.data.loading import TrainingSet, training_loader
-from msad_cli.engine.device import Compute
-from msad_cli.engine.schedule import Schedule, sgd
-from msad_cli.engine.train import train
-from msad_cli.methods.aligned import AlignedTraining
-from msad_cli.methods.distillation import Distillation, teaching
-from msad_cli.methods.distillers.build import build_distillers
+from msad_cli.data.annotations.split import read_split
+from msad_cli.data.layouts.base import find_split
+from msad_cli.data.loading.dataset import TrainingSet, training_loader
+from msad_cli.distillation.aligned_teacher import AlignedTraining
+from msad_cli.distillation.distillation import Distillation, teaching
+from msad_cli.distillation.losses.table import build_distillers
+from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
-from msad_cli.models.inherit import from_teacher
 from msad_cli.models.spec import ClassName, DetectorSpec
-from msad_cli.structures.frame import Resolution
+from msad_cli.models.weights.inherit import from_teacher
+from msad_cli.system.device import Compute
+from msad_cli.training.loop import train
+from msad_cli.training.schedule import Schedule, sgd
 
 STEPS = 50
 

@@ -26,20 +26,20 @@ import torch
 from evidence_report import METHODS, claims_for, write_report
 from mistakes import told
 
-from msad_cli.commands.options import parse_size
-from msad_cli.commands.settings import fields_from_data, invalid_values_named
-from msad_cli.data.coco import CocoSplit, read_split
-from msad_cli.data.layouts import find_split
-from msad_cli.data.loading import TrainingSet, training_loader
-from msad_cli.engine.device import Compute, choose_compute
-from msad_cli.engine.gradients import to_device
-from msad_cli.engine.model_file import read_header
-from msad_cli.engine.run_folder import RunFolder
-from msad_cli.methods.aligned import AlignedTraining
-from msad_cli.methods.distillers.build import suitable_methods
+from msad_cli.cli.options import parse_size
+from msad_cli.data.annotations.split import CocoSplit, read_split
+from msad_cli.data.layouts.base import find_split
+from msad_cli.data.loading.dataset import TrainingSet, training_loader
+from msad_cli.distillation.aligned_teacher import AlignedTraining
+from msad_cli.distillation.losses.table import suitable_methods
+from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
+from msad_cli.models.model_file import read_header
 from msad_cli.models.spec import TASKS, DetectorSpec
-from msad_cli.structures.errors import UsageError
+from msad_cli.runs.folder import RunFolder
+from msad_cli.system.device import Compute, choose_compute
+from msad_cli.training.gradients import to_device
+from msad_cli.training.plan import fields_from_data, invalid_values_named
 
 
 @dataclass(frozen=True)

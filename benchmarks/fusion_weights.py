@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from mistakes import told
 from numpy.typing import NDArray
 
-from msad_cli.data.coco import CocoSplit, read_split
-from msad_cli.data.layouts import find_split
-from msad_cli.data.loading import EvaluationSet
-from msad_cli.engine.device import Compute
-from msad_cli.engine.fusion_weights import fusion_weights
-from msad_cli.engine.model_file import load_model
-from msad_cli.structures.frame import Resolution
+from msad_cli.data.annotations.split import CocoSplit, read_split
+from msad_cli.data.layouts.base import find_split
+from msad_cli.data.loading.dataset import EvaluationSet
+from msad_cli.evaluation.fusion_weights import fusion_weights
+from msad_cli.frame import Resolution
+from msad_cli.models.model_file import load_model
+from msad_cli.system.device import Compute
 
 
 def main() -> None:

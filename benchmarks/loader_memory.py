@@ -19,9 +19,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from msad_cli.data.coco import read_split
-from msad_cli.data.loading import TrainingSet, training_loader
-from msad_cli.structures.frame import Resolution
+from msad_cli.data.annotations.split import read_split
+from msad_cli.data.loading.dataset import TrainingSet, training_loader
+from msad_cli.frame import Resolution
 
 SIDE = 64
 CATEGORIES = 80

@@ -22,14 +22,14 @@ import torch
 from evidence_report import metrics, spread
 from mistakes import told
 
-from msad_cli.data.coco import read_split
-from msad_cli.data.layouts import find_split
-from msad_cli.data.loading import TrainingSet, training_loader
-from msad_cli.engine.device import Compute
-from msad_cli.engine.model_file import load_model
-from msad_cli.methods.distillation import Distillation, teaching
-from msad_cli.methods.distillers.build import DISTILLERS, build_distillers
+from msad_cli.data.annotations.split import read_split
+from msad_cli.data.layouts.base import find_split
+from msad_cli.data.loading.dataset import TrainingSet, training_loader
+from msad_cli.distillation.distillation import Distillation, teaching
+from msad_cli.distillation.losses.table import DISTILLERS, build_distillers
 from msad_cli.models.detector import Detector
+from msad_cli.models.model_file import load_model
+from msad_cli.system.device import Compute
 
 ROUNDS = 7
 

@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Callable
 
-from msad_cli.cli import complain
-from msad_cli.structures.errors import MsadError
+from msad_cli.cli.app import complain
+from msad_cli.errors import MsadError
 
 
 def told(main: Callable[[], None]) -> None:

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection import FCOS, fcos_resnet50_fpn
 
+from msad_cli.frame import Frame
 from msad_cli.models.detector import Detector
-from msad_cli.models.on_features import Target, dense_detections, dense_losses, dense_outputs
-from msad_cli.structures.frame import Frame
+from msad_cli.models.detectors.dense import Target, dense_detections, dense_losses, dense_outputs
 
 PADDING = 256
 HIGH, LOW = range(3, 8), range(2, 7)

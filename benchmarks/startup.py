@@ -22,9 +22,9 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 torch.manual_seed(0)
 """
 FORWARD = """
-from msad_cli.engine.model_file import load_model
-from msad_cli.data.scaled import open_picture
-from msad_cli.data.transforms import render
+from msad_cli.models.model_file import load_model
+from msad_cli.data.images.scaled import open_picture
+from msad_cli.data.loading.transforms import render
 detector, _ = load_model(__import__("pathlib").Path(sys.argv[1]))
 image = open_picture(__import__("pathlib").Path(sys.argv[2]))
 size = detector.spec.resolution.frame_size(*image.size)

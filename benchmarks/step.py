@@ -17,16 +17,16 @@ import torch
 from plain import Plain, stock_fcos, stock_inference, stock_step
 from torch import Tensor
 
-from msad_cli.commands.options import parse_size
-from msad_cli.engine.device import Compute
-from msad_cli.methods.aligned import AlignedTraining
-from msad_cli.methods.distillation import Distillation, teaching
-from msad_cli.methods.distillers.build import build_distillers
-from msad_cli.methods.kept_teacher import KeptTeacher
-from msad_cli.methods.knowledge import best_view
+from msad_cli.cli.options import parse_size
+from msad_cli.distillation.aligned_teacher import AlignedTraining
+from msad_cli.distillation.cached_teacher import KeptTeacher
+from msad_cli.distillation.distillation import Distillation, teaching
+from msad_cli.distillation.knowledge import best_view
+from msad_cli.distillation.losses.table import build_distillers
+from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import ClassName, DetectorSpec
-from msad_cli.structures.frame import Resolution
+from msad_cli.system.device import Compute
 
 Jobs = dict[str, Callable[[], object]]
 

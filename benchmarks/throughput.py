@@ -20,12 +20,12 @@ from plain import stock_fcos
 from torchvision.models.detection import FCOS
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from msad_cli.data.images import read_image
-from msad_cli.engine.device import Compute
-from msad_cli.engine.inputs import Input, find_inputs
-from msad_cli.engine.model_file import load_model
-from msad_cli.engine.predict import predict
+from msad_cli.data.images.decode import read_image
+from msad_cli.inference.inputs import Input, find_inputs
+from msad_cli.inference.predictor import predict
 from msad_cli.models.detector import Detector
+from msad_cli.models.model_file import load_model
+from msad_cli.system.device import Compute
 
 Job = Callable[[], object]
 

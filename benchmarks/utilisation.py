@@ -25,16 +25,16 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
-from msad_cli.data.loading import Batch, Sample
-from msad_cli.engine.compiled import compile_parts
-from msad_cli.engine.device import HALF, Compute
-from msad_cli.engine.evaluate import detect_batch
-from msad_cli.engine.schedule import Schedule, sgd
-from msad_cli.engine.train import train
-from msad_cli.methods.aligned import AlignedTraining
-from msad_cli.methods.distillation import Distillation, teaching
-from msad_cli.methods.distillers.build import build_distillers
+from msad_cli.data.loading.dataset import Batch, Sample
+from msad_cli.distillation.aligned_teacher import AlignedTraining
+from msad_cli.distillation.distillation import Distillation, teaching
+from msad_cli.distillation.losses.table import build_distillers
+from msad_cli.evaluation.detect_split import detect_batch
+from msad_cli.models.compiled import compile_parts
 from msad_cli.models.detector import Detector
+from msad_cli.system.device import HALF, Compute
+from msad_cli.training.loop import train
+from msad_cli.training.schedule import Schedule, sgd
 
 SIDES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192, 16384)}
 """Of the square matrices."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from msad_cli.api import Detections, Model, Trained, distill, evaluate, load, train_teacher
-    from msad_cli.engine.scoring import Scores
-    from msad_cli.structures.errors import MsadError
+    from msad_cli.errors import MsadError
+    from msad_cli.evaluation.metrics import Scores
 
 __version__ = "0.1.0"
 __all__ = ["Detections", "Model", "MsadError", "Scores", "Trained", "distill", "evaluate", "load", "train_teacher"]

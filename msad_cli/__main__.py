@@ -1,6 +1,6 @@
 """`python -m msad_cli` (and `torchrun -m msad_cli`) is `msad`."""
 
-from msad_cli.cli import main
+from msad_cli.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -19,23 +19,23 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from msad_cli import cli
-from msad_cli.commands.calling import call
-from msad_cli.commands.distill import distill as distill_command
-from msad_cli.commands.eval import evaluate as eval_command
-from msad_cli.commands.settings import choose_views
-from msad_cli.commands.teacher import teacher as teacher_command
-from msad_cli.data.in_memory import rgb_image
-from msad_cli.engine import predict as engine
-from msad_cli.engine.device import Compute, choose_compute
-from msad_cli.engine.exported import Model as Network
-from msad_cli.engine.exported import open_model
-from msad_cli.engine.inputs import Input
-from msad_cli.engine.model_file import Card
-from msad_cli.engine.scoring import Scores
-from msad_cli.models.pasting import paste_masks
+from msad_cli.cli.app import app as cli
+from msad_cli.cli.calling import call
+from msad_cli.cli.commands.distill import distill as distill_command
+from msad_cli.cli.commands.eval import evaluate as eval_command
+from msad_cli.cli.commands.teacher import teacher as teacher_command
+from msad_cli.data.images.in_memory import rgb_image
+from msad_cli.errors import DataError, MsadError  # noqa: F401  # the second one is for callers
+from msad_cli.evaluation.metrics import Scores
+from msad_cli.export.runtime import Model as Network
+from msad_cli.export.runtime import open_model
+from msad_cli.inference import predictor as engine
+from msad_cli.inference.inputs import Input
+from msad_cli.models.decode.paste_masks import paste_masks
+from msad_cli.models.model_file import Card
 from msad_cli.models.spec import DetectorSpec
-from msad_cli.structures.errors import DataError, MsadError  # noqa: F401  # the second one is for callers
+from msad_cli.system.device import Compute, choose_compute
+from msad_cli.training.plan import choose_views
 
 Flags = ParamSpec("Flags")
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
@@ -191,7 +191,7 @@ def _input(number: int, picture: Picture) -> Input:
 
 def _run(name: str, signature: inspect.Signature, args: Any, flags: Any) -> tuple[Any, Any]:
     """As `call`, for a command of `msad` by its name."""
-    commands: Any = typer.main.get_command(cli.app)
+    commands: Any = typer.main.get_command(cli)
     return call(commands.commands[name], {"quiet": True, **signature.bind(*args, **flags).arguments})
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import ClassName, DetectorSpec
-from msad_cli.structures.frame import Resolution
 
 WIDTH, HEIGHT = 64, 48
 COLOURS = {7: (230, 30, 30), 90: (30, 30, 230)}

@@ -19,11 +19,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import msad_cli as msad
-from msad_cli.cli import app, run
-from msad_cli.commands.calling import typed
-from msad_cli.data.demo import draw_demo
-from msad_cli.engine.model_file import Card, save_model
+from msad_cli.cli.app import app, run
+from msad_cli.cli.calling import typed
+from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.models.detector import Detector
+from msad_cli.models.model_file import Card, save_model
 from msad_cli.models.spec import DetectorSpec
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def picture() -> Image.Image:
 
 
 def test_importing_it_and_listing_its_names_does_not_import_torch() -> None:
-    code = "import sys, msad_cli; dir(msad_cli); assert 'torch' not in sys.modules; import msad_cli.cli"
+    code = "import sys, msad_cli; dir(msad_cli); assert 'torch' not in sys.modules; import msad_cli.cli.app"
     subprocess.run([sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"], check=True)
 
 
@@ -132,7 +132,7 @@ def test_a_run_without_time_is_no_error_and_goes_on(demo: Path, tmp_path: Path) 
 
 
 def test_a_signal_acts_after_the_state_is_written(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from msad_cli.methods.aligned import AlignedTraining
+    from msad_cli.distillation.aligned_teacher import AlignedTraining
 
     forward = AlignedTraining.forward
 

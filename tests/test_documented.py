@@ -23,8 +23,8 @@ import pytest
 import typer
 
 import msad_cli
-from msad_cli.cli import app
-from msad_cli.structures import errors
+from msad_cli import errors
+from msad_cli.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 MARKDOWN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from msad_cli.cli import run
-from msad_cli.data.demo import draw_demo
+from msad_cli.cli.app import run
+from msad_cli.data.layouts.demo import draw_demo
 
 ROOT = Path(__file__).parents[1]
 SHORT = [

@@ -21,18 +21,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from msad_cli.cli import run
-from msad_cli.data.coco import read_split
-from msad_cli.data.images import FORMATS, limit_pixels
-from msad_cli.engine.device import Compute
-from msad_cli.engine.draw import draw_boxes
-from msad_cli.engine.inputs import Input
-from msad_cli.engine.model_file import Card, load_model, read_header, save_model
-from msad_cli.engine.predict import Prediction, predict
-from msad_cli.engine.scoring import score
-from msad_cli.engine.truth import ground_truth
+from msad_cli.cli.app import run
+from msad_cli.data.annotations.split import read_split
+from msad_cli.data.images.decode import FORMATS, limit_pixels
+from msad_cli.errors import DataError, MsadError
+from msad_cli.evaluation.ground_truth import ground_truth
+from msad_cli.evaluation.metrics import score
+from msad_cli.inference.draw import draw_boxes
+from msad_cli.inference.inputs import Input
+from msad_cli.inference.predictor import Prediction, predict
 from msad_cli.models.detector import Detector
-from msad_cli.structures.errors import DataError, MsadError
+from msad_cli.models.model_file import Card, load_model, read_header, save_model
+from msad_cli.system.device import Compute
 
 MANY = pytest.param(10_000, marks=pytest.mark.slow)
 LONGEST_SECONDS = 60  # of one example; the usual one takes some hundredths

@@ -8,22 +8,22 @@ from typing import Annotated
 import typer
 
 from msad_cli import __version__
-from msad_cli.commands import data
-from msad_cli.commands.bench import bench
-from msad_cli.commands.calling import usage_error
-from msad_cli.commands.compare import compare
-from msad_cli.commands.distill import distill
-from msad_cli.commands.doctor import doctor
-from msad_cli.commands.eval import evaluate
-from msad_cli.commands.export import export
-from msad_cli.commands.flops import flops
-from msad_cli.commands.info import info
-from msad_cli.commands.plot import plot
-from msad_cli.commands.predict import predict
-from msad_cli.commands.teacher import teacher
-from msad_cli.commands.together import other_process, refused
-from msad_cli.structures.errors import DeviceError, MsadError, UsageError
-from msad_cli.structures.printable import printable
+from msad_cli.cli.calling import usage_error
+from msad_cli.cli.commands import data
+from msad_cli.cli.commands.bench import bench
+from msad_cli.cli.commands.compare import compare
+from msad_cli.cli.commands.distill import distill
+from msad_cli.cli.commands.doctor import doctor
+from msad_cli.cli.commands.eval import evaluate
+from msad_cli.cli.commands.export import export
+from msad_cli.cli.commands.flops import flops
+from msad_cli.cli.commands.info import info
+from msad_cli.cli.commands.plot import plot
+from msad_cli.cli.commands.predict import predict
+from msad_cli.cli.commands.teacher import teacher
+from msad_cli.cli.processes import other_process, refused
+from msad_cli.errors import DeviceError, MsadError, UsageError
+from msad_cli.text import printable
 
 app = typer.Typer(
     name="msad",

@@ -7,8 +7,8 @@ from typing import Any
 
 import typer
 
-from msad_cli.structures.errors import UsageError
-from msad_cli.structures.suggestions import nearest
+from msad_cli.errors import UsageError
+from msad_cli.text import nearest
 
 
 def typed(command: Any, values: Mapping[str, Any]) -> list[str]:
@@ -75,7 +75,7 @@ def _usage_errors() -> Iterator[None]:
 
 @contextmanager
 def _silence(quiet: bool) -> Iterator[None]:
-    from msad_cli.commands.console import console
+    from msad_cli.cli.console import console
 
     before, console.quiet = console.quiet, quiet
     try:

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from msad_cli.commands.console import console, print_line
-from msad_cli.data.check import Report, SplitReport
-from msad_cli.data.problems import BEYOND_REPAIR
-from msad_cli.structures.printable import printable
+from msad_cli.cli.console import console, print_line
+from msad_cli.data.annotations.check import Report, SplitReport
+from msad_cli.data.annotations.problems import BEYOND_REPAIR
+from msad_cli.text import printable
 
 MOST_CLASSES = 20
 """Rows of a table of classes."""

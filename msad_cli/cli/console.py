@@ -13,12 +13,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from msad_cli.engine.run_folder import Setting, json_text
-from msad_cli.structures.printable import printable
+from msad_cli.runs.folder import Setting, json_text
+from msad_cli.text import printable
 
 if TYPE_CHECKING:
-    from msad_cli.engine.scoring import Scores
-    from msad_cli.engine.train import Step
+    from msad_cli.evaluation.metrics import Scores
+    from msad_cli.training.loop import Step
 
 
 class PrintableConsole(Console):
@@ -134,7 +134,7 @@ class Reporter:
 
     def show(self, step: "Step") -> str:
         """Shows a step; returns its line for the log."""
-        from msad_cli.engine.training_state import grouped
+        from msad_cli.training.state import grouped
 
         self.images, self.seconds = self.images + len(step.indices), self.seconds + step.seconds
         self.steps, self.waited = self.steps + 1, self.waited + step.waited

@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from msad_cli.structures.errors import UsageError
+from msad_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from msad_cli.engine.evaluators import Evaluator
+    from msad_cli.evaluation.coco_eval import Evaluator
 
 NUMBER = re.compile(r"(mask_|keypoint_)?(AP(50|75|s|m|l)?|AR(\d+|s|m|l)?)")
 SOME = "such as AP=0.36 or mask_AP=0.3,AP50=0.5"
@@ -40,7 +40,7 @@ def parse_evaluator(text: str) -> "Evaluator":
     Raises:
         UsageError: there is none.
     """
-    from msad_cli.engine.evaluators import EVALUATORS
+    from msad_cli.evaluation.coco_eval import EVALUATORS
 
     for each in EVALUATORS:
         if text == each:
@@ -89,7 +89,7 @@ def remarks(truth: Mapping[str, Any], task: str, given: int, sigmas: Sequence[fl
         given: how many detections a picture the model gives at most.
         sigmas: those of keypoints that nobody has chosen; none where somebody has.
     """
-    from msad_cli.engine.scoring import KINDS, SIGMA, USUAL, counted_detections
+    from msad_cli.evaluation.metrics import KINDS, SIGMA, USUAL, counted_detections
 
     for kind in ("bbox",) if task == "masks" else KINDS[task]:
         counted = counted_detections(truth, USUAL[kind])

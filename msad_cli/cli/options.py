@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from msad_cli.structures.errors import UsageError
-from msad_cli.structures.frame import Letterbox, Resolution
-from msad_cli.structures.suggestions import nearest
+from msad_cli.errors import UsageError
+from msad_cli.frame import Letterbox, Resolution
+from msad_cli.text import nearest
 
 Data = Annotated[
     str | None,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import typer
 
-from msad_cli.structures.errors import MsadError
+from msad_cli.errors import MsadError
 
 TRAINING = ("teacher", "distill")
 """Commands that can share their work."""
@@ -38,8 +38,8 @@ def together() -> Iterator[None]:
     if _processes() == 1:
         yield
         return
-    from msad_cli.commands.console import console
-    from msad_cli.engine import distributed
+    from msad_cli.cli.console import console
+    from msad_cli.system import distributed
 
     if distributed.size() > 1:  # a stage of a command that has several
         yield

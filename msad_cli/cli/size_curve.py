@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from msad_cli.commands.console import print_json, print_line, print_scores
-from msad_cli.engine.plots import plot_sizes
-from msad_cli.engine.scoring import Scores
+from msad_cli.cli.console import print_json, print_line, print_scores
+from msad_cli.evaluation.metrics import Scores
+from msad_cli.runs.plots.epochs import plot_sizes
 
 
 def report_sizes(

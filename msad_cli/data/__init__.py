@@ -1,1 +1,1 @@
-"""Reading COCO-style sets, finding them, and turning pictures into batches."""
+"""Data sets: annotations, layouts, images, batches."""

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from msad_cli.frame import Frame
 from msad_cli.models.detector import Detector, Views
-from msad_cli.models.on_features import Target
-from msad_cli.structures.frame import Frame
+from msad_cli.models.detectors.dense import Target
 
 FUSION_WEIGHT = 0.4
 """λ: the paper's default is 1.0 and its best, like the code's, 0.4."""

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msad_cli.models.detector import Detector, Views
-from msad_cli.models.on_features import Target
+from msad_cli.models.detectors.dense import Target
 
 
 class UnshiftedTraining(nn.Module):

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msad_cli.methods.knowledge import Knowledge
+from msad_cli.distillation.knowledge import Knowledge
 from msad_cli.models.detector import Detector, Views, as_convolved
-from msad_cli.models.on_features import Target
+from msad_cli.models.detectors.dense import Target
 
 Kept = Callable[[int, bool], Sequence[Tensor]]
 """From a picture's place in its split, and whether it is mirrored, to five maps (C, h, w) on the grids of its own

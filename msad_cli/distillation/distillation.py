@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from msad_cli.methods.knowledge import Knowledge, best_view, student_view
-from msad_cli.methods.unaligned import reduced_teacher
+from msad_cli.distillation.knowledge import Knowledge, best_view, student_view
+from msad_cli.distillation.unaligned import reduced_teacher
 from msad_cli.models.detector import Detector, Views
-from msad_cli.models.on_features import Target
+from msad_cli.models.detectors.dense import Target
 
 Teach = Callable[[Views, Sequence[Target]], Knowledge]
 """From the views and targets (in HR pixels) of a batch to a teacher's knowledge of it."""

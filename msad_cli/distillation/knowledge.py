@@ -6,10 +6,10 @@ from functools import cached_property
 
 from torch import Tensor
 
-from msad_cli.methods.unshifted import reduced_target
+from msad_cli.distillation.baselines import reduced_target
+from msad_cli.frame import FRAME_DIVISOR, Frame
 from msad_cli.models.detector import Detector, Views
-from msad_cli.models.on_features import Target
-from msad_cli.structures.frame import FRAME_DIVISOR, Frame
+from msad_cli.models.detectors.dense import Target
 
 
 @dataclass(frozen=True)

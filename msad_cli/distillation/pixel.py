@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msad_cli.methods.distillation import WARMUP_STEPS, Distillation, Weighted
-from msad_cli.methods.knowledge import Knowledge, best_view
-from msad_cli.methods.unshifted import reduced_target
+from msad_cli.distillation.baselines import reduced_target
+from msad_cli.distillation.distillation import WARMUP_STEPS, Distillation, Weighted
+from msad_cli.distillation.knowledge import Knowledge, best_view
+from msad_cli.frame import FRAME_DIVISOR, level_shift
 from msad_cli.models.detector import Detector, Views
-from msad_cli.models.on_features import Target
-from msad_cli.structures.frame import FRAME_DIVISOR, level_shift
+from msad_cli.models.detectors.dense import Target
 
 AFP = Literal["shift", "resize"]
 TUNE_SHARE = 0.25

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from msad_cli.methods.aligned import aligned_losses, view_pyramids
+from msad_cli.distillation.aligned_teacher import aligned_losses, view_pyramids
 from msad_cli.models.detector import Detector, Views
-from msad_cli.models.on_features import Target
+from msad_cli.models.detectors.dense import Target
 
 FUSION_SHARE = 0.25
 """Of all steps: a third of the first step's length. The paper does not say."""

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msad_cli.methods.knowledge import Knowledge, best_view
+from msad_cli.distillation.knowledge import Knowledge, best_view
+from msad_cli.frame import FRAME_DIVISOR
 from msad_cli.models.detector import Detector, Views
-from msad_cli.structures.frame import FRAME_DIVISOR
 
 COMPARABLE = ("cls_logits", "bbox_ctrness")
 """Answers that mean the same at both sizes. Boxes do not: a level of one name finds objects of other sizes."""

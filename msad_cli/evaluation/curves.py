@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.engine.evaluators import Tables
+from msad_cli.evaluation.coco_eval import Tables
 
 STEPS = np.linspace(0.0, 1.0, 101)
 """COCOeval's recalls, and the scores at which a curve over scores is taken."""

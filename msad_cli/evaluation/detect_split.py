@@ -6,18 +6,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from msad_cli.data.coco import CocoSplit
-from msad_cli.data.loading import Batch, EvaluationSet, Sample, evaluation_loader, tolerate
-from msad_cli.data.outlines import encode_mask
-from msad_cli.data.transforms import from_frame
-from msad_cli.engine.device import Compute
-from msad_cli.engine.distributed import gather, hand_in, rank, size
-from msad_cli.engine.exported import Model
-from msad_cli.engine.gradients import to_device
-from msad_cli.engine.scoring import Result
-from msad_cli.models.pasting import LEARNT_SHIFT, paste_masks
+from msad_cli.data.annotations.segmentation import encode_mask
+from msad_cli.data.annotations.split import CocoSplit
+from msad_cli.data.loading.dataset import Batch, EvaluationSet, Sample, evaluation_loader, tolerate
+from msad_cli.data.loading.transforms import from_frame
+from msad_cli.evaluation.metrics import Result
+from msad_cli.export.runtime import Model
+from msad_cli.frame import Resolution
+from msad_cli.models.decode.paste_masks import LEARNT_SHIFT, paste_masks
 from msad_cli.models.spec import View
-from msad_cli.structures.frame import Resolution
+from msad_cli.system.device import Compute
+from msad_cli.system.distributed import gather, hand_in, rank, size
+from msad_cli.training.gradients import to_device
 
 Detect = Callable[[Mapping[int, Sequence[Tensor]]], Sequence[Mapping[str, Tensor]]]
 """Views by k -> per image `boxes` (corners, HR pixels), `scores`, `labels` (from 1), and by task `masks`

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.data.coco import CocoSplit
-from msad_cli.data.loading import EvaluationSet, evaluation_loader
-from msad_cli.engine.device import Compute
-from msad_cli.engine.gradients import to_device
+from msad_cli.data.annotations.split import CocoSplit
+from msad_cli.data.loading.dataset import EvaluationSet, evaluation_loader
 from msad_cli.models.detector import Detector
 from msad_cli.models.fusion import CrossFusion
+from msad_cli.system.device import Compute
+from msad_cli.training.gradients import to_device
 
 
 def weighs(detector: Detector) -> bool:

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from msad_cli.data.coco import CocoSplit
-from msad_cli.data.outlines import encode, pixels_inside, read_outline
-from msad_cli.data.pictures import look_at_pictures
-from msad_cli.data.records import Records, examine, read_document
-from msad_cli.data.values import is_area, whole_number
+from msad_cli.data.annotations.records import Records, examine, read_document
+from msad_cli.data.annotations.segmentation import encode, pixels_inside, read_outline
+from msad_cli.data.annotations.split import CocoSplit
+from msad_cli.data.annotations.values import is_area, whole_number
+from msad_cli.data.images.split_images import look_at_pictures
 
 IDENTIFIED = ("images", "categories")
 """The lists of a COCO document whose ids others refer to."""

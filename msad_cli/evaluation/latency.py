@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from msad_cli.data.scaled import open_picture, scale_for
-from msad_cli.data.transforms import render
-from msad_cli.engine.device import Compute
-from msad_cli.engine.evaluate import in_original
-from msad_cli.engine.exported import Model
+from msad_cli.data.images.scaled import open_picture, scale_for
+from msad_cli.data.loading.transforms import render
+from msad_cli.evaluation.detect_split import in_original
+from msad_cli.export.runtime import Model
 from msad_cli.models.spec import View
+from msad_cli.system.device import Compute
 
 PARTS = ("decode", "preprocess", "model", "postprocess")
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from msad_cli.engine.exported import IDENTITY, Run
-from msad_cli.engine.extras import missing_extra
-from msad_cli.engine.sidecar import InputShape
-from msad_cli.models.deployed import INPUT, OUTPUTS, Deployed
-from msad_cli.structures.frame import FRAME_DIVISOR
+from msad_cli.export.runtime import IDENTITY, Run
+from msad_cli.export.sidecar import InputShape
+from msad_cli.frame import FRAME_DIVISOR
+from msad_cli.models.decode.deployed import INPUT, OUTPUTS, Deployed
+from msad_cli.system.extras import missing_extra
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 EXAMPLE = 2

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msad_cli.engine.extras import missing_extra
-from msad_cli.engine.model_file import Card, load_model
-from msad_cli.engine.sidecar import ONNX, PT2, InputShape, fitting, pad_colour, read_exported
-from msad_cli.models.deployed import INPUT, OUTPUTS
-from msad_cli.models.on_features import Detection
+from msad_cli.errors import ModelFileError
+from msad_cli.export.sidecar import ONNX, PT2, InputShape, fitting, pad_colour, read_exported
+from msad_cli.frame import Resolution
+from msad_cli.models.decode.deployed import INPUT, OUTPUTS
+from msad_cli.models.detectors.dense import Detection
+from msad_cli.models.model_file import Card, load_model
 from msad_cli.models.spec import DetectorSpec, View
-from msad_cli.structures.errors import ModelFileError
-from msad_cli.structures.frame import Resolution
+from msad_cli.system.extras import missing_extra
 
 if TYPE_CHECKING:
     from msad_cli.models.detector import Views

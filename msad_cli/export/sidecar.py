@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from msad_cli.engine.model_file import Card, parse_card, read_header, strict_json
+from msad_cli.errors import ModelFileError
+from msad_cli.frame import SIDE_MULTIPLE, Letterbox, Resolution
+from msad_cli.models.model_file import Card, parse_card, read_header, strict_json
 from msad_cli.models.spec import DetectorSpec, Role, View
-from msad_cli.structures.errors import ModelFileError
-from msad_cli.structures.frame import SIDE_MULTIPLE, Letterbox, Resolution
 
 FORMAT = "msad-export/1"
 ONNX, PT2 = ".onnx", ".pt2"
@@ -97,9 +97,9 @@ def pad_colour(spec: DetectorSpec) -> list[int]:
 
 def sidecar(notes: Notes) -> str:
     """What a program needs to know that runs an exported model without msad, as JSON."""
-    from msad_cli.models.deployed import INPUT, OUTPUTS
-    from msad_cli.models.pasting import INSIDE, LEARNT_SHIFT
-    from msad_cli.models.stock import SCORE_THRESHOLD
+    from msad_cli.models.decode.deployed import INPUT, OUTPUTS
+    from msad_cli.models.decode.paste_masks import INSIDE, LEARNT_SHIFT
+    from msad_cli.models.detectors.stock import SCORE_THRESHOLD
 
     spec, card = notes.spec, notes.card
     (k,) = spec.ks

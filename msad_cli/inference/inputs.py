@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from msad_cli.data.images import IMAGE_SUFFIXES
-from msad_cli.structures.errors import UsageError
+from msad_cli.data.images.decode import IMAGE_SUFFIXES
+from msad_cli.errors import UsageError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"})
 

@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from msad_cli.data.scaled import Picture, open_picture, whole_picture
-from msad_cli.data.transforms import render
-from msad_cli.engine.device import Compute
-from msad_cli.engine.evaluate import in_original
-from msad_cli.engine.exported import Model
-from msad_cli.engine.inputs import Input
+from msad_cli.data.images.scaled import Picture, open_picture, whole_picture
+from msad_cli.data.loading.transforms import render
+from msad_cli.errors import DataError
+from msad_cli.evaluation.detect_split import in_original
+from msad_cli.export.runtime import Model
+from msad_cli.inference.inputs import Input
 from msad_cli.models.spec import View
-from msad_cli.structures.errors import DataError
+from msad_cli.system.device import Compute
 
 DECODERS = min(8, os.cpu_count() or 1)
 """Threads that decode; Pillow leaves the interpreter to others meanwhile."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from msad_cli.data.images import REPLACE, most_pixels
-from msad_cli.engine.extras import missing_extra
-from msad_cli.engine.files import explained, replacing
-from msad_cli.engine.predict import Frames
-from msad_cli.structures.errors import DataError
+from msad_cli.data.images.decode import REPLACE, most_pixels
+from msad_cli.errors import DataError
+from msad_cli.inference.predictor import Frames
+from msad_cli.system.extras import missing_extra
+from msad_cli.system.files import explained, replacing
 
 if TYPE_CHECKING:
     from av import VideoFrame

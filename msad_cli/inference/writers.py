@@ -17,18 +17,18 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from msad_cli.data.outlines import Runs, decode, pixels_inside
-from msad_cli.data.tracing import one_ring
-from msad_cli.data.writing import label_row
-from msad_cli.engine.draw import draw_objects
-from msad_cli.engine.evaluate import coco_results
-from msad_cli.engine.files import write_bytes, write_text
-from msad_cli.engine.inputs import Input, resolved
-from msad_cli.engine.predict import Prediction
-from msad_cli.engine.scoring import Result
-from msad_cli.engine.video import writing_video
-from msad_cli.models.pasting import paste_masks
+from msad_cli.data.annotations.segmentation import Runs, decode, pixels_inside
+from msad_cli.data.annotations.tracing import one_ring
+from msad_cli.data.writers.folders import label_row
+from msad_cli.evaluation.detect_split import coco_results
+from msad_cli.evaluation.metrics import Result
+from msad_cli.inference.draw import draw_objects
+from msad_cli.inference.inputs import Input, resolved
+from msad_cli.inference.predictor import Prediction
+from msad_cli.inference.video import writing_video
+from msad_cli.models.decode.paste_masks import paste_masks
 from msad_cli.models.spec import DetectorSpec
+from msad_cli.system.files import write_bytes, write_text
 
 LONGEST_SIDE = {"JPEG": 65_500, "PNG": 2**31 - 1, "WEBP": 16_383, "BMP": 2**31 - 1, "TIFF": 2**31 - 1}
 """In pixels, by what pictures are saved as; a picture beyond it becomes a PNG."""

@@ -1,1 +1,1 @@
-"""The only floor that imports torchvision.models.detection."""
+"""The detector. The only floor that imports torchvision's models."""

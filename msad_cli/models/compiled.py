@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import torch
 
+from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
-from msad_cli.structures.errors import UsageError
 
 VARIANTS = 64
 """So many a part may have: one for the first size and one for all others, for each view, for training, for inference,

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import FasterRCNN
 
+from msad_cli.frame import Frame
 from msad_cli.models.detector import Detector
+from msad_cli.models.detectors.stock import BOX_CELLS, POINT_CELLS
 from msad_cli.models.spec import REGION_DETECTORS, DetectorSpec, View
-from msad_cli.models.stock import BOX_CELLS, POINT_CELLS
-from msad_cli.structures.frame import Frame
 
 T = TypeVar("T")
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
-from msad_cli.models.backbones import build_body
-from msad_cli.models.fusion import build_fusion
-from msad_cli.models.normalisation import norm_layer
-from msad_cli.models.on_features import (
+from msad_cli.frame import FRAME_DIVISOR, Frame, Resolution
+from msad_cli.models.backbones.normalisation import norm_layer
+from msad_cli.models.backbones.resnet import build_body
+from msad_cli.models.detectors.dense import (
     Detection,
     Target,
     dense_boxes,
@@ -19,11 +19,11 @@ from msad_cli.models.on_features import (
     dense_losses_of_views,
     dense_outputs,
 )
+from msad_cli.models.detectors.stock import BACKGROUND, build_stock
+from msad_cli.models.detectors.two_stage import region_detections, region_losses
+from msad_cli.models.fusion import build_fusion
 from msad_cli.models.pyramid import AlignedBackbone
-from msad_cli.models.regions_on_features import region_detections, region_losses
 from msad_cli.models.spec import DetectorSpec, View
-from msad_cli.models.stock import BACKGROUND, build_stock
-from msad_cli.structures.frame import FRAME_DIVISOR, Frame, Resolution
 
 Views = Mapping[int, Sequence[Tensor]]
 """The same N pictures at each reduction k: uint8 RGB images (3, h/k, w/k), h × w being the HR size."""

@@ -14,9 +14,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msad_cli.engine.files import write_bytes
+from msad_cli.errors import ModelFileError
 from msad_cli.models.spec import DetectorSpec
-from msad_cli.structures.errors import ModelFileError
+from msad_cli.system.files import write_bytes
 
 if TYPE_CHECKING:
     from msad_cli.models.detector import Detector

@@ -12,9 +12,9 @@ from torchvision.ops.feature_pyramid_network import (
     LastLevelP6P7,
 )
 
-from msad_cli.models.backbones import Body
-from msad_cli.models.normalisation import select_view
-from msad_cli.structures.frame import level_shift
+from msad_cli.frame import level_shift
+from msad_cli.models.backbones.normalisation import select_view
+from msad_cli.models.backbones.resnet import Body
 
 LEVELS = 5
 """How many maps a detector reads: P3–P7 of the HR view if it is a dense one, P2–P6 if it has two stages."""

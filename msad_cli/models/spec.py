@@ -3,8 +3,8 @@
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from msad_cli.structures.frame import Resolution, level_shift
-from msad_cli.structures.suggestions import meant
+from msad_cli.frame import Resolution, level_shift
+from msad_cli.text import meant
 
 Role = Literal["teacher", "student", "baseline"]
 Scales = Literal["aligned", "vanilla", "single"]

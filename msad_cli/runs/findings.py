@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.engine.confusion import Confusion
-from msad_cli.engine.curves import STEPS, OverScore, PrecisionRecall
-from msad_cli.engine.files import write_text
-from msad_cli.engine.run_folder import without_nan
-from msad_cli.engine.scoring import PREFIXES, Scores
-from msad_cli.structures.errors import UsageError
+from msad_cli.errors import UsageError
+from msad_cli.evaluation.confusion import Confusion
+from msad_cli.evaluation.curves import STEPS, OverScore, PrecisionRecall
+from msad_cli.evaluation.metrics import PREFIXES, Scores
+from msad_cli.runs.folder import without_nan
+from msad_cli.system.files import write_text
 
 SIZE_EDGES = 2 ** np.linspace(1, 12, 23)
 """Pixels: the borders of the bins of object sizes, two an octave; what is beyond an end is in the last bin there."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from msad_cli import __version__
-from msad_cli.engine.files import append_line, explained, remove, remove_unfinished, write_bytes, write_text
-from msad_cli.structures.errors import UsageError
+from msad_cli.errors import UsageError
+from msad_cli.system.files import append_line, explained, remove, remove_unfinished, write_bytes, write_text
 
 
 @dataclass(frozen=True)

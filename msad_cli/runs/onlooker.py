@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from msad_cli.engine.run_folder import RunFolder, Setting
+from msad_cli.runs.folder import RunFolder, Setting
 
 
 class Onlooker(RunFolder):

@@ -5,20 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
-from msad_cli.data.coco import CocoSplit
-from msad_cli.data.loading import TrainingSet, first_batch
-from msad_cli.engine.confusion import confusion
-from msad_cli.engine.device import Compute
-from msad_cli.engine.distributed import rank
-from msad_cli.engine.findings import Findings, Fusion, find, write_findings
-from msad_cli.engine.findings_plots import Draw, drawings
-from msad_cli.engine.fusion_weights import fusion_weights, weighs
-from msad_cli.engine.plots import plot_epochs
-from msad_cli.engine.run_folder import RunFolder
-from msad_cli.engine.samples import MOST_FOUND, MOST_TRAINED, draw_found, draw_training, spread
-from msad_cli.engine.scoring import Result, Scores
+from msad_cli.data.annotations.split import CocoSplit
+from msad_cli.data.loading.dataset import TrainingSet, first_batch
+from msad_cli.errors import OutputError
+from msad_cli.evaluation.confusion import confusion
+from msad_cli.evaluation.fusion_weights import fusion_weights, weighs
+from msad_cli.evaluation.metrics import Result, Scores
 from msad_cli.models.detector import Detector
-from msad_cli.structures.errors import OutputError
+from msad_cli.runs.findings import Findings, Fusion, find, write_findings
+from msad_cli.runs.folder import RunFolder
+from msad_cli.runs.plots.epochs import plot_epochs
+from msad_cli.runs.plots.results import Draw, drawings
+from msad_cli.runs.samples import MOST_FOUND, MOST_TRAINED, draw_found, draw_training, spread
+from msad_cli.system.device import Compute
+from msad_cli.system.distributed import rank
 
 WEIGHED = 16
 """Pictures on which a fusion's weights are looked at."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from msad_cli.engine.files import remove, write_text
-from msad_cli.engine.run_folder import RunFolder, Setting, json_text
-from msad_cli.engine.trackers import TRACKERS, Tracker
+from msad_cli.runs.folder import RunFolder, Setting, json_text
+from msad_cli.runs.trackers import TRACKERS, Tracker
+from msad_cli.system.files import remove, write_text
 
 
 class ReportedFolder(RunFolder):

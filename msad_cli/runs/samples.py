@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms.v2.functional import to_pil_image
 
-from msad_cli.data.coco import CocoSplit
-from msad_cli.data.images import read_image
-from msad_cli.data.loading import Batch, Sample
-from msad_cli.data.outlines import decode, encode
-from msad_cli.engine.draw import draw_objects
-from msad_cli.engine.files import write_bytes
-from msad_cli.engine.scoring import Result
-from msad_cli.structures.errors import DataError
-from msad_cli.structures.printable import printable
+from msad_cli.data.annotations.segmentation import decode, encode
+from msad_cli.data.annotations.split import CocoSplit
+from msad_cli.data.images.decode import read_image
+from msad_cli.data.loading.dataset import Batch, Sample
+from msad_cli.errors import DataError
+from msad_cli.evaluation.metrics import Result
+from msad_cli.inference.draw import draw_objects
+from msad_cli.system.files import write_bytes
+from msad_cli.text import printable
 
 TILE = 480
 """Pixels of a tile's long side. Pictures of other sizes are scaled to it, so that boxes and texts are legible."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from msad_cli.structures.errors import UsageError
-from msad_cli.structures.suggestions import meant
+from msad_cli.errors import UsageError
+from msad_cli.text import meant
 
 Numbers = Mapping[str, float]
 

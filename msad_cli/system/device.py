@@ -10,8 +10,8 @@ from typing import Literal
 
 import torch
 
-from msad_cli.engine.processor import multiplies_bf16
-from msad_cli.structures.errors import DeviceError, UsageError
+from msad_cli.errors import DeviceError, UsageError
+from msad_cli.system.processor import multiplies_bf16
 
 Precision = Literal["fp32", "bf16", "fp16"]
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from msad_cli.structures.errors import DeviceError, TrainingError, UsageError
+from msad_cli.errors import DeviceError, TrainingError, UsageError
 
 T = TypeVar("T")
 

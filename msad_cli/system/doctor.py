@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Literal
 import PIL
 from PIL import features
 
-from msad_cli.data.cache import cache_folder
-from msad_cli.engine.processor import cores, multiplies_bf16
-from msad_cli.structures.errors import DeviceError
+from msad_cli.errors import DeviceError
+from msad_cli.system.cache import cache_folder
+from msad_cli.system.processor import cores, multiplies_bf16
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +93,7 @@ def gpu() -> Finding:
     """The device that `--device auto` takes, after a product of two matrices on it; torch has to work."""
     import torch
 
-    from msad_cli.engine.device import choose_device
+    from msad_cli.system.device import choose_device
 
     try:
         device, _ = choose_device("auto")

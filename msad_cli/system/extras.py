@@ -1,6 +1,6 @@
 """Packages that come with extras."""
 
-from msad_cli.structures.errors import UsageError
+from msad_cli.errors import UsageError
 
 
 def missing_extra(package: str, extra: str) -> UsageError:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from msad_cli.structures.errors import OutputError
+from msad_cli.errors import OutputError
 
 LONGEST_PREFIX = 40
 """Characters of a file's name in its temporary file's, whose name would be too long with all of them."""

@@ -1,1 +1,1 @@
-"""Training, evaluation, prediction, files. Knows modules that yield losses; names no method and no architecture."""
+"""Training: the configuration of a run, its plan, the loop, and what interrupts and resumes it."""

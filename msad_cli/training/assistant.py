@@ -5,16 +5,16 @@ from typing import get_args
 
 import typer
 
-from msad_cli.commands.calling import typed
-from msad_cli.commands.console import print_line
-from msad_cli.commands.settings import invalid_values_named
-from msad_cli.commands.student import choose_methods, default_k, student_spec
-from msad_cli.engine.model_file import fingerprint, read_header
-from msad_cli.engine.run_folder import RunFolder
-from msad_cli.methods.distillers.build import build_distillers
-from msad_cli.methods.pixel import AFP
+from msad_cli.cli.calling import typed
+from msad_cli.cli.console import print_line
+from msad_cli.distillation.losses.table import build_distillers
+from msad_cli.distillation.pixel import AFP
+from msad_cli.errors import UsageError
+from msad_cli.models.model_file import fingerprint, read_header
 from msad_cli.models.spec import DetectorSpec
-from msad_cli.structures.errors import UsageError
+from msad_cli.runs.folder import RunFolder
+from msad_cli.training.plan import invalid_values_named
+from msad_cli.training.student import choose_methods, default_k, student_spec
 
 OF_THE_STUDENT = {"k", "method", "weight", "gamma", "tau", "aligned", "assistant_method", "afp", "init", "out",
                   "resume", "no_distill"}  # fmt: skip

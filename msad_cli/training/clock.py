@@ -4,7 +4,7 @@ import math
 import time
 from dataclasses import dataclass
 
-from msad_cli.commands.options import parse_duration
+from msad_cli.cli.options import parse_duration
 
 
 @dataclass(frozen=True)

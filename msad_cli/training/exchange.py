@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from msad_cli.engine.distributed import size
+from msad_cli.system.distributed import size
 
 BUCKET = 25 * 2**20
 """Bytes that are sent at once, as DistributedDataParallel has it."""

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from msad_cli.engine.device import Compute, is_out_of_memory
-from msad_cli.engine.distributed import gather, size, summed
-from msad_cli.engine.exchange import Exchange
+from msad_cli.errors import DeviceError
 from msad_cli.models.whole_batch import ElsewhereOutOfMemoryError, add_up, sharing
-from msad_cli.structures.errors import DeviceError
+from msad_cli.system.device import Compute, is_out_of_memory
+from msad_cli.system.distributed import gather, size, summed
+from msad_cli.training.exchange import Exchange
 
 Views = Mapping[int, Sequence[Tensor]]
 Targets = Sequence[Mapping[str, Tensor]]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from msad_cli.commands.console import console
+from msad_cli.cli.console import console
 
 
 class Interruption:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from msad_cli.engine.device import Compute
-from msad_cli.engine.distributed import gather, seed_step
-from msad_cli.engine.exchange import Exchange
-from msad_cli.engine.gradients import Gradients, TrainingBatch, put_back
-from msad_cli.engine.schedule import Schedule
+from msad_cli.system.device import Compute
+from msad_cli.system.distributed import gather, seed_step
+from msad_cli.training.exchange import Exchange
+from msad_cli.training.gradients import Gradients, TrainingBatch, put_back
+from msad_cli.training.schedule import Schedule
 
 
 @dataclass(frozen=True)

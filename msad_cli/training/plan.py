@@ -10,28 +10,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from msad_cli.commands.checking import checked, refuse_unusable
-from msad_cli.commands.console import print_line
-from msad_cli.commands.measuring import parse_sigmas
-from msad_cli.commands.reporting import print_problems
-from msad_cli.data.coco import CocoSplit, to_split
-from msad_cli.data.layouts import DEMO, find_split
-from msad_cli.data.loading import TrainingSet
-from msad_cli.data.records import read_records
-from msad_cli.engine.device import Compute, choose_device, choose_precision
-from msad_cli.engine.distributed import first_then_others, on_this_machine, own_device, rank, size
-from msad_cli.engine.memory import available_memory
-from msad_cli.engine.model_file import read_header
-from msad_cli.engine.onlooker import Onlooker
-from msad_cli.engine.processor import cores
-from msad_cli.engine.reported_folder import ReportedFolder
-from msad_cli.engine.run_folder import RunFolder, Setting
-from msad_cli.engine.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
-from msad_cli.engine.trackers import parse_trackers
-from msad_cli.methods.two_step import FUSION_SHARE
+from msad_cli.cli.check_tables import print_problems
+from msad_cli.cli.console import print_line
+from msad_cli.cli.gates import parse_sigmas
+from msad_cli.data.annotations.kept_check import checked, refuse_unusable
+from msad_cli.data.annotations.records import read_records
+from msad_cli.data.annotations.split import CocoSplit, to_split
+from msad_cli.data.layouts.base import DEMO, find_split
+from msad_cli.data.loading.dataset import TrainingSet
+from msad_cli.distillation.two_step import FUSION_SHARE
+from msad_cli.errors import UsageError
+from msad_cli.frame import Resolution
+from msad_cli.models.model_file import read_header
 from msad_cli.models.spec import ClassName, DetectorSpec, View
-from msad_cli.structures.errors import UsageError
-from msad_cli.structures.frame import Resolution
+from msad_cli.runs.folder import RunFolder, Setting
+from msad_cli.runs.onlooker import Onlooker
+from msad_cli.runs.reported_folder import ReportedFolder
+from msad_cli.runs.trackers import parse_trackers
+from msad_cli.system.device import Compute, choose_device, choose_precision
+from msad_cli.system.distributed import first_then_others, on_this_machine, own_device, rank, size
+from msad_cli.system.memory import available_memory
+from msad_cli.system.processor import cores
+from msad_cli.training.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
 
 UNMIRRORED = "no picture is mirrored: their names do not tell left from right; a category's flip_pairs would"
 

@@ -11,17 +11,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from msad_cli.data.cache import file_state
-from msad_cli.data.coco import CocoSplit
-from msad_cli.data.loading import Batch, EvaluationSet, evaluation_loader
-from msad_cli.engine.device import Compute
-from msad_cli.engine.distributed import rank, size, wait_for_all
-from msad_cli.engine.files import write_bytes
-from msad_cli.engine.gradients import to_device
+from msad_cli.data.annotations.split import CocoSplit
+from msad_cli.data.loading.dataset import Batch, EvaluationSet, evaluation_loader
+from msad_cli.errors import DataError
+from msad_cli.frame import Frame
 from msad_cli.models.detector import Views
 from msad_cli.models.spec import DetectorSpec
-from msad_cli.structures.errors import DataError
-from msad_cli.structures.frame import Frame
+from msad_cli.system.cache import file_state
+from msad_cli.system.device import Compute
+from msad_cli.system.distributed import rank, size, wait_for_all
+from msad_cli.system.files import write_bytes
+from msad_cli.training.gradients import to_device
 
 Look = Callable[[Views], Sequence[Tensor]]
 Done = Callable[[int], None]

@@ -9,9 +9,9 @@ from typing import Any, TypeVar, cast
 
 import typer
 
-from msad_cli.commands.together import together
-from msad_cli.engine.run_folder import RunFolder, Setting, json_text
-from msad_cli.structures.errors import UsageError
+from msad_cli.cli.processes import together
+from msad_cli.errors import UsageError
+from msad_cli.runs.folder import RunFolder, Setting, json_text
 
 MAY_CHANGE = frozenset(
     {"epochs", "batch", "workers", "device", "eval_every", "data", "teacher", "max_pixels", "cache", "compile_", "log"}

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from msad_cli.engine.plots import LOSS
-from msad_cli.engine.train import Step
+from msad_cli.runs.plots.epochs import LOSS
+from msad_cli.training.loop import Step
 
 
 @dataclass

@@ -6,18 +6,18 @@ from typing import Any
 
 from torch import nn
 
-from msad_cli.commands.options import parse_ks
-from msad_cli.commands.settings import Choices, choose_norm
-from msad_cli.engine.run_folder import Setting
-from msad_cli.methods.distillation import GAMMA, TAU, Distillation, Weighted, teaching
-from msad_cli.methods.distillers.build import DISTILLERS, pixel_methods, reads_large_pixels, suitable_methods
-from msad_cli.methods.kept_teacher import Kept, KeptTeacher
-from msad_cli.methods.pixel import TUNE_SHARE, PixelDistillation
+from msad_cli.cli.options import parse_ks
+from msad_cli.distillation.cached_teacher import Kept, KeptTeacher
+from msad_cli.distillation.distillation import GAMMA, TAU, Distillation, Weighted, teaching
+from msad_cli.distillation.losses.table import DISTILLERS, pixel_methods, reads_large_pixels, suitable_methods
+from msad_cli.distillation.pixel import TUNE_SHARE, PixelDistillation
+from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
-from msad_cli.models.inherit import from_teacher
-from msad_cli.models.init import initialise
 from msad_cli.models.spec import DetectorSpec, Scales
-from msad_cli.structures.errors import UsageError
+from msad_cli.models.weights.inherit import from_teacher
+from msad_cli.models.weights.initialise import initialise
+from msad_cli.runs.folder import Setting
+from msad_cli.training.plan import Choices, choose_norm
 
 USUAL_K = 2
 PIXEL = "pixel"

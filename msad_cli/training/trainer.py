@@ -15,29 +15,30 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from msad_cli import __version__
-from msad_cli.commands.clock import Clock
-from msad_cli.commands.console import Reporter, announce_stop, print_line, reporting
-from msad_cli.commands.interruption import Interruption, interruptible
-from msad_cli.commands.resuming import changes
-from msad_cli.commands.settings import Choices
-from msad_cli.data.coco import CocoSplit
-from msad_cli.data.loading import TrainingSet, same_place, tolerate, training_loader
-from msad_cli.engine import album, distributed
-from msad_cli.engine.compiled import compile_parts
-from msad_cli.engine.device import peak_memory
-from msad_cli.engine.evaluate import EVALUATION_BATCH, Detected, put_together, view_results
-from msad_cli.engine.model_file import Card, save_model
-from msad_cli.engine.plots import LOSS
-from msad_cli.engine.run_folder import RunFolder, Setting, without_nan
-from msad_cli.engine.schedule import sgd
-from msad_cli.engine.scoring import Result, Scores, oks_sigmas, score
-from msad_cli.engine.train import Step, train
-from msad_cli.engine.training_state import Progress, TrainingState
-from msad_cli.engine.truth import ground_truth
+from msad_cli.cli.console import Reporter, announce_stop, print_line, reporting
+from msad_cli.data.annotations.split import CocoSplit
+from msad_cli.data.loading.dataset import TrainingSet, same_place, tolerate, training_loader
+from msad_cli.errors import DataError, DeviceError, MsadError, OutputError, TrainingError, UsageError
+from msad_cli.evaluation.detect_split import EVALUATION_BATCH, Detected, put_together, view_results
+from msad_cli.evaluation.ground_truth import ground_truth
+from msad_cli.evaluation.metrics import Result, Scores, oks_sigmas, score
+from msad_cli.models.backbones.normalisation import synchronised
+from msad_cli.models.compiled import compile_parts
 from msad_cli.models.detector import Detector
-from msad_cli.models.normalisation import synchronised
+from msad_cli.models.model_file import Card, save_model
 from msad_cli.models.spec import View
-from msad_cli.structures.errors import DataError, DeviceError, MsadError, OutputError, TrainingError, UsageError
+from msad_cli.runs import report as album
+from msad_cli.runs.folder import RunFolder, Setting, without_nan
+from msad_cli.runs.plots.epochs import LOSS
+from msad_cli.system import distributed
+from msad_cli.system.device import peak_memory
+from msad_cli.training.clock import Clock
+from msad_cli.training.interruption import Interruption, interruptible
+from msad_cli.training.loop import Step, train
+from msad_cli.training.plan import Choices
+from msad_cli.training.resume import changes
+from msad_cli.training.schedule import sgd
+from msad_cli.training.state import Progress, TrainingState
 
 PATIENCE = 10
 """So many steps in a row that are not finite end a run."""

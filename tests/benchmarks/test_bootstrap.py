@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from msad_cli.engine.scoring import score
+from msad_cli.evaluation.metrics import score
 
 
 @pytest.fixture
 def boot(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     return import_module("bootstrap")
 
 

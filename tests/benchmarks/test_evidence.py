@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from msad_cli.data.coco import read_split
-from msad_cli.engine.model_file import Card, save_model
-from msad_cli.engine.run_folder import RunFolder
+from msad_cli.data.annotations.split import read_split
+from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
-from msad_cli.structures.errors import UsageError
+from msad_cli.models.model_file import Card, save_model
+from msad_cli.runs.folder import RunFolder
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture

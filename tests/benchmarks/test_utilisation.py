@@ -9,11 +9,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from msad_cli.engine.device import Compute
 from msad_cli.models.cost import count_cost
 from msad_cli.models.spec import DetectorSpec
+from msad_cli.system.device import Compute
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TINY = ("resnet18", "64,96", 2)
 """As the command line has them; the model is that of `teacher_spec`."""
 

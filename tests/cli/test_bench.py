@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from msad_cli.cli import run
-from msad_cli.commands.bench import WARMUP, summary
-from msad_cli.engine import latency
-from msad_cli.engine.latency import PARTS
-from msad_cli.engine.model_file import Card, save_model
+from msad_cli.cli.app import run
+from msad_cli.cli.commands.bench import WARMUP, summary
+from msad_cli.evaluation import latency
+from msad_cli.evaluation.latency import PARTS
 from msad_cli.models.detector import Detector
+from msad_cli.models.model_file import Card, save_model
 
 FLAGS = ["--device", "cpu", "--precision", "fp32"]
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from msad_cli.cli import run
-from msad_cli.data.demo import draw_demo
+from msad_cli.cli.app import run
+from msad_cli.data.layouts.demo import draw_demo
 
 TINY = [
     "--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1",
@@ -41,7 +41,7 @@ def distil(teacher: Path, out: Path, *more: str) -> int:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["teacher", "--help"], ["distill", "--nonsense"], []])
 def test_help_and_usage_errors_do_not_import_torch(arguments: list[str]) -> None:
-    code = f"import sys\nfrom msad_cli.cli import run\nrun({arguments!r})\nassert 'torch' not in sys.modules"
+    code = f"import sys\nfrom msad_cli.cli.app import run\nrun({arguments!r})\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
@@ -89,7 +89,7 @@ def test_wrong_input_gets_a_message_a_hint_and_its_exit_code(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, demo: Path,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("msad_cli.data.layouts.demo_folder", lambda: demo)
+    monkeypatch.setattr("msad_cli.data.layouts.base.demo_folder", lambda: demo)
     assert run(arguments) == code
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
@@ -117,7 +117,7 @@ def test_names_longer_than_the_system_allows_are_the_users_mistake(
     demo: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("msad_cli.data.layouts.demo_folder", lambda: demo)
+    monkeypatch.setattr("msad_cli.data.layouts.base.demo_folder", lambda: demo)
     assert run(arguments) in (2, 3, 4)
     message = capsys.readouterr().err
     assert message.startswith("error: ")
@@ -242,7 +242,7 @@ def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(
     more = ["--ema", "0.9", "--distill-warmup", "5"]
     assert distil(teacher, whole, *more) == 0
 
-    from msad_cli.methods.distillation import Distillation
+    from msad_cli.distillation.distillation import Distillation
 
     forward, calls = Distillation.forward, []
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from msad_cli.cli import run
-from msad_cli.commands.console import console
-from msad_cli.engine.model_file import Card, save_model
-from msad_cli.engine.pareto import Point, frontier, plot_pareto, within
+from msad_cli.cli.app import run
+from msad_cli.cli.console import console
 from msad_cli.models.cost import count_cost
 from msad_cli.models.detector import Detector
+from msad_cli.models.model_file import Card, save_model
+from msad_cli.runs.plots.pareto import Point, frontier, plot_pareto, within
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -115,7 +115,7 @@ def test_on_a_narrow_screen_models_stand_beside_each_other(
 
 def test_no_name_covers_another_or_a_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr("msad_cli.engine.pareto.write_figure", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr("msad_cli.runs.plots.pareto.write_figure", lambda figure, path: drawn.append(figure))
     points = {f"model {i}": Point(20 + i % 3, 0.5 + i // 3 / 1000) for i in range(12)}
     points["the slowest, whose name is long"] = Point(40, 0.501)
     plot_pareto(points, tmp_path / "p.png", "cpu", budget=21)

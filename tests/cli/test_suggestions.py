@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from msad_cli.cli import run
-from msad_cli.engine.model_file import Card, save_model
+from msad_cli.cli.app import run
 from msad_cli.models.detector import Detector
-from msad_cli.structures.suggestions import meant
+from msad_cli.models.model_file import Card, save_model
+from msad_cli.text import meant
 
 
 def test_the_nearest_name_is_meant() -> None:
@@ -60,7 +60,8 @@ def complete(line: str) -> list[str]:
     words = line.split(" ")
     asked = {"_MSAD_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
     code = (
-        "import sys\nfrom msad_cli.cli import main\ntry:\n    main([])\nfinally:\n    assert 'torch' not in sys.modules"
+        "import sys\nfrom msad_cli.cli.app import main\n"
+        "try:\n    main([])\nfinally:\n    assert 'torch' not in sys.modules"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True, check=True

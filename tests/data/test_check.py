@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msad_cli.cli import run
-from msad_cli.commands import checking
-from msad_cli.data import problems as kinds
-from msad_cli.data.annotations import outline_kind
-from msad_cli.data.boxes import judge_boxes
-from msad_cli.data.check import Report, check
-from msad_cli.data.coco import read_split
-from msad_cli.data.images import Header
-from msad_cli.data.problems import EXAMPLES, Problem, Tally
-from msad_cli.data.records import read_records
-from msad_cli.data.values import whole_number
-from msad_cli.engine.scoring import score
-from msad_cli.engine.truth import ground_truth
-from msad_cli.structures.errors import DataError
-from msad_cli.structures.frame import Resolution
+from msad_cli.cli.app import run
+from msad_cli.data.annotations import kept_check as checking
+from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.boxes import judge_boxes
+from msad_cli.data.annotations.check import Report, check
+from msad_cli.data.annotations.objects import outline_kind
+from msad_cli.data.annotations.problems import EXAMPLES, Problem, Tally
+from msad_cli.data.annotations.records import read_records
+from msad_cli.data.annotations.split import read_split
+from msad_cli.data.annotations.values import whole_number
+from msad_cli.data.images.decode import Header
+from msad_cli.errors import DataError
+from msad_cli.evaluation.ground_truth import ground_truth
+from msad_cli.evaluation.metrics import score
+from msad_cli.frame import Resolution
 
 Document = dict[str, Any]
 Change = Callable[[Document], Any]
@@ -71,7 +71,7 @@ def count_headers(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         read.append(path)
         return Header((48, 64), orientation=1, scalable=False)
 
-    monkeypatch.setattr("msad_cli.data.pictures.read_header", read_header)
+    monkeypatch.setattr("msad_cli.data.images.split_images.read_header", read_header)
     return read
 
 
@@ -472,7 +472,7 @@ def test_the_command_prints_json(coco_folder: Path, capsys: pytest.CaptureFixtur
 
 def test_the_command_does_without_torch(coco_folder: Path) -> None:
     for arguments in (["data", "check", "--help"], ["data", "check", str(coco_folder), *SIZES]):
-        code = f"import sys; from msad_cli.cli import run; assert run({arguments!r}) == 0"
+        code = f"import sys; from msad_cli.cli.app import run; assert run({arguments!r}) == 0"
         code += "; assert 'torch' not in sys.modules"
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msad_cli.cli import run
-from msad_cli.data.layouts import find_split
-from msad_cli.data.outlines import decode, encode, encode_mask, read_outline
-from msad_cli.data.tracing import one_ring, traced
+from msad_cli.cli.app import run
+from msad_cli.data.annotations.segmentation import decode, encode, encode_mask, read_outline
+from msad_cli.data.annotations.tracing import one_ring, traced
+from msad_cli.data.layouts.base import find_split
 
 NEAR = 0.01
 """Pixels."""

@@ -15,9 +15,10 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 from torch.utils.data import DataLoader
 
-from msad_cli.data.coco import CocoSplit, read_split
-from msad_cli.data.layouts import Files, find_split
-from msad_cli.data.loading import (
+from msad_cli.data.annotations.split import CocoSplit, read_split
+from msad_cli.data.images.scaled import whole_picture
+from msad_cli.data.layouts.base import Files, find_split
+from msad_cli.data.loading.dataset import (
     Batch,
     EvaluationSet,
     Sample,
@@ -28,14 +29,13 @@ from msad_cli.data.loading import (
     tolerate,
     training_loader,
 )
-from msad_cli.data.scaled import whole_picture
-from msad_cli.data.transforms import JITTER, from_frame, render, to_frame, training_views
-from msad_cli.structures.errors import DataError, TrainingError, UsageError
-from msad_cli.structures.frame import Resolution
+from msad_cli.data.loading.transforms import JITTER, from_frame, render, to_frame, training_views
+from msad_cli.errors import DataError, TrainingError, UsageError
+from msad_cli.frame import Resolution
 
 RESOLUTION = Resolution(64, 96)
 
-ROBUSTNESS = Path(__file__).parents[2] / "shared" / "data" / "robustness_images"
+ROBUSTNESS = Path(__file__).parents[3] / "shared" / "data" / "robustness_images"
 
 # Python 3.12 and 3.13 warn of every fork beside a thread. Torch has threads, and forks its loader workers all the same.
 forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -197,7 +197,7 @@ def test_pictures_may_lie_under_images_and_annotations_be_of_keypoints(coco_fold
 
 
 def test_the_word_demo_is_the_built_in_set(coco_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msad_cli.data.layouts.demo_folder", lambda: coco_folder)
+    monkeypatch.setattr("msad_cli.data.layouts.base.demo_folder", lambda: coco_folder)
     found = find_split("demo", "train")
     assert found.recognised == "the built-in demo set"
     assert found.images == coco_folder / "train2017"

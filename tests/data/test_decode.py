@@ -18,11 +18,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from msad_cli.commands.options import MOST_PIXELS
-from msad_cli.data.images import Header, limit_pixels, most_pixels, read_header, read_image
-from msad_cli.structures.errors import DataError
+from msad_cli.cli.options import MOST_PIXELS
+from msad_cli.data.images.decode import Header, limit_pixels, most_pixels, read_header, read_image
+from msad_cli.errors import DataError
 
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "robustness_images"
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "robustness_images"
 MANIFEST = SHARED / "manifest.json"
 ENTRIES: list[dict[str, Any]] = json.loads(MANIFEST.read_text()) if MANIFEST.exists() else []
 

@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from msad_cli.data.demo import CATEGORY_IDS, KEYPOINTS, demo_folder, draw_demo
+from msad_cli.data.layouts.demo import CATEGORY_IDS, KEYPOINTS, demo_folder, draw_demo
 
 # pycocotools 2.0.11 lacks the copy argument that NumPy 2 asks of __array__, which is for pycocotools to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -206,6 +206,6 @@ def test_slower_process_takes_the_folder_of_the_faster(tmp_path: Path, monkeypat
         (finished / "by the faster").touch()
         draw_demo(folder, **options)
 
-    monkeypatch.setattr("msad_cli.data.demo.draw_demo", overtaken)
+    monkeypatch.setattr("msad_cli.data.layouts.demo.draw_demo", overtaken)
     assert (demo_folder(train=1, val=0, cache=tmp_path) / "by the faster").exists()
     assert len(list(tmp_path.iterdir())) == 1  # the finished folder alone

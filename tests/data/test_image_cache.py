@@ -11,16 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from msad_cli.cli import run
-from msad_cli.commands import console, settings
-from msad_cli.data import kept
-from msad_cli.data.coco import CocoSplit, read_split
-from msad_cli.data.demo import draw_demo
-from msad_cli.data.images import read_image
-from msad_cli.data.loading import Batch, TrainingSet, training_loader
-from msad_cli.engine import memory
-from msad_cli.engine.memory import available_memory
-from msad_cli.structures.frame import Resolution
+from msad_cli.cli import console
+from msad_cli.cli.app import run
+from msad_cli.data.annotations.split import CocoSplit, read_split
+from msad_cli.data.images.decode import read_image
+from msad_cli.data.layouts.demo import draw_demo
+from msad_cli.data.loading import image_cache as kept
+from msad_cli.data.loading.dataset import Batch, TrainingSet, training_loader
+from msad_cli.frame import Resolution
+from msad_cli.system import memory
+from msad_cli.system.memory import available_memory
+from msad_cli.training import plan as settings
 
 forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 RESOLUTION = Resolution(64, 96)

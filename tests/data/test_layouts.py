@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msad_cli.cli import run
-from msad_cli.data.coco import read_split
-from msad_cli.data.layouts import Files, find_split
-from msad_cli.data.records import root_categories
-from msad_cli.structures.errors import AbsentSplitError, DataError
+from msad_cli.cli.app import run
+from msad_cli.data.annotations.records import root_categories
+from msad_cli.data.annotations.split import read_split
+from msad_cli.data.layouts.base import Files, find_split
+from msad_cli.errors import AbsentSplitError, DataError
 
 WIDTH, HEIGHT = 80, 40
 
@@ -143,7 +143,7 @@ def test_yolo_labels_lie_beside_pictures_or_in_place_of_the_last_images(tmp_path
 def test_yolo_changes_of_labels_are_seen_and_a_kept_file_is_taken(yolo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = find_split(str(yolo), "train")
     with monkeypatch.context() as patch:
-        patch.setattr("msad_cli.data.yolo.read_labels", None)  # whoever reads labels again fails
+        patch.setattr("msad_cli.data.layouts.yolo.read_labels", None)  # whoever reads labels again fails
         assert find_split(str(yolo), "train") == first
     write(yolo / "labels/train/b.txt", "0 0.5 0.5 1 1\n")
     assert len(annotations(yolo)) == 3

@@ -13,27 +13,34 @@ import torch
 from PIL import Image, ImageDraw
 from pycocotools import mask as rle
 
-from msad_cli.cli import run
-from msad_cli.data import problems as kinds
-from msad_cli.data.check import check
-from msad_cli.data.coco import CocoSplit, read_split
-from msad_cli.data.demo import CATEGORY_IDS, KEYPOINTS, SKELETON, draw_demo
-from msad_cli.data.images import limit_pixels, most_pixels
-from msad_cli.data.keypoints import KeypointScheme, derived_pairs, read_keypoints, read_scheme
-from msad_cli.data.layouts import find_split
-from msad_cli.data.loading import TrainingSet
-from msad_cli.data.outlines import OutlinesBuilder, decode, encode, encode_mask, pixels_inside, read_outline
-from msad_cli.data.problems import Problem, Tally
-from msad_cli.data.records import read_records
-from msad_cli.data.transforms import Placement
-from msad_cli.structures.errors import DataError
-from msad_cli.structures.frame import Resolution
+from msad_cli.cli.app import run
+from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.check import check
+from msad_cli.data.annotations.keypoints import KeypointScheme, derived_pairs, read_keypoints, read_scheme
+from msad_cli.data.annotations.problems import Problem, Tally
+from msad_cli.data.annotations.records import read_records
+from msad_cli.data.annotations.segmentation import (
+    OutlinesBuilder,
+    decode,
+    encode,
+    encode_mask,
+    pixels_inside,
+    read_outline,
+)
+from msad_cli.data.annotations.split import CocoSplit, read_split
+from msad_cli.data.images.decode import limit_pixels, most_pixels
+from msad_cli.data.layouts.base import find_split
+from msad_cli.data.layouts.demo import CATEGORY_IDS, KEYPOINTS, SKELETON, draw_demo
+from msad_cli.data.loading.dataset import TrainingSet
+from msad_cli.data.loading.transforms import Placement
+from msad_cli.errors import DataError
+from msad_cli.frame import Resolution
 
 # pycocotools 2.0.11 lacks the copy argument that NumPy 2 asks of __array__, which is for pycocotools to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 RESOLUTION = Resolution(96, 128)
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 WIDTH, HEIGHT = 64, 48
 
 # A red L of 32 × 8 and 8 × 24 pixels; a keypoint lies in the middle of a white dot of 4 × 4 pixels.
@@ -455,7 +462,7 @@ def test_the_check_knows_the_task(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_the_demo_set_serves_all_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_demo(tmp_path / "demo", train=6, val=2)
-    monkeypatch.setattr("msad_cli.data.layouts.demo_folder", lambda: tmp_path / "demo")
+    monkeypatch.setattr("msad_cli.data.layouts.base.demo_folder", lambda: tmp_path / "demo")
     for task, name in (("boxes", "instances"), ("masks", "instances"), ("keypoints", "person_keypoints")):
         files = find_split("demo", "train", task=task)
         assert files.annotations.name == f"{name}_train2017.json"

@@ -11,16 +11,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from msad_cli.data import scaled
-from msad_cli.data.coco import read_split
-from msad_cli.data.images import read_image
-from msad_cli.data.loading import EvaluationSet, TrainingSet
-from msad_cli.data.scaled import open_picture, scale_for, whole_picture
-from msad_cli.engine.device import Compute
-from msad_cli.engine.inputs import Input
-from msad_cli.engine.predict import Prediction, predict
+from msad_cli.data.annotations.split import read_split
+from msad_cli.data.images import scaled
+from msad_cli.data.images.decode import read_image
+from msad_cli.data.images.scaled import open_picture, scale_for, whole_picture
+from msad_cli.data.loading.dataset import EvaluationSet, TrainingSet
+from msad_cli.frame import Resolution
+from msad_cli.inference.inputs import Input
+from msad_cli.inference.predictor import Prediction, predict
 from msad_cli.models.detector import Detector
-from msad_cli.structures.frame import Resolution
+from msad_cli.system.device import Compute
 
 HEIGHT, WIDTH = 485, 643
 

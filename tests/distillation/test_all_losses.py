@@ -4,13 +4,12 @@ import re
 
 import pytest
 import torch
-from test_methods import TARGETS, total, views
-from test_models import spec
+from support.pairs import pair, targets
+from support.training import total, views
 from torch import Tensor
 
-from msad_cli.commands.distill import METHODS_HELP
-from msad_cli.methods.distillation import Distillation, teaching
-from msad_cli.methods.distillers.build import DISTILLERS, build_distillers
+from msad_cli.cli.commands.distill import METHODS_HELP
+from msad_cli.distillation.losses.table import DISTILLERS
 from msad_cli.models.detector import Detector
 
 DETECTORS = ("fcos", "retinanet", "maskrcnn")
@@ -21,26 +20,6 @@ PAIRS = [
     for aligned in (True, False)
     if detector != "maskrcnn" or (method != "crosskd" and (aligned or method != "output-kd"))
 ]
-EMPTY = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-
-
-def pair(method: str, detector: str = "fcos", aligned: bool = True) -> tuple[Detector, Detector, Distillation]:
-    torch.manual_seed(0)
-    teacher = Detector(spec(detector=detector, head_convs=2))
-    # A teacher that is sure of something: fresh heads say the same everywhere.
-    with torch.no_grad():
-        for each in teacher.core.parameters():
-            each.add_(0.02 * torch.randn_like(each))
-    scales = {"scales": "aligned" if aligned else "single", "ks": (2,)}
-    student = Detector(spec(detector=detector, head_convs=2, role="student", **scales))
-    distillers = build_distillers(student.spec, teacher.spec, {method: 1.0})
-    return student, teacher, Distillation(student, teaching(teacher, student), distillers, 1)
-
-
-def targets(empty: bool = False) -> list[dict[str, Tensor]]:
-    if empty:
-        return [{**EMPTY, "masks": torch.zeros(0, 128, 128, dtype=torch.uint8)}] * 2
-    return [{**each, "masks": torch.ones(len(each["boxes"]), 128, 128, dtype=torch.uint8)} for each in TARGETS]
 
 
 def distilled(losses: dict[str, Tensor]) -> dict[str, Tensor]:

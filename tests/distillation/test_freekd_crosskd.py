@@ -4,18 +4,18 @@ import math
 
 import pytest
 import torch
-from test_distances import FIRST, ONE, build, knowledge, known, pair, pyramid
-from test_methods import total
-from test_models import spec
+from support.maps import FIRST, ONE, build, knowledge, known, pair, pyramid
+from support.specs import spec
+from support.training import total
 from torchvision.ops import generalized_box_iou_loss
 
-from msad_cli.methods.distillers import freekd
-from msad_cli.methods.distillers.build import build_distillers
-from msad_cli.methods.distillers.crosskd import CrossKD, quality_focal
-from msad_cli.methods.distillers.haar import haar, inverse_haar
-from msad_cli.methods.knowledge import Knowledge
-from msad_cli.models.assignment import count_positives
-from msad_cli.models.on_features import dense_boxes
+from msad_cli.distillation.knowledge import Knowledge
+from msad_cli.distillation.losses import freekd
+from msad_cli.distillation.losses.crosskd import CrossKD, quality_focal
+from msad_cli.distillation.losses.table import build_distillers
+from msad_cli.distillation.parts.haar import haar, inverse_haar
+from msad_cli.models.detectors.assignment import count_positives
+from msad_cli.models.detectors.dense import dense_boxes
 
 
 def test_haar_by_hand_and_back() -> None:

@@ -6,20 +6,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_methods import TARGETS, total, views
-from test_models import spec, target
+from support.specs import spec, target
+from support.training import TARGETS, total, views
 from torch import Tensor, nn
 
-from msad_cli.methods.distillation import Distillation, teaching
-from msad_cli.methods.distillers.attention import channel_attention, spatial_attention, without_top
-from msad_cli.methods.distillers.build import DISTILLERS, build_distillers
-from msad_cli.methods.distillers.dsamkd import difference_weight
-from msad_cli.methods.distillers.fgd import Context, masks
-from msad_cli.methods.distillers.mgd import random_mask
-from msad_cli.methods.knowledge import Knowledge, best_view, student_view
-from msad_cli.methods.unaligned import reduced_teacher
+from msad_cli.distillation.distillation import Distillation, teaching
+from msad_cli.distillation.knowledge import Knowledge, best_view, student_view
+from msad_cli.distillation.losses.dsamkd import difference_weight
+from msad_cli.distillation.losses.fgd import Context, masks
+from msad_cli.distillation.losses.mgd import random_mask
+from msad_cli.distillation.losses.table import DISTILLERS, build_distillers
+from msad_cli.distillation.parts.attention import channel_attention, spatial_attention, without_top
+from msad_cli.distillation.unaligned import reduced_teacher
+from msad_cli.frame import Frame
 from msad_cli.models.detector import Detector
-from msad_cli.structures.frame import Frame
 
 METHODS = ("mgd", "amd", "dmkd", "dsamkd", "fgd")
 FRAME = Frame(((16, 16),), (16, 16))

@@ -8,38 +8,26 @@ from typing import Any
 
 import pytest
 import torch
-from test_models import spec, target
+from support.specs import spec
+from support.training import TARGETS, detectors, total, views
 from torch import Tensor
 
-from msad_cli.commands.settings import Choices
-from msad_cli.commands.student import choose_methods, of_distillation
-from msad_cli.engine.device import Compute
-from msad_cli.engine.run_folder import Setting
-from msad_cli.engine.schedule import Schedule
-from msad_cli.methods.aligned import AlignedTraining
-from msad_cli.methods.distillation import Distillation, Weighted, teaching
-from msad_cli.methods.distillers.build import build_distillers, suitable_methods
-from msad_cli.methods.distillers.feature_l1 import FeatureL1
-from msad_cli.methods.distillers.output_kd import OutputKD
-from msad_cli.methods.knowledge import Knowledge
-from msad_cli.methods.two_step import TwoStepTraining
-from msad_cli.methods.unshifted import UnshiftedTraining
+from msad_cli.distillation.aligned_teacher import AlignedTraining
+from msad_cli.distillation.baselines import UnshiftedTraining
+from msad_cli.distillation.distillation import Distillation, Weighted, teaching
+from msad_cli.distillation.knowledge import Knowledge
+from msad_cli.distillation.losses.feature_l1 import FeatureL1
+from msad_cli.distillation.losses.output_kd import OutputKD
+from msad_cli.distillation.losses.table import build_distillers, suitable_methods
+from msad_cli.distillation.two_step import TwoStepTraining
+from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
-from msad_cli.models.init import copy_matching
-from msad_cli.structures.errors import UsageError
-
-TARGETS = [target([10.0, 20.0, 60.0, 90.0]), target([5.0, 5.0, 25.0, 25.0], [40.0, 40.0, 120.0, 120.0])]
-
-
-def views() -> dict[int, list[Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    high = [torch.randint(0, 256, (3, 128, 128), generator=generator, dtype=torch.uint8) for _ in range(2)]
-    return {1: high, 2: [image[:, ::2, ::2].contiguous() for image in high]}
-
-
-def detectors() -> tuple[Detector, Detector]:
-    torch.manual_seed(0)
-    return Detector(spec()), Detector(spec(role="student", ks=(2,)))
+from msad_cli.models.weights.initialise import copy_matching
+from msad_cli.runs.folder import Setting
+from msad_cli.system.device import Compute
+from msad_cli.training.plan import Choices
+from msad_cli.training.schedule import Schedule
+from msad_cli.training.student import choose_methods, of_distillation
 
 
 def distillation(student: Detector, teacher: Detector, warmup_steps: int = 500, l1: float = 0.6) -> Distillation:
@@ -53,10 +41,6 @@ def knowledge(pyramid: list[Tensor], **outputs: Tensor) -> Knowledge:
     known = Knowledge(None, pyramid, None, {})  # type: ignore[arg-type]
     vars(known)["outputs"] = outputs
     return known
-
-
-def total(losses: dict[str, Tensor]) -> Tensor:
-    return torch.stack(list(losses.values())).sum()
 
 
 def without_gradient(detector: Detector) -> list[str]:

@@ -11,21 +11,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from test_methods import TARGETS, detectors, total, views
-from test_models import spec
-from test_unaligned import odd_views, unaligned
+from support.specs import spec
+from support.training import TARGETS, detectors, total, views
+from support.unaligned import odd_views, unaligned
 from torch import Tensor
 
-from msad_cli.cli import run
-from msad_cli.commands.pixel import assistant_file
-from msad_cli.data.demo import draw_demo
-from msad_cli.engine.model_file import load_model, read_header
-from msad_cli.methods.distillation import Distillation
-from msad_cli.methods.distillers.build import build_distillers
-from msad_cli.methods.distillers.isrd import ISRD
-from msad_cli.methods.knowledge import Knowledge, best_view, student_view
-from msad_cli.methods.pixel import AFP, AlteredAssistant, PixelDistillation
+from msad_cli.cli.app import run
+from msad_cli.data.layouts.demo import draw_demo
+from msad_cli.distillation.distillation import Distillation
+from msad_cli.distillation.knowledge import Knowledge, best_view, student_view
+from msad_cli.distillation.losses.isrd import ISRD
+from msad_cli.distillation.losses.table import build_distillers
+from msad_cli.distillation.pixel import AFP, AlteredAssistant, PixelDistillation
 from msad_cli.models.detector import Detector
+from msad_cli.models.model_file import load_model, read_header
+from msad_cli.training.assistant import assistant_file
 
 MODEL = ["--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1"]
 SHORT = ["--batch", "2", "--epochs", "2", "--device", "cpu", "--precision", "fp32", "--workers", "0"]
@@ -213,7 +213,7 @@ def test_both_stages(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     other = tmp_path / "other.safetensors"
     other.write_bytes(teacher.read_bytes())
     detector, card = load_model(other)
-    from msad_cli.engine.model_file import save_model
+    from msad_cli.models.model_file import save_model
 
     save_model(other, detector, replace(card, epochs=99))
     (out.with_suffix(".run") / "resume" / "state.pt").unlink()

@@ -4,16 +4,16 @@ import math
 
 import pytest
 import torch
-from test_distillers import pair, targets
-from test_methods import total, views
-from test_models import spec
+from support.pairs import pair, targets
+from support.specs import spec
+from support.training import total, views
 from torch import Tensor
 
-from msad_cli.methods.distillers.build import build_distillers
-from msad_cli.methods.distillers.region_kd import RegionKD, _of_anchors, _of_regions
-from msad_cli.methods.knowledge import Knowledge, best_view
+from msad_cli.distillation.knowledge import Knowledge, best_view
+from msad_cli.distillation.losses.roi_kd import RegionKD, _of_anchors, _of_regions
+from msad_cli.distillation.losses.table import build_distillers
 from msad_cli.models.detector import Detector
-from msad_cli.models.region_answers import BoxAnswers, ProposalAnswers
+from msad_cli.models.detectors.two_stage_outputs import BoxAnswers, ProposalAnswers
 
 
 def test_anchors_by_hand() -> None:

@@ -2,28 +2,16 @@
 
 import pytest
 import torch
-from test_methods import TARGETS, detectors, total, views
-from test_models import spec
-from torch import Tensor
+from support.specs import spec
+from support.training import TARGETS, detectors, total, views
+from support.unaligned import odd_views, unaligned
 
-from msad_cli.methods.distillation import Distillation, teaching
-from msad_cli.methods.distillers.build import build_distillers
-from msad_cli.methods.knowledge import best_view, student_view
-from msad_cli.methods.unaligned import reduced_teacher
-from msad_cli.methods.unshifted import UnshiftedTraining
+from msad_cli.distillation.baselines import UnshiftedTraining
+from msad_cli.distillation.distillation import Distillation, teaching
+from msad_cli.distillation.knowledge import best_view, student_view
+from msad_cli.distillation.losses.table import build_distillers
+from msad_cli.distillation.unaligned import reduced_teacher
 from msad_cli.models.detector import Detector
-
-
-def unaligned() -> Detector:
-    torch.manual_seed(1)
-    return Detector(spec(role="student", scales="single", ks=(2,)))
-
-
-def odd_views() -> dict[int, list[Tensor]]:
-    """Two pictures whose HR padding, 128 × 384, is no multiple of 256."""
-    generator = torch.Generator().manual_seed(0)
-    high = [torch.randint(0, 256, (3, 96, side), generator=generator, dtype=torch.uint8) for side in (300, 200)]
-    return {1: high, 2: [image[:, ::2, ::2].contiguous() for image in high]}
 
 
 def test_a_student_that_is_not_aligned_trains_as_the_single_scale_baseline_does() -> None:

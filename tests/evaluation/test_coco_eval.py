@@ -16,9 +16,9 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
-from msad_cli.data.outlines import encode
-from msad_cli.engine.evaluators import EVALUATORS, Evaluator, Tables, evaluate
-from msad_cli.engine.scoring import KINDS, OF_PERSONS, Result, score
+from msad_cli.data.annotations.segmentation import encode
+from msad_cli.evaluation.coco_eval import EVALUATORS, Evaluator, Tables, evaluate
+from msad_cli.evaluation.metrics import KINDS, OF_PERSONS, Result, score
 
 # pycocotools 2.0.11 lacks the copy argument that NumPy 2 asks of __array__, which is for pycocotools to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -272,5 +272,6 @@ def test_sigmas_of_persons_are_cocos() -> None:
 
 
 def test_scoring_needs_neither_torch_nor_matplotlib() -> None:
-    code = "import sys, msad_cli.engine.scoring\nassert not {'torch', 'matplotlib', 'pycocotools'} & sys.modules.keys()"
+    heavy = "{'torch', 'matplotlib', 'pycocotools'}"
+    code = f"import sys, msad_cli.evaluation.metrics\nassert not {heavy} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -11,21 +11,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from msad_cli.data.coco import CocoSplit, read_split
-from msad_cli.data.loading import EvaluationSet, evaluation_loader
-from msad_cli.data.transforms import to_frame
-from msad_cli.engine.device import Compute
-from msad_cli.engine.evaluate import coco_results, in_original, split_results, view_results
-from msad_cli.engine.evaluators import EVALUATORS, Evaluator
-from msad_cli.engine.scoring import KEYPOINT_NUMBERS, NUMBERS, PREFIXES, Result, score
-from msad_cli.engine.truth import ground_truth
+from msad_cli.data.annotations.split import CocoSplit, read_split
+from msad_cli.data.loading.dataset import EvaluationSet, evaluation_loader
+from msad_cli.data.loading.transforms import to_frame
+from msad_cli.evaluation.coco_eval import EVALUATORS, Evaluator
+from msad_cli.evaluation.detect_split import coco_results, in_original, split_results, view_results
+from msad_cli.evaluation.ground_truth import ground_truth
+from msad_cli.evaluation.metrics import KEYPOINT_NUMBERS, NUMBERS, PREFIXES, Result, score
+from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
-from msad_cli.structures.frame import Resolution
+from msad_cli.system.device import Compute
 
 # pycocotools 2.0.11 lacks the copy argument that NumPy 2 asks of __array__, which is for pycocotools to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "coco_eval_golden"
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "coco_eval_golden"
 CPU = Compute(torch.device("cpu"), "fp32")
 
 

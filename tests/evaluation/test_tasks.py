@@ -19,20 +19,19 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
 
-from msad_cli.cli import run
-from msad_cli.commands.console import print_scores
-from msad_cli.commands.measuring import parse_gates, parse_sigmas, refuse_unknown, remarks
-from msad_cli.data.coco import CocoSplit, read_split
-from msad_cli.data.demo import KEYPOINTS, draw_demo
-from msad_cli.data.layouts import find_split
-from msad_cli.data.loading import EvaluationSet, evaluation_loader
-from msad_cli.data.transforms import Placement, to_frame
-from msad_cli.engine.device import Compute
-from msad_cli.engine.draw import class_colour, draw_keypoints, draw_masks
-from msad_cli.engine.evaluate import coco_results, in_original, split_results
-from msad_cli.engine.evaluators import evaluate
-from msad_cli.engine.model_file import Card, save_model
-from msad_cli.engine.scoring import (
+from msad_cli.cli.app import run
+from msad_cli.cli.console import print_scores
+from msad_cli.cli.gates import parse_gates, parse_sigmas, refuse_unknown, remarks
+from msad_cli.data.annotations.split import CocoSplit, read_split
+from msad_cli.data.layouts.base import find_split
+from msad_cli.data.layouts.demo import KEYPOINTS, draw_demo
+from msad_cli.data.loading.dataset import EvaluationSet, evaluation_loader
+from msad_cli.data.loading.transforms import Placement, to_frame
+from msad_cli.errors import UsageError
+from msad_cli.evaluation.coco_eval import evaluate
+from msad_cli.evaluation.detect_split import coco_results, in_original, split_results
+from msad_cli.evaluation.ground_truth import ground_truth
+from msad_cli.evaluation.metrics import (
     KEYPOINT_NUMBERS,
     NUMBERS,
     Result,
@@ -41,18 +40,19 @@ from msad_cli.engine.scoring import (
     oks_sigmas,
     score,
 )
-from msad_cli.engine.truth import ground_truth
+from msad_cli.frame import Resolution
+from msad_cli.inference.draw import class_colour, draw_keypoints, draw_masks
+from msad_cli.models.decode.paste_masks import paste_masks
 from msad_cli.models.detector import Detector
-from msad_cli.models.pasting import paste_masks
-from msad_cli.structures.errors import UsageError
-from msad_cli.structures.frame import Resolution
+from msad_cli.models.model_file import Card, save_model
+from msad_cli.system.device import Compute
 
 # pycocotools 2.0.11 lacks the copy argument that NumPy 2 asks of __array__, which is for pycocotools to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 CPU = Compute(torch.device("cpu"), "fp32")
 RESOLUTION = Resolution(256, 256)
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 COCOS_OWN = {"boxes": "bbox", "masks": "segm", "keypoints": "keypoints"}
 
 
@@ -419,7 +419,7 @@ def _pretend(monkeypatch: pytest.MonkeyPatch, student: Detector, split: CocoSpli
 
     monkeypatch.setattr(student, "spec", spec())
     monkeypatch.setattr(student, "detect", detect)
-    monkeypatch.setattr("msad_cli.engine.exported.load_model", lambda path: (student, Card(score_threshold=0.1)))
+    monkeypatch.setattr("msad_cli.export.runtime.load_model", lambda path: (student, Card(score_threshold=0.1)))
 
 
 @pytest.mark.parametrize(("task", "gate"), [("masks", "mask_AP50=0.9"), ("keypoints", "keypoint_AP=0.99")])
@@ -460,7 +460,7 @@ def test_eval_by_either_library(
         asked.append(arguments[-1])
         return evaluate(*arguments)
 
-    monkeypatch.setattr("msad_cli.engine.scoring.evaluate", spy)
+    monkeypatch.setattr("msad_cli.evaluation.metrics.evaluate", spy)
     command = ["eval", str(model), "--data", str(demo), "--device", "cpu", "--workers", "0", "--precision", "fp32"]
     said = []
     for flags in ([], ["--evaluator", "hotcoco"], ["--evaluator", "pycocotools"]):

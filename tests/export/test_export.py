@@ -16,28 +16,28 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from test_detectors import lively, spec_of
+from support.detectors import lively, spec_of
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import heatmaps_to_keypoints
 from torchvision.ops import batched_nms
 
-from msad_cli.cli import run
-from msad_cli.data.demo import draw_demo
-from msad_cli.engine import exporting
-from msad_cli.engine.exported import ExportedModel, onnx_run, open_model
-from msad_cli.engine.model_file import Card, load_model, save_model
-from msad_cli.engine.parity import TOLERANCES, compare
-from msad_cli.engine.sidecar import InputShape, Notes, exported_spec, read_sidecar, sidecar, sidecar_path
-from msad_cli.models.cell_anchors import grid_anchors
-from msad_cli.models.choosing import DROPPED, suppress, top
-from msad_cli.models.deployed import Deployed
+from msad_cli.cli.app import run
+from msad_cli.data.layouts.demo import draw_demo
+from msad_cli.export import formats as exporting
+from msad_cli.export.parity import TOLERANCES, compare
+from msad_cli.export.runtime import ExportedModel, onnx_run, open_model
+from msad_cli.export.sidecar import InputShape, Notes, exported_spec, read_sidecar, sidecar, sidecar_path
+from msad_cli.frame import Frame, Letterbox, Resolution
+from msad_cli.models.decode.deployed import Deployed
+from msad_cli.models.decode.keypoints import keypoint_places
+from msad_cli.models.decode.nms import DROPPED, suppress, top
 from msad_cli.models.detector import Detector
-from msad_cli.models.keypoint_places import keypoint_places
-from msad_cli.models.object_anchors import anchors_by_cell
-from msad_cli.models.on_features import Detection
+from msad_cli.models.detectors.dense import Detection
+from msad_cli.models.detectors.grid_anchors import grid_anchors
+from msad_cli.models.detectors.object_anchors import anchors_by_cell
+from msad_cli.models.model_file import Card, load_model, save_model
 from msad_cli.models.spec import DETECTORS, ClassName, View
-from msad_cli.structures.frame import Frame, Letterbox, Resolution
 
 LOWEST = 0.05
 FLAGS = ["--device", "cpu", "--precision", "fp32"]
@@ -248,7 +248,7 @@ def student(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def assert_the_example_finds(found: list[dict[str, Any]], model: Path, picture: Path, notes: dict[str, Any]) -> None:
     """examples/onnx_in_20_lines.py, which can import neither torch nor msad, prints what `msad predict` found."""
-    example = Path(__file__).parents[1] / "examples" / "onnx_in_20_lines.py"
+    example = Path(__file__).parents[2] / "examples" / "onnx_in_20_lines.py"
     alone = "import runpy, sys; sys.modules |= dict.fromkeys(['torch', 'msad_cli']); runpy.run_path(sys.argv.pop(1))"
     command = [sys.executable, "-c", alone, str(example), str(model), str(picture)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -365,7 +365,7 @@ def test_info_compare_and_flops_of_an_exported_model(
 
 def test_info_of_an_exported_model_imports_no_torch(exported: Exported) -> None:
     program = (
-        "import sys; from msad_cli.cli import run; assert run(sys.argv[1:]) == 0; assert 'torch' not in sys.modules"
+        "import sys; from msad_cli.cli.app import run; assert run(sys.argv[1:]) == 0; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program, "info", str(exported.path)], check=True, capture_output=True)
 

@@ -13,20 +13,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from msad_cli.cli import run
-from msad_cli.commands.options import parse_pixels
-from msad_cli.data import images
-from msad_cli.data.coco import read_split
-from msad_cli.data.loading import EvaluationSet
-from msad_cli.engine.device import Compute
-from msad_cli.engine.draw import class_colour, draw_boxes
-from msad_cli.engine.evaluate import view_results
-from msad_cli.engine.inputs import Input, find_inputs
-from msad_cli.engine.model_file import Card, save_model
-from msad_cli.engine.predict import Prediction, predict
+from msad_cli.cli.app import run
+from msad_cli.cli.options import parse_pixels
+from msad_cli.data.annotations.split import read_split
+from msad_cli.data.images import decode as images
+from msad_cli.data.loading.dataset import EvaluationSet
+from msad_cli.errors import DataError, UsageError
+from msad_cli.evaluation.detect_split import view_results
+from msad_cli.inference.draw import class_colour, draw_boxes
+from msad_cli.inference.inputs import Input, find_inputs
+from msad_cli.inference.predictor import Prediction, predict
 from msad_cli.models.detector import Detector
+from msad_cli.models.model_file import Card, save_model
 from msad_cli.models.spec import View
-from msad_cli.structures.errors import DataError, UsageError
+from msad_cli.system.device import Compute
 
 CPU = Compute(torch.device("cpu"), "fp32")
 FLAGS = ["--device", "cpu", "--precision", "fp32"]
@@ -425,7 +425,7 @@ def test_a_folder_that_cannot_be_written_is_named(
 
 # --- what a folder of the world holds ---
 
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "robustness_images"
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "robustness_images"
 MANIFEST = SHARED / "manifest.json"
 
 

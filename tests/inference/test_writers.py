@@ -15,17 +15,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from msad_cli.cli import run
-from msad_cli.commands.options import parse_classes
-from msad_cli.data.coco import read_split
-from msad_cli.data.outlines import encode_mask
-from msad_cli.engine.inputs import Input, find_inputs
-from msad_cli.engine.model_file import Card, save_model
-from msad_cli.engine.saving import Names, class_folders, coco_document, cropped, yolo_rows
-from msad_cli.engine.video import Video, writing_video
+from msad_cli.cli.app import run
+from msad_cli.cli.options import parse_classes
+from msad_cli.data.annotations.segmentation import encode_mask
+from msad_cli.data.annotations.split import read_split
+from msad_cli.errors import DataError, UsageError
+from msad_cli.inference.inputs import Input, find_inputs
+from msad_cli.inference.video import Video, writing_video
+from msad_cli.inference.writers import Names, class_folders, coco_document, cropped, yolo_rows
 from msad_cli.models.detector import Detector
+from msad_cli.models.model_file import Card, save_model
 from msad_cli.models.spec import DetectorSpec
-from msad_cli.structures.errors import DataError, UsageError
 
 # HR pixels of a picture of 64 × 48, which are 84 × 64: two objects whose boxes are whole pixels of the picture.
 SCALE = torch.tensor([84 / 64, 64 / 48, 84 / 64, 64 / 48])

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
-from msad_cli.models import init
-from msad_cli.models.backbones import build_body
+from msad_cli.frame import Resolution
+from msad_cli.models.backbones.mobilenet import MobileNetV2Body
+from msad_cli.models.backbones.normalisation import norm_layer
+from msad_cli.models.backbones.resnet import build_body
 from msad_cli.models.detector import Detector
-from msad_cli.models.mobilenet import MobileNetV2Body
-from msad_cli.models.normalisation import norm_layer
 from msad_cli.models.spec import BACKBONE_NAMES, ClassName, DetectorSpec
-from msad_cli.structures.frame import Resolution
+from msad_cli.models.weights import initialise as init
 
 TEACHER = DetectorSpec(
     role="teacher", detector="fcos", backbone="mobilenet_v2", width=1.0, channels=64, head_convs=1, norm="frozen",
@@ -118,7 +118,7 @@ def test_a_teacher_on_mobilenet_detects_in_every_view() -> None:
 
 def test_the_table_of_channels_is_right() -> None:
     """docs/backbones.md lists them; the command that stands there prints the same rows."""
-    text = (Path(__file__).parent.parent / "docs" / "backbones.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
     assert {name for name, *_ in rows} == set(BACKBONE_NAMES)
     for name, width, *channels in rows:

@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 import torch
-from test_detectors import ORDINARY, POINTS, images, lively, spec_of, stock
-from test_models import assert_same, spec
+from support.detectors import ORDINARY, POINTS, images, lively, spec_of, stock
+from support.specs import assert_same, spec
 from torch import Tensor
 from torchvision.models import get_model
 from torchvision.ops import FrozenBatchNorm2d
 
-from msad_cli.models import init
-from msad_cli.models.coco_weights import fitted
+from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import DETECTORS, ClassName
-from msad_cli.structures.errors import UsageError
+from msad_cli.models.weights import initialise as init
+from msad_cli.models.weights.coco import fitted
 
 META = {"categories": ["__background__", "first", "second"], "keypoint_names": list(POINTS)}
 

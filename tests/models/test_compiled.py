@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from msad_cli.cli import run
-from msad_cli.engine.compiled import compile_parts
-from msad_cli.engine.model_file import Card, load_model, save_model
-from msad_cli.methods.aligned import AlignedTraining
-from msad_cli.methods.distillation import Distillation
+from msad_cli.cli.app import run
+from msad_cli.distillation.aligned_teacher import AlignedTraining
+from msad_cli.distillation.distillation import Distillation
+from msad_cli.models.compiled import compile_parts
 from msad_cli.models.detector import Detector
+from msad_cli.models.model_file import Card, load_model, save_model
 from msad_cli.models.spec import DetectorSpec
 
 # Tracing looks at the gradient of what one compiled part hands to the next.
@@ -35,7 +35,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return graph.forward  # type: ignore[no-any-return]
 
     monkeypatch.setattr(nn.Module, "compile", lambda module: compile_module(module, backend=backend))
-    monkeypatch.setattr("msad_cli.engine.compiled.refuse_without_compiler", lambda device: None)
+    monkeypatch.setattr("msad_cli.models.compiled.refuse_without_compiler", lambda device: None)
     torch._dynamo.reset()
     return seen
 

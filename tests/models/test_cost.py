@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from test_detectors import spec_of
-from test_models import spec
+from support.detectors import spec_of
+from support.specs import spec
 from torchvision.models import get_model_weights
 
 from msad_cli.models.cost import count_cost, relatives

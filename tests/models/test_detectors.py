@@ -2,98 +2,30 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import torch
-from test_models import assert_same, spec, target
+from support.detectors import ORDINARY, images, lively, spec_of, stock, targets
+from support.specs import assert_same, spec
 from torch import Tensor, nn
 from torchvision.models import get_model
-from torchvision.models.detection import FCOS, FasterRCNN, KeypointRCNN, MaskRCNN, RetinaNet
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.fcos import FCOSHead
-from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.poolers import LevelMapper
 
-from msad_cli.models.backbones import ResNetBody
 from msad_cli.models.detector import Detector
-from msad_cli.models.on_features import Target, dense_detections
+from msad_cli.models.detectors.dense import dense_detections
+from msad_cli.models.detectors.stock import depthwise_tower
 from msad_cli.models.pyramid import AlignedBackbone
-from msad_cli.models.spec import DETECTORS, REGION_DETECTORS, ClassName, DetectorSpec
-from msad_cli.models.stock import depthwise_tower
+from msad_cli.models.spec import DETECTORS, REGION_DETECTORS, ClassName
 
-POINTS = ("nose", "left", "right")
-ORDINARY = ((128, 128), (128, 256))
 PADDED = ((132, 136), (132, 260))
 """(height, width) of images whose frame is (128, 256), and of images whose frame is (256, 384)."""
-
-
-def spec_of(detector: str, **changes: object) -> DetectorSpec:
-    """A small teacher of this detector, with changes."""
-    return spec(detector=detector, keypoints=POINTS if detector == "keypointrcnn" else (), **changes)
-
-
-def images(sizes: tuple[tuple[int, int], ...]) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8) for size in sizes]
-
-
-def targets(sizes: tuple[tuple[int, int], ...]) -> list[Target]:
-    """One object in the first image, two in the second, with masks and keypoints."""
-    generator = torch.Generator().manual_seed(2)
-    found = []
-    boxes = (target([10.0, 20.0, 60.0, 90.0]), target([5.0, 5.0, 50.0, 60.0], [60.0, 10.0, 120.0, 120.0]))
-    for (height, width), each in zip(sizes, boxes, strict=True):
-        count = len(each["boxes"])
-        corners, sides = each["boxes"][:, None, :2], (each["boxes"][:, 2:] - each["boxes"][:, :2])[:, None]
-        places = corners + sides * torch.rand(count, 3, 2, generator=generator)
-        seen = torch.tensor([2.0, 1.0, 0.0]).expand(count, 3)[..., None]
-        masks = torch.randint(0, 2, (count, height, width), generator=generator, dtype=torch.uint8)
-        found.append({**each, "masks": masks, "keypoints": torch.cat([places, seen], dim=2)})
-    return found
-
-
-def lively(core: Any) -> None:
-    """Untrained, RetinaNet answers nothing above the threshold."""
-    if isinstance(core, RetinaNet):
-        nn.init.normal_(core.head.classification_head.cls_logits.weight, std=0.2)
-        nn.init.constant_(core.head.classification_head.cls_logits.bias, -2.0)
-
-
-def stock(name: str, norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> Any:
-    """Torchvision's own detector and pyramid, small, of 2 classes and 10 detections; only its body is ours."""
-    body = ResNetBody("resnet18", 0.25, norm)
-    finest = 2 if name in REGION_DETECTORS else 3
-    levels = range(finest, 6)
-    backbone = BackboneWithFPN(
-        body,
-        {f"layer{level - 1}": str(level - finest) for level in levels},
-        [body.channels[level] for level in levels],
-        64,
-        extra_blocks=LastLevelP6P7(64, 64) if finest == 3 else None,
-    )
-    options = {"min_size": 128, "max_size": 512, "size_divisible": 128}
-    if name == "fcos":
-        head = FCOSHead(64, 1, 3, num_convs=1)
-        return FCOS(backbone, 3, head=head, score_thresh=0.05, detections_per_img=10, **options)
-    if name == "retinanet":
-        return RetinaNet(backbone, 3, detections_per_img=10, **options)
-    options |= {"box_detections_per_img": 10, "box_head": TwoMLPHead(64 * 49, 256)}
-    options["box_predictor"] = FastRCNNPredictor(256, 3)
-    if name == "maskrcnn":
-        head = MaskRCNNHeads(64, (64,), 1)
-        return MaskRCNN(backbone, mask_head=head, mask_predictor=MaskRCNNPredictor(64, 64, 3), **options)
-    head, predictor = KeypointRCNNHeads(64, (128, 128)), KeypointRCNNPredictor(128, len(POINTS))
-    return KeypointRCNN(backbone, keypoint_head=head, keypoint_predictor=predictor, **options)
 
 
 @pytest.fixture(scope="module", params=DETECTORS)

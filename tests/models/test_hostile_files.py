@@ -16,16 +16,16 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from msad_cli.cli import run
-from msad_cli.engine.device import Compute
-from msad_cli.engine.inputs import Input
-from msad_cli.engine.model_file import LARGEST_HEADER, Card, load_model, read_header, save_model
-from msad_cli.engine.predict import Prediction, predict
+from msad_cli.cli.app import run
+from msad_cli.errors import ModelFileError
+from msad_cli.inference.inputs import Input
+from msad_cli.inference.predictor import Prediction, predict
 from msad_cli.models.detector import Detector
-from msad_cli.models.init import from_file
+from msad_cli.models.model_file import LARGEST_HEADER, Card, load_model, read_header, save_model
 from msad_cli.models.spec import LONGEST_NAMES, ClassName, DetectorSpec
-from msad_cli.structures.errors import ModelFileError
-from msad_cli.structures.printable import printable
+from msad_cli.models.weights.initialise import from_file
+from msad_cli.system.device import Compute
+from msad_cli.text import printable
 
 STEM = "core.backbone.body.conv1.weight"  # F32, 16 × 3 × 7 × 7 at width 0.25
 

@@ -4,41 +4,18 @@ from urllib.error import URLError
 
 import pytest
 import torch
-from torch import Tensor
+from support.specs import spec
 from torchvision.models import get_model
 
-from msad_cli.models import init
-from msad_cli.models.backbones import BACKBONES, ResNetBody, build_body
+from msad_cli.errors import UsageError
+from msad_cli.frame import Frame, level_shift
+from msad_cli.models.backbones.normalisation import norm_layer
+from msad_cli.models.backbones.resnet import BACKBONES, ResNetBody, build_body
 from msad_cli.models.cost import count_cost
 from msad_cli.models.detector import Detector
 from msad_cli.models.fusion import CrossFusion
-from msad_cli.models.normalisation import norm_layer
-from msad_cli.models.spec import BACKBONE_NAMES, ClassName, DetectorSpec
-from msad_cli.structures.errors import UsageError
-from msad_cli.structures.frame import Frame, Resolution, level_shift
-
-
-def spec(**changes: object) -> DetectorSpec:
-    """A small teacher, with changes."""
-    values: dict[str, object] = {
-        "role": "teacher", "detector": "fcos", "backbone": "resnet18", "width": 0.25, "channels": 64, "head_convs": 1,
-        "norm": "group", "scales": "aligned", "ks": (1, 2), "resolution": Resolution(128, 256),
-        "classes": (ClassName(7, "seven"), ClassName(90, "ninety")),
-    }  # fmt: skip
-    return DetectorSpec(**{**values, **changes})  # type: ignore[arg-type]
-
-
-def target(*boxes: list[float]) -> dict[str, Tensor]:
-    return {"boxes": torch.tensor(boxes), "labels": torch.ones(len(boxes), dtype=torch.int64)}
-
-
-def assert_same(ours: list[dict[str, Tensor]], theirs: list[dict[str, Tensor]], scale: float = 1.0) -> None:
-    """Equal detections, there being some; `theirs` in pixels `scale` times as large as ours."""
-    for mine, other in zip(ours, theirs, strict=True):
-        assert len(mine["boxes"]) > 0
-        assert torch.equal(mine["labels"], other["labels"])
-        torch.testing.assert_close(mine["scores"], other["scores"])
-        torch.testing.assert_close(mine["boxes"], other["boxes"] * scale, rtol=1e-5, atol=1e-3)
+from msad_cli.models.spec import BACKBONE_NAMES
+from msad_cli.models.weights import initialise as init
 
 
 @pytest.mark.parametrize("name", BACKBONE_NAMES)

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 from torchvision.ops import FrozenBatchNorm2d
 
-from msad_cli.models.detector import Detector
-from msad_cli.models.init import copy_matching, from_file
-from msad_cli.models.normalisation import (
+from msad_cli.errors import DeviceError
+from msad_cli.models.backbones.normalisation import (
     FrozenNorm,
     ViewNorm,
     norm_layer,
@@ -21,8 +20,9 @@ from msad_cli.models.normalisation import (
     stock_name,
     synchronised,
 )
+from msad_cli.models.detector import Detector
 from msad_cli.models.spec import DetectorSpec, Norm
-from msad_cli.structures.errors import DeviceError
+from msad_cli.models.weights.initialise import copy_matching, from_file
 
 
 def used(spec: DetectorSpec) -> Detector:

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msad_cli.models import init
-from msad_cli.models.backbones import build_body
+from msad_cli.errors import ModelFileError, UsageError
+from msad_cli.frame import Resolution
+from msad_cli.models.backbones.normalisation import norm_layer
+from msad_cli.models.backbones.resnet import build_body
 from msad_cli.models.detector import Detector
-from msad_cli.models.normalisation import norm_layer
-from msad_cli.models.slimmable import is_slimmable, to_body_state
 from msad_cli.models.spec import ClassName, DetectorSpec, Norm
-from msad_cli.structures.errors import ModelFileError, UsageError
-from msad_cli.structures.frame import Resolution
+from msad_cli.models.weights import initialise as init
+from msad_cli.models.weights.slimmable import is_slimmable, to_body_state
 
 State = dict[str, Tensor]
 RESNET_WIDTHS, MOBILENET_WIDTHS = [0.25, 0.5, 0.75, 1.0], [0.35, 0.5, 0.75, 1.0]

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from test_methods import TARGETS
-from test_models import spec, target
+from support.specs import spec, target
+from support.training import TARGETS
 from torch import Tensor
 
-from msad_cli.models.assignment import count_positives
+from msad_cli.frame import Frame
 from msad_cli.models.detector import Detector
-from msad_cli.models.object_anchors import object_anchors
-from msad_cli.models.on_features import Target, dense_boxes
-from msad_cli.models.towers import Tower, tower_answers, tower_start
-from msad_cli.structures.frame import Frame
+from msad_cli.models.detectors.assignment import count_positives
+from msad_cli.models.detectors.dense import Target, dense_boxes
+from msad_cli.models.detectors.object_anchors import object_anchors
+from msad_cli.models.detectors.towers import Tower, tower_answers, tower_start
 
 FRAME = Frame(((128, 256), (100, 250)), (128, 256))
 TOWERS: tuple[Tower, ...] = ("classification", "regression")

@@ -5,21 +5,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_detectors import POINTS, images, lively, spec_of, targets
-from test_models import assert_same, spec
+from support.detectors import POINTS, images, lively, spec_of, targets
+from support.specs import assert_same, spec
 from torch import Tensor
 from torchvision.ops import FeaturePyramidNetwork
 
-from msad_cli.methods.aligned import AlignedTraining
-from msad_cli.methods.distillation import Distillation, teaching
-from msad_cli.methods.distillers.build import build_distillers
-from msad_cli.methods.unshifted import UnshiftedTraining
-from msad_cli.models.backbones import ResNetBody
+from msad_cli.distillation.aligned_teacher import AlignedTraining
+from msad_cli.distillation.baselines import UnshiftedTraining
+from msad_cli.distillation.distillation import Distillation, teaching
+from msad_cli.distillation.losses.table import build_distillers
+from msad_cli.models.backbones.normalisation import norm_layer
+from msad_cli.models.backbones.resnet import ResNetBody
 from msad_cli.models.detector import Detector
-from msad_cli.models.init import copy_matching
-from msad_cli.models.normalisation import norm_layer
 from msad_cli.models.pyramid import AlignedBackbone
 from msad_cli.models.spec import DETECTORS, REGION_DETECTORS, DetectorSpec
+from msad_cli.models.weights.initialise import copy_matching
 
 SQUARE = ((128, 128), (128, 128))
 

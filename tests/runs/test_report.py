@@ -18,17 +18,21 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from msad_cli.cli import run
-from msad_cli.data.coco import read_split
-from msad_cli.data.demo import draw_demo
-from msad_cli.data.layouts import find_split
-from msad_cli.data.loading import EvaluationSet, TrainingSet, first_batch, training_loader
-from msad_cli.engine import album, findings_plots
-from msad_cli.engine.confusion import Confusion, confusion
-from msad_cli.engine.curves import STEPS
-from msad_cli.engine.device import Compute
-from msad_cli.engine.draw import draw_boxes
-from msad_cli.engine.findings import (
+from msad_cli.cli.app import run
+from msad_cli.data.annotations.split import read_split
+from msad_cli.data.layouts.base import find_split
+from msad_cli.data.layouts.demo import draw_demo
+from msad_cli.data.loading.dataset import EvaluationSet, TrainingSet, first_batch, training_loader
+from msad_cli.errors import UsageError
+from msad_cli.evaluation.confusion import Confusion, confusion
+from msad_cli.evaluation.curves import STEPS
+from msad_cli.evaluation.fusion_weights import fusion_weights
+from msad_cli.evaluation.metrics import Result, score
+from msad_cli.frame import Resolution
+from msad_cli.inference.draw import draw_boxes
+from msad_cli.models.model_file import load_model
+from msad_cli.runs import report as album
+from msad_cli.runs.findings import (
     OTHERS,
     SIZE_EDGES,
     Findings,
@@ -38,13 +42,10 @@ from msad_cli.engine.findings import (
     read_findings,
     write_findings,
 )
-from msad_cli.engine.fusion_weights import fusion_weights
-from msad_cli.engine.model_file import load_model
-from msad_cli.engine.plots import shown
-from msad_cli.engine.samples import COLUMNS, GAP, LINE, TILE, spread
-from msad_cli.engine.scoring import Result, score
-from msad_cli.structures.errors import UsageError
-from msad_cli.structures.frame import Resolution
+from msad_cli.runs.plots import results as findings_plots
+from msad_cli.runs.plots.epochs import shown
+from msad_cli.runs.samples import COLUMNS, GAP, LINE, TILE, spread
+from msad_cli.system.device import Compute
 
 # pycocotools 2.0.11 lacks the copy argument that NumPy 2 asks of __array__, which is for pycocotools to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -330,13 +331,13 @@ def test_masks_and_keypoints_are_shown_too(
 ) -> None:
     calls: list[str] = []
     for name in ("draw_masks", "draw_keypoints"):
-        real = getattr(sys.modules["msad_cli.engine.draw"], name)
+        real = getattr(sys.modules["msad_cli.inference.draw"], name)
 
         def counted(*args: Any, name: str = name, real: Any = real) -> Any:
             calls.append(name)
             return real(*args)
 
-        monkeypatch.setattr(f"msad_cli.engine.draw.{name}", counted)
+        monkeypatch.setattr(f"msad_cli.inference.draw.{name}", counted)
     out = tmp_path / "t.safetensors"
     more = ["--detector", detector, "--rois", "8", "--size", "64,96"]
     assert run(["teacher", "--data", str(demo), *TINY, *more, "--out", str(out)]) == 0
@@ -483,7 +484,7 @@ def test_curves_of_wrong_shapes_are_refused(change: dict[str, Any], tmp_path: Pa
 
 
 def test_plot_needs_no_torch(teacher: Path) -> None:
-    code = f"import sys\nfrom msad_cli.cli import run\nassert run(['plot', {str(teacher)!r}]) == 0\n"
+    code = f"import sys\nfrom msad_cli.cli.app import run\nassert run(['plot', {str(teacher)!r}]) == 0\n"
     code += "assert not {'torch', 'matplotlib.pyplot'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from msad_cli.cli import run
-from msad_cli.commands.settings import claim_output
-from msad_cli.data.demo import draw_demo
-from msad_cli.engine.onlooker import Onlooker
+from msad_cli.cli.app import run
+from msad_cli.data.layouts.demo import draw_demo
+from msad_cli.runs.onlooker import Onlooker
+from msad_cli.training.plan import claim_output
 
 TINY = [
     "--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1",
@@ -178,5 +178,5 @@ def test_what_cannot_be_used_is_said_before_anything_is_written(
 
 
 def test_only_the_first_of_several_processes_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msad_cli.commands.settings.rank", lambda: 1)
+    monkeypatch.setattr("msad_cli.training.plan.rank", lambda: 1)
     assert type(claim_output(tmp_path / "t.safetensors", False, False, "tensorboard", True)) is Onlooker

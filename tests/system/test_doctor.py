@@ -17,13 +17,14 @@ import pytest
 import torch
 from PIL import features
 
-from msad_cli.cli import run
-from msad_cli.engine import device, examination
-from msad_cli.engine.examination import Finding
-from msad_cli.engine.model_file import Card, save_model
+from msad_cli.cli.app import run
+from msad_cli.errors import DeviceError
 from msad_cli.models.detector import Detector
+from msad_cli.models.model_file import Card, save_model
 from msad_cli.models.spec import DetectorSpec
-from msad_cli.structures.errors import DeviceError
+from msad_cli.system import device
+from msad_cli.system import doctor as examination
+from msad_cli.system.doctor import Finding
 
 
 def raising(error: Exception) -> Any:
@@ -169,5 +170,7 @@ def test_info_says_what_a_file_is_without_torch(
     ):
         assert line in text
     assert "keypoints" not in text  # what is empty is left out
-    code = f"import sys\nfrom msad_cli.cli import run\nrun(['info', {str(path)!r}])\nassert 'torch' not in sys.modules"
+    code = (
+        f"import sys\nfrom msad_cli.cli.app import run\nrun(['info', {str(path)!r}])\nassert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

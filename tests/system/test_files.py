@@ -17,13 +17,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from msad_cli.engine.files import write_text
-from msad_cli.engine.model_file import LARGEST_HEADER, Card, fingerprint, load_model, read_header, save_model
-from msad_cli.engine.run_folder import RunFolder, Setting
+from msad_cli.errors import ModelFileError, OutputError, UsageError
+from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
+from msad_cli.models.model_file import LARGEST_HEADER, Card, fingerprint, load_model, read_header, save_model
 from msad_cli.models.spec import ClassName, DetectorSpec
-from msad_cli.structures.errors import ModelFileError, OutputError, UsageError
-from msad_cli.structures.frame import Resolution
+from msad_cli.runs.folder import RunFolder, Setting
+from msad_cli.system.files import write_text
 
 TEACHER = DetectorSpec(
     role="teacher", detector="fcos", backbone="resnet18", width=0.25, channels=64, head_convs=2, norm="group",
@@ -410,8 +410,8 @@ def test_hostile_headers_are_read_without_torch_and_in_little_memory(tmp_path: P
     code = f"""
 import resource, sys
 from pathlib import Path
-from msad_cli.engine.model_file import read_header
-from msad_cli.structures.errors import ModelFileError
+from msad_cli.models.model_file import read_header
+from msad_cli.errors import ModelFileError
 resource.setrlimit(resource.RLIMIT_AS, (256 * 2**20,) * 2)
 print(read_header(Path({str(model)!r}))[0].backbone)
 for path in sorted(Path({str(hostile)!r}).iterdir()):

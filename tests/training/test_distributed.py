@@ -24,23 +24,23 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from msad_cli.cli import run
-from msad_cli.data.coco import read_split
-from msad_cli.data.demo import draw_demo
-from msad_cli.data.loading import Batch, Sample, StepSampler
-from msad_cli.engine import distributed
-from msad_cli.engine.device import Compute
-from msad_cli.engine.evaluate import put_together, view_results
-from msad_cli.engine.run_folder import RunFolder
-from msad_cli.engine.schedule import Schedule, sgd
-from msad_cli.engine.train import Step, train
-from msad_cli.methods.aligned import AlignedTraining
-from msad_cli.methods.distillation import Distillation, teaching
-from msad_cli.methods.distillers.build import build_distillers
-from msad_cli.methods.two_step import TwoStepTraining
+from msad_cli.cli.app import run
+from msad_cli.data.annotations.split import read_split
+from msad_cli.data.layouts.demo import draw_demo
+from msad_cli.data.loading.dataset import Batch, Sample, StepSampler
+from msad_cli.distillation.aligned_teacher import AlignedTraining
+from msad_cli.distillation.distillation import Distillation, teaching
+from msad_cli.distillation.losses.table import build_distillers
+from msad_cli.distillation.two_step import TwoStepTraining
+from msad_cli.evaluation.detect_split import put_together, view_results
+from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import ClassName, DetectorSpec
-from msad_cli.structures.frame import Resolution
+from msad_cli.runs.folder import RunFolder
+from msad_cli.system import distributed
+from msad_cli.system.device import Compute
+from msad_cli.training.loop import Step, train
+from msad_cli.training.schedule import Schedule, sgd
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
 close = partial(pytest.approx, rel=RELATIVE, abs=ABSOLUTE)
@@ -55,7 +55,9 @@ PATIENCE = 120
 
 # A server that has torch loaded forks the processes: what takes time is training, not importing.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["test_distributed", "msad_cli.commands.fit", "msad_cli.models.init"])
+PROCESSES.set_forkserver_preload(
+    ["test_distributed", "msad_cli.training.trainer", "msad_cli.models.weights.initialise"]
+)
 
 
 def _member(rank: int, port: int, folder: Path, environment: Mapping[str, str], work: Callable[[], Any]) -> None:
@@ -455,7 +457,7 @@ def test_what_takes_one_process_is_refused(
 THREADS = """
 from pathlib import Path
 import torch
-from msad_cli.engine import distributed
+from msad_cli.system import distributed
 
 def gloo():
     return [each.read_text() for each in Path("/proc/self/task").glob("*/comm") if "gloo" in each.read_text()]

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from msad_cli.cli import run
-from msad_cli.data.demo import draw_demo
-from msad_cli.engine.run_folder import RunFolder
+from msad_cli.cli.app import run
+from msad_cli.data.layouts.demo import draw_demo
+from msad_cli.runs.folder import RunFolder
 
 KILLS = 100
 EPOCHS = 100
@@ -43,7 +43,9 @@ def test_a_run_that_is_killed_a_hundred_times(tmp_path: Path) -> None:
     resume = ["teacher", "--resume", "--out", str(cut), "--checkpoint", "0s", "--quiet"]
     # A server that has torch loaded forks each start: what is killed is training, not importing.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["msad_cli.commands.fit", "msad_cli.models.detector", "msad_cli.models.init"])
+    context.set_forkserver_preload(
+        ["msad_cli.training.trainer", "msad_cli.models.detector", "msad_cli.models.weights.initialise"]
+    )
     draw, half_written, resumed = random.Random(0), 0, 0
     began = time.monotonic()
     for kill in range(KILLS):

@@ -4,18 +4,18 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from test_models import spec
+from support.specs import spec
 from torch import Tensor, nn
 
-from msad_cli.commands.console import Reporter
-from msad_cli.commands.settings import choose
-from msad_cli.data.loading import Batch, Sample
-from msad_cli.engine.device import Compute, choose_device, choose_precision, is_out_of_memory
-from msad_cli.engine.schedule import Schedule, sgd
-from msad_cli.engine.train import Step, train
-from msad_cli.methods.aligned import AlignedTraining
+from msad_cli.cli.console import Reporter
+from msad_cli.data.loading.dataset import Batch, Sample
+from msad_cli.distillation.aligned_teacher import AlignedTraining
+from msad_cli.errors import DeviceError, UsageError
 from msad_cli.models.detector import Detector
-from msad_cli.structures.errors import DeviceError, UsageError
+from msad_cli.system.device import Compute, choose_device, choose_precision, is_out_of_memory
+from msad_cli.training.loop import Step, train
+from msad_cli.training.plan import choose
+from msad_cli.training.schedule import Schedule, sgd
 
 CPU = Compute(torch.device("cpu"), "fp32")
 CONSTANT = Schedule(1.0, 1000, 0, "steps")

@@ -22,14 +22,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import msad_cli.commands.fit as fit_module
-from msad_cli.cli import run
-from msad_cli.commands.options import parse_duration
-from msad_cli.data.demo import draw_demo
-from msad_cli.data.images import read_image
-from msad_cli.engine.run_folder import RunFolder
-from msad_cli.methods.distillation import Distillation
-from msad_cli.structures.errors import DataError, UsageError
+import msad_cli.training.trainer as fit_module
+from msad_cli.cli.app import run
+from msad_cli.cli.options import parse_duration
+from msad_cli.data.images.decode import read_image
+from msad_cli.data.layouts.demo import draw_demo
+from msad_cli.distillation.distillation import Distillation
+from msad_cli.errors import DataError, UsageError
+from msad_cli.runs.folder import RunFolder
 
 PICTURES, BATCH, EPOCHS = 6, 2, 2
 STEPS = PICTURES // BATCH * EPOCHS
@@ -567,7 +567,7 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(stopped: Path) 
 
 # --- pictures that cannot be read ---
 
-ROBUSTNESS = Path(__file__).parents[2] / "shared" / "data" / "robustness_images"
+ROBUSTNESS = Path(__file__).parents[3] / "shared" / "data" / "robustness_images"
 TINY = [
     "--scales", "single", "--init", "none", "--backbone", "resnet18", "--width", "0.125", "--head-channels", "64",
     "--head-convs", "1", "--size", "32,32", "--epochs", "1", "--workers", "0", "--precision", "fp32",

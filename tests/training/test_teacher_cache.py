@@ -11,20 +11,20 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from msad_cli.cli import run
-from msad_cli.commands import teacher_cache
-from msad_cli.data.coco import CocoSplit, read_split
-from msad_cli.data.demo import draw_demo
-from msad_cli.data.loading import EvaluationSet, TrainingSet, training_loader
-from msad_cli.engine.device import Compute
-from msad_cli.engine.kept_pyramids import InFolder, InMemory, Look, Store, keep_all, key, predicted_bytes
-from msad_cli.methods.distillation import Distillation, Teach, teaching
-from msad_cli.methods.distillers.build import DISTILLERS, build_distillers
-from msad_cli.methods.kept_teacher import KeptTeacher
-from msad_cli.methods.knowledge import best_view
+from msad_cli.cli.app import run
+from msad_cli.data.annotations.split import CocoSplit, read_split
+from msad_cli.data.layouts.demo import draw_demo
+from msad_cli.data.loading.dataset import EvaluationSet, TrainingSet, training_loader
+from msad_cli.distillation.cached_teacher import KeptTeacher
+from msad_cli.distillation.distillation import Distillation, Teach, teaching
+from msad_cli.distillation.knowledge import best_view
+from msad_cli.distillation.losses.table import DISTILLERS, build_distillers
+from msad_cli.errors import DataError
 from msad_cli.models.detector import Detector, Views
 from msad_cli.models.spec import DetectorSpec
-from msad_cli.structures.errors import DataError
+from msad_cli.system.device import Compute
+from msad_cli.training import teacher_cache
+from msad_cli.training.pyramid_store import InFolder, InMemory, Look, Store, keep_all, key, predicted_bytes
 
 BF16 = Compute(torch.device("cpu"), "bf16")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from msad_cli.cli import run
-from msad_cli.data.demo import draw_demo
+from msad_cli.cli.app import run
+from msad_cli.data.layouts.demo import draw_demo
 
 MODEL = ["--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1"]
 SHORT = ["--batch", "2", "--epochs", "1", "--device", "cpu", "--precision", "fp32", "--workers", "0", "--quiet"]

@@ -1,1 +1,1 @@
-"""One file a command: parse, assemble, call, print."""
+"""One file a command."""

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from msad_cli.commands import options
-from msad_cli.structures.errors import UsageError
+from msad_cli.cli import options
+from msad_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from msad_cli.engine.device import Compute
     from msad_cli.models.spec import DetectorSpec, View
+    from msad_cli.system.device import Compute
 
 MOST_PICTURES = 50
 WARMUP = 3
@@ -39,9 +39,9 @@ def bench(
     as_json: options.Json = False,
 ) -> None:
     """Measure latency from the file to its boxes: decode, preprocess, model, postprocess."""
-    from msad_cli.commands.console import console, print_json
-    from msad_cli.data.images import limit_pixels
-    from msad_cli.engine.device import choose_compute, peak_memory
+    from msad_cli.cli.console import console, print_json
+    from msad_cli.data.images.decode import limit_pixels
+    from msad_cli.system.device import choose_compute, peak_memory
 
     limit_pixels(options.parse_pixels(max_pixels))
     compute = choose_compute(device, precision)
@@ -78,13 +78,13 @@ def measure(
         UsageError: no pictures, or a model without the view.
         ModelFileError: a model cannot be read.
     """
-    from msad_cli.commands.console import print_line
-    from msad_cli.engine.compiled import compile_parts
-    from msad_cli.engine.exported import ExportedModel, Model, open_model
-    from msad_cli.engine.latency import timed_parts
-    from msad_cli.engine.model_file import load_model
+    from msad_cli.cli.console import print_line
+    from msad_cli.evaluation.latency import timed_parts
+    from msad_cli.export.runtime import ExportedModel, Model, open_model
+    from msad_cli.models.compiled import compile_parts
     from msad_cli.models.cost import relatives
     from msad_cli.models.detector import Detector
+    from msad_cli.models.model_file import load_model
 
     rows: dict[str, tuple[Model, View]] = {}
     sets = []
@@ -119,7 +119,7 @@ def wanted_views(view: str | None, spec: "DetectorSpec", path: Path) -> "dict[Vi
     Raises:
         UsageError: the model has no such view.
     """
-    from msad_cli.commands.settings import choose_views
+    from msad_cli.training.plan import choose_views
 
     if view == "all":
         return {each: f", {each}" if len(spec.views) > 1 else "" for each in choose_views(None, spec, path)}
@@ -142,10 +142,10 @@ def _pictures(inputs: list[str] | None, data: str) -> list[Path]:
     Raises:
         UsageError: nothing was named, and the model's own set is not here.
     """
-    from msad_cli.data.layouts import find_split
-    from msad_cli.data.records import read_records
-    from msad_cli.engine.inputs import find_inputs
-    from msad_cli.structures.errors import DataError
+    from msad_cli.data.annotations.records import read_records
+    from msad_cli.data.layouts.base import find_split
+    from msad_cli.errors import DataError
+    from msad_cli.inference.inputs import find_inputs
 
     if inputs:
         return [each.path for each in find_inputs(inputs)][:MOST_PICTURES]
@@ -174,7 +174,7 @@ def _machine(compute: "Compute") -> dict[str, Any]:
 
 
 def _print(report: dict[str, dict[str, float]], title: str, first: str) -> None:
-    from msad_cli.commands.console import print_table
+    from msad_cli.cli.console import print_table
 
     columns = list(report[first])
     shown = (each.removesuffix("_ms").replace("images_per_second", "images/s") for each in columns)

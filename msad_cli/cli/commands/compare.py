@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msad_cli.commands import options
-from msad_cli.structures.errors import UsageError
+from msad_cli.cli import options
+from msad_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from msad_cli.engine.model_file import Card
-    from msad_cli.engine.pareto import Point
+    from msad_cli.models.model_file import Card
     from msad_cli.models.spec import DetectorSpec, View
+    from msad_cli.runs.plots.pareto import Point
 
 Row = dict[str, float | str | None]
 ACCURACY = ("AP", "APs", "APm", "APl")
@@ -43,10 +43,10 @@ def compare(
     as_json: options.Json = False,
 ) -> None:
     """Compare models: AP at the end of training, GMACs by part, latency, and the share of the gap that is closed."""
-    from msad_cli.commands.bench import machine_in_words, measure
-    from msad_cli.commands.console import print_json, print_line
-    from msad_cli.engine.device import choose_compute
-    from msad_cli.engine.pareto import Point, plot_pareto, within
+    from msad_cli.cli.commands.bench import machine_in_words, measure
+    from msad_cli.cli.console import print_json, print_line
+    from msad_cli.runs.plots.pareto import Point, plot_pareto, within
+    from msad_cli.system.device import choose_compute
 
     if (budget is not None or plot is not None) and not runs:
         raise UsageError("--budget and --plot need latencies", "leave --runs 0 out")
@@ -89,8 +89,8 @@ def table_rows(
         ModelFileError: a model cannot be read.
         UsageError: one has no such view.
     """
-    from msad_cli.commands.bench import wanted_views
-    from msad_cli.engine.sidecar import read_description
+    from msad_cli.cli.commands.bench import wanted_views
+    from msad_cli.export.sidecar import read_description
 
     rows: dict[str, Row] = {}
     for path, name in _short(models).items():
@@ -140,7 +140,7 @@ def add_gap(rows: "Mapping[str, Row]") -> str:
 
 def several_sets(models: "Sequence[Path]") -> str:
     """What there is to say of models that were trained on different sets; empty where all were on one."""
-    from msad_cli.engine.sidecar import read_description
+    from msad_cli.export.sidecar import read_description
 
     sets = {read_description(path)[1].data_fingerprint: path for path in models}
     sets.pop("", None)  # nobody knows
@@ -177,7 +177,7 @@ def _markdown(rows: "Mapping[str, Row]") -> str:
 
 def print_rows(rows: "Mapping[str, Row]") -> None:
     """A table for people."""
-    from msad_cli.commands.console import print_table
+    from msad_cli.cli.console import print_table
 
     columns = _columns(rows)
     head = ["model", *(name.removesuffix("_gmacs").replace("_", " ") for name in columns)]

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from msad_cli.commands import options
-from msad_cli.structures.errors import UsageError
+from msad_cli.cli import options
+from msad_cli.errors import UsageError
 
 
 def convert(
@@ -22,12 +22,12 @@ def convert(
     quiet: options.Quiet = False,
 ) -> None:
     """Write a set, pictures included, in another layout, and say what that cannot hold."""
-    from msad_cli.commands.console import print_line
-    from msad_cli.commands.finding import find_splits, parse_task
-    from msad_cli.data.images import limit_pixels
-    from msad_cli.data.records import read_document
-    from msad_cli.data.writing import Source, natural_task, to_be_written, write_coco, write_yolo
-    from msad_cli.engine.files import explained
+    from msad_cli.cli.console import print_line
+    from msad_cli.data.annotations.records import read_document
+    from msad_cli.data.images.decode import limit_pixels
+    from msad_cli.data.layouts.splits import find_splits, parse_task
+    from msad_cli.data.writers.folders import Source, natural_task, to_be_written, write_coco, write_yolo
+    from msad_cli.system.files import explained
 
     writers = {"coco": write_coco, "yolo": write_yolo}
     if to not in writers:

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msad_cli.commands import options
-from msad_cli.commands.convert import convert
-from msad_cli.structures.errors import UsageError
+from msad_cli.cli import options
+from msad_cli.cli.commands.convert import convert
+from msad_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from msad_cli.data.layouts import Files
+    from msad_cli.data.layouts.base import Files
 
 Source = Annotated[str, typer.Argument(metavar="DIR|FILE|demo", help="A set, its data.yaml, or one annotation file.")]
 Split = Annotated[str | None, typer.Option(metavar="train|val", help="Only this one.")]
@@ -44,10 +44,10 @@ def check(
     as_json: options.Json = False,
 ) -> None:
     """Look for everything that is wrong with a data set: boxes, ids, files, train against val. Exit 3 if unusable."""
-    from msad_cli.commands.checking import checked, refuse_unusable
-    from msad_cli.commands.console import print_json, print_line
-    from msad_cli.commands.finding import records_of
-    from msad_cli.commands.reporting import print_report
+    from msad_cli.cli.check_tables import print_report
+    from msad_cli.cli.console import print_json, print_line
+    from msad_cli.data.annotations.kept_check import checked, refuse_unusable
+    from msad_cli.data.layouts.splits import records_of
 
     if fix != (out is not None):
         raise UsageError("--fix and --out belong together", "msad data check FILE --fix --out repaired.json")
@@ -76,10 +76,10 @@ def stats(
     as_json: options.Json = False,
 ) -> None:
     """Count pictures and objects by class, and say how large these are at HR and at 1/k. Exit 3 if unusable."""
-    from msad_cli.commands.checking import checked, refuse_unusable
-    from msad_cli.commands.console import print_json, print_line
-    from msad_cli.commands.finding import records_of
-    from msad_cli.commands.reporting import print_counts, print_problems
+    from msad_cli.cli.check_tables import print_counts, print_problems
+    from msad_cli.cli.console import print_json, print_line
+    from msad_cli.data.annotations.kept_check import checked, refuse_unusable
+    from msad_cli.data.layouts.splits import records_of
 
     resolution, ks = options.parse_size(size), options.parse_ks("--k", k)
     found = _find(path, split, images, task, max_pixels)
@@ -94,9 +94,9 @@ def stats(
 
 def _find(path: str, split: str | None, images: Path | None, task: str, max_pixels: str) -> dict[str, "Files"]:
     """The splits that are looked at, by name; says how they were read."""
-    from msad_cli.commands.console import print_line
-    from msad_cli.commands.finding import find_splits_or_file, parse_task
-    from msad_cli.data.images import limit_pixels
+    from msad_cli.cli.console import print_line
+    from msad_cli.data.images.decode import limit_pixels
+    from msad_cli.data.layouts.splits import find_splits_or_file, parse_task
 
     parse_task(task)
     limit_pixels(options.parse_pixels(max_pixels))
@@ -110,10 +110,10 @@ def _fix(found: dict[str, "Files"], out: Path, decode: bool) -> None:
     """Writes the repaired annotations of the one split that was found."""
     import json
 
-    from msad_cli.commands.reporting import print_repairs
-    from msad_cli.data.records import read_document
-    from msad_cli.data.repair import repair
-    from msad_cli.engine.files import write_text
+    from msad_cli.cli.check_tables import print_repairs
+    from msad_cli.data.annotations.records import read_document
+    from msad_cli.data.annotations.repair import repair
+    from msad_cli.system.files import write_text
 
     if len(found) > 1:
         raise UsageError("--fix repairs one split at a time", "add --split train or --split val")
@@ -135,7 +135,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Other seeds draw other sets.")] = 0,
 ) -> None:
     """Draw the demo set, a COCO folder; print where it lies."""
-    from msad_cli.data.demo import demo_folder, draw_demo
+    from msad_cli.data.layouts.demo import demo_folder, draw_demo
 
     if out is None:
         typer.echo(demo_folder(train=train, val=val, seed=seed))

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from msad_cli.commands import options
-from msad_cli.commands.resuming import all_settings, resumable
-from msad_cli.structures.errors import MsadError, UsageError
+from msad_cli.cli import options
+from msad_cli.errors import MsadError, UsageError
+from msad_cli.training.resume import all_settings, resumable
 
 METHODS_HELP = (
     "output-kd (default of fcos and retinanet), l1 (default of the others), fgfi, podnet, skd, pkd, cwd, fgd, freekd, "
@@ -20,9 +20,9 @@ COMPARED = 10
 """Pictures on which the latency of what is compared at the end is measured."""
 
 if TYPE_CHECKING:
-    from msad_cli.data.coco import CocoSplit
-    from msad_cli.engine.device import Compute
+    from msad_cli.data.annotations.split import CocoSplit
     from msad_cli.models.spec import DetectorSpec
+    from msad_cli.system.device import Compute
 
 
 @resumable(lambda values: CONTROL if values["no_distill"] else "student.safetensors")
@@ -112,12 +112,16 @@ def distill(
     """Distil a teacher into a student that sees only the image reduced k times."""
     import torch
 
-    from msad_cli.commands.clock import Clock
-    from msad_cli.commands.console import print_plan
-    from msad_cli.commands.fit import Run, fit
-    from msad_cli.commands.pixel import second_stage
-    from msad_cli.commands.settings import choose, claim_output, invalid_values_named, keep_decoded, lasting, read_data
-    from msad_cli.commands.student import (
+    from msad_cli.cli.console import print_plan
+    from msad_cli.data.images.decode import limit_pixels
+    from msad_cli.data.loading.dataset import TrainingSet
+    from msad_cli.distillation.losses.table import build_distillers
+    from msad_cli.models.detector import Detector
+    from msad_cli.models.model_file import Card, fingerprint, load_model
+    from msad_cli.training.assistant import second_stage
+    from msad_cli.training.clock import Clock
+    from msad_cli.training.plan import choose, claim_output, invalid_values_named, keep_decoded, lasting, read_data
+    from msad_cli.training.student import (
         choose_methods,
         is_pixel,
         of_distillation,
@@ -126,12 +130,8 @@ def distill(
         student_spec,
         training_module,
     )
-    from msad_cli.commands.teacher_cache import cannot_keep, choose_store, keep_pyramids
-    from msad_cli.data.images import limit_pixels
-    from msad_cli.data.loading import TrainingSet
-    from msad_cli.engine.model_file import Card, fingerprint, load_model
-    from msad_cli.methods.distillers.build import build_distillers
-    from msad_cli.models.detector import Detector
+    from msad_cli.training.teacher_cache import cannot_keep, choose_store, keep_pyramids
+    from msad_cli.training.trainer import Run, fit
 
     assert out is not None
     if teacher is None:
@@ -194,10 +194,10 @@ def _announce(
         first: the spec of the teacher that was named.
         val: its pictures are what latency is measured on.
     """
-    from msad_cli.commands.bench import measure
-    from msad_cli.commands.compare import add_gap, print_rows, several_sets, table_rows
-    from msad_cli.commands.console import announce_result, console, print_line
-    from msad_cli.engine.distributed import rank
+    from msad_cli.cli.commands.bench import measure
+    from msad_cli.cli.commands.compare import add_gap, print_rows, several_sets, table_rows
+    from msad_cli.cli.console import announce_result, console, print_line
+    from msad_cli.system.distributed import rank
 
     if rank() > 0:
         return
@@ -221,7 +221,7 @@ def _announce(
 
 def _control(out: Path) -> Path | None:
     """The model that `--no-distill` wrote beside this one by its default name, if it is one of this teacher and set."""
-    from msad_cli.engine.model_file import read_header
+    from msad_cli.models.model_file import read_header
 
     plain = out.with_name(CONTROL)
     if plain == out or not plain.exists():

@@ -2,14 +2,14 @@
 
 from dataclasses import asdict
 
-from msad_cli.commands import options
-from msad_cli.structures.errors import DeviceError
+from msad_cli.cli import options
+from msad_cli.errors import DeviceError
 
 
 def doctor(as_json: options.Json = False) -> None:
     """Check torch, GPU, CPU, decoder, evaluators, extras, shared memory and cache. Exit 5 if something is unusable."""
-    from msad_cli.commands.console import print_json, print_line
-    from msad_cli.engine.examination import examine
+    from msad_cli.cli.console import print_json, print_line
+    from msad_cli.system.doctor import examine
 
     findings = []
     for each in examine():

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from msad_cli.commands import options
-from msad_cli.commands.measuring import parse_evaluator, parse_gates, parse_sigmas, refuse_unknown, remarks
-from msad_cli.structures.errors import GateMissedError, UsageError
+from msad_cli.cli import options
+from msad_cli.cli.gates import parse_evaluator, parse_gates, parse_sigmas, refuse_unknown, remarks
+from msad_cli.errors import GateMissedError, UsageError
 
 if TYPE_CHECKING:
-    from msad_cli.data.coco import CocoSplit
-    from msad_cli.engine.device import Compute
-    from msad_cli.engine.evaluators import Evaluator
-    from msad_cli.engine.exported import Model
-    from msad_cli.engine.scoring import Scores
+    from msad_cli.data.annotations.split import CocoSplit
+    from msad_cli.evaluation.coco_eval import Evaluator
+    from msad_cli.evaluation.metrics import Scores
+    from msad_cli.export.runtime import Model
+    from msad_cli.frame import Resolution
     from msad_cli.models.spec import View
-    from msad_cli.structures.frame import Resolution
+    from msad_cli.system.device import Compute
 
 
 def evaluate(
@@ -61,17 +61,17 @@ def evaluate(
     """Measure AP and AR of a model, by COCO's own evaluation."""
     import json
 
-    from msad_cli.commands.console import print_json, print_line, print_scores
-    from msad_cli.commands.settings import choose_views, default_workers
-    from msad_cli.commands.sizes import report_sizes
-    from msad_cli.data.coco import read_split
-    from msad_cli.data.images import limit_pixels
-    from msad_cli.data.layouts import find_split
-    from msad_cli.engine.device import choose_compute
-    from msad_cli.engine.exported import open_model
-    from msad_cli.engine.files import write_text
-    from msad_cli.engine.scoring import number_names, oks_sigmas
-    from msad_cli.engine.truth import ground_truth
+    from msad_cli.cli.console import print_json, print_line, print_scores
+    from msad_cli.cli.size_curve import report_sizes
+    from msad_cli.data.annotations.split import read_split
+    from msad_cli.data.images.decode import limit_pixels
+    from msad_cli.data.layouts.base import find_split
+    from msad_cli.evaluation.ground_truth import ground_truth
+    from msad_cli.evaluation.metrics import number_names, oks_sigmas
+    from msad_cli.export.runtime import open_model
+    from msad_cli.system.device import choose_compute
+    from msad_cli.system.files import write_text
+    from msad_cli.training.plan import choose_views, default_workers
 
     gates, library = parse_gates(fail_under), parse_evaluator(evaluator)
     if gates and size and size.count(",") > 1:
@@ -133,9 +133,9 @@ def _measure(
     evaluator: "Evaluator",
 ) -> tuple[dict[str, "Scores"], list[dict[str, Any]]]:
     """The scores of each view, and what the first of them found."""
-    from msad_cli.commands.console import print_line
-    from msad_cli.engine.evaluate import view_results
-    from msad_cli.engine.scoring import score
+    from msad_cli.cli.console import print_line
+    from msad_cli.evaluation.detect_split import view_results
+    from msad_cli.evaluation.metrics import score
 
     detected = {view: view_results(detector, pictures, view, compute, workers, resolution) for view in views}
     for reason in detected[views[0]].unreadable.values():

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msad_cli.commands import options
-from msad_cli.structures.errors import GateMissedError, ModelFileError, UsageError
+from msad_cli.cli import options
+from msad_cli.errors import GateMissedError, ModelFileError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from torch import Tensor
 
-    from msad_cli.data.coco import CocoSplit
-    from msad_cli.engine.exported import ExportedModel, Model
-    from msad_cli.engine.sidecar import InputShape, Notes
+    from msad_cli.data.annotations.split import CocoSplit
+    from msad_cli.export.runtime import ExportedModel, Model
+    from msad_cli.export.sidecar import InputShape, Notes
     from msad_cli.models.detector import Detector
     from msad_cli.models.spec import DetectorSpec, View
 
@@ -62,14 +62,14 @@ def export(
     quiet: options.Quiet = False,
 ) -> None:
     """Write a model as ONNX (or torch.export's .pt2): pixels in, boxes out, in pixels of the image that it sees."""
-    from msad_cli.commands.console import print_line, print_scores
-    from msad_cli.data.images import limit_pixels
-    from msad_cli.engine import exporting
-    from msad_cli.engine.exported import ExportedModel, onnx_run
-    from msad_cli.engine.model_file import load_model
-    from msad_cli.engine.run_folder import without_nan
-    from msad_cli.engine.sidecar import Notes, is_exported, sidecar_path
-    from msad_cli.models.deployed import Deployed
+    from msad_cli.cli.console import print_line, print_scores
+    from msad_cli.data.images.decode import limit_pixels
+    from msad_cli.export import formats as exporting
+    from msad_cli.export.runtime import ExportedModel, onnx_run
+    from msad_cli.export.sidecar import Notes, is_exported, sidecar_path
+    from msad_cli.models.decode.deployed import Deployed
+    from msad_cli.models.model_file import load_model
+    from msad_cli.runs.folder import without_nan
 
     if is_exported(model):
         raise ModelFileError(f"{model}: exported already", "give the .safetensors file that it was exported from")
@@ -139,8 +139,8 @@ def _claim(path: Path, overwrite: bool) -> None:
         UsageError: one of them exists.
         OutputError: they cannot.
     """
-    from msad_cli.engine.files import refuse_unwritable
-    from msad_cli.engine.sidecar import sidecar_path
+    from msad_cli.export.sidecar import sidecar_path
+    from msad_cli.system.files import refuse_unwritable
 
     for each in (path, sidecar_path(path)):
         if each.exists() and not overwrite:
@@ -154,7 +154,7 @@ def _single_view(view: str | None, spec: "DetectorSpec", model: Path) -> "View":
     Raises:
         UsageError: it sees several, or the model does not have it.
     """
-    from msad_cli.commands.settings import choose_views
+    from msad_cli.training.plan import choose_views
 
     single = tuple(each for each in spec.views if len(spec.ks_of(each)) == 1)
     if view is None and len(spec.views) == 1:
@@ -169,8 +169,8 @@ def _single_view(view: str | None, spec: "DetectorSpec", model: Path) -> "View":
 
 def _pictures(data: str | None, split: str, spec: "DetectorSpec | None" = None) -> "CocoSplit":
     """A split of a set; with a spec, as the model that it describes understands it."""
-    from msad_cli.data.coco import read_split
-    from msad_cli.data.layouts import find_split
+    from msad_cli.data.annotations.split import read_split
+    from msad_cli.data.layouts.base import find_split
 
     if spec is None:
         files = find_split(data, split)
@@ -187,7 +187,7 @@ def _fixed_spec(
     Raises:
         UsageError: the input cannot have such sides.
     """
-    from msad_cli.engine.sidecar import InputShape, exported_spec
+    from msad_cli.export.sidecar import InputShape, exported_spec
 
     if fixed is None:
         return exported_spec(spec, view), InputShape(batch)
@@ -208,8 +208,8 @@ def _fixed_spec(
 
 def _images(pictures: "CocoSplit", model: "ExportedModel", most: int) -> "Iterator[Tensor]":
     """The first pictures that can be read, as the graph takes them: uint8 (3, h, w)."""
-    from msad_cli.data.loading import EvaluationSet
-    from msad_cli.structures.errors import DataError
+    from msad_cli.data.loading.dataset import EvaluationSet
+    from msad_cli.errors import DataError
 
     (k,) = model.spec.ks
     samples = EvaluationSet(pictures, model.resolution, (k,))
@@ -228,8 +228,8 @@ def _check(detector: "Detector", view: "View", graph: "ExportedModel", form: str
     """
     import torch
 
-    from msad_cli.engine.parity import compare
-    from msad_cli.models.stock import SCORE_THRESHOLD
+    from msad_cli.export.parity import compare
+    from msad_cli.models.detectors.stock import SCORE_THRESHOLD
 
     (k,) = graph.spec.ks
     images = list(_images(pictures, graph, COMPARED))
@@ -253,10 +253,10 @@ def _scores(
     """COCO's numbers of a model's view and of its graphs, in float32, picture by picture."""
     import torch
 
-    from msad_cli.engine.device import Compute
-    from msad_cli.engine.evaluate import view_results
-    from msad_cli.engine.scoring import score
-    from msad_cli.engine.truth import ground_truth
+    from msad_cli.evaluation.detect_split import view_results
+    from msad_cli.evaluation.ground_truth import ground_truth
+    from msad_cli.evaluation.metrics import score
+    from msad_cli.system.device import Compute
 
     truth, compute = ground_truth(pictures), Compute(torch.device("cpu"), "fp32")
     models = {"msad": (detector, view), **{name: (each, each.spec.views[0]) for name, each in graphs.items()}}
@@ -276,7 +276,7 @@ def _costs(scores: "Mapping[str, Mapping[str, float]]", form: str) -> "Iterator[
     Raises:
         GateMissedError: the graph in float32 has another AP than the network.
     """
-    from msad_cli.engine.scoring import PREFIXES
+    from msad_cli.evaluation.metrics import PREFIXES
 
     steps = list(itertools.pairwise(scores))
     for name in (prefix + "AP" for prefix in PREFIXES.values()):
@@ -292,9 +292,9 @@ def _costs(scores: "Mapping[str, Mapping[str, float]]", form: str) -> "Iterator[
 
 def _write(path: Path, written: bytes, notes: "Notes") -> None:
     """Both files, with something in each by which they know each other."""
-    from msad_cli.engine.exporting import marked
-    from msad_cli.engine.files import write_bytes, write_text
-    from msad_cli.engine.sidecar import ONNX, sidecar, sidecar_path
+    from msad_cli.export.formats import marked
+    from msad_cli.export.sidecar import ONNX, sidecar, sidecar_path
+    from msad_cli.system.files import write_bytes, write_text
 
     identity = hashlib.sha256(written).hexdigest()
     write_text(sidecar_path(path), sidecar(replace(notes, identity=identity)))

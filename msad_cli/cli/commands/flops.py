@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msad_cli.commands import options
-from msad_cli.structures.errors import UsageError
+from msad_cli.cli import options
+from msad_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,11 +49,11 @@ def flops(
     as_json: options.Json = False,
 ) -> None:
     """Count parameters and GMACs by part: student beside teacher beside torchvision's stock model."""
-    from msad_cli.commands.console import console, print_json
-    from msad_cli.commands.settings import invalid_values_named
-    from msad_cli.engine.sidecar import read_description
+    from msad_cli.cli.console import console, print_json
+    from msad_cli.export.sidecar import read_description
     from msad_cli.models.cost import PROPOSALS, count_cost, relatives
     from msad_cli.models.spec import REGION_DETECTORS, ClassName, DetectorSpec
+    from msad_cli.training.plan import invalid_values_named
 
     teacher = None
     if model is not None:
@@ -106,8 +106,8 @@ def picture_sizes(data: str) -> list[tuple[int, int]]:
     Raises:
         UsageError: it states none.
     """
-    from msad_cli.data.layouts import find_split
-    from msad_cli.data.records import read_records
+    from msad_cli.data.annotations.records import read_records
+    from msad_cli.data.layouts.base import find_split
 
     files = find_split(data, "val")
     stated = read_records(files.annotations, files.images).sizes.tolist()
@@ -129,7 +129,7 @@ def _as_json(cost: "Cost") -> dict[str, object]:
 def _table(title: str, costs: dict[str, "Cost"]) -> "Table":
     from rich.table import Table
 
-    from msad_cli.commands.console import cell
+    from msad_cli.cli.console import cell
 
     table = Table(title=cell(title), title_justify="left", header_style="bold")
     parts = next(iter(costs.values())).macs

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from msad_cli.commands import options
+from msad_cli.cli import options
 
 if TYPE_CHECKING:
-    from msad_cli.engine.model_file import Card
+    from msad_cli.models.model_file import Card
     from msad_cli.models.spec import DetectorSpec
 
 SHOWN = ("AP", "AP50", "APs", "APm", "APl", "mask_AP", "keypoint_AP")
@@ -20,10 +20,10 @@ def info(
     as_json: options.Json = False,
 ) -> None:
     """Show what a model file remembers: architecture, classes, data, AP."""
-    from msad_cli.engine.model_file import fingerprint
-    from msad_cli.engine.run_folder import json_text
-    from msad_cli.engine.sidecar import is_exported
-    from msad_cli.structures.printable import printable
+    from msad_cli.export.sidecar import is_exported
+    from msad_cli.models.model_file import fingerprint
+    from msad_cli.runs.folder import json_text
+    from msad_cli.text import printable
 
     spec, card, of_kind = _exported(model) if is_exported(model) else _trained(model)
     values = {
@@ -47,7 +47,7 @@ def _trained(model: Path) -> "tuple[DetectorSpec, Card, dict[str, Any]]":
     """Spec, card, and what only a model file has."""
     import math
 
-    from msad_cli.engine.model_file import FORMAT, read_header
+    from msad_cli.models.model_file import FORMAT, read_header
 
     spec, card, tensors = read_header(model)
     return spec, card, {"format": FORMAT, "parameters": sum(math.prod(each["shape"]) for each in tensors.values())}
@@ -55,7 +55,7 @@ def _trained(model: Path) -> "tuple[DetectorSpec, Card, dict[str, Any]]":
 
 def _exported(model: Path) -> "tuple[DetectorSpec, Card, dict[str, Any]]":
     """Spec, card, and what only an exported model has."""
-    from msad_cli.engine.sidecar import FORMAT, read_exported
+    from msad_cli.export.sidecar import FORMAT, read_exported
 
     notes = read_exported(model)
     of_kind = {"format": FORMAT, "precision": notes.precision, "input": notes.shape.dimensions}

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from msad_cli.commands import options
-from msad_cli.structures.errors import UsageError
+from msad_cli.cli import options
+from msad_cli.errors import UsageError
 
 HINT = "give FILE.run, which msad teacher and distill write, or the model file"
 
@@ -16,11 +16,11 @@ def plot(
     quiet: options.Quiet = False,
 ) -> None:
     """Draw the plots of a run again: losses and AP over epochs and, of a finished run, what it finds."""
-    from msad_cli.commands.console import print_line
-    from msad_cli.engine.findings import read_findings
-    from msad_cli.engine.findings_plots import drawings
-    from msad_cli.engine.plots import plot_epochs
-    from msad_cli.engine.run_folder import RunFolder
+    from msad_cli.cli.console import print_line
+    from msad_cli.runs.findings import read_findings
+    from msad_cli.runs.folder import RunFolder
+    from msad_cli.runs.plots.epochs import plot_epochs
+    from msad_cli.runs.plots.results import drawings
 
     run = run if run.name else run.absolute()  # `.`, in the folder itself
     if run.is_dir() and run.suffix != ".run":

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msad_cli.commands import options
-from msad_cli.structures.errors import DataError, PartialFailureError, UsageError
+from msad_cli.cli import options
+from msad_cli.errors import DataError, PartialFailureError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from msad_cli.engine.inputs import Input
-    from msad_cli.engine.predict import Frames, Prediction
-    from msad_cli.engine.saving import Saver
+    from msad_cli.inference.inputs import Input
+    from msad_cli.inference.predictor import Frames, Prediction
+    from msad_cli.inference.writers import Saver
 
 DEFAULT_MODELS = ("student.safetensors", "teacher.safetensors")
 SAVES = ("image", "json", "coco", "yolo", "csv", "crop")
@@ -58,15 +58,15 @@ def predict(
     quiet: options.Quiet = False,
 ) -> None:
     """Detect objects in pictures and videos; the small image is decoded straight from each file."""
-    from msad_cli.commands.console import print_line
-    from msad_cli.commands.settings import choose_views
-    from msad_cli.data.images import limit_pixels
-    from msad_cli.engine.compiled import compile_parts
-    from msad_cli.engine.device import choose_compute
-    from msad_cli.engine.exported import open_model
-    from msad_cli.engine.predict import predict as predict_pictures
-    from msad_cli.engine.predict import predict_frames, usual_batch
-    from msad_cli.engine.saving import Saver, json_line
+    from msad_cli.cli.console import print_line
+    from msad_cli.data.images.decode import limit_pixels
+    from msad_cli.export.runtime import open_model
+    from msad_cli.inference.predictor import predict as predict_pictures
+    from msad_cli.inference.predictor import predict_frames, usual_batch
+    from msad_cli.inference.writers import Saver, json_line
+    from msad_cli.models.compiled import compile_parts
+    from msad_cli.system.device import choose_compute
+    from msad_cli.training.plan import choose_views
 
     saves = _parse_saves(save if save is not None else "" if stdout else "image,json")
     limit_pixels(options.parse_pixels(max_pixels))
@@ -118,8 +118,8 @@ def _find(names: list[str], out: Path, saves: set[str]) -> "tuple[list[Input], l
     Raises:
         UsageError: there is none, one would be overwritten, or cannot be looked at for what is asked.
     """
-    from msad_cli.engine.inputs import find_inputs, resolved
-    from msad_cli.engine.video import need_decoder
+    from msad_cli.inference.inputs import find_inputs, resolved
+    from msad_cli.inference.video import need_decoder
 
     found = find_inputs(_with_listed(names), out)
     pictures, videos = ([each for each in found if each.is_video is kind] for kind in (False, True))
@@ -140,7 +140,7 @@ def _of_videos(
     every: int,
 ) -> "Iterator[Prediction | DataError]":
     """What `look` finds in frames, which are drawn and written meanwhile; an error ends a video, not those after it."""
-    from msad_cli.engine.video import Video
+    from msad_cli.inference.video import Video
 
     for source in videos:
         try:

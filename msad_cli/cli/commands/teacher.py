@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from msad_cli.commands import options
-from msad_cli.commands.resuming import all_settings, is_typed, resumable
-from msad_cli.structures.errors import UsageError
+from msad_cli.cli import options
+from msad_cli.errors import UsageError
+from msad_cli.training.resume import all_settings, is_typed, resumable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,10 +85,15 @@ def teacher(
     """Train the teacher: one network on an image and on the same image reduced k times, and their fusion."""
     import torch
 
-    from msad_cli.commands.clock import Clock
-    from msad_cli.commands.console import announce_result, print_plan
-    from msad_cli.commands.fit import Run, fit
-    from msad_cli.commands.settings import (
+    from msad_cli.cli.console import announce_result, print_plan
+    from msad_cli.data.images.decode import limit_pixels
+    from msad_cli.data.loading.dataset import TrainingSet
+    from msad_cli.models.detector import Detector
+    from msad_cli.models.model_file import Card, fingerprint
+    from msad_cli.models.spec import TASKS, DetectorSpec
+    from msad_cli.models.weights.initialise import initialise
+    from msad_cli.training.clock import Clock
+    from msad_cli.training.plan import (
         choose,
         choose_norm,
         claim_output,
@@ -99,12 +104,7 @@ def teacher(
         lasting,
         read_data,
     )
-    from msad_cli.data.images import limit_pixels
-    from msad_cli.data.loading import TrainingSet
-    from msad_cli.engine.model_file import Card, fingerprint
-    from msad_cli.models.detector import Detector
-    from msad_cli.models.init import initialise
-    from msad_cli.models.spec import TASKS, DetectorSpec
+    from msad_cli.training.trainer import Run, fit
 
     _refuse_idle(context, detector, scales)
     ks = _views(k, scales, strategy)
@@ -187,9 +187,9 @@ def _views(k: str | None, scales: str, strategy: str) -> tuple[int, ...]:
 
 def _module(detector: "Detector", fusion_weight: float, align_steps: int) -> "nn.Module":
     """What trains a detector: by views that are not aligned, in two steps if the first has a length, or jointly."""
-    from msad_cli.methods.aligned import AlignedTraining
-    from msad_cli.methods.two_step import TwoStepTraining
-    from msad_cli.methods.unshifted import UnshiftedTraining
+    from msad_cli.distillation.aligned_teacher import AlignedTraining
+    from msad_cli.distillation.baselines import UnshiftedTraining
+    from msad_cli.distillation.two_step import TwoStepTraining
 
     if detector.spec.scales != "aligned":
         return UnshiftedTraining(detector)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.data import problems as kinds
-from msad_cli.data.problems import Problem, Tally
-from msad_cli.data.records import Records
+from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.problems import Problem, Tally
+from msad_cli.data.annotations.records import Records
 
 LARGEST_COORDINATE = 1e9
 """Pixels. A box beyond this is an error, not a place in a picture."""

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.data import problems as kinds
-from msad_cli.data.boxes import Judged, judge_boxes
-from msad_cli.data.pictures import Pictures, look_at_pictures, same_pictures
-from msad_cli.data.problems import Problem, Tally
-from msad_cli.data.records import Records
-from msad_cli.structures.frame import Resolution
+from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.boxes import Judged, judge_boxes
+from msad_cli.data.annotations.problems import Problem, Tally
+from msad_cli.data.annotations.records import Records
+from msad_cli.data.images.split_images import Pictures, look_at_pictures, same_pictures
+from msad_cli.frame import Resolution
 
 SMALL_SIDE = 8.0
 """Pixels: the stride of the finest level (P3). Smaller objects fall between the cells."""

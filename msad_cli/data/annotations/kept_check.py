@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msad_cli import __version__
-from msad_cli.data.cache import cache_folder, file_state
-from msad_cli.data.check import Report, check
-from msad_cli.data.images import most_pixels
-from msad_cli.data.records import Records
-from msad_cli.engine.files import write_text
-from msad_cli.engine.model_file import fingerprint
-from msad_cli.structures.errors import DataError, UsageError
-from msad_cli.structures.frame import Resolution
+from msad_cli.data.annotations.check import Report, check
+from msad_cli.data.annotations.records import Records
+from msad_cli.data.images.decode import most_pixels
+from msad_cli.errors import DataError, UsageError
+from msad_cli.frame import Resolution
+from msad_cli.models.model_file import fingerprint
+from msad_cli.system.cache import cache_folder, file_state
+from msad_cli.system.files import write_text
 
 
 def checked(

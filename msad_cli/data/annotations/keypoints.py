@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.data import problems as kinds
-from msad_cli.data.problems import Tally
-from msad_cli.data.values import shown, whole_number
+from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.problems import Tally
+from msad_cli.data.annotations.values import shown, whole_number
 
 Pairs = tuple[tuple[int, int], ...]
 

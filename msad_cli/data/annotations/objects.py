@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.data import problems as kinds
-from msad_cli.data.keypoints import read_keypoints
-from msad_cli.data.outlines import Outlines, OutlinesBuilder, read_outline
-from msad_cli.data.problems import Problem, Tally
-from msad_cli.data.values import read_area, read_box, read_crowd, read_id, shown, whole_number
+from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.keypoints import read_keypoints
+from msad_cli.data.annotations.problems import Problem, Tally
+from msad_cli.data.annotations.segmentation import Outlines, OutlinesBuilder, read_outline
+from msad_cli.data.annotations.values import read_area, read_box, read_crowd, read_id, shown, whole_number
 
 UNKNOWN_ID = -1
 KEYLESS = 0

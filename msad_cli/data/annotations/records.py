@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.data import problems as kinds
-from msad_cli.data.annotations import Annotations, Asked, read_annotations
-from msad_cli.data.keypoints import KeypointScheme, read_scheme, with_keypoints
-from msad_cli.data.names import outward_links, refused_name
-from msad_cli.data.problems import Problem, Tally
-from msad_cli.data.values import read_id, read_side, shown, whole_number
-from msad_cli.structures.errors import DataError
+from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.keypoints import KeypointScheme, read_scheme, with_keypoints
+from msad_cli.data.annotations.objects import Annotations, Asked, read_annotations
+from msad_cli.data.annotations.problems import Problem, Tally
+from msad_cli.data.annotations.values import read_id, read_side, shown, whole_number
+from msad_cli.data.images.names import outward_links, refused_name
+from msad_cli.errors import DataError
 
 Names = NDArray[Any]
 """Texts of any length (NumPy's StringDType) in one block of memory, which forked loader workers share."""

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.data.annotations import outline_kind
-from msad_cli.data.boxes import judge_boxes
-from msad_cli.data.pictures import Pictures, look_at_pictures
-from msad_cli.data.records import Records, examine
-from msad_cli.data.values import EXACT, read_box, shown, whole_number
-from msad_cli.structures.errors import DataError
+from msad_cli.data.annotations.boxes import judge_boxes
+from msad_cli.data.annotations.objects import outline_kind
+from msad_cli.data.annotations.records import Records, examine
+from msad_cli.data.annotations.values import EXACT, read_box, shown, whole_number
+from msad_cli.data.images.split_images import Pictures, look_at_pictures
+from msad_cli.errors import DataError
 
 Record = dict[str, Any]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as rle
 
-from msad_cli.data.images import most_pixels
+from msad_cli.data.images.decode import most_pixels
 
 Rings = list[NDArray[Any]]
 """Polygons of one object, each (P, 2) floats x, y; the object is their union."""

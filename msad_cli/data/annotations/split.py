@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.data.boxes import judge_boxes
-from msad_cli.data.keypoints import KeypointScheme
-from msad_cli.data.outlines import Outlines
-from msad_cli.data.records import Names, Records, read_records
-from msad_cli.structures.errors import DataError
+from msad_cli.data.annotations.boxes import judge_boxes
+from msad_cli.data.annotations.keypoints import KeypointScheme
+from msad_cli.data.annotations.records import Names, Records, read_records
+from msad_cli.data.annotations.segmentation import Outlines
+from msad_cli.errors import DataError
 
 
 @dataclass(frozen=True)

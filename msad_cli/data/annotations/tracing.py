@@ -5,7 +5,7 @@ from collections import defaultdict
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.data.outlines import Outline, decode
+from msad_cli.data.annotations.segmentation import Outline, decode
 
 Ring = NDArray[np.float64]
 

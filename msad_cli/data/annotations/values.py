@@ -4,8 +4,8 @@ import re
 import reprlib
 from typing import Any, TypeGuard
 
-from msad_cli.data import problems as kinds
-from msad_cli.data.problems import Tally
+from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.problems import Tally
 
 INT64 = 2**63
 EXACT = 2**53

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from msad_cli.data.images import eight_bit_rgb
-from msad_cli.structures.errors import UsageError
+from msad_cli.data.images.decode import eight_bit_rgb
+from msad_cli.errors import UsageError
 
 KNOWN = "give a path, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W)"
 

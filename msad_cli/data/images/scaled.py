@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from msad_cli.data.images import Header, read_header, read_image
+from msad_cli.data.images.decode import Header, read_header, read_image
 
 SCALES = (8, 4, 2)
 """A JPEG can be decoded at 1/s of its size, which costs less the smaller it is: its DCT is transformed back in part."""

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from msad_cli.data import problems as kinds
-from msad_cli.data.images import TOLERATED, read_header, read_image
-from msad_cli.data.problems import Problem, Tally
-from msad_cli.data.records import Records
-from msad_cli.structures.errors import DataError
+from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.problems import Problem, Tally
+from msad_cli.data.annotations.records import Records
+from msad_cli.data.images.decode import TOLERATED, read_header, read_image
+from msad_cli.errors import DataError
 
 THREADS = 8
 PROBE = 2**12

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from msad_cli.data.demo import demo_folder
-from msad_cli.data.one_json import pictures_beside, split_of_one_json
-from msad_cli.data.voc import is_voc, split_of_voc
-from msad_cli.data.yolo import YAML_SUFFIXES, split_of_yolo, yolo_file
-from msad_cli.structures.errors import AbsentSplitError, DataError, UsageError
+from msad_cli.data.layouts.demo import demo_folder
+from msad_cli.data.layouts.single_json import pictures_beside, split_of_one_json
+from msad_cli.data.layouts.voc import is_voc, split_of_voc
+from msad_cli.data.layouts.yolo import YAML_SUFFIXES, split_of_yolo, yolo_file
+from msad_cli.errors import AbsentSplitError, DataError, UsageError
 
 DEMO = "demo"
 """The word that stands for the built-in set wherever a folder is asked for."""

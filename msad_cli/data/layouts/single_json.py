@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from msad_cli.data.converted import Converted, kept, validation_part
-from msad_cli.data.images import IMAGE_SUFFIXES
-from msad_cli.data.records import read_document
-from msad_cli.data.values import whole_number
+from msad_cli.data.annotations.records import read_document
+from msad_cli.data.annotations.values import whole_number
+from msad_cli.data.images.decode import IMAGE_SUFFIXES
+from msad_cli.data.layouts.cache import Converted, kept, validation_part
 
 
 def split_of_one_json(file: Path, split: str) -> tuple[Path, tuple[str, ...]]:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from msad_cli.data.layouts import Files, find_file, find_split
-from msad_cli.data.records import Records, read_records
-from msad_cli.data.yolo import YAML_SUFFIXES
+from msad_cli.data.annotations.records import Records, read_records
+from msad_cli.data.layouts.base import Files, find_file, find_split
+from msad_cli.data.layouts.yolo import YAML_SUFFIXES
+from msad_cli.errors import AbsentSplitError, UsageError
 from msad_cli.models.spec import TASKS
-from msad_cli.structures.errors import AbsentSplitError, UsageError
 
 SPLITS = ("train", "val")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-from msad_cli.data.converted import DECIMALS, Converted, kept, read_text, validation_part
-from msad_cli.data.images import IMAGE_SUFFIXES
-from msad_cli.data.names import outward_links, refused_name
-from msad_cli.data.values import read_side, shown
-from msad_cli.structures.errors import AbsentSplitError, DataError
+from msad_cli.data.annotations.values import read_side, shown
+from msad_cli.data.images.decode import IMAGE_SUFFIXES
+from msad_cli.data.images.names import outward_links, refused_name
+from msad_cli.data.layouts.cache import DECIMALS, Converted, kept, read_text, validation_part
+from msad_cli.errors import AbsentSplitError, DataError
 
 LISTS = {"train": ("train", "trainval"), "val": ("val", "test")}
 """Lists of ImageSets/Main by split; the first that is there is taken."""

@@ -9,15 +9,15 @@ from typing import Any
 
 import yaml
 
-from msad_cli.data.converted import Converted, kept, read_text
-from msad_cli.data.images import IMAGE_SUFFIXES
-from msad_cli.data.keypoints import MOST_KEYPOINTS
-from msad_cli.data.names import outward_links, refused_name
-from msad_cli.data.pictures import look_at_pictures
-from msad_cli.data.records import examine
-from msad_cli.data.values import shown
-from msad_cli.data.yolo_labels import read_labels
-from msad_cli.structures.errors import AbsentSplitError, DataError
+from msad_cli.data.annotations.keypoints import MOST_KEYPOINTS
+from msad_cli.data.annotations.records import examine
+from msad_cli.data.annotations.values import shown
+from msad_cli.data.images.decode import IMAGE_SUFFIXES
+from msad_cli.data.images.names import outward_links, refused_name
+from msad_cli.data.images.split_images import look_at_pictures
+from msad_cli.data.layouts.cache import Converted, kept, read_text
+from msad_cli.data.layouts.yolo_labels import read_labels
+from msad_cli.errors import AbsentSplitError, DataError
 
 YAML_SUFFIXES = (".yaml", ".yml")
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.data.converted import DECIMALS, read_text
-from msad_cli.data.values import shown, whole_number
-from msad_cli.structures.errors import DataError
+from msad_cli.data.annotations.values import shown, whole_number
+from msad_cli.data.layouts.cache import DECIMALS, read_text
+from msad_cli.errors import DataError
 
 FARTHEST_SHARE = 2.0
 """Shares of a picture's side. What lies beyond was not divided by it."""

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
-from msad_cli.data.coco import CocoSplit
-from msad_cli.data.images import TOLERATED
-from msad_cli.data.kept import KeptPictures
-from msad_cli.data.scaled import open_picture
-from msad_cli.data.transforms import JITTER, render, training_views
-from msad_cli.data.workers import batches_of
-from msad_cli.structures.errors import DataError
-from msad_cli.structures.frame import Resolution
+from msad_cli.data.annotations.split import CocoSplit
+from msad_cli.data.images.decode import TOLERATED
+from msad_cli.data.images.scaled import open_picture
+from msad_cli.data.loading.image_cache import KeptPictures
+from msad_cli.data.loading.transforms import JITTER, render, training_views
+from msad_cli.data.loading.workers import batches_of
+from msad_cli.errors import DataError
+from msad_cli.frame import Resolution
 
 
 @dataclass(frozen=True)

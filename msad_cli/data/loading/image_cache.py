@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from msad_cli.data.coco import CocoSplit
-from msad_cli.data.images import Header, read_header, read_image
-from msad_cli.data.pictures import THREADS
-from msad_cli.data.scaled import SCALES, Picture, open_picture, scale_for
-from msad_cli.structures.errors import DataError, TrainingError
+from msad_cli.data.annotations.split import CocoSplit
+from msad_cli.data.images.decode import Header, read_header, read_image
+from msad_cli.data.images.scaled import SCALES, Picture, open_picture, scale_for
+from msad_cli.data.images.split_images import THREADS
+from msad_cli.errors import DataError, TrainingError
 
 COLUMNS = {scale: column for column, scale in enumerate((1, *sorted(SCALES)))}
 """Of the table of places, by scale."""

@@ -9,9 +9,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as v2f
 
-from msad_cli.data.outlines import Outline, decode, encode
-from msad_cli.data.scaled import Picture
-from msad_cli.structures.frame import Resolution
+from msad_cli.data.annotations.segmentation import Outline, decode, encode
+from msad_cli.data.images.scaled import Picture
+from msad_cli.frame import Resolution
 
 JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)
 """Factors α on the short side: 640…800 for 800, as in the official code."""

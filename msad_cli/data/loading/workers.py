@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from msad_cli.data.images import limit_pixels, most_pixels
-from msad_cli.structures.errors import TrainingError
+from msad_cli.data.images.decode import limit_pixels, most_pixels
+from msad_cli.errors import TrainingError
 
 T = TypeVar("T")
 B = TypeVar("B")

@@ -13,17 +13,17 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from msad_cli.data.boxes import LEAST_CUT, Judged, judge_boxes
-from msad_cli.data.images import IMAGE_SUFFIXES
-from msad_cli.data.keypoints import with_keypoints
-from msad_cli.data.outlines import encode, overlap
-from msad_cli.data.pictures import Pictures, look_at_pictures
-from msad_cli.data.problems import KEYLESS
-from msad_cli.data.records import Records, examine, root_categories
-from msad_cli.data.tracing import one_ring, stretched
-from msad_cli.data.values import shown, whole_number
-from msad_cli.data.yolo import label_name
-from msad_cli.structures.errors import DataError
+from msad_cli.data.annotations.boxes import LEAST_CUT, Judged, judge_boxes
+from msad_cli.data.annotations.keypoints import with_keypoints
+from msad_cli.data.annotations.problems import KEYLESS
+from msad_cli.data.annotations.records import Records, examine, root_categories
+from msad_cli.data.annotations.segmentation import encode, overlap
+from msad_cli.data.annotations.tracing import one_ring, stretched
+from msad_cli.data.annotations.values import shown, whole_number
+from msad_cli.data.images.decode import IMAGE_SUFFIXES
+from msad_cli.data.images.split_images import Pictures, look_at_pictures
+from msad_cli.data.layouts.yolo import label_name
+from msad_cli.errors import DataError
 
 Notes = Counter[str]
 """What a format cannot hold, or what is missing, and how often."""

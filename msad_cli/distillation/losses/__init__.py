@@ -1,1 +1,1 @@
-"""One small file a distance between the knowledge of a teacher and of a student."""
+"""One file a distillation loss; table.py lists them."""

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
-from msad_cli.methods.distillers.attention import spatial_attention, without_top
-from msad_cli.methods.distillers.generators import generation_loss, generator, published
-from msad_cli.methods.distillers.levels import Levels, distinct_levels
-from msad_cli.methods.knowledge import Knowledge
-from msad_cli.models.on_features import Target
+from msad_cli.distillation.knowledge import Knowledge
+from msad_cli.distillation.parts.attention import spatial_attention, without_top
+from msad_cli.distillation.parts.generators import generation_loss, generator, published
+from msad_cli.distillation.parts.levels import Levels, distinct_levels
+from msad_cli.models.detectors.dense import Target
 from msad_cli.models.spec import DetectorSpec
 
 REDUCTION = 16

@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss
 
-from msad_cli.methods.distillers.standardise import channel_moments, standardised
-from msad_cli.methods.knowledge import Knowledge
-from msad_cli.models.assignment import count_positives
-from msad_cli.models.on_features import Target
+from msad_cli.distillation.knowledge import Knowledge
+from msad_cli.distillation.parts.moments import channel_moments, standardised
+from msad_cli.models.detectors.assignment import count_positives
+from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.towers import Tower, tower_answers, tower_start
 from msad_cli.models.spec import DetectorSpec
-from msad_cli.models.towers import Tower, tower_answers, tower_start
 from msad_cli.models.whole_batch import batch_divisor
 
 ENTRY = {"retinanet": 3, "fcos": 2}

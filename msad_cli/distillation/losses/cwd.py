@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msad_cli.methods.distillers.levels import Levels
-from msad_cli.methods.knowledge import Knowledge
-from msad_cli.models.on_features import Target
+from msad_cli.distillation.knowledge import Knowledge
+from msad_cli.distillation.parts.levels import Levels
+from msad_cli.models.detectors.dense import Target
 from msad_cli.models.spec import DetectorSpec
 
 TEMPERATURE = 1.0

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from msad_cli.methods.distillers.attention import channel_attention, spatial_attention, without_top
-from msad_cli.methods.distillers.generators import DualGenerator, generation_loss, published
-from msad_cli.methods.distillers.levels import Levels, distinct_levels
-from msad_cli.methods.knowledge import Knowledge
-from msad_cli.models.on_features import Target
+from msad_cli.distillation.knowledge import Knowledge
+from msad_cli.distillation.parts.attention import channel_attention, spatial_attention, without_top
+from msad_cli.distillation.parts.generators import DualGenerator, generation_loss, published
+from msad_cli.distillation.parts.levels import Levels, distinct_levels
+from msad_cli.models.detectors.dense import Target
 from msad_cli.models.spec import DetectorSpec
 
 HIDDEN_CELLS, HIDDEN_CHANNELS = 0.65, 0.5

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msad_cli.methods.distillers.attention import channel_attention, spatial_attention
-from msad_cli.methods.distillers.levels import Levels, distinct_levels
-from msad_cli.methods.knowledge import Knowledge
-from msad_cli.models.on_features import Target
+from msad_cli.distillation.knowledge import Knowledge
+from msad_cli.distillation.parts.attention import channel_attention, spatial_attention
+from msad_cli.distillation.parts.levels import Levels, distinct_levels
+from msad_cli.frame import Frame
+from msad_cli.models.detectors.dense import Target
 from msad_cli.models.spec import DetectorSpec
-from msad_cli.structures.frame import Frame
 
 PARTS = ("foreground", "background", "attention", "relation")
 DENSE = (1e-3, 5e-4, 1e-3, 5e-6)

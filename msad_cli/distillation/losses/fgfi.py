@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from msad_cli.methods.distillers.levels import ALL
-from msad_cli.methods.knowledge import Knowledge
-from msad_cli.models.object_anchors import object_anchors
-from msad_cli.models.on_features import Target
+from msad_cli.distillation.knowledge import Knowledge
+from msad_cli.distillation.parts.levels import ALL
+from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.object_anchors import object_anchors
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.whole_batch import batch_divisor
 

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from msad_cli.methods.knowledge import Knowledge
-from msad_cli.models.backbones import build_body
-from msad_cli.models.normalisation import norm_layer
-from msad_cli.models.on_features import Target
+from msad_cli.distillation.knowledge import Knowledge
+from msad_cli.frame import FRAME_DIVISOR
+from msad_cli.models.backbones.normalisation import norm_layer
+from msad_cli.models.backbones.resnet import build_body
+from msad_cli.models.detectors.dense import Target
 from msad_cli.models.spec import DetectorSpec
-from msad_cli.structures.frame import FRAME_DIVISOR
 
 STEM_STRIDE = 2
 

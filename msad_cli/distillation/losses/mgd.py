@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from msad_cli.methods.distillers.generators import generation_loss, generator, published
-from msad_cli.methods.distillers.levels import Levels, distinct_levels
-from msad_cli.methods.knowledge import Knowledge
-from msad_cli.models.on_features import Target
+from msad_cli.distillation.knowledge import Knowledge
+from msad_cli.distillation.parts.generators import generation_loss, generator, published
+from msad_cli.distillation.parts.levels import Levels, distinct_levels
+from msad_cli.models.detectors.dense import Target
 from msad_cli.models.spec import DetectorSpec
 
 

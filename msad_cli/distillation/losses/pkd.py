@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msad_cli.methods.distillers.levels import Levels
-from msad_cli.methods.distillers.standardise import standardised
-from msad_cli.methods.knowledge import Knowledge
-from msad_cli.models.on_features import Target
+from msad_cli.distillation.knowledge import Knowledge
+from msad_cli.distillation.parts.levels import Levels
+from msad_cli.distillation.parts.moments import standardised
+from msad_cli.models.detectors.dense import Target
 from msad_cli.models.spec import DetectorSpec
 
 COMPARED = 4

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msad_cli.methods.distillers.output_kd import TEMPERATURE, bernoulli_kl
-from msad_cli.methods.knowledge import Knowledge
-from msad_cli.models.on_features import Target
-from msad_cli.models.region_answers import (
+from msad_cli.distillation.knowledge import Knowledge
+from msad_cli.distillation.losses.output_kd import TEMPERATURE, bernoulli_kl
+from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.two_stage_outputs import (
     BoxAnswers,
     ProposalAnswers,
     best_proposals,

@@ -4,25 +4,25 @@ from collections.abc import Callable, Collection, Mapping
 
 from torch import nn
 
-from msad_cli.methods.distillation import GAMMA, TAU, Weighted
-from msad_cli.methods.distillers.amd import AMD
-from msad_cli.methods.distillers.crosskd import CrossKD
-from msad_cli.methods.distillers.cwd import CWD
-from msad_cli.methods.distillers.dmkd import DMKD
-from msad_cli.methods.distillers.dsamkd import DSAMKD
-from msad_cli.methods.distillers.feature_l1 import FeatureL1
-from msad_cli.methods.distillers.fgd import FGD
-from msad_cli.methods.distillers.fgfi import FGFI
-from msad_cli.methods.distillers.freekd import FreeKD
-from msad_cli.methods.distillers.isrd import ISRD
-from msad_cli.methods.distillers.mgd import MGD
-from msad_cli.methods.distillers.output_kd import OutputKD
-from msad_cli.methods.distillers.pkd import PKD
-from msad_cli.methods.distillers.podnet import PODNet
-from msad_cli.methods.distillers.region_kd import RegionKD
-from msad_cli.methods.distillers.skd import SKD
+from msad_cli.distillation.distillation import GAMMA, TAU, Weighted
+from msad_cli.distillation.losses.amd import AMD
+from msad_cli.distillation.losses.crosskd import CrossKD
+from msad_cli.distillation.losses.cwd import CWD
+from msad_cli.distillation.losses.dmkd import DMKD
+from msad_cli.distillation.losses.dsamkd import DSAMKD
+from msad_cli.distillation.losses.feature_l1 import FeatureL1
+from msad_cli.distillation.losses.fgd import FGD
+from msad_cli.distillation.losses.fgfi import FGFI
+from msad_cli.distillation.losses.freekd import FreeKD
+from msad_cli.distillation.losses.isrd import ISRD
+from msad_cli.distillation.losses.mgd import MGD
+from msad_cli.distillation.losses.output_kd import OutputKD
+from msad_cli.distillation.losses.pkd import PKD
+from msad_cli.distillation.losses.podnet import PODNet
+from msad_cli.distillation.losses.roi_kd import RegionKD
+from msad_cli.distillation.losses.skd import SKD
 from msad_cli.models.spec import DetectorSpec
-from msad_cli.structures.suggestions import meant
+from msad_cli.text import meant
 
 Build = Callable[..., nn.Module]
 """From the specs of student and teacher to a distiller."""

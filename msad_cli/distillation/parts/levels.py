@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from msad_cli.methods.knowledge import Knowledge
+from msad_cli.distillation.knowledge import Knowledge
 from msad_cli.models.spec import DetectorSpec
 
 ALL = 5

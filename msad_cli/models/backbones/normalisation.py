@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from msad_cli.structures.errors import DeviceError
+from msad_cli.errors import DeviceError
 
 MOST_GROUPS, FEWEST_CHANNELS = 32, 4
 """32 groups (Wu & He, ECCV 2018), unless they would get so narrow that they normalise single channels."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from msad_cli.models.mobilenet import MobileNetV2Body
+from msad_cli.models.backbones.mobilenet import MobileNetV2Body
 
 
 class Shape(NamedTuple):

@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
-from msad_cli.models.choosing import DROPPED
-from msad_cli.models.dense_decoding import decode_dense
+from msad_cli.frame import FRAME_DIVISOR
+from msad_cli.models.decode.nms import DROPPED
 from msad_cli.models.detector import Detector
-from msad_cli.models.region_decoding import decode_regions
+from msad_cli.models.detectors.dense_decoding import decode_dense
+from msad_cli.models.detectors.two_stage_decoding import decode_regions
 from msad_cli.models.spec import View
-from msad_cli.structures.frame import FRAME_DIVISOR
 
 INPUT = "images"
 OUTPUTS = {

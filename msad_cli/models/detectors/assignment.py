@@ -7,9 +7,9 @@ from torch import Tensor
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.ops import box_iou
 
-from msad_cli.models.object_anchors import anchors_by_cell
-from msad_cli.models.on_features import Target
-from msad_cli.structures.frame import Frame
+from msad_cli.frame import Frame
+from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.object_anchors import anchors_by_cell
 
 
 def count_positives(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.image_list import ImageList
 
-from msad_cli.structures.frame import Frame
+from msad_cli.frame import Frame
 
 Target = dict[str, Tensor]
 """`boxes` (M, 4) float, corners in HR pixels; `labels` (M,) int64, from 1; as the task has it, `masks` (M, h, w) uint8

@@ -7,10 +7,10 @@ from torch import Tensor
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.ops import clip_boxes_to_image
 
-from msad_cli.models.cell_anchors import grid_anchors
-from msad_cli.models.choosing import DROPPED, suppress, taken, top
-from msad_cli.models.on_features import dense_outputs
-from msad_cli.models.stock import BACKGROUND
+from msad_cli.models.decode.nms import DROPPED, suppress, taken, top
+from msad_cli.models.detectors.dense import dense_outputs
+from msad_cli.models.detectors.grid_anchors import grid_anchors
+from msad_cli.models.detectors.stock import BACKGROUND
 
 
 def decode_dense(

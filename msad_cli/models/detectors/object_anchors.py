@@ -6,8 +6,8 @@ from torch import Tensor
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from msad_cli.models.on_features import image_list
-from msad_cli.structures.frame import Frame
+from msad_cli.frame import Frame
+from msad_cli.models.detectors.dense import image_list
 
 OCTAVE = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 RATIOS = (0.5, 1.0, 2.0)

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
-from msad_cli.models.on_features import Detection, Target, finite, image_list
-from msad_cli.structures.frame import Frame
+from msad_cli.frame import Frame
+from msad_cli.models.detectors.dense import Detection, Target, finite, image_list
 
 
 def region_losses(

@@ -11,9 +11,9 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import MultiScaleRoIAlign, clip_boxes_to_image, roi_align
 
-from msad_cli.models.cell_anchors import grid_anchors
-from msad_cli.models.choosing import DROPPED, suppress, taken, top
-from msad_cli.models.keypoint_places import keypoint_places
+from msad_cli.models.decode.keypoints import keypoint_places
+from msad_cli.models.decode.nms import DROPPED, suppress, taken, top
+from msad_cli.models.detectors.grid_anchors import grid_anchors
 
 THINNEST = 1e-2
 """HR pixels: torchvision's limit on the sides of what is found."""

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
-from msad_cli.models.on_features import Detection, finite
-from msad_cli.models.regions_on_features import named_maps, region_proposals
-from msad_cli.structures.frame import Frame
+from msad_cli.frame import Frame
+from msad_cli.models.detectors.dense import Detection, finite
+from msad_cli.models.detectors.two_stage import named_maps, region_proposals
 
 
 class ProposalAnswers(NamedTuple):

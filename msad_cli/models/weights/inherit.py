@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
+from msad_cli.models.backbones.normalisation import of_view
 from msad_cli.models.detector import Detector
-from msad_cli.models.init import Copied, copy_matching
-from msad_cli.models.normalisation import of_view
 from msad_cli.models.spec import DetectorSpec
+from msad_cli.models.weights.initialise import Copied, copy_matching
 
 BACKBONE, LOW = "core.backbone.", "low."
 

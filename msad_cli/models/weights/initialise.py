@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from msad_cli.models.coco_weights import current_names, fitted
+from msad_cli.errors import ModelFileError, UsageError
+from msad_cli.models.backbones.normalisation import of_view, stock_name
 from msad_cli.models.detector import Detector
-from msad_cli.models.normalisation import of_view, stock_name
-from msad_cli.models.slimmable import is_slimmable, to_body_state
-from msad_cli.structures.errors import ModelFileError, UsageError
+from msad_cli.models.weights.coco import current_names, fitted
+from msad_cli.models.weights.slimmable import is_slimmable, to_body_state
 
 OFFLINE_HINT = "without a network: --init none, or --init FILE with a .pth that was downloaded elsewhere"
 

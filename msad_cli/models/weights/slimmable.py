@@ -23,9 +23,9 @@ from math import isclose
 import torch
 from torch import Tensor
 
-from msad_cli.models.backbones import BACKBONES, build_body
-from msad_cli.models.normalisation import norm_layer
-from msad_cli.structures.errors import ModelFileError, UsageError
+from msad_cli.errors import ModelFileError, UsageError
+from msad_cli.models.backbones.normalisation import norm_layer
+from msad_cli.models.backbones.resnet import BACKBONES, build_body
 
 SLIMMABLE = ("resnet50", "resnet101", "resnet152", "mobilenet_v2")
 EXPANSIONS = (1, *[6] * 16)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msad_cli.engine.files import write_bytes
-from msad_cli.structures.printable import printable
+from msad_cli.system.files import write_bytes
+from msad_cli.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

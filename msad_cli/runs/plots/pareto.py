@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msad_cli.engine.plots import new_figure, shown, write_figure
+from msad_cli.runs.plots.epochs import new_figure, shown, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

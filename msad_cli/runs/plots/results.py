@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from msad_cli.engine.curves import STEPS
-from msad_cli.engine.findings import SIZE_EDGES, Findings
-from msad_cli.engine.plots import legend_beside, new_figure, shown, write_figure
+from msad_cli.evaluation.curves import STEPS
+from msad_cli.runs.findings import SIZE_EDGES, Findings
+from msad_cli.runs.plots.epochs import legend_beside, new_figure, shown, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,1 @@
+"""What annotation files say: records, checks, repair."""

@@ -1,0 +1,1 @@
+"""COCO's numbers of a model on a split, curves, latency."""

@@ -1,0 +1,1 @@
+"""Prediction on images and videos, and what is written of it."""

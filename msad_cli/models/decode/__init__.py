@@ -1,0 +1,1 @@
+"""Post-processing in tensors of fixed shapes, for whole batches and exported graphs."""

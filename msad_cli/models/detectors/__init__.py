@@ -1,0 +1,1 @@
+"""One file a detector; base.py says what each must answer."""

@@ -1,0 +1,1 @@
+"""The run folder beside a model file: results, states, plots, samples."""
