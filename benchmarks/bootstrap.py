@@ -1,8 +1,8 @@
-"""How much of the difference between models is chance: AP on pictures drawn again and again from the validation split.
+"""How much of the difference between models is chance: AP on images drawn again and again from the validation split.
 
     python benchmarks/bootstrap.py MODEL[:VIEW] MODEL[:VIEW]… [--data DIR] [--resamples 200]
 
-The first model is the reference. As many pictures as the split has are drawn with replacement, the same ones for all
+The first model is the reference. As many images as the split has are drawn with replacement, the same ones for all
 models (a paired bootstrap; Efron and Tibshirani, 1993, chapter 16). Printed are each model's AP on the split, its
 difference from the reference, and of that difference the standard error and the middle 95% over the draws. What
 another seed of the training would change is not in it. Of masks and keypoints it is their AP; both models take it on
@@ -29,7 +29,7 @@ from msad_cli.system.device import choose_compute
 from msad_cli.training.plan import choose_views
 
 Document = dict[str, Any]
-ByPicture = defaultdict[int, list[Document]]
+ByImage = defaultdict[int, list[Document]]
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     name = PREFIXES[KINDS[spec.task][-1]] + "AP"
     whole = {model: 100 * score(truth, each, spec.task, spec.sigmas).numbers[name] for model, each in found.items()}
     aps = bootstrap(truth, found, spec.task, name, arguments.resamples, spec.sigmas)
-    print(f"{name}, {len(truth['images'])} pictures, {arguments.resamples} draws")
+    print(f"{name}, {len(truth['images'])} images, {arguments.resamples} draws")
     for model, reference in ((each, arguments.models[0]) for each in arguments.models):
         apart = [100 * (one - other) for one, other in zip(aps[model], aps[reference], strict=True)]
         low, high = np.quantile(apart, (0.025, 0.975))
@@ -87,7 +87,7 @@ def bootstrap(
     """A number of each model's on each draw; seeded, so that the same models give the same answer."""
     generator = np.random.default_rng(0)
     images = [each["id"] for each in truth["images"]]
-    objects, results = by_picture(truth["annotations"]), {model: by_picture(each) for model, each in found.items()}
+    objects, results = by_image(truth["annotations"]), {model: by_image(each) for model, each in found.items()}
     aps: dict[str, list[float]] = {model: [] for model in found}
     for _ in range(resamples):
         drawn = generator.choice(images, len(images)).tolist()
@@ -97,16 +97,16 @@ def bootstrap(
     return aps
 
 
-def by_picture(records: Sequence[Document]) -> ByPicture:
-    """Annotations or results by the id of their picture."""
-    of: ByPicture = defaultdict(list)
+def by_image(records: Sequence[Document]) -> ByImage:
+    """Annotations or results by the id of their image."""
+    of: ByImage = defaultdict(list)
     for each in records:
         of[each["image_id"]].append(each)
     return of
 
 
-def redrawn(images: Sequence[Document], objects: ByPicture, drawn: Sequence[int]) -> Document:
-    """Images and annotations of the drawn pictures, which are called 1, 2, … in their order."""
+def redrawn(images: Sequence[Document], objects: ByImage, drawn: Sequence[int]) -> Document:
+    """Images and annotations of the drawn images, which are called 1, 2, … in their order."""
     by_id = {each["id"]: each for each in images}
     return {
         "images": [{**by_id[each], "id": number} for number, each in enumerate(drawn, start=1)],
@@ -114,9 +114,9 @@ def redrawn(images: Sequence[Document], objects: ByPicture, drawn: Sequence[int]
     }
 
 
-def renamed(of: ByPicture, drawn: Sequence[int]) -> list[Document]:
-    """Annotations or results of the drawn pictures, a copy for each time that a picture was drawn."""
-    return [{**each, "image_id": number} for number, picture in enumerate(drawn, start=1) for each in of[picture]]
+def renamed(of: ByImage, drawn: Sequence[int]) -> list[Document]:
+    """Annotations or results of the drawn images, a copy for each time that an image was drawn."""
+    return [{**each, "image_id": number} for number, image in enumerate(drawn, start=1) for each in of[image]]
 
 
 if __name__ == "__main__":

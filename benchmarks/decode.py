@@ -21,7 +21,7 @@ from PIL import Image, features
 from msad_cli.cli.options import parse_ks, parse_size
 from msad_cli.data.images import scaled
 from msad_cli.data.images.decode import read_image
-from msad_cli.data.images.scaled import Picture, open_picture, scale_for, whole_picture
+from msad_cli.data.images.scaled import ScaledImage, open_image, scale_for, whole_image
 from msad_cli.data.loading.transforms import render
 from msad_cli.frame import Resolution
 from msad_cli.inference.inputs import find_inputs
@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     scaled.MARGIN = arguments.margin
     resolution, ks = parse_size(arguments.size), parse_ks("--k", arguments.k)
-    ways = {"whole": lambda path: whole_picture(read_image(path)), "scaled": open_picture}
+    ways = {"whole": lambda path: whole_image(read_image(path)), "scaled": open_image}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as folder:
         inputs = arguments.inputs or [str(draw(Path(folder)))]
@@ -50,26 +50,26 @@ def main() -> None:
                 views(way(path), resolution, ks)
                 seconds[name].append(time.perf_counter() - began)
         differences = np.concatenate([difference(path, resolution, ks) for path in paths])
-        picture = open_picture(paths[0])
-        height, width = resolution.frame_size(*picture.size)
-        scales = [f"1/{scale_for(picture.header, (height // k, width // k))} for k = {k}" for k in ks]
+        image = open_image(paths[0])
+        height, width = resolution.frame_size(*image.size)
+        scales = [f"1/{scale_for(image.header, (height // k, width // k))} for k = {k}" for k in ks]
     print(f"Pillow {PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo')}, {vars(arguments)}")
-    print(f"{len(paths)} pictures, the first of {picture.size[1]}×{picture.size[0]} pixels: {', '.join(scales)}")
+    print(f"{len(paths)} images, the first of {image.size[1]}×{image.size[0]} pixels: {', '.join(scales)}")
     medians = {name: 1000 * statistics.median(each) for name, each in seconds.items()}
     for name, median in medians.items():
         print(f"{name:8}{median:8.2f} ms  {median / medians['whole']:5.2f}")
     print(f"difference: {differences.mean():.2f} of 255 on average, 99% under {np.quantile(differences, 0.99):.0f}")
 
 
-def views(picture: Picture, resolution: Resolution, ks: tuple[int, ...]) -> list[torch.Tensor]:
-    """The views of a picture, (3, h/k, w/k) each."""
-    return [render(picture, resolution.frame_size(*picture.size), k) for k in ks]
+def views(image: ScaledImage, resolution: Resolution, ks: tuple[int, ...]) -> list[torch.Tensor]:
+    """The views of an image, (3, h/k, w/k) each."""
+    return [render(image, resolution.frame_size(*image.size), k) for k in ks]
 
 
 def difference(path: Path, resolution: Resolution, ks: tuple[int, ...]) -> NDArray[np.int32]:
-    """Of every value of a picture's views, how far the two ways are apart."""
-    pictures = open_picture(path), whole_picture(read_image(path))
-    pairs = zip(*(views(picture, resolution, ks) for picture in pictures), strict=True)
+    """Of every value of an image's views, how far the two ways are apart."""
+    images = open_image(path), whole_image(read_image(path))
+    pairs = zip(*(views(image, resolution, ks) for image in images), strict=True)
     return np.concatenate([(one.int() - other.int()).abs().flatten().numpy() for one, other in pairs])
 
 

@@ -48,8 +48,8 @@ def main() -> None:
     print(f"largest difference of any number: {difference(*said.values())}")
 
 
-def draw(pictures: int, objects: int, detections: int) -> tuple[dict[str, Any], list[Result]]:
-    """A COCO document, and what was found in its pictures of 640 × 640 pixels."""
+def draw(images: int, objects: int, detections: int) -> tuple[dict[str, Any], list[Result]]:
+    """A COCO document, and what was found in its images of 640 × 640 pixels."""
     generator = np.random.default_rng(0)
 
     def boxes(count: int) -> NDArray[np.float64]:
@@ -57,16 +57,16 @@ def draw(pictures: int, objects: int, detections: int) -> tuple[dict[str, Any], 
         return np.concatenate([generator.random((count, 2)) * (640 - sides), sides], axis=1)
 
     owned = boxes(objects)
-    image, category = generator.integers(1, pictures + 1, objects), generator.integers(1, CATEGORIES + 1, objects)
+    image, category = generator.integers(1, images + 1, objects), generator.integers(1, CATEGORIES + 1, objects)
     of = generator.integers(0, objects, detections)
     near = generator.random(detections) < 0.6
     found = np.where(near[:, None], owned[of] + generator.normal(0, 5, (detections, 4)), boxes(detections))
     found[:, 2:] = found[:, 2:].clip(1)
-    in_image = np.where(near, image[of], generator.integers(1, pictures + 1, detections))
+    in_image = np.where(near, image[of], generator.integers(1, images + 1, detections))
     as_category = np.where(near, category[of], generator.integers(1, CATEGORIES + 1, detections))
     sure = generator.random(detections).round(5)
     truth = {
-        "images": [{"id": each} for each in range(1, pictures + 1)],
+        "images": [{"id": each} for each in range(1, images + 1)],
         "categories": [{"id": each, "name": f"class {each}"} for each in range(1, CATEGORIES + 1)],
         "annotations": [
             {"id": number, "image_id": i, "category_id": c, "bbox": box, "area": box[2] * box[3]}

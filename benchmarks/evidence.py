@@ -3,7 +3,7 @@
     python benchmarks/evidence.py SET [--out DIR] [--scale cpu|gpu] [--k 2|4] [--seeds 3] [--jobs 2] [--rows a,b]
 
 SET is a folder in the COCO layout; Mask R-CNN is trained where it has masks, Keypoint R-CNN where it has keypoints,
-else FCOS, unless --detector says otherwise. Every row is shown as many pictures, with the same batches and rates. All
+else FCOS, unless --detector says otherwise. Every row is shown as many images, with the same batches and rates. All
 students of a seed learn from that seed's teacher. DIR gets a model file and a log a row and seed, evidence.md and
 evidence.csv of all that is there, and evidence.png of the rows that were asked for (evidence_report.py). A model that
 is in DIR is not trained again and an interrupted one goes on: the command can be stopped and typed again. Hours are
@@ -50,7 +50,7 @@ class Row:
         name: of its files.
         label: in the table.
         command: `teacher` or `distill`, with the flags that are its own.
-        share: seconds a picture, of the aligned teacher's; for the estimate. Measured on blood cells, one thread.
+        share: seconds an image, of the aligned teacher's; for the estimate. Measured on blood cells, one thread.
         schedules: how often the schedule's epochs it is trained for.
         learns_from: the row whose file is its `--teacher`.
         starts_from: the row whose file is its `--init`, where that is another.
@@ -67,14 +67,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Scale:
-    """A network and a schedule; `pictures` are shown to every model, so that epochs follow from the size of the set.
+    """A network and a schedule; `images` are shown to every model, so that epochs follow from the size of the set.
 
     `stronger` are the flags of a stronger teacher, `usual` those that give its student the network of all the others.
     """
 
     network: str
     schedule: str
-    pictures: int
+    images: int
     stronger: str = "--width 1.0"
     usual: str = "--width 0.5"
 
@@ -92,7 +92,7 @@ def scale_of(name: str, detector: str) -> Scale:
     small = "--init none --backbone resnet18 --width 0.5 --head-channels 64 --size 256,456"
     if dense:
         return Scale(f"{small} --head-convs 2", "--batch 8 --lr 0.02 --workers 0", 10_500)
-    # Regions are what a step takes its time for; pictures with keypoints show few objects.
+    # Regions are what a step takes its time for; images with keypoints show few objects.
     rois = 32 if TASKS[detector] == "keypoints" else 64
     return Scale(f"{small} --rois {rois}", "--batch 4 --lr 0.01 --workers 0", 4_300)
 
@@ -158,7 +158,7 @@ def main() -> None:
         parser.error(f"--rows {','.join(unknown)}: there are {', '.join(known)}")
     rows = [row for row in known.values() if row.name in arguments.rows.split(",")]
     train = read(arguments.set, "train", detector)
-    epochs = -(-(arguments.pictures or scale.pictures) // len(train))
+    epochs = -(-(arguments.pictures or scale.images) // len(train))
     files = {row.name: [file_of(out, row, seed) for seed in range(arguments.seeds)] for row in known.values()}
     for row in known.values():
         refuse_others(filter(Path.exists, files[row.name]), detector, arguments.k, epochs * row.schedules)
@@ -246,12 +246,12 @@ def train_row(data: Path, out: Path, detector: str, scale: Scale, epochs: int, r
 
 
 def hours(runs: list[Run], train: CocoSplit, detector: str, scale: Scale, epochs: int, k: int) -> float:
-    """Of one job after another, by a few steps of an aligned teacher on the set's own pictures."""
-    second = seconds_a_picture(train, detector, scale, k, choose_compute("auto", "auto"))
+    """Of one job after another, by a few steps of an aligned teacher on the set's own images."""
+    second = seconds_a_image(train, detector, scale, k, choose_compute("auto", "auto"))
     return sum(row.share * row.schedules for row, _ in runs) * epochs * len(train) * second / 3600
 
 
-def seconds_a_picture(train: CocoSplit, detector: str, scale: Scale, k: int, compute: Compute, steps: int = 3) -> float:
+def seconds_a_image(train: CocoSplit, detector: str, scale: Scale, k: int, compute: Compute, steps: int = 3) -> float:
     """Of a teacher's forward and backward pass, loading included; the first step warms up."""
     words = scale.network.split()
     given = dict(zip(words[::2], words[1::2], strict=True))

@@ -1,4 +1,4 @@
-"""What evidence.py found: the table, the verdicts on the paper's claims, and the picture of AP over latency."""
+"""What evidence.py found: the table, the verdicts on the paper's claims, and the image of AP over latency."""
 
 import csv
 import json
@@ -37,7 +37,7 @@ HIGH: Key = ("vanilla", "high")
 @dataclass(frozen=True)
 class Line:
     """A line of the table: numbers by name, of every seed that is done; GMACs, and as a share of the stock
-    detector's at HR; milliseconds a picture."""
+    detector's at HR; milliseconds an image."""
 
     label: str
     numbers: dict[str, list[float]]
@@ -102,7 +102,7 @@ def write_report(
     """Writes evidence.md, .csv and .png from the models that are there; the text of the first.
 
     Args:
-        drawn: the rows that the picture shows.
+        drawn: the rows that the image shows.
     """
     prefix = PREFIXES[KINDS[val.task][-1]]
     lines = dict(table_lines(files, labels, val, prefix))

@@ -1,8 +1,8 @@
-"""What C-FF weighs: the share of each view at each level, on pictures of small and of large objects.
+"""What C-FF weighs: the share of each view at each level, on images of small and of large objects.
 
     python benchmarks/fusion_weights.py teacher.safetensors [--data DIR] [--out weights.png]
 
-The pictures of the validation split are ordered by the median side of their objects in HR pixels; the first and the
+The images of the validation split are ordered by the median side of their objects in HR pixels; the first and the
 last third are compared. The paper says that C-FF takes more of the large image where objects are small.
 """
 
@@ -51,20 +51,20 @@ def main() -> None:
 
 
 def median_sides(split: CocoSplit, resolution: Resolution) -> NDArray[np.float64]:
-    """(I,) median of √(width × height) of a picture's boxes, in HR pixels; NaN without boxes."""
-    pictures = EvaluationSet(split, resolution, (1,))
+    """(I,) median of √(width × height) of an image's boxes, in HR pixels; NaN without boxes."""
+    images = EvaluationSet(split, resolution, (1,))
     medians = np.full(len(split), np.nan)
     for i in range(len(split)):
         boxes = split.boxes[split.starts[i] : split.starts[i + 1]]
         if len(boxes):
-            sample = pictures[i]
+            sample = images[i]
             scale = sample.frame_size[0] / sample.original[0]
             medians[i] = np.median(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))) * scale
     return medians
 
 
 def draw(means: dict[str, NDArray[np.float64]], finest: int, ks: tuple[int, ...], path: Path) -> None:
-    """One group of bars a level: the large image's weight on either kind of picture."""
+    """One group of bars a level: the large image's weight on either kind of image."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = FigureCanvasAgg(figure).figure.add_subplot()
     for number, (name, of) in enumerate(means.items()):

@@ -2,7 +2,7 @@
 
     python benchmarks/loader_memory.py [--images 118000] [--boxes 860000] [--workers 2] [--batches 3000] [--folder DIR]
 
-Draws the set (its pictures are links to a few small files), reads it, and prints what reading takes and what the main
+Draws the set (its images are links to a few small files), reads it, and prints what reading takes and what the main
 process and its workers hold while batches pass: the proportional set size (PSS) of Linux, in which memory that
 processes share counts once, and each worker's private memory, which grows where a page is written to after the fork.
 """
@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         file = draw(folder, arguments.images, arguments.boxes)
-        print(f"{arguments.images} pictures, {arguments.boxes} boxes, {file.stat().st_size / 2**20:.0f} MiB of JSON")
+        print(f"{arguments.images} images, {arguments.boxes} boxes, {file.stat().st_size / 2**20:.0f} MiB of JSON")
         began = time.monotonic()
         split = read_split(file, folder / "images")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
@@ -55,16 +55,16 @@ def main() -> None:
 
 
 def draw(folder: Path, images: int, boxes: int) -> Path:
-    """A COCO file with so many pictures and boxes, and the pictures, nearly all of them links."""
+    """A COCO file with so many images and boxes, and the images, nearly all of them links."""
     generator = random.Random(0)
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    picture = Image.effect_noise((SIDE, SIDE), 64).convert("RGB")
+    image = Image.effect_noise((SIDE, SIDE), 64).convert("RGB")
     records = []
     for number in range(images):
         name = f"{number:012}.jpg"
         if number % LINKS == 0:
             original = folder / "images" / name
-            picture.save(original)
+            image.save(original)
         elif not (folder / "images" / name).exists():
             os.link(original, folder / "images" / name)
         records.append({"id": number, "file_name": name, "width": SIDE, "height": SIDE})
@@ -73,10 +73,10 @@ def draw(folder: Path, images: int, boxes: int) -> Path:
         x, y = generator.uniform(0, SIDE / 2), generator.uniform(0, SIDE / 2)
         w, h = generator.uniform(2, SIDE / 2), generator.uniform(2, SIDE / 2)
         # A polygon of some length, as COCO's files have, most of which is skipped on reading.
-        outline = [[round(generator.uniform(0, SIDE), 2) for _ in range(40)]]
+        segmentation = [[round(generator.uniform(0, SIDE), 2) for _ in range(40)]]
         annotations.append(
             {"id": number, "image_id": generator.randrange(images), "category_id": 1 + generator.randrange(CATEGORIES)}
-            | {"bbox": [x, y, w, h], "area": w * h, "iscrowd": 0, "segmentation": outline}
+            | {"bbox": [x, y, w, h], "area": w * h, "iscrowd": 0, "segmentation": segmentation}
         )
     categories = [{"id": 1 + number, "name": f"class {number}"} for number in range(CATEGORIES)]
     file = folder / "instances.json"

@@ -1,6 +1,6 @@
 """Seconds until a command answers, beside the bare import of torch and torchvision; every command in turn.
 
-    python benchmarks/startup.py student.safetensors picture.jpg [--rounds 7]
+    python benchmarks/startup.py student.safetensors image.jpg [--rounds 7]
 
 Every one is a process of its own. Importing torch and torchvision, loading the model and one forward pass is the least
 that a prediction takes.
@@ -23,10 +23,10 @@ torch.manual_seed(0)
 """
 FORWARD = """
 from msad_cli.models.model_file import load_model
-from msad_cli.data.images.scaled import open_picture
+from msad_cli.data.images.scaled import open_image
 from msad_cli.data.loading.transforms import render
 detector, _ = load_model(__import__("pathlib").Path(sys.argv[1]))
-image = open_picture(__import__("pathlib").Path(sys.argv[2]))
+image = open_image(__import__("pathlib").Path(sys.argv[2]))
 size = detector.spec.resolution.frame_size(*image.size)
 view = detector.spec.views[0]
 views = {k: [render(image, size, k)] for k in detector.spec.ks_of(view)}
@@ -48,7 +48,7 @@ def main() -> None:
         commands = {
             "import torch, torchvision": [sys.executable, "-c", BARE],
             "the same and the forward": [sys.executable, "-c", BARE + FORWARD, *files],
-            "msad predict, one picture": [*msad, "predict", files[1], "-m", files[0], "-o", out, "--quiet"],
+            "msad predict, one image": [*msad, "predict", files[1], "-m", files[0], "-o", out, "--quiet"],
             "msad --help": [*msad, "--help"],
             "msad --version": [*msad, "--version"],
             "msad info": [*msad, "info", files[0]],

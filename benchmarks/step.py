@@ -72,7 +72,7 @@ def timed(job: Callable[[], object], compute: Compute) -> float:
 
 
 def build_jobs(backbone: str, size: str, batch: int, device: torch.device) -> tuple[Jobs, Jobs, Jobs]:
-    """The jobs of the plain implementation, of msad under the same names, and of torchvision, on random pictures."""
+    """The jobs of the plain implementation, of msad under the same names, and of torchvision, on random images."""
     torch.manual_seed(0)
     spec = teacher_spec(backbone, size)
     teacher, frozen = (Detector(spec).to(device) for _ in range(2))
@@ -88,7 +88,7 @@ def build_jobs(backbone: str, size: str, batch: int, device: torch.device) -> tu
     )
     with torch.no_grad():
         pyramid = best_view(frozen, views).pyramid
-    kept = KeptTeacher(frozen, lambda picture, mirrored: [each[picture].bfloat16() for each in pyramid])
+    kept = KeptTeacher(frozen, lambda image, mirrored: [each[image].bfloat16() for each in pyramid])
     without_teacher = Distillation(student, kept, build_distillers(student.spec, spec, {"l1": 0.6}))
     named = [{**target, "picture": torch.tensor([place, 0])} for place, target in enumerate(targets)]
     stock = stock_fcos(len(spec.classes), (high[0].shape[-2], high[0].shape[-1])).to(device)
@@ -121,7 +121,7 @@ def teacher_spec(backbone: str, size: str) -> DetectorSpec:
 def random_batch(
     resolution: Resolution, batch: int, device: torch.device
 ) -> tuple[dict[int, list[Tensor]], list[dict[str, Tensor]]]:
-    """Views by k and targets of pictures of noise, ten objects each."""
+    """Views by k and targets of images of noise, ten objects each."""
     height, width = resolution.frame_size(resolution.short_side, resolution.long_side)
     high = [torch.randint(0, 256, (3, height, width), dtype=torch.uint8, device=device) for _ in range(batch)]
     corners = torch.rand(10, 2, device=device) * torch.tensor([width / 2, height / 2], device=device)

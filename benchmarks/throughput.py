@@ -1,10 +1,10 @@
-"""Pictures a second from files to boxes: `msad predict`'s engine beside torchvision's stock FCOS at HR; interleaved.
+"""Images a second from files to boxes: `msad predict`'s engine beside torchvision's stock FCOS at HR; interleaved.
 
     python benchmarks/throughput.py student.safetensors FOLDER [--number 60] [--rounds 5] [--precision bf16]
 
-Both read the same pictures, and neither draws or writes. The stock detector has the student's classes and HR size,
-ResNet-50 or with --alike the student's own body, pyramid and head; it is float32 and in the precision too. Its pictures
-are decoded one after the other, as its users do.
+Both read the same images, and neither draws or writes. The stock detector has the student's classes and HR size,
+ResNet-50 or with --alike the student's own backbone, pyramid and head; it is float32 and in the precision too. Its
+images are decoded one after the other, as its users do.
 """
 
 import argparse
@@ -65,15 +65,15 @@ def main() -> None:
             job()
             if number:  # the first round warms up
                 seconds[name].append(time.perf_counter() - start)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {len(inputs)} pictures, {arguments}")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {len(inputs)} images, {arguments}")
     first = statistics.median(seconds["stock fp32"])
     for name, each in seconds.items():
         median = statistics.median(each)
-        print(f"{name:12} {len(inputs) / median:7.2f} pictures/s  {first / median:5.2f} times stock fp32")
+        print(f"{name:12} {len(inputs) / median:7.2f} images/s  {first / median:5.2f} times stock fp32")
 
 
 def stock_detections(model: FCOS, inputs: list[Input], compute: Compute) -> None:
-    """Torchvision's detections of picture files."""
+    """Torchvision's detections of image files."""
     for each in inputs:
         image = pil_to_tensor(read_image(each.path)) / 255
         with torch.inference_mode(), compute.autocast():

@@ -26,11 +26,11 @@ def main(folder: Path, data: str = "demo", size: str = "256,256", epochs: int = 
     for view, scores in msad.evaluate(student.model).items():
         print(f"the student's {view} view: AP {scores.numbers['AP']:.3f}, best F1 at score {scores.threshold:.2f}")
 
-    picture = Image.new("RGB", (320, 240), "white")
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (320, 240), "white")
+    pen = ImageDraw.Draw(image)
     pen.ellipse((40, 60, 120, 140), fill="crimson")
     pen.rectangle((190, 90, 260, 160), fill="navy")
-    found = msad.load(student.model).predict(picture)  # or a path, a NumPy array, a tensor, a list of them
+    found = msad.load(student.model).predict(image)  # or a path, a NumPy array, a tensor, a list of them
     for box, score, name in zip(found.boxes, found.scores, found.names, strict=True):
         print(f"{name} {score:.2f} at {box.round().tolist()}")
     return found

@@ -1,4 +1,4 @@
-"""What `import msad_cli as msad` gives: the commands as functions, and models that look at pictures in memory.
+"""What `import msad_cli as msad` gives: the commands as functions, and models that look at images in memory.
 
 A function's keywords are its command's flags, with `_` for `-`, and take what one would type: `epochs=12`,
 `size="400,640"`, `lambda_=0.4`. Names, defaults and checks are the command's own. Nothing is printed unless
@@ -38,7 +38,7 @@ from msad_cli.system.device import Compute, choose_compute
 from msad_cli.training.plan import choose_views
 
 Flags = ParamSpec("Flags")
-Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
+ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
 """A file, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W), both RGB."""
 
 
@@ -58,15 +58,15 @@ class Trained:
 
 @dataclass(frozen=True)
 class Detections:
-    """The D objects found in a picture, the surest first, as NumPy arrays.
+    """The D objects found in an image, the surest first, as NumPy arrays.
 
     Attributes:
-        boxes: (D, 4) float32, corners x0, y0, x1, y1 in pixels of the picture.
+        boxes: (D, 4) float32, corners x0, y0, x1, y1 in pixels of the image.
         scores: (D,) float32, from 0 to 1.
         labels: (D,) int64, the ids that the categories have in the set that the model learnt from.
         names: (D,) those categories' names.
         masks: (D, height, width) bool, from a Mask R-CNN, else None.
-        keypoints: (D, K, 3) float32, from a Keypoint R-CNN: x and y in pixels of the picture, and 1; else None.
+        keypoints: (D, K, 3) float32, from a Keypoint R-CNN: x and y in pixels of the image, and 1; else None.
     """
 
     boxes: NDArray[np.float32]
@@ -79,7 +79,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class Model:
-    """A model in memory, ready to look at pictures.
+    """A model in memory, ready to look at images.
 
     Attributes:
         file: it was read from.
@@ -100,13 +100,13 @@ class Model:
 
     @overload  # a text is a sequence of texts too, but the first case comes first
     def predict(  # type: ignore[overload-overlap]
-        self, images: Picture, *, score: float | None = None, view: str | None = None, batch: int | None = None
+        self, images: ImageLike, *, score: float | None = None, view: str | None = None, batch: int | None = None
     ) -> Detections: ...
 
     @overload
     def predict(
         self,
-        images: Sequence[Picture],
+        images: Sequence[ImageLike],
         *,
         score: float | None = None,
         view: str | None = None,
@@ -115,32 +115,32 @@ class Model:
 
     def predict(
         self,
-        images: Picture | Sequence[Picture],
+        images: ImageLike | Sequence[ImageLike],
         *,
         score: float | None = None,
         view: str | None = None,
         batch: int | None = None,
     ) -> Detections | list[Detections]:
-        """What is in a picture, or in each of several.
+        """What is in an image, or in each of several.
 
         Args:
             images: files, which are turned as their EXIF orientation says, or pixels, which are taken as they are.
             score: the least that is answered; the model's own threshold of best F1 unless given.
             view: `high`, `middle`, `low` or `fused`; the model's best unless given.
-            batch: pictures of one size that are looked at together; 8 on a GPU and 1 elsewhere unless given.
+            batch: images of one size that are looked at together; 8 on a GPU and 1 elsewhere unless given.
 
         Raises:
             DataError: a file cannot be read.
-            UsageError: something else than a picture, or a view that the model does not have.
+            UsageError: something else than an image, or a view that the model does not have.
             DeviceError: out of memory.
         """
         if isinstance(images, str) or not isinstance(images, Sequence):
             return self.predict([images], score=score, view=view, batch=batch)[0]
-        pictures = [_input(number, each) for number, each in enumerate(images, start=1)]
+        inputs = [_input(number, each) for number, each in enumerate(images, start=1)]
         chosen = choose_views(view, self.spec, self.file)[0]
         least = self.card.score_threshold if score is None else score
         at_once = batch or engine.usual_batch(self.compute)
-        predictions = engine.predict(self.detector, chosen, pictures, least, self.compute, at_once)
+        predictions = engine.predict(self.detector, chosen, inputs, least, self.compute, at_once)
         return [self._detections(each) for each in predictions]
 
     def _detections(self, prediction: engine.Prediction | DataError) -> Detections:
@@ -181,12 +181,12 @@ def load(model: str | os.PathLike[str], *, device: str = "auto", precision: str 
     return Model(file, detector.to(compute.device), card, compute)
 
 
-def _input(number: int, picture: Picture) -> Input:
-    if isinstance(picture, str | os.PathLike):
-        path = Path(picture)
+def _input(number: int, image: ImageLike) -> Input:
+    if isinstance(image, str | os.PathLike):
+        path = Path(image)
         return Input(path, Path(path.name))
-    name = f"picture {number}"
-    return Input(Path(name), Path(name), rgb_image(picture, name))
+    name = f"image {number}"
+    return Input(Path(name), Path(name), rgb_image(image, name))
 
 
 def _run(name: str, signature: inspect.Signature, args: Any, flags: Any) -> tuple[Any, Any]:

@@ -42,7 +42,7 @@ class Resolution:
             )
 
     def frame_size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
-        """Height and width of the HR image (pixels, multiples of 4) of a picture of `height` × `width` pixels.
+        """Height and width of the HR image (pixels, multiples of 4) of an image of `height` × `width` pixels.
 
         `scale` is the jitter α of the paper; it shrinks the short side's target, never the limit of the long side.
         """

@@ -18,11 +18,11 @@ WIDTH, HEIGHT = 64, 48
 COLOURS = {7: (230, 30, 30), 90: (30, 30, 230)}
 # Ids with gaps and out of order, so that neither an id nor a line can be mistaken for a place.
 CATEGORIES = [{"id": 90, "name": "blue"}, {"id": 7, "name": "red"}]
-PICTURES = {
+IMAGES = {
     "train2017": {30: "a.png", 10: "b.png", 20: "c.png", 40: "sub/d.png"},
     "val2017": {3: "a.png", 1: "e.png", 2: "f.png"},
 }
-# (image, category, box as x, y, width, height, crowd); picture 20 has no object.
+# (image, category, box as x, y, width, height, crowd); image 20 has no object.
 OBJECTS = {
     "train2017": [
         (10, 7, (0, 0, 20, 16), 0),
@@ -53,7 +53,7 @@ def _draw(file: Path, objects: list[tuple[int, tuple[int, int, int, int]]]) -> N
 
 def _document(split: str) -> dict[str, Any]:
     images = [
-        {"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT} for number, name in PICTURES[split].items()
+        {"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT} for number, name in IMAGES[split].items()
     ]
     annotations = [
         {"id": number, "image_id": image, "category_id": category, "bbox": list(box), "iscrowd": crowd}
@@ -79,11 +79,11 @@ def _interruptible() -> None:
 
 @pytest.fixture
 def coco_folder(tmp_path: Path) -> Path:
-    """A COCO folder: 4 + 3 pictures of 64×48 with rectangles, a crowd region and a box without width among them."""
+    """A COCO folder: 4 + 3 images of 64×48 with rectangles, a crowd region and a box without width among them."""
     folder = tmp_path / "coco"
     (folder / "annotations").mkdir(parents=True)
-    for split, pictures in PICTURES.items():
-        for number, name in pictures.items():
+    for split, images in IMAGES.items():
+        for number, name in images.items():
             _draw(folder / split / name, [(each[1], each[2]) for each in OBJECTS[split] if each[0] == number])
         (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(_document(split)))
     return folder

@@ -52,7 +52,7 @@ def file(tmp_path: Path, student: Detector) -> Path:
 
 
 @pytest.fixture
-def picture() -> Image.Image:
+def image() -> Image.Image:
     """96 × 64 pixels, another at each place."""
     pixels = torch.randint(0, 256, (64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return Image.fromarray(pixels.numpy())
@@ -169,7 +169,7 @@ def test_mistakes_are_raised(demo: Path, tmp_path: Path, file: Path, capfd: pyte
         (lambda: msad.load(tmp_path / "no.safetensors"), 4, "no such model file"),
         (lambda: msad.load(file, device="abacus"), 2, "--device abacus"),
         (lambda: msad.load(file, device="cpu").predict("nowhere.jpg"), 3, "nowhere.jpg"),
-        (lambda: msad.load(file, device="cpu").predict([3]), 2, "picture 1: int"),  # type: ignore[list-item]
+        (lambda: msad.load(file, device="cpu").predict([3]), 2, "image 1: int"),  # type: ignore[list-item]
         (lambda: msad.load(file, device="cpu").predict("a.png", view="high"), 2, "--view high"),
     ]
     for act, code, words in cases:
@@ -182,18 +182,18 @@ def test_mistakes_are_raised(demo: Path, tmp_path: Path, file: Path, capfd: pyte
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_picture_is_the_same_in_every_form(file: Path, picture: Image.Image, tmp_path: Path) -> None:
+def test_a_image_is_the_same_in_every_form(file: Path, image: Image.Image, tmp_path: Path) -> None:
     """And what is found in it is what `msad predict` writes, which has boxes as x, y, width, height to 0.01 pixels."""
-    path = tmp_path / "picture.png"
-    picture.save(path)
-    pixels = np.asarray(picture)
+    path = tmp_path / "image.png"
+    image.save(path)
+    pixels = np.asarray(image)
     model = msad.load(file, device="cpu", precision="fp32")
     found = model.predict(path)
     assert len(found.boxes) > 0
     assert (np.diff(found.scores) <= 0).all()
     forms: list[Any] = [
         str(path),
-        picture,
+        image,
         pixels,
         torch.from_numpy(pixels.copy()).permute(2, 0, 1),
         pixels[::-1][::-1],
@@ -215,8 +215,8 @@ def test_a_picture_is_the_same_in_every_form(file: Path, picture: Image.Image, t
     assert set(zip(found.labels.tolist(), found.names, strict=True)) <= {(7, "red"), (90, "blue")}
 
 
-def test_masks_and_keypoints_come_in_the_pictures_pixels(
-    student_spec: DetectorSpec, picture: Image.Image, tmp_path: Path
+def test_masks_and_keypoints_come_in_the_images_pixels(
+    student_spec: DetectorSpec, image: Image.Image, tmp_path: Path
 ) -> None:
     other = {
         "maskrcnn": {"detector": "maskrcnn", "rois": 32},
@@ -227,7 +227,7 @@ def test_masks_and_keypoints_come_in_the_pictures_pixels(
         torch.manual_seed(0)
         path = tmp_path / f"{name}.safetensors"
         save_model(path, Detector(spec).eval(), Card(score_threshold=0.0))
-        found = msad.load(path, device="cpu", precision="fp32").predict(picture)
+        found = msad.load(path, device="cpu", precision="fp32").predict(image)
         assert 0 < len(found.boxes) <= 5
         if name == "maskrcnn":
             assert found.masks is not None
@@ -258,6 +258,6 @@ def test_masks_and_keypoints_come_in_the_pictures_pixels(
     ],
 )
 def test_pixels_of_another_form_are_refused(file: Path, pixels: object) -> None:
-    with pytest.raises(msad.MsadError, match="picture 1: ") as caught:
+    with pytest.raises(msad.MsadError, match="image 1: ") as caught:
         msad.load(file, device="cpu").predict(pixels)  # type: ignore[call-overload]
     assert "uint8 array" in caught.value.hint

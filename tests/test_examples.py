@@ -1,4 +1,4 @@
-"""The examples run as they stand, on a set of a few pictures and for an epoch."""
+"""The examples run as they stand, on a set of a few images and for an epoch."""
 
 import os
 import subprocess
@@ -74,7 +74,7 @@ def test_an_example_without_its_arguments_says_them(tmp_path: Path) -> None:
 
 
 def test_the_gate_passes_on_msads_exit_codes(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """0 and the numbers as JSON, 8 for a number too low, 4 without a model, 3 for a box outside its picture."""
+    """0 and the numbers as JSON, 8 for a number too low, 4 without a model, 3 for a box outside its image."""
     out = tmp_path / "teacher.safetensors"
     small = [
         "--init",

@@ -219,7 +219,7 @@ def test_model_files(tmp_path: Path, student: Detector, examples: int) -> None:
     assert loaded > 0  # a change of a score or of a weight is none of the format
 
 
-# --- pictures ---
+# --- images ---
 
 BITS = {"1": 1, "L": 8, "P": 8, "LA": 16, "I;16": 16, "RGB": 24, "YCbCr": 24, "LAB": 24, "HSV": 24, "RGBA": 32}
 BITS |= {"CMYK": 32, "I": 32, "F": 32}
@@ -232,8 +232,8 @@ EXIF = st.dictionaries(
 
 
 @st.composite
-def pictures(draw: st.DrawFn) -> tuple[bytes, str]:
-    """A picture in any mode and format that Pillow writes, whole or damaged; and its format, or nothing if damaged."""
+def images(draw: st.DrawFn) -> tuple[bytes, str]:
+    """An image in any mode and format that Pillow writes, whole or damaged; and its format, or nothing if damaged."""
     mode = draw(st.sampled_from(list(BITS)))
     side = st.integers(1, 40) | st.sampled_from([1, 2, 300])
     frames = []
@@ -272,9 +272,9 @@ def pictures(draw: st.DrawFn) -> tuple[bytes, str]:
     return content, kind
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow's, when it writes pictures that it would not read without a remark
+@pytest.mark.filterwarnings("ignore")  # Pillow's, when it writes images that it would not read without a remark
 @pytest.mark.parametrize("examples", [150, MANY])
-def test_pictures(tmp_path: Path, student: Detector, monkeypatch: pytest.MonkeyPatch, examples: int) -> None:
+def test_images(tmp_path: Path, student: Detector, monkeypatch: pytest.MonkeyPatch, examples: int) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # set back afterwards
     limit_pixels(10**6)  # larger ones take time
     names = [".jpg", ".png", ".webp", ".tif", ".gif", ".bmp", ".pgm", ""]
@@ -284,7 +284,7 @@ def test_pictures(tmp_path: Path, student: Detector, monkeypatch: pytest.MonkeyP
     def check(example: tuple[tuple[bytes, str], str]) -> None:
         nonlocal seen
         (content, kind), suffix = example
-        path = tmp_path / f"picture{suffix}"
+        path = tmp_path / f"image{suffix}"
         path.write_bytes(content)
         (found,) = predict(student, "low", [Input(path, Path(path.name))], 0.0, CPU)
         if isinstance(found, DataError):
@@ -302,7 +302,7 @@ def test_pictures(tmp_path: Path, student: Detector, monkeypatch: pytest.MonkeyP
         drawn = draw_boxes(found.image, boxes.tolist(), labels.tolist(), ["é 0.50"] * len(boxes))
         assert (drawn.size, drawn.mode) == (found.image.size, "RGB")
 
-    fuzz(examples, st.tuples(pictures() | pictures() | garbage, st.sampled_from(names)), check)
+    fuzz(examples, st.tuples(images() | images() | garbage, st.sampled_from(names)), check)
     assert seen > examples / 4
 
 
@@ -366,7 +366,7 @@ DETECTIONS = st.lists(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The pictures that documents name, all but one."""
+    """The images that documents name, all but one."""
     exif = Image.Exif()
     exif[274] = 6
     for name in ("a.png", "b.png"):

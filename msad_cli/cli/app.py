@@ -103,7 +103,7 @@ def _unforeseen(error: Exception) -> tuple[str, str, int]:
     if (wrong := usage_error(error)) is not None:
         return wrong.message, wrong.hint, wrong.exit_code
     if isinstance(error, MemoryError):
-        return "out of memory", "a smaller set or picture, or fewer --workers, needs less", DeviceError.exit_code
+        return "out of memory", "a smaller set or image, or fewer --workers, needs less", DeviceError.exit_code
     if isinstance(error, OSError):  # the system's word on a path, such as one that is too long
         what = f"{error.filename or 'a file'}: {error.strerror or error}"
         return what, "check the name and its place", UsageError.exit_code

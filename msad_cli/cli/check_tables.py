@@ -31,7 +31,7 @@ def print_counts(report: Report) -> None:
     """What the splits hold, in tables with a column for each."""
     splits = report.splits
     for split in splits:
-        print_line(f"{split.name}: {split.file}, pictures in {split.folder}")
+        print_line(f"{split.name}: {split.file}, images in {split.folder}")
     counts = dict.fromkeys(what for split in splits for what in split.counts)
     rows = [(what, *(str(split.counts.get(what, 0)) for split in splits)) for what in counts]
     names = [split.name for split in splits]

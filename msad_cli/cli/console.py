@@ -159,7 +159,7 @@ class Reporter:
             return ""
         return (
             f"more than {STARVED:.0%} of the time is spent waiting for data: a larger --workers N, or --cache ram, "
-            "which keeps decoded pictures in memory, may help; a run that was stopped takes both with --resume"
+            "which keeps decoded images in memory, may help; a run that was stopped takes both with --resume"
         )
 
 

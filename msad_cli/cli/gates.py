@@ -86,7 +86,7 @@ def remarks(truth: Mapping[str, Any], task: str, given: int, sigmas: Sequence[fl
     Args:
         truth: the ground truth.
         task: `boxes`, `masks` or `keypoints`.
-        given: how many detections a picture the model gives at most.
+        given: how many detections an image the model gives at most.
         sigmas: those of keypoints that nobody has chosen; none where somebody has.
     """
     from msad_cli.evaluation.metrics import KINDS, SIGMA, USUAL, counted_detections
@@ -96,8 +96,8 @@ def remarks(truth: Mapping[str, Any], task: str, given: int, sigmas: Sequence[fl
         if counted > USUAL[kind]:
             of = "keypoints" if kind == "keypoints" else task if task == "boxes" else "boxes and masks"
             yield (
-                f"a picture holds more than {USUAL[kind]} objects of a class: for {of}, up to {counted} detections a "
-                f"picture are counted, where COCO counts {USUAL[kind]}; the model gives at most {given}"
+                f"an image holds more than {USUAL[kind]} objects of a class: for {of}, up to {counted} detections a "
+                f"image are counted, where COCO counts {USUAL[kind]}; the model gives at most {given}"
             )
     if sigmas:
         own = f"{SIGMA} for each" if set(sigmas) == {SIGMA} else "COCO's for persons"

@@ -23,10 +23,11 @@ Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Wher
 PrecisionName = Annotated[str, typer.Option("--precision", metavar="auto|bf16|fp16|fp32", help="Of the forward pass.")]
 Workers = Annotated[int | None, typer.Option(min=0, max=128, help="Loader processes. Default: from the CPU's cores.")]
 Cache = Annotated[
-    str, typer.Option("--cache", metavar="ram|off", help="ram keeps decoded training pictures between epochs.")
+    str, typer.Option("--cache", metavar="ram|off", help="ram keeps decoded training images between epochs.")
 ]
 Compile = Annotated[
-    bool, typer.Option("--compile", help="torch.compile body, pyramid and head: minutes at first, then faster steps.")
+    bool,
+    typer.Option("--compile", help="torch.compile backbone, pyramid and head: minutes at first, then faster steps."),
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.safetensors", help="The model file to write.")]
 Seed = Annotated[int, typer.Option(help="Seed of initialisation, shuffling and augmentation.")]
@@ -34,7 +35,7 @@ Depthwise = Annotated[
     bool, typer.Option("--head-depthwise", help="Depthwise separable convolutions in the head, an eighth of its cost.")
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Default: from the size of the set.")]
-BatchSize = Annotated[int | None, typer.Option("--batch", min=1, help="Pictures a step. Default: 16 on a GPU, else 4.")]
+BatchSize = Annotated[int | None, typer.Option("--batch", min=1, help="Images a step. Default: 16 on a GPU, else 4.")]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Default: 0.01 × batch / 16.")]
 Decay = Annotated[
     str, typer.Option("--decay", metavar="steps|cosine", help="÷10 at 2/3 and 8/9 of the run, or cosine.")
@@ -45,9 +46,9 @@ Warmup = Annotated[
 Clip = Annotated[float, typer.Option(min=0.01, help="Largest norm of the gradient.")]
 Ema = Annotated[float, typer.Option(min=0.0, max=0.99999, help="Decay of averaged weights, such as 0.999; 0 is off.")]
 EvalEvery = Annotated[int | None, typer.Option(min=1, help="Epochs between evaluations. Default: 20 in a run.")]
-Pictures = Annotated[
+TimedImages = Annotated[
     list[str] | None,
-    typer.Option("--input", metavar="FILE|DIR", help="Pictures to time. Default: the validation split of the model."),
+    typer.Option("--input", metavar="FILE|DIR", help="Images to time. Default: the validation split of the model."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run of this file stopped.")]
 Time = Annotated[
@@ -64,16 +65,14 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 MaxPixels = Annotated[
     str,
-    typer.Option(
-        "--max-pixels", metavar="N", help="Larger pictures are refused as decompression bombs; 500M is known."
-    ),
+    typer.Option("--max-pixels", metavar="N", help="Larger images are refused as decompression bombs; 500M is known."),
 ]
 MOST_PIXELS = "178956970"
 """The default of --max-pixels: Pillow's own limit."""
 TrainJson = Annotated[Path | None, typer.Option(help="Annotation file of the training split.")]
 ValJson = Annotated[Path | None, typer.Option(help="Annotation file of the validation split.")]
-TrainImages = Annotated[Path | None, typer.Option(help="Folder of the training pictures.")]
-ValImages = Annotated[Path | None, typer.Option(help="Folder of the validation pictures.")]
+TrainImages = Annotated[Path | None, typer.Option(help="Folder of the training images.")]
+ValImages = Annotated[Path | None, typer.Option(help="Folder of the validation images.")]
 
 
 def parse_ks(flag: str, text: str, known: str = "124") -> tuple[int, ...]:

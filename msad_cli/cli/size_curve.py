@@ -11,7 +11,7 @@ from msad_cli.runs.plots.epochs import plot_sizes
 def report_sizes(
     model: Path, measured: Mapping[int, Mapping[str, Scores]], plot: Path | None, as_json: bool, quiet: bool
 ) -> None:
-    """Prints a table or JSON, and draws the picture.
+    """Prints a table or JSON, and draws the image.
 
     Args:
         measured: by the short side of the input in pixels, the scores of each view.

@@ -11,15 +11,15 @@ from msad_cli.models.detector import Detector, Views, as_convolved
 from msad_cli.models.detectors.dense import Target
 
 Kept = Callable[[int, bool], Sequence[Tensor]]
-"""From a picture's place in its split, and whether it is mirrored, to five maps (C, h, w) on the grids of its own
+"""From an image's place in its split, and whether it is mirrored, to five maps (C, h, w) on the grids of its own
 frame."""
 
 
 class KeptTeacher:
     """What a teacher that was looked at once knows of a batch; for students that share its HR frame.
 
-    Its maps are those of each picture alone. Where a batch is padded beyond a picture's own frame they are zero, and
-    `inside` tells so. Pictures of one size have one frame, and maps that are the teacher's own but for their rounding.
+    Its maps are those of each image alone. Where a batch is padded beyond an image's own frame they are zero, and
+    `inside` tells so. Images of one size have one frame, and maps that are the teacher's own but for their rounding.
 
     Args:
         teacher: its head answers on the kept maps.
@@ -30,12 +30,12 @@ class KeptTeacher:
         self._kept = kept
 
     def __call__(self, views: Views, targets: Sequence[Target]) -> Knowledge:
-        """As a teacher's own forward pass; each target names its `picture` (place in the split, mirrored)."""
+        """As a teacher's own forward pass; each target names its `image` (place in the split, mirrored)."""
         k = min(views)
         device = views[k][0].device
         frame = self._teacher.frame(views[k], k)
         grids = [(frame.padded[0] >> level, frame.padded[1] >> level) for level in self._teacher.spec.levels]
-        maps = [self._of(target["picture"].tolist(), grids) for target in targets]
+        maps = [self._of(target["image"].tolist(), grids) for target in targets]
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
         by_level = list(zip(*maps, strict=True))
         padded = [_padded(each, grid).to(device, dtype) for each, grid in zip(by_level, grids, strict=True)]
@@ -46,10 +46,10 @@ class KeptTeacher:
             inside = [_padded(each, grid).to(device, dtype) for each, grid in zip(known, grids, strict=True)]
         return Knowledge(self._teacher, pyramid, frame, views, inside)
 
-    def _of(self, picture: list[int], grids: Sequence[tuple[int, int]]) -> Sequence[Tensor]:
-        if picture:
-            return self._kept(picture[0], bool(picture[1]))
-        # What stands for an empty share of a batch is no picture, and counts for nothing.
+    def _of(self, image: list[int], grids: Sequence[tuple[int, int]]) -> Sequence[Tensor]:
+        if image:
+            return self._kept(image[0], bool(image[1]))
+        # What stands for an empty share of a batch is no image, and counts for nothing.
         return [torch.zeros(self._teacher.spec.channels, *grid) for grid in grids]
 
 

@@ -20,7 +20,7 @@ class Knowledge:
         pyramid: five maps (N, C, h, w), finest first. The grids of student and teacher are the same.
         frame: in which anchors and targets live: the HR frame, or for a student that is not aligned, that of its own
             small image.
-        views: the pictures at every reduction that was rendered, those that this network did not see included.
+        views: the images at every reduction that was rendered, those that this network did not see included.
         inside: of each map, (N, 1, h, w), 1 where something is known and 0 elsewhere; None where all of it is.
     """
 

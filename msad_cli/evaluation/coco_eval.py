@@ -32,10 +32,10 @@ class Tables:
         kind: COCOeval's iouType.
         category_ids: K ids, ascending.
         areas: names of the A ranges of area, `all` first.
-        limits: M limits on detections of a class in a picture, ascending.
+        limits: M limits on detections of a class in an image, ascending.
         precision: (T, R, K, A, M), from 0 to 1 by T thresholds and R recalls; −1 where there is no ground truth.
         recall: (T, K, A, M), likewise.
-        scores: (D,) of the boxes that count as right or wrong, class by class, then picture by picture in the order of
+        scores: (D,) of the boxes that count as right or wrong, class by class, then image by image in the order of
             their ids; none for other kinds.
         hits: (D,) whether they are right at IoU 0.5.
         objects: how many boxes there are to find; 0 for other kinds.
@@ -67,11 +67,11 @@ def evaluate(
         results: detections in COCO's result form. Those of categories that the truth lacks are passed over.
         kind: COCOeval's iouType: `bbox`, `segm` or `keypoints`.
         sigmas: one of each keypoint; read for keypoints alone.
-        most: how many detections of a class in a picture are counted.
+        most: how many detections of a class in an image are counted.
         evaluator: whose.
 
     Raises:
-        KeyError: a result is of a picture that the truth lacks.
+        KeyError: a result is of an image that the truth lacks.
     """
     category_ids = sorted({each["id"] for each in truth["categories"]})
     start = _start_hotcoco if evaluator == "hotcoco" else _start_pycocotools
@@ -110,8 +110,8 @@ def _needed(
     reads: a name that is a number, a width of null. pycocotools takes a match with an annotation of id 0 for none.
     Without their boxes, masks and keypoints that were found are sorted into sizes by what they are, as COCO's own are.
     """
-    pictures = sorted({each["id"] for each in truth["images"]})
-    image = {own: number for number, own in enumerate(pictures, start=1)}
+    images = sorted({each["id"] for each in truth["images"]})
+    image = {own: number for number, own in enumerate(images, start=1)}
     category = {own: number for number, own in enumerate(category_ids, start=1)}
     objects = [
         each
@@ -175,14 +175,14 @@ def _counted(evaluation: Any, evaluator: Evaluator) -> tuple[NDArray[np.float64]
         evaluation.evaluate()
     everything = params.areaRng[0]
     of_all = [each for each in evaluation.evalImgs if each is not None and each["aRng"] == everything]
-    # pycocotools goes class by class, hotcoco picture by picture; of equal scores the first in this order ranks first.
+    # pycocotools goes class by class, hotcoco image by image; of equal scores the first in this order ranks first.
     return _pooled(sorted(of_all, key=lambda each: (each["category_id"], each["image_id"])))
 
 
-def _pooled(pictures: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float64], NDArray[np.bool_], int]:
+def _pooled(images: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float64], NDArray[np.bool_], int]:
     """Entries of evalImgs as one."""
-    scores = np.fromiter(chain.from_iterable(each["dtScores"] for each in pictures), np.float64)
-    matches = np.fromiter(chain.from_iterable(each["dtMatches"][0] for each in pictures), np.int64)
-    ignored = np.fromiter(chain.from_iterable(each["dtIgnore"][0] for each in pictures), np.bool_)
-    crowds = np.fromiter(chain.from_iterable(each["gtIgnore"] for each in pictures), np.bool_)
+    scores = np.fromiter(chain.from_iterable(each["dtScores"] for each in images), np.float64)
+    matches = np.fromiter(chain.from_iterable(each["dtMatches"][0] for each in images), np.int64)
+    ignored = np.fromiter(chain.from_iterable(each["dtIgnore"][0] for each in images), np.bool_)
+    crowds = np.fromiter(chain.from_iterable(each["gtIgnore"] for each in images), np.bool_)
     return scores[~ignored], matches[~ignored] > 0, int((~crowds).sum())

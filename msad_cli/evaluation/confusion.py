@@ -28,11 +28,11 @@ def confusion(truth: Mapping[str, Any], results: Iterable[Mapping[str, Any]], th
             found[each["image_id"]].append(each)
     counts: Confusion = Counter()
     for image in objects.keys() | found.keys():
-        counts += _of_picture(objects[image], sorted(found[image], key=lambda each: -each["score"]))
+        counts += _of_image(objects[image], sorted(found[image], key=lambda each: -each["score"]))
     return counts
 
 
-def _of_picture(objects: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> Confusion:
+def _of_image(objects: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> Confusion:
     single = [each for each in objects if not each.get("iscrowd")]
     crowds = [each for each in objects if each.get("iscrowd")]
     is_class, taken_for = _classes(single), _classes(found)

@@ -1,4 +1,4 @@
-"""What a detector finds in the pictures of a split, in original pixels and in COCO's result form."""
+"""What a detector finds in the images of a split, in original pixels and in COCO's result form."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ EVALUATION_BATCH = 4
 def in_original(
     found: Mapping[str, Tensor], original: tuple[int, int], frame_size: tuple[int, int]
 ) -> dict[str, Tensor]:
-    """Detections of a picture from HR pixels to those of the original, on the CPU; sizes are (height, width).
+    """Detections of an image from HR pixels to those of the original, on the CPU; sizes are (height, width).
 
-    Boxes and keypoints are clipped to the picture. Masks stay as they are; `mask_boxes` (D, 4) are what they lie over.
+    Boxes and keypoints are clipped to the image. Masks stay as they are; `mask_boxes` (D, 4) are what they lie over.
     """
     height, width = original
     moved = {name: each.cpu() for name, each in found.items()}
@@ -54,7 +54,7 @@ class Detected:
 
     Attributes:
         results: in COCO's form.
-        unreadable: by place in the split, why a picture could not be looked at; its objects count as missed.
+        unreadable: by place in the split, why an image could not be looked at; its objects count as missed.
     """
 
     results: list[Result]
@@ -77,9 +77,9 @@ def detect_batch(detect: Detect, batch: Batch, compute: Compute) -> list[tuple[S
 def coco_results(
     found: Mapping[str, Tensor], image_id: int, category_ids: Sequence[int], size: tuple[int, int]
 ) -> list[Result]:
-    """Detections of one picture of (height, width) pixels in COCO's result form, categories with the user's own ids.
+    """Detections of one image of (height, width) pixels in COCO's result form, categories with the user's own ids.
 
-    Masks become run lengths of the whole picture, as text that JSON can hold; keypoints a list x, y, v, x, y, v, …
+    Masks become run lengths of the whole image, as text that JSON can hold; keypoints a list x, y, v, x, y, v, …
     """
     corners = found["boxes"].double()
     sides = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
@@ -129,11 +129,11 @@ def view_results(
     Each of several processes looks at its share of the batches; `put_together` makes one of what all have found.
 
     Raises:
-        DataError: too many pictures cannot be read.
+        DataError: too many images cannot be read.
     """
-    pictures = EvaluationSet(split, resolution or detector.resolution, detector.spec.ks_of(view))
+    images = EvaluationSet(split, resolution or detector.resolution, detector.spec.ks_of(view))
     detector.eval()
-    batches = evaluation_loader(pictures, batch, workers, (rank(), size()), compute.pins)
+    batches = evaluation_loader(images, batch, workers, (rank(), size()), compute.pins)
     detected = split_results(lambda views: detector.detect(views, view), batches, split, compute)
     if size() == 1:
         tolerate(detected.unreadable, split)
@@ -146,7 +146,7 @@ def put_together(found: Detected | None, split: CocoSplit) -> Detected | None:
     The results are with the first process alone, in the order that a single one gives them.
 
     Raises:
-        DataError: too many pictures cannot be read.
+        DataError: too many images cannot be read.
     """
     unreadable = gather(None if found is None else found.unreadable)
     if found is None or None in unreadable:

@@ -21,11 +21,11 @@ def weighs(detector: Detector) -> bool:
 def fusion_weights(
     detector: Detector, split: CocoSplit, compute: Compute, wanted: Sequence[int] | None = None
 ) -> NDArray[np.float64]:
-    """(I, levels, views) the weights on each picture; those of channels as their mean.
+    """(I, levels, views) the weights on each image; those of channels as their mean.
 
     Args:
         detector: one that `weighs`, on the device of `compute`.
-        wanted: the places of some pictures in the split; None for all. Unreadable ones have no row.
+        wanted: the places of some images in the split; None for all. Unreadable ones have no row.
     """
     spec = detector.spec
     assert isinstance(detector.fusion, CrossFusion)

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from msad_cli.data.annotations.records import Records, examine, read_document
-from msad_cli.data.annotations.segmentation import encode, pixels_inside, read_outline
+from msad_cli.data.annotations.segmentation import encode, pixels_inside, read_segmentation
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.annotations.values import is_area, whole_number
-from msad_cli.data.images.split_images import look_at_pictures
+from msad_cli.data.images.split_images import look_at_images
 
 IDENTIFIED = ("images", "categories")
 """The lists of a COCO document whose ids others refer to."""
@@ -18,7 +18,7 @@ def ground_truth(split: CocoSplit) -> dict[str, Any]:
     """The split's annotation file as COCOeval wants it: ids as whole numbers, `area` and `iscrowd` filled in.
 
     Boxes that training drops (without extent, repeated) stay: the numbers are those of the user's own file. Where masks
-    are the task, each is drawn at its picture's size; an annotation without one has no `segmentation`. Where keypoints
+    are the task, each is drawn at its image's size; an annotation without one has no `segmentation`. Where keypoints
     are, an annotation without any has zeros, which COCOeval ignores.
     """
     document = read_document(split.file)
@@ -58,15 +58,15 @@ def ground_truth(split: CocoSplit) -> dict[str, Any]:
 def _draw_masks(truth: dict[str, Any], records: Records, has_area: list[bool]) -> None:
     """Gives every image its size, and every annotation its mask, as run lengths of that size, and its area.
 
-    The size is that of the picture's file, whatever the annotations say: detections have it, and COCOeval compares no
+    The size is that of the image's file, whatever the annotations say: detections have it, and COCOeval compares no
     masks of different sizes.
     """
-    sizes = look_at_pictures(records).sizes.clip(1).tolist()
+    sizes = look_at_images(records).sizes.clip(1).tolist()
     size = {image: (height, width) for image, (height, width) in zip(records.image_ids.tolist(), sizes, strict=True)}
     for each in truth["images"]:
         each["height"], each["width"] = size.get(each["id"], (1, 1))
     for each, stated in zip(truth["annotations"], has_area, strict=True):
-        outline = read_outline(each.pop("segmentation", None))
-        if outline is not None:
-            each["segmentation"] = encode(outline, size[each["image_id"]])
+        segmentation = read_segmentation(each.pop("segmentation", None))
+        if segmentation is not None:
+            each["segmentation"] = encode(segmentation, size[each["image_id"]])
             each["area"] = each["area"] if stated else pixels_inside(each["segmentation"])

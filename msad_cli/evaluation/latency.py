@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from msad_cli.data.images.scaled import open_picture, scale_for
+from msad_cli.data.images.scaled import open_image, scale_for
 from msad_cli.data.loading.transforms import render
 from msad_cli.evaluation.detect_split import in_original
 from msad_cli.export.runtime import Model
@@ -17,14 +17,14 @@ PARTS = ("decode", "preprocess", "model", "postprocess")
 
 
 def timed_parts(detector: Model, view: View, paths: Sequence[Path], compute: Compute) -> dict[str, float]:
-    """Seconds of each of `PARTS` for one batch of pictures.
+    """Seconds of each of `PARTS` for one batch of images.
 
     decode: from the file to RGB, no larger than the view needs; preprocess: resizing to what the view sees, and to the
-    device; model: body, pyramid, head; postprocess: the choice of boxes (in two-stage detectors with the regions that
-    they are made of), and their way to the pixels of the pictures.
+    device; model: backbone, pyramid, head; postprocess: the choice of boxes (in two-stage detectors with the RoIs
+    that they are made of), and their way to the pixels of the images.
 
     Raises:
-        DataError: a picture cannot be read.
+        DataError: an image cannot be read.
     """
     clock = [time.perf_counter()]
 
@@ -33,14 +33,14 @@ def timed_parts(detector: Model, view: View, paths: Sequence[Path], compute: Com
             torch.cuda.synchronize(compute.device)
         clock.append(time.perf_counter())
 
-    pictures = [open_picture(path) for path in paths]
-    frames = [detector.resolution.frame_size(*picture.size) for picture in pictures]
-    for picture, (height, width) in zip(pictures, frames, strict=True):
+    images = [open_image(path) for path in paths]
+    frames = [detector.resolution.frame_size(*image.size) for image in images]
+    for image, (height, width) in zip(images, frames, strict=True):
         for k in detector.spec.ks_of(view):
-            picture.at(scale_for(picture.header, (height // k, width // k)))
+            image.at(scale_for(image.header, (height // k, width // k)))
     tick()
     views = {
-        k: [render(picture, frame, k).to(compute.device) for picture, frame in zip(pictures, frames, strict=True)]
+        k: [render(image, frame, k).to(compute.device) for image, frame in zip(images, frames, strict=True)]
         for k in detector.spec.ks_of(view)
     }
     tick()
@@ -48,7 +48,7 @@ def timed_parts(detector: Model, view: View, paths: Sequence[Path], compute: Com
         seen = detector.look(views, view)
         tick()
         found = detector.finish(seen)
-    for each, picture, frame in zip(found, pictures, frames, strict=True):
-        in_original(each, picture.size, frame)
+    for each, image, frame in zip(found, images, frames, strict=True):
+        in_original(each, image.size, frame)
     tick()
     return {part: after - before for part, before, after in zip(PARTS, clock[:-1], clock[1:], strict=True)}

@@ -26,9 +26,9 @@ PREFIXES = {"bbox": "", "segm": "mask_", "keypoints": "keypoint_"}
 KINDS = {"boxes": ("bbox",), "masks": ("bbox", "segm"), "keypoints": ("bbox", "keypoints")}
 """What is measured, by task."""
 USUAL = {"bbox": 100, "segm": 100, "keypoints": 20}
-"""COCO's limit on detections of one class in a picture."""
+"""COCO's limit on detections of one class in an image."""
 LARGER = (100, 300, 1000, 3000, 10_000)
-"""Limits where a picture holds more objects of a class than COCO's."""
+"""Limits where an image holds more objects of a class than COCO's."""
 SIGMA = 0.05
 """Of keypoints that nobody measured; COCO's own go from 0.025 (eyes) to 0.107 (hips)."""
 # Tenths, divided: to the last bit what pycocotools has.
@@ -73,7 +73,7 @@ def number_names(truth: Mapping[str, Any], task: str) -> tuple[str, ...]:
 
 
 def counted_detections(truth: Mapping[str, Any], usual: int = USUAL["bbox"]) -> int:
-    """How many detections of one class in a picture are counted: COCO's number, unless there are more objects."""
+    """How many detections of one class in an image are counted: COCO's number, unless there are more objects."""
     objects = Counter(
         (each["image_id"], each["category_id"]) for each in truth["annotations"] if not each.get("iscrowd")
     )
@@ -100,11 +100,11 @@ def score(
 
     Args:
         truth: a COCO instance document; by task with segmentations as COCOeval reads them, or with keypoints.
-        results: detections of its pictures.
+        results: detections of its images.
         task: `boxes`, `masks` or `keypoints`; the last two are measured beside boxes.
         sigmas: for keypoints; without them, `oks_sigmas`' choice.
-        max_detections: how many of a class in a picture are counted; None leaves COCO's number (100, of keypoints 20),
-            or takes a larger one where a picture holds more objects.
+        max_detections: how many of a class in an image are counted; None leaves COCO's number (100, of keypoints 20),
+            or takes a larger one where an image holds more objects.
         evaluator: which library evaluates; the numbers are the same.
     """
     numbers: dict[str, float] = {}

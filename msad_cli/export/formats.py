@@ -23,7 +23,7 @@ from msad_cli.system.extras import missing_extra
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 EXAMPLE = 2
-"""Pictures in the batch that is traced. A batch of one would be taken for a constant."""
+"""Images in the batch that is traced. A batch of one would be taken for a constant."""
 
 
 def need_packages() -> None:
@@ -38,12 +38,12 @@ def need_packages() -> None:
 
 
 def example_size(k: int) -> tuple[int, int]:
-    """(height, width) of pictures to trace with: different sides, both padded, and no grid of a single cell.
+    """(height, width) of images to trace with: different sides, both padded, and no grid of a single cell.
 
     Sides of one cell would be taken for constants.
 
     Args:
-        k: HR pixels for one of the pictures.
+        k: HR pixels for one of the images.
     """
     return 2 * FRAME_DIVISOR // k - 4, 3 * FRAME_DIVISOR // k - 4
 
@@ -88,7 +88,7 @@ def to_pt2(program: ExportedProgram) -> bytes:
 
 def pt2_run(model: bytes) -> Run:
     """The network of a .pt2 file's bytes."""
-    # Its guards refuse pictures whose coarsest grid is a single cell, which it computes all the same.
+    # Its guards refuse images whose coarsest grid is a single cell, which it computes all the same.
     with _quiet():
         network = torch.export.load(io.BytesIO(model)).module(check_guards=False)
 
@@ -104,7 +104,7 @@ def quantise(model: bytes, batches: Iterable[Tensor]) -> bytes:
 
     Args:
         model: the bytes of an .onnx file.
-        batches: of pictures, uint8 (N, 3, h, w), to learn the ranges of values from.
+        batches: of images, uint8 (N, 3, h, w), to learn the ranges of values from.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process

@@ -1,4 +1,4 @@
-"""Whether two models find the same in the same pictures."""
+"""Whether two models find the same in the same images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Parity:
     """What a comparison found.
 
     Attributes:
-        detections: of both models, in all pictures.
+        detections: of both models, in all images.
         unmatched: of them, without a partner in the other model.
         differences: the largest ones between partners, by name.
     """
@@ -35,12 +35,12 @@ class Parity:
 
 
 def compare(expected: Sequence[Detection], found: Sequence[Detection], lowest: float, most: int) -> Parity:
-    """Detections of the same pictures by two models, matched one to one.
+    """Detections of the same images by two models, matched one to one.
 
     Args:
-        expected, found: one dict a picture, in HR pixels.
+        expected, found: one dict an image, in HR pixels.
         lowest: the score under which nothing is answered; what stands next to it may be missing.
-        most: how many detections a picture has at most; what stands next to the last of so many may be missing.
+        most: how many detections an image has at most; what stands next to the last of so many may be missing.
     """
     parity = Parity(0, 0, {})
     for one, other in zip(expected, found, strict=True):

@@ -87,7 +87,7 @@ class ExportedModel:
         return answers
 
     def padded(self, image: Tensor) -> Tensor:
-        """A picture (3, h, w) at the top left of the fixed sides; as it is where there are none."""
+        """An image (3, h, w) at the top left of the fixed sides; as it is where there are none."""
         if self.shape.sides is None:
             return image
         colour = torch.tensor(pad_colour(self.spec), dtype=torch.uint8)
@@ -96,7 +96,7 @@ class ExportedModel:
         return whole
 
     def stacked(self, images: Sequence[Tensor]) -> Tensor:
-        """Pictures of one size as the batch that the graph takes: a fixed one is filled up with black ones."""
+        """Images of one size as the batch that the graph takes: a fixed one is filled up with black ones."""
         missing = 0 if self.shape.batch is None else self.shape.batch - len(images)
         return F.pad(torch.stack(list(images)), (0, 0, 0, 0, 0, 0, 0, missing))
 

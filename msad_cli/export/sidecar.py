@@ -106,8 +106,8 @@ def sidecar(notes: Notes) -> str:
     shown = f"over its box moved right and down by {LEARNT_SHIFT / k:g} pixels; inside where at least {INSIDE:g}"
     outputs = {
         "boxes": "(batch, D, 4) float32: x0, y0, x1, y1 in pixels of the input",
-        "scores": "(batch, D) float32, descending; 0 where a picture has fewer detections",
-        "labels": "(batch, D) int64, see classes; 0 where a picture has fewer detections",
+        "scores": "(batch, D) float32, descending; 0 where an image has fewer detections",
+        "labels": "(batch, D) int64, see classes; 0 where an image has fewer detections",
         "masks": f"(batch, D, 28, 28) float32: probabilities on a grid {shown}",
         "keypoints": "(batch, D, K, 3) float32: x and y in pixels of the input, and 1",
         "keypoints_scores": "(batch, D, K) float32: logits",
@@ -123,7 +123,7 @@ def sidecar(notes: Notes) -> str:
             "lowest_score": SCORE_THRESHOLD,
             "detections": spec.detections_per_image,
             "inside": "decoding and non-maximum suppression are in the model: drop scores under score_threshold, and "
-            "scale boxes by the picture's sides over those of its pixels in the input",
+            "scale boxes by the image's sides over those of its pixels in the input",
         },
         "outputs": {name: outputs[name] for name in OUTPUTS[spec.task]},
         "classes": [
@@ -138,12 +138,12 @@ def sidecar(notes: Notes) -> str:
 
 
 def _preprocessing(spec: DetectorSpec, shape: InputShape) -> dict[str, Any]:
-    ratio = "min(hr_short_side / short, hr_long_side / long) of a picture's sides"
+    ratio = "min(hr_short_side / short, hr_long_side / long) of an image's sides"
     padding: dict[str, Any] = {}
     if shape.sides is not None:
-        ratio = "min(k × height / picture's height, k × width / picture's width), of the input's fixed sides"
+        ratio = "min(k × height / image's height, k × width / image's width), of the input's fixed sides"
         padding = {
-            "pad": "the resized picture lies at the top left; what is right of it and below has pad_colour",
+            "pad": "the resized image lies at the top left; what is right of it and below has pad_colour",
             "pad_colour": pad_colour(spec),
         }
     return {
@@ -153,10 +153,10 @@ def _preprocessing(spec: DetectorSpec, shape: InputShape) -> dict[str, Any]:
         "k": spec.ks[0],
         "frame": "pixels of the input, which is 1/k of the HR image",
         "resize": f"ratio = {ratio}; "
-        "each side of the resized picture = max(hr_multiple, hr_multiple × round(side × ratio / hr_multiple)) / k; "
-        "bilinear, antialiased, straight from the upright picture",
+        "each side of the resized image = max(hr_multiple, hr_multiple × round(side × ratio / hr_multiple)) / k; "
+        "bilinear, antialiased, straight from the upright image",
         **padding,
-        "batch": "pictures of one size" if shape.batch is None else "of this many; fill it up, and drop those rows",
+        "batch": "images of one size" if shape.batch is None else "of this many; fill it up, and drop those rows",
         "mean": spec.mean,
         "std": spec.std,
         "inside": "division by 255, mean and std, and the grids' padding are in the model: give it these pixels",

@@ -1,4 +1,4 @@
-"""Boxes and labels, masks and keypoints on pictures."""
+"""Boxes and labels, masks and keypoints on images."""
 
 import colorsys
 import math
@@ -18,13 +18,13 @@ TINT = 0.4
 
 
 def class_colour(label: int) -> Colour:
-    """A colour for a class, the same in every picture."""
+    """A colour for a class, the same in every image."""
     red, green, blue = colorsys.hsv_to_rgb(label * GOLDEN_ANGLE % 1.0, 0.75, 0.95)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def line_width(size: tuple[int, int]) -> int:
-    """Pixels of a line in a picture of (width, height)."""
+    """Pixels of a line in an image of (width, height)."""
     return max(1, round(min(size) / 200))
 
 
@@ -37,7 +37,7 @@ def draw_objects(
     keypoints: Sequence[Sequence[Sequence[float]]] | None = None,
     skeleton: Sequence[tuple[int, int]] = (),
 ) -> Image.Image:
-    """A copy of an RGB picture with what is in it, best first: masks below boxes, keypoints above them.
+    """A copy of an RGB image with what is in it, best first: masks below boxes, keypoints above them.
 
     Args:
         image, boxes, labels, texts: as `draw_boxes` takes them.
@@ -52,7 +52,7 @@ def draw_objects(
 def draw_masks(
     image: Image.Image, masks: Iterable[NDArray[np.uint8]], boxes: Sequence[Sequence[float]], labels: Sequence[int]
 ) -> Image.Image:
-    """A copy of an RGB picture with masks in translucent colours and their outlines.
+    """A copy of an RGB image with masks in translucent colours and their segmentations.
 
     Args:
         masks: (height, width) of `image`, 1 inside; one at a time, so that a hundred take no more memory than one.
@@ -88,7 +88,7 @@ def draw_keypoints(
     labels: Sequence[int],
     skeleton: Sequence[tuple[int, int]],
 ) -> Image.Image:
-    """A copy of an RGB picture with keypoints as dots, and lines between them.
+    """A copy of an RGB image with keypoints as dots, and lines between them.
 
     Args:
         keypoints: x, y and visibility of K points for each of the detections, in pixels of `image`; those of
@@ -106,7 +106,7 @@ def draw_keypoints(
                 pen.line((*points[start][:2], *points[end][:2]), fill=class_colour(label), width=line)
         for place, (x, y, visibility) in enumerate(points):
             if visibility > 0:
-                # One colour a keypoint: left and right are told apart in every picture.
+                # One colour a keypoint: left and right are told apart in every image.
                 around = (x - radius, y - radius, x + radius, y + radius)
                 pen.ellipse(around, fill=class_colour(place), outline="white", width=max(1, line // 2))
     return canvas
@@ -115,7 +115,7 @@ def draw_keypoints(
 def draw_boxes(
     image: Image.Image, boxes: Sequence[Sequence[float]], labels: Sequence[int], texts: Sequence[str]
 ) -> Image.Image:
-    """A copy of an RGB picture with boxes and their texts; a text that would cover a better box's is left out.
+    """A copy of an RGB image with boxes and their texts; a text that would cover a better box's is left out.
 
     Args:
         boxes: corners x0, y0, x1, y1 in pixels of `image`, best first; the best is drawn last, on top.
@@ -148,7 +148,7 @@ def draw_boxes(
 def _plate(
     size: tuple[int, int], box: Sequence[float], width: float, height: float
 ) -> tuple[float, float, float, float]:
-    """Where a text goes: above its box or, at the top edge, below it; corners, in a picture of (width, height)."""
+    """Where a text goes: above its box or, at the top edge, below it; corners, in an image of (width, height)."""
     x = max(0.0, min(box[0], size[0] - width))
     y = box[1] - height
     if y < 0:

@@ -1,4 +1,4 @@
-"""Which pictures and videos a list of files, folders and patterns means, and where each one's output goes."""
+"""Which images and videos a list of files, folders and patterns means, and where each one's output goes."""
 
 import glob
 import itertools
@@ -17,9 +17,9 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".m
 
 @dataclass(frozen=True)
 class Input:
-    """A picture or video, and its path relative to the folder that was named: outputs keep that tree.
+    """An image or video, and its path relative to the folder that was named: outputs keep that tree.
 
-    A picture that is no file has its upright RGB pixels in `image`, and a name for a path.
+    An image that is no file has its upright RGB pixels in `image`, and a name for a path.
     """
 
     path: Path
@@ -28,7 +28,7 @@ class Input:
 
     @property
     def is_video(self) -> bool:
-        """By its name: a GIF is a picture, its first."""
+        """By its name: a GIF is an image, its first."""
         return self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
@@ -51,10 +51,8 @@ def find_inputs(names: Sequence[str], results: Path | None = None) -> list[Input
         except ValueError:  # a null character, which a list of names can hold
             raise UsageError(f"{name}: no name of a file", "give one path a line") from None
         if not inputs:
-            kind = "a folder without pictures" if Path(name).is_dir() else "no such file, folder or pattern"
-            known = (
-                f"pictures end in {', '.join(sorted(IMAGE_SUFFIXES))}, videos in {', '.join(sorted(VIDEO_SUFFIXES))}"
-            )
+            kind = "a folder without images" if Path(name).is_dir() else "no such file, folder or pattern"
+            known = f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}, videos in {', '.join(sorted(VIDEO_SUFFIXES))}"
             raise UsageError(f"{name}: {kind}", known)
         for each in inputs:
             found.setdefault(resolved(each.path), each)
@@ -87,7 +85,7 @@ def resolved(path: Path) -> Path:
 
 
 def _distinct(inputs: list[Input]) -> list[Input]:
-    """Two pictures of one name from different folders get numbered outputs instead of one overwriting the other."""
+    """Two images of one name from different folders get numbered outputs instead of one overwriting the other."""
     taken: set[Path] = set()
     distinct = []
     for each in inputs:

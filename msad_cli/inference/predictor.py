@@ -1,4 +1,4 @@
-"""Detections of pictures and of videos' frames, brought to the size that the model sees in threads beside the model."""
+"""Detections of images and of videos' frames, brought to the size that the model sees in threads beside the model."""
 
 import itertools
 import os
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from msad_cli.data.images.scaled import Picture, open_picture, whole_picture
+from msad_cli.data.images.scaled import ScaledImage, open_image, whole_image
 from msad_cli.data.loading.transforms import render
 from msad_cli.errors import DataError
 from msad_cli.evaluation.detect_split import in_original
@@ -33,34 +33,34 @@ Done = TypeVar("Done")
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in a picture: `boxes` (corners in its pixels), `scores`, `labels` (from 1), and by task `masks`
+    """What was found in an image: `boxes` (corners in its pixels), `scores`, `labels` (from 1), and by task `masks`
     (D, 1, 28, 28), probabilities on a grid over each of `mask_boxes` (D, 4), or `keypoints` (D, K, 3) in its
     pixels. Of a video, `frame` is the number of the frame, from 0."""
 
     source: Input
-    picture: Picture
+    scaled: ScaledImage
     found: dict[str, Tensor]
     frame: int | None = None
 
     @property
     def image(self) -> Image.Image:
-        """The whole picture, RGB and upright."""
-        return self.picture.at(1)
+        """The whole image, RGB and upright."""
+        return self.scaled.at(1)
 
 
 @dataclass(frozen=True)
 class _Decoded:
-    """A picture, its HR (height, width), and its views by k, on the CPU."""
+    """An image, its HR (height, width), and its views by k, on the CPU."""
 
     source: Input
-    picture: Picture
+    scaled: ScaledImage
     frame_size: tuple[int, int]
     views: dict[int, Tensor]
     frame: int | None = None
 
 
 def usual_batch(compute: Compute) -> int:
-    """How many pictures are given to a model at once unless somebody says: a CPU has no use for more than one."""
+    """How many images are given to a model at once unless somebody says: a CPU has no use for more than one."""
     return 1 if compute.device.type == "cpu" else 8
 
 
@@ -74,7 +74,7 @@ def predict(
     whole: bool = False,
     labels: Collection[int] | None = None,
 ) -> Iterator[Prediction | DataError]:
-    """A prediction a picture, in order; a picture that cannot be read yields its error instead.
+    """A prediction an image, in order; an image that cannot be read yields its error instead.
 
     Args:
         score: the least that is answered.
@@ -86,10 +86,10 @@ def predict(
 
     def decode(source: Input) -> _Decoded | DataError:
         try:
-            picture = open_picture(source.path) if source.image is None else whole_picture(source.image)
-            seen = _rendered(detector, view, source, picture)
+            image = open_image(source.path) if source.image is None else whole_image(source.image)
+            seen = _rendered(detector, view, source, image)
             if whole:
-                seen.picture.at(1)
+                seen.scaled.at(1)
         except DataError as error:
             return error
         return seen
@@ -121,7 +121,7 @@ def predict_frames(
             return None
         except DataError as error:
             return error
-        return replace(_rendered(detector, view, source, whole_picture(image)), frame=number)
+        return replace(_rendered(detector, view, source, whole_image(image)), frame=number)
 
     def decoded() -> Iterator[_Decoded | DataError]:
         # One thread: a decoder goes from frame to frame.
@@ -133,9 +133,9 @@ def predict_frames(
     yield from _in_batches(detector, view, decoded(), score, compute, batch, labels)
 
 
-def _rendered(detector: Model, view: View, source: Input, picture: Picture) -> _Decoded:
-    frame_size = detector.resolution.frame_size(*picture.size)
-    return _Decoded(source, picture, frame_size, {k: render(picture, frame_size, k) for k in detector.spec.ks_of(view)})
+def _rendered(detector: Model, view: View, source: Input, image: ScaledImage) -> _Decoded:
+    frame_size = detector.resolution.frame_size(*image.size)
+    return _Decoded(source, image, frame_size, {k: render(image, frame_size, k) for k in detector.spec.ks_of(view)})
 
 
 def _in_threads(threads: int, work: Callable[[Given], Done], items: Iterable[Given], ahead: int) -> Iterator[Done]:
@@ -175,20 +175,20 @@ def _in_batches(
 def _detect(
     detector: Model,
     view: View,
-    pictures: Sequence[_Decoded],
+    images: Sequence[_Decoded],
     score: float,
     compute: Compute,
     labels: Collection[int] | None,
 ) -> Iterator[Prediction]:
-    if not pictures:
+    if not images:
         return
-    views = {k: [each.views[k].to(compute.device) for each in pictures] for k in pictures[0].views}
+    views = {k: [each.views[k].to(compute.device) for each in images] for k in images[0].views}
     with compute.inference():
         detections = detector.detect(views, view)
-    for each, found in zip(pictures, detections, strict=True):
+    for each, found in zip(images, detections, strict=True):
         sure = found["scores"] >= score
         if labels is not None:
             sure &= torch.isin(found["labels"].long(), torch.tensor(sorted(labels), device=sure.device))
         kept = {name: values[sure].float() for name, values in found.items()}
-        moved = in_original(kept, each.picture.size, each.frame_size)
-        yield Prediction(each.source, each.picture, {**moved, "labels": moved["labels"].long()}, each.frame)
+        moved = in_original(kept, each.scaled.size, each.frame_size)
+        yield Prediction(each.source, each.scaled, {**moved, "labels": moved["labels"].long()}, each.frame)

@@ -60,7 +60,7 @@ class Video:
             file = opened.enter_context(path.open("rb"))
             self._container = opened.enter_context(av.open(file, "r", options={"format_whitelist": CONTAINERS}))
             if not self._container.streams.video:
-                raise DataError(f"{path}: a video without pictures", REPLACE)
+                raise DataError(f"{path}: a video without images", REPLACE)
             self._opened = opened.pop_all()
         self._stream = self._container.streams.video[0]
         self.rate = self._stream.average_rate or self._stream.guessed_rate or USUAL_RATE

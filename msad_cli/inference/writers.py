@@ -1,4 +1,4 @@
-"""What is written of predictions: drawn pictures, crops, and files of results, a function a format."""
+"""What is written of predictions: drawn images, crops, and files of results, a function a format."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ from msad_cli.models.spec import DetectorSpec
 from msad_cli.system.files import write_bytes, write_text
 
 LONGEST_SIDE = {"JPEG": 65_500, "PNG": 2**31 - 1, "WEBP": 16_383, "BMP": 2**31 - 1, "TIFF": 2**31 - 1}
-"""In pixels, by what pictures are saved as; a picture beyond it becomes a PNG."""
+"""In pixels, by what images are saved as; an image beyond it becomes a PNG."""
 LONGEST_NAME = 255
 """Bytes of a file's name."""
 LONGEST_CLASS = 100
@@ -68,7 +68,7 @@ class Saver:
         out: the folder.
         saves: some of image, json, coco, yolo, csv and crop.
         spec: of the model, with its classes.
-        inputs: all that will be looked at; their places, from 1, are the ids of the pictures.
+        inputs: all that will be looked at; their places, from 1, are the ids of the images.
     """
 
     def __init__(self, out: Path, saves: set[str], spec: DetectorSpec, inputs: Sequence[Input]) -> None:
@@ -81,22 +81,22 @@ class Saver:
 
     @property
     def draws(self) -> bool:
-        """Whether whole pictures are asked for."""
+        """Whether whole images are asked for."""
         return bool(self._saves & {"image", "crop"})
 
     def add(self, seen: Prediction) -> list[Result]:
-        """Writes what there is of one picture, or frame; its detections in COCO's result form."""
+        """Writes what there is of one image, or frame; its detections in COCO's result form."""
         category_ids = [category_id for category_id, _ in self._spec.categories]
         number, name = self._ids[seen.source.relative], seen.source.relative.as_posix()
-        results = coco_results(seen.found, number, category_ids, seen.picture.size)
+        results = coco_results(seen.found, number, category_ids, seen.scaled.size)
         frame = {} if seen.frame is None else {"frame": seen.frame}
         named = [{**each, "file_name": name, **frame} for each in results]
-        height, width = seen.picture.size
+        height, width = seen.scaled.size
         if self._saves & {"json", "coco", "csv"}:
             self._images.append({"id": number, "file_name": name, "width": width, "height": height})
             self._results += named
         if "image" in self._saves and seen.frame is None:
-            save_picture(drawn(seen, self._spec), self._names, seen.source.relative)
+            save_image(drawn(seen, self._spec), self._names, seen.source.relative)
         labels = seen.found["labels"].tolist()
         stems = _stems(seen)
         if "yolo" in self._saves:
@@ -107,7 +107,7 @@ class Saver:
             for place, (label, box) in enumerate(zip(labels, seen.found["boxes"].tolist(), strict=True), start=1):
                 folder = PurePath("crops", self._folders[label - 1])
                 wanted = [folder / _ending(each, f"-{place}{suffix}") for each in stems]
-                save_picture(cropped(seen.image, box), self._names, *wanted)
+                save_image(cropped(seen.image, box), self._names, *wanted)
         return results
 
     @contextmanager
@@ -122,7 +122,7 @@ class Saver:
             yield lambda seen: write(drawn(seen, self._spec))
 
     def finish(self) -> None:
-        """Writes what there is of all pictures together."""
+        """Writes what there is of all images together."""
         if "json" in self._saves:
             write_text(self._out / "predictions.json", json_rows(self._results))
         if "csv" in self._saves:
@@ -137,7 +137,7 @@ class Saver:
 
 
 def drawn(seen: Prediction, spec: DetectorSpec) -> Image.Image:
-    """The picture with what was found in it."""
+    """The image with what was found in it."""
     image, found = seen.image, seen.found
     labels, masks, keypoints = found["labels"].tolist(), None, None
     if "masks" in found:
@@ -158,8 +158,8 @@ def cropped(image: Image.Image, box: Sequence[float]) -> Image.Image:
     return image.crop((left, top, max(left + 1, right), max(top + 1, bottom)))
 
 
-def save_picture(image: Image.Image, names: Names, *wanted: PurePath) -> None:
-    """Writes a picture as the format that its suffix names; as PNG where that holds no such picture."""
+def save_image(image: Image.Image, names: Names, *wanted: PurePath) -> None:
+    """Writes an image as the format that its suffix names; as PNG where that holds no such image."""
     Image.init()
     kind = Image.EXTENSION.get(wanted[0].suffix.lower(), "")
     if max(image.size) > LONGEST_SIDE.get(kind, 0):
@@ -175,14 +175,14 @@ def json_rows(results: Sequence[Result]) -> str:
 
 
 def json_line(seen: Prediction, results: Sequence[Result], categories: Iterable[tuple[int, str]]) -> str:
-    """What was found in one picture, or frame.
+    """What was found in one image, or frame.
 
     Args:
         results: in COCO's form.
         categories: (id, name) of the classes.
     """
     names = dict(categories)
-    height, width = seen.picture.size
+    height, width = seen.scaled.size
     frame = {} if seen.frame is None else {"frame": seen.frame}
     detections = [
         {"category": names[each["category_id"]], **{name: each[name] for name in each if name != "image_id"}}
@@ -192,7 +192,7 @@ def json_line(seen: Prediction, results: Sequence[Result], categories: Iterable[
 
 
 def csv_table(results: Sequence[Result], categories: Iterable[tuple[int, str]]) -> bytes:
-    """A row a detection, boxes in pixels of the picture, as UTF-8."""
+    """A row a detection, boxes in pixels of the image, as UTF-8."""
     names = dict(categories)
     text = io.StringIO(newline="")
     table = csv.writer(text)
@@ -228,19 +228,19 @@ def coco_document(images: Sequence[Mapping[str, Any]], results: Sequence[Result]
 
 
 def yolo_rows(labels: Sequence[int], results: Sequence[Result], size: tuple[int, int]) -> Iterator[str]:
-    """Rows `class x y width height score` of a picture of (width, height) pixels; of masks `class x y x y … score`, of
-    keypoints `class x y width height x y v … score`. Places are shares of the picture's sides."""
+    """Rows `class x y width height score` of an image of (width, height) pixels; of masks `class x y x y … score`, of
+    keypoints `class x y width height x y v … score`. Places are shares of the image's sides."""
     for label, each in zip(labels, results, strict=True):
         x, y, width, height = each["bbox"]
         corners = np.array([(x, y), (x + width, y + height)]).clip(0, size) / size
         numbers = [*corners.mean(axis=0), *(corners[1] - corners[0])]
         if runs := _runs(each):
-            # A mask without a pixel has no outline; its box's stands for it.
+            # A mask without a pixel has no segmentation; its box's stands for it.
             (left, top), (right, bottom) = corners
-            outline = (
+            segmentation = (
                 one_ring(runs) / size if decode(runs).any() else [left, top, right, top, right, bottom, left, bottom]
             )
-            numbers = list(np.ravel(outline))
+            numbers = list(np.ravel(segmentation))
         if "keypoints" in each:
             points = np.array(each["keypoints"]).reshape(-1, 3) / (*size, 1)
             points[((points[:, :2] < 0) | (points[:, :2] > 1)).any(axis=1)] = 0
@@ -266,7 +266,7 @@ def _runs(result: Result) -> Runs | None:
 
 
 def _stems(seen: Prediction) -> tuple[PurePath, PurePath]:
-    """What results of one picture or frame are called, without suffixes: short, and where that is taken in full."""
+    """What results of one image or frame are called, without suffixes: short, and where that is taken in full."""
     name = seen.source.relative
     frame = "" if seen.frame is None else f"-{seen.frame:06}"
     return _ending(name.with_suffix(""), frame), _ending(name, frame)

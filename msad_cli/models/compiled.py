@@ -1,4 +1,4 @@
-"""torch.compile for what computes most of a detector: body and pyramid, and the head."""
+"""torch.compile for what computes most of a detector: backbone and pyramid, and the head."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from msad_cli.models.detector import Detector
 
 VARIANTS = 64
 """So many a part may have: one for the first size and one for all others, for each view, for training, for inference,
-and for single pictures. Torch's own limit, beyond which it stops compiling, is 8."""
+and for single images. Torch's own limit, beyond which it stops compiling, is 8."""
 
 
 def compile_parts(detectors: Iterable[object], device: torch.device) -> None:
@@ -17,7 +17,7 @@ def compile_parts(detectors: Iterable[object], device: torch.device) -> None:
     before but for rounding. Parameters keep their names.
 
     Batches are padded to multiples of 128 HR pixels. At the second size that it meets, torch compiles once more, for
-    sizes of any number; so a picture of yet another size costs nothing.
+    sizes of any number; so an image of yet another size costs nothing.
 
     Raises:
         UsageError: torch cannot compile here, or a model is no `Detector` but an exported one.

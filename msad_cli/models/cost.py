@@ -46,17 +46,17 @@ def relatives(spec: DetectorSpec, teacher: DetectorSpec | None = None) -> dict[s
     A teacher has a student for each of its reductions.
 
     Args:
-        teacher: a student's own one, whose body and head the stock detector then has. Without it, a teacher that is
+        teacher: a student's own one, whose backbone and head the stock detector then has. Without it, a teacher that is
             built like the student, with the two or three views that follow from it.
     """
-    one_body = replace(spec, low_backbone="", low_width=1.0)
-    like = teacher or one_body
+    one_backbone = replace(spec, low_backbone="", low_width=1.0)
+    like = teacher or one_backbone
     stock = replace(like, role="baseline", scales="single", ks=(1,), head_depthwise=False)
     found: dict[str, tuple[DetectorSpec, View]] = {f"stock {spec.detector}, HR": (stock, "high")}
     low = max(spec.ks)
     if teacher is None and spec.scales == "aligned":
         ks = spec.ks if len(spec.ks) > 1 else (1, max(low, 2))
-        teacher = replace(one_body, role="teacher", ks=ks)
+        teacher = replace(one_backbone, role="teacher", ks=ks)
     if teacher is not None:
         found[f"teacher, {teacher.views[0]}"] = (teacher, teacher.views[0])
     if spec.role == "student" and (spec.fuses or low == 1):
@@ -74,7 +74,7 @@ def count_cost(spec: DetectorSpec, view: View, frame_sizes: list[tuple[int, int]
 
     Parts are backbone, pyramid, fusion and head, or `rpn` and `roi` in place of a head. `roi` is the box head for 1000
     regions, and the mask or keypoint head for as many as `spec.detections_per_image`, 100 by default; how many there
-    are in a picture depends on the picture.
+    are in an image depends on the image.
 
     Args:
         view: one of `spec.views`.
@@ -108,10 +108,10 @@ def _macs(detector: Detector, view: View, size: tuple[int, int]) -> dict[str, fl
         shown = k if spec.scales == "aligned" else 1
         backbone = detector.backbone(shown)
         pixels = torch.empty(1, 3, size[0] // k, size[1] // k, device="meta")
-        body, _ = _counted(partial(backbone.body, pixels))
+        own, _ = _counted(partial(backbone.body, pixels))
         both, pyramid = _counted(partial(backbone.pyramid, pixels, shown))
-        macs["backbone"] += body
-        macs["pyramid"] += both - body
+        macs["backbone"] += own
+        macs["pyramid"] += both - own
         pyramids.append(pyramid)
     if view == "fused":
         macs["fusion"], pyramids[0] = _counted(partial(detector.fuse, pyramids))

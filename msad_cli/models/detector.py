@@ -9,7 +9,7 @@ from torchvision.models.detection import FasterRCNN
 
 from msad_cli.frame import FRAME_DIVISOR, Frame, Resolution
 from msad_cli.models.backbones.normalisation import norm_layer
-from msad_cli.models.backbones.resnet import build_body
+from msad_cli.models.backbones.resnet import build_backbone
 from msad_cli.models.detectors.dense import (
     Detection,
     Target,
@@ -26,14 +26,14 @@ from msad_cli.models.pyramid import AlignedBackbone
 from msad_cli.models.spec import DetectorSpec, View
 
 Views = Mapping[int, Sequence[Tensor]]
-"""The same N pictures at each reduction k: uint8 RGB images (3, h/k, w/k), h × w being the HR size."""
+"""The same N images at each reduction k: uint8 RGB images (3, h/k, w/k), h × w being the HR size."""
 
 
 class Detector(nn.Module):
     """A detector that is built from its spec alone.
 
-    `core` is torchvision's detector (its weights load into it by name); `low` is the second body, with its pyramid, of
-    a fusion student that has one, else None; `fusion` makes one pyramid of those of several views, else None.
+    `core` is torchvision's detector (its weights load into it by name); `low` is the second backbone, with its pyramid,
+    of a fusion student that has one, else None; `fusion` makes one pyramid of those of several views, else None.
     """
 
     def __init__(self, spec: DetectorSpec) -> None:
@@ -46,12 +46,12 @@ class Detector(nn.Module):
         self.fusion = build_fusion(spec.fusion, spec.channels, len(spec.ks)) if spec.fuses else None
 
     def backbone(self, k: int) -> AlignedBackbone:
-        """The body and pyramid that a view reduced k times goes through."""
+        """The backbone and pyramid that a view reduced k times goes through."""
         backbone: AlignedBackbone = self.core.backbone if self.low is None or k == 1 else self.low
         return backbone
 
     def parts(self) -> list[nn.Module]:
-        """What computes most: each body with its pyramid, and the head, in two-stage detectors that of proposals."""
+        """What computes most: each backbone with its pyramid, and the head (of two-stage detectors the proposals')."""
         head = self.core.rpn.head if isinstance(self.core, FasterRCNN) else self.core.head
         return [self.core.backbone, *([] if self.low is None else [self.low]), head]
 
@@ -187,5 +187,5 @@ def as_convolved(maps: Tensor) -> Tensor:
 
 
 def _backbone(spec: DetectorSpec, name: str, width: float, ks: tuple[int, ...]) -> AlignedBackbone:
-    body = build_body(name, width, norm_layer(spec.norm, ks))
-    return AlignedBackbone(body, spec.channels, spec.finest_level, ks)
+    backbone = build_backbone(name, width, norm_layer(spec.norm, ks))
+    return AlignedBackbone(backbone, spec.channels, spec.finest_level, ks)

@@ -14,7 +14,7 @@ from torchvision.ops.feature_pyramid_network import (
 
 from msad_cli.frame import level_shift
 from msad_cli.models.backbones.normalisation import select_view
-from msad_cli.models.backbones.resnet import Body
+from msad_cli.models.backbones.resnet import Backbone
 
 LEVELS = 5
 """How many maps a detector reads: P3–P7 of the HR view if it is a dense one, P2–P6 if it has two stages."""
@@ -33,29 +33,29 @@ class FinerLevel(nn.Module):
 
 
 class AlignedBackbone(nn.Module):
-    """A body and the pyramid above it.
+    """A backbone and the pyramid above it.
 
     `body` and `fpn` carry the names of torchvision's stock detectors, whose weights load into them; `finer` holds what
     the reduced views need in addition. P6 is made from P5, as in torchvision: by a convolution where P7 follows it (the
     official MSAD code takes C5), else by leaving out every second cell.
 
     Args:
-        body: the feature extractor.
+        backbone: the feature extractor.
         channels: channels of every level.
         finest: l of the finest level P_l of the HR view, 3 for dense detectors and 2 for those of two stages.
         ks: the reductions of the views that this pyramid has to serve. What none of them reaches is frozen.
     """
 
-    def __init__(self, body: Body, channels: int, finest: int, ks: Sequence[int]) -> None:
+    def __init__(self, backbone: Backbone, channels: int, finest: int, ks: Sequence[int]) -> None:
         super().__init__()
         self.out_channels = channels
         self.finest = finest
-        self.body = body
-        stock = [body.channels[level] for level in range(finest, 6)]
+        self.body = backbone
+        stock = [backbone.channels[level] for level in range(finest, 6)]
         extra: ExtraFPNBlock = LastLevelP6P7(channels, channels) if finest == 3 else LastLevelMaxPool()
         self.fpn = FeaturePyramidNetwork(stock, channels, extra_blocks=extra)
         below = range(finest - 1, finest - 1 - level_shift(max(ks)), -1)
-        self.finer = nn.ModuleDict({str(level): FinerLevel(body.channels[level], channels) for level in below})
+        self.finer = nn.ModuleDict({str(level): FinerLevel(backbone.channels[level], channels) for level in below})
         coarsest = finest + LEVELS - 1 - level_shift(min(ks))
         for level, conv in {6: "p6", 7: "p7"}.items():
             if level > coarsest and hasattr(extra, conv):

@@ -53,12 +53,12 @@ class DetectorSpec:
         fusion: how aligned pyramids become one, if this model fuses.
         detections_per_image: how many detections are answered at most.
         head_depthwise: a dense head's 3×3 convolutions are depthwise separable.
-        low_backbone, low_width: the body of a fusion student's reduced views; empty for one body for all views.
+        low_backbone, low_width: the backbone of a fusion student's reduced views; empty for one backbone for all views.
         keypoints: names of the keypoints that keypointrcnn finds on each object.
-        flip_pairs: pairs of places in `keypoints`, from 0, that a mirrored picture swaps.
+        flip_pairs: pairs of places in `keypoints`, from 0, that a mirrored image swaps.
         skeleton: pairs of places in `keypoints`, from 0, between which lines are drawn.
         sigmas: of each keypoint, how far off annotators place it (COCO's OKS); empty for the evaluation's own.
-        rois: regions that a two-stage detector samples of a picture to learn from.
+        rois: regions that a two-stage detector samples of an image to learn from.
     """
 
     role: Role
@@ -133,7 +133,7 @@ class DetectorSpec:
             raise ValueError(f"scales {self.scales!r}: only aligned views can be fused")
         _one_of("low backbone", self.low_backbone, ("", *BACKBONE_NAMES))
         if self.low_backbone and not (self.role == "student" and self.fuses):
-            raise ValueError("low backbone: only a student of several views has a second body")
+            raise ValueError("low backbone: only a student of several views has a second backbone")
         if not self.low_backbone and self.low_width != 1.0:
             raise ValueError("low width: there is no low backbone")
         _between("low width", self.low_width, 0.125, 4.0)

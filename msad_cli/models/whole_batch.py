@@ -1,7 +1,7 @@
 """What a loss is divided by where several processes have each a share of the batch.
 
-The loop weighs a process's losses by its share of the batch's pictures and adds up the gradients of all. So a loss that
-is a mean over pictures equals that of the whole batch as it is. One that is a sum over the batch, divided by a count
+The loop weighs a process's losses by its share of the batch's images and adds up the gradients of all. So a loss that
+is a mean over images equals that of the whole batch as it is. One that is a sum over the batch, divided by a count
 over the batch (of positive anchors, say), needs the count of all processes.
 
 Memory may run out in one process while the others wait for its count. So a word on memory goes with every count, and a
@@ -25,7 +25,7 @@ class ElsewhereOutOfMemoryError(torch.OutOfMemoryError):
 
 @contextmanager
 def sharing(share: float) -> Iterator[None]:
-    """A stretch in which this process has a share, from 0 to 1, of the pictures that are computed at once."""
+    """A stretch in which this process has a share, from 0 to 1, of the images that are computed at once."""
     token = _share.set(share)
     try:
         yield
@@ -34,18 +34,18 @@ def sharing(share: float) -> Iterator[None]:
 
 
 def in_several_processes() -> bool:
-    """Whether the pictures that are computed are a share of some batch."""
+    """Whether the images that are computed are a share of some batch."""
     return _share.get() is not None
 
 
 def batch_divisor(count: Tensor) -> Tensor:
-    """What a sum over this process's pictures is divided by: the batch's count, at least 1, times this share of it.
+    """What a sum over this process's images is divided by: the batch's count, at least 1, times this share of it.
 
     Without other processes it is `count` itself, at least 1. All processes have to ask for the same counts in the same
     order.
 
     Args:
-        count: a number () of this process's pictures, without gradient.
+        count: a number () of this process's images, without gradient.
 
     Raises:
         ElsewhereOutOfMemoryError: another process ran out of memory meanwhile.

@@ -29,7 +29,7 @@ KIND_NAMES = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
 
 @dataclass(frozen=True)
 class Fusion:
-    """What a fusion takes of each view, (levels, views) each: means over pictures and standard deviations."""
+    """What a fusion takes of each view, (levels, views) each: means over images and standard deviations."""
 
     levels: tuple[int, ...]
     ks: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""The pictures that a run leaves in its folder while it goes and at its end; none of them can end it."""
+"""The images that a run leaves in its folder while it goes and at its end; none of them can end it."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from msad_cli.system.device import Compute
 from msad_cli.system.distributed import rank
 
 WEIGHED = 16
-"""Pictures on which a fusion's weights are looked at."""
+"""Images on which a fusion's weights are looked at."""
 
 P = ParamSpec("P")
 Drawing = Callable[Concatenate[RunFolder, P], None]
@@ -45,7 +45,7 @@ def _in_passing(draw: Drawing[P]) -> Drawing[P]:
 
 @_in_passing
 def show_training(folder: RunFolder, training: TrainingSet, batch: int) -> None:
-    """The first pictures of the first batch."""
+    """The first images of the first batch."""
     draw_training(first_batch(training, batch, MOST_TRAINED), training.split, folder.samples / "training.jpg")
 
 
@@ -65,7 +65,7 @@ def show_findings(
     scores: Mapping[str, Scores],
     compute: Compute,
 ) -> None:
-    """The model's findings at the end: curves.json, its plots, and some pictures of the split.
+    """The model's findings at the end: curves.json, its plots, and some images of the split.
 
     Args:
         results: of the model's best view, the first of `scores`.

@@ -22,23 +22,23 @@ from msad_cli.system.files import write_bytes
 from msad_cli.text import printable
 
 TILE = 480
-"""Pixels of a tile's long side. Pictures of other sizes are scaled to it, so that boxes and texts are legible."""
+"""Pixels of a tile's long side. Images of other sizes are scaled to it, so that boxes and texts are legible."""
 GAP, LINE = 8, 20
 """Pixels between tiles, and of the line of text above each."""
 COLUMNS = 4
-"""Tiles beside each other, unless a picture would be torn into two rows."""
+"""Tiles beside each other, unless an image would be torn into two rows."""
 MOST_TRAINED, MOST_FOUND = 4, 6
-"""Pictures in a sample."""
+"""Images in a sample."""
 
 NEAREST = Image.Resampling.NEAREST
 
 Tile = tuple[str, Image.Image]
-"""What is written above a picture, and the picture."""
+"""What is written above an image, and the image."""
 
 
 @dataclass(frozen=True)
 class Objects:
-    """What is in a picture, best first.
+    """What is in an image, best first.
 
     Attributes:
         boxes: (M, 4) corners in pixels of `size`.
@@ -57,14 +57,14 @@ class Objects:
 
 
 def spread(split: CocoSplit, most: int) -> list[int]:
-    """The places of a few pictures, evenly over those of a split that have objects."""
+    """The places of a few images, evenly over those of a split that have objects."""
     filled = np.flatnonzero(np.diff(split.starts))
     places = filled if len(filled) else np.arange(len(split))
     return [int(each) for each in places[np.linspace(0, len(places) - 1, min(most, len(places))).astype(int)]]
 
 
 def draw_training(batch: Batch, split: CocoSplit, path: Path) -> None:
-    """Writes a training batch: each picture's views beside each other, the smaller ones enlarged to the same size.
+    """Writes a training batch: each image's views beside each other, the smaller ones enlarged to the same size.
 
     Args:
         split: of which the batch is; it has the names.
@@ -73,22 +73,22 @@ def draw_training(batch: Batch, split: CocoSplit, path: Path) -> None:
 
 
 def draw_found(split: CocoSplit, places: Sequence[int], results: Sequence[Result], least: float, path: Path) -> None:
-    """Writes some pictures of a split twice: with their objects, and beside it with what was found.
+    """Writes some images of a split twice: with their objects, and beside it with what was found.
 
     Args:
-        results: of these pictures or more; those of a score below `least` are left out.
+        results: of these images or more; those of a score below `least` are left out.
     """
     pairs: list[list[Tile]] = []
     for place in places:
         try:
-            picture = read_image(split.path(place))
+            image = read_image(split.path(place))
         except DataError:
             continue  # the evaluation has said so
         found = [each for each in results if each["image_id"] == split.image_ids[place] and each["score"] >= least]
-        true, taken = _true_objects(split, place, picture), _found_objects(split, found, picture)
+        true, taken = _true_objects(split, place, image), _found_objects(split, found, image)
         name = Path(str(split.file_names[place])).name
-        one = f"{name}: {_count(true)}", _drawn(picture, true, split)
-        other = f"found: {_count(taken)} of score {least:.2f} and above", _drawn(picture, taken, split)
+        one = f"{name}: {_count(true)}", _drawn(image, true, split)
+        other = f"found: {_count(taken)} of score {least:.2f} and above", _drawn(image, taken, split)
         pairs.append([one, other])
     _write(pairs, path)
 
@@ -103,22 +103,22 @@ def _views(sample: Sample, split: CocoSplit) -> list[Tile]:
     row: list[Tile] = []
     for k, pixels in sorted(sample.views.items()):
         name = Path(str(split.file_names[sample.index])).name if not row else ""
-        mirrored = ", mirrored" if target["picture"][1] else ""
+        mirrored = ", mirrored" if target["image"][1] else ""
         size = f"{'HR' if k == 1 else f'1/{k}'}, {pixels.shape[2]} x {pixels.shape[1]}{mirrored}"
         row.append((f"{name}  {size}".strip(), _drawn(to_pil_image(pixels), objects, split)))
     return row
 
 
-def _true_objects(split: CocoSplit, place: int, picture: Image.Image) -> Objects:
+def _true_objects(split: CocoSplit, place: int, image: Image.Image) -> Objects:
     rows = range(int(split.starts[place]), int(split.starts[place + 1]))
-    owned, size = slice(rows.start, rows.stop), (picture.height, picture.width)
+    owned, size = slice(rows.start, rows.stop), (image.height, image.width)
     labels = split.labels[owned].tolist()
-    masks = (decode(encode(split.masks.outline(row), size)) for row in rows) if split.task == "masks" else None
+    masks = (decode(encode(split.masks.segmentation(row), size)) for row in rows) if split.task == "masks" else None
     points = split.keypoints[owned].astype(np.float64) if split.task == "keypoints" else None
     return Objects(split.boxes[owned].astype(np.float64), labels, _names(split, labels), size, masks, points)
 
 
-def _found_objects(split: CocoSplit, found: Sequence[Result], picture: Image.Image) -> Objects:
+def _found_objects(split: CocoSplit, found: Sequence[Result], image: Image.Image) -> Objects:
     found = sorted(found, key=lambda each: -each["score"])
     label = {category: place for place, (category, _) in enumerate(split.categories, start=1)}
     labels = [label[each["category_id"]] for each in found]
@@ -131,7 +131,7 @@ def _found_objects(split: CocoSplit, found: Sequence[Result], picture: Image.Ima
         listed = [each["keypoints"] for each in found]
         points = np.array(listed, dtype=np.float64).reshape(len(found), *split.keypoints.shape[1:])
     texts = [" ".join(words).strip() for words in names]
-    return Objects(boxes, labels, texts, (picture.height, picture.width), masks, points)
+    return Objects(boxes, labels, texts, (image.height, image.width), masks, points)
 
 
 def _names(split: CocoSplit, labels: Sequence[int]) -> list[str]:
@@ -147,17 +147,17 @@ def _count(objects: Objects) -> str:
     return f"{len(objects.labels)} object{'s' * (len(objects.labels) != 1)}"
 
 
-def _drawn(picture: Image.Image, objects: Objects, split: CocoSplit) -> Image.Image:
-    """The picture at a tile's size with objects over it; it may have another size than their frame."""
+def _drawn(image: Image.Image, objects: Objects, split: CocoSplit) -> Image.Image:
+    """The image at a tile's size with objects over it; it may have another size than their frame."""
     height, width = objects.size
     scale = TILE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     # Enlarged pixels stay squares: that is what the model sees.
-    way = NEAREST if picture.width < size[0] else Image.Resampling.LANCZOS
+    way = NEAREST if image.width < size[0] else Image.Resampling.LANCZOS
     across, down = size[0] / width, size[1] / height
     masks, points = objects.masks, objects.keypoints
     return draw_objects(
-        picture.resize(size, way),
+        image.resize(size, way),
         (objects.boxes * [across, down, across, down]).tolist(),
         objects.labels,
         [printable(text) for text in objects.texts],

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SHARED_MEMORY = Path("/dev/shm")
 LEAST_SHARED = 2**30
-"""Bytes. Eight loader processes with two batches of 16 pictures each, at 800 × 1333 and at half of it, hold 1.02e9."""
+"""Bytes. Eight loader processes with two batches of 16 images each, at 800 × 1333 and at half of it, hold 1.02e9."""
 LEAST_CACHE = 2**30
 """Bytes; ImageNet weights of a large backbone and a demo set are a few hundred MB."""
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -151,7 +151,7 @@ def extras() -> Iterator[Finding]:
 
 
 def shared_memory() -> Finding:
-    """Where loader processes hand over pictures."""
+    """Where loader processes hand over images."""
     if not SHARED_MEMORY.is_dir():
         return Finding("shared memory", "ok", "as the system has it")
     size = shutil.disk_usage(SHARED_MEMORY).total

@@ -2,7 +2,7 @@
 
 DistributedDataParallel does that too, but it waits for ever where one process stops in the middle of a backward pass,
 as it does when memory runs out; it has to be told of parameters without a gradient, which a method of two stages has in
-each of them; and it cannot do with a process that has no picture. Here what is not ready in time is sent at the end.
+each of them; and it cannot do with a process that has no image. Here what is not ready in time is sent at the end.
 """
 
 from collections.abc import Iterable

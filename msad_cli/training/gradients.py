@@ -20,7 +20,7 @@ Buffers = Sequence[tuple[Tensor, Tensor]]
 """A module's buffers, each with what was in it before the step."""
 
 BLANK = 128
-"""Sides, in HR pixels, of the picture that a process looks at which has none of its own."""
+"""Sides, in HR pixels, of the image that a process looks at which has none of its own."""
 
 
 class TrainingBatch(Protocol):
@@ -34,11 +34,11 @@ class TrainingBatch(Protocol):
 
     @property
     def indices(self) -> Sequence[int]:
-        """The places of its pictures in their split."""
+        """The places of its images in their split."""
 
     @property
     def unreadable(self) -> Mapping[int, str]:
-        """Pictures that were to be in the batch, and why they are not."""
+        """Images that were to be in the batch, and why they are not."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Part:
     """What a process computes at once.
 
     Attributes:
-        weight: its pictures as a share of the whole batch's.
-        share: its pictures as a share of those that all processes compute at this time.
+        weight: its images as a share of the whole batch's.
+        share: its images as a share of those that all processes compute at this time.
     """
 
     views: Views
@@ -74,32 +74,32 @@ class Gradients:
         self.synchronised = any(isinstance(each, nn.SyncBatchNorm) for each in module.modules())
 
     def of(
-        self, batch: TrainingBatch, pictures: Sequence[int], parts: int, buffers: Buffers
+        self, batch: TrainingBatch, image_counts: Sequence[int], parts: int, buffers: Buffers
     ) -> tuple[dict[str, float], int]:
         """The losses of the whole batch, their gradients being added to the parameters'; and the parts that memory
-        allowed. No losses where there is no picture.
+        allowed. No losses where there is no image.
 
         Args:
             batch: this process's share.
-            pictures: how many pictures each process has.
+            image_counts: how many images each process has.
             parts: into so many parts the shares are split; doubled where memory runs out in any process.
 
         Raises:
-            DeviceError: out of memory with a single picture.
+            DeviceError: out of memory with a single image.
         """
-        total = sum(pictures)
-        if total and 0 in pictures:
+        total = sum(image_counts)
+        if total and 0 in image_counts:
             batch = _with_stand_in(batch)
         while total:
             try:
-                return summed(self._attempt(split(batch, pictures, parts), buffers if parts > 1 else ())), parts
+                return summed(self._attempt(split(batch, image_counts, parts), buffers if parts > 1 else ())), parts
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 self._tell(error)
-                if parts >= max(pictures):
+                if parts >= max(image_counts):
                     put_back(buffers)
-                    raise self._too_large("with a single picture") from None
+                    raise self._too_large("with a single image") from None
             # Not in the except clause, whose error still holds the tensors of the attempt.
             self.module.zero_grad(set_to_none=True)
             if self.compute.device.type == "cuda":
@@ -163,21 +163,21 @@ class Gradients:
         )
 
 
-def split(batch: TrainingBatch, pictures: Sequence[int], parts: int) -> list[Part]:
-    """A process's pictures in parts: as many as the process with the most pictures has.
+def split(batch: TrainingBatch, image_counts: Sequence[int], parts: int) -> list[Part]:
+    """A process's images in parts: as many as the process with the most images has.
 
     Args:
         batch: the process's share, with a stand-in where it is empty.
-        pictures: how many pictures each process has.
+        image_counts: how many images each process has.
     """
     views, targets = batch.views, batch.targets
-    own, most, total = len(batch.indices), max(pictures), sum(pictures)
+    own, most, total = len(batch.indices), max(image_counts), sum(image_counts)
     length = math.ceil(most / parts)
     found = []
     for start in range(0, most, length):
         here = len(range(own)[start : start + length])
-        everywhere = sum(len(range(each)[start : start + length]) for each in pictures)
-        # A share that is at its end takes its first picture once more, for nothing.
+        everywhere = sum(len(range(each)[start : start + length]) for each in image_counts)
+        # A share that is at its end takes its first image once more, for nothing.
         part = slice(start, start + length) if here else slice(0, 1)
         cut = {k: images[part] for k, images in views.items()}
         found.append(Part(cut, targets[part], here / total, here / everywhere))
@@ -199,7 +199,7 @@ def put_back(buffers: Buffers) -> None:
 
 @dataclass(frozen=True)
 class _StandIn:
-    """In place of a share without pictures: a black one without objects, so that the process does what all do."""
+    """In place of a share without images: a black one without objects, so that the process does what all do."""
 
     views: Views
     targets: Targets

@@ -22,10 +22,10 @@ class Step:
 
     Attributes:
         number: steps done so far, this one included.
-        losses: by name; their sum was minimised. Empty if no picture of the batch could be read.
+        losses: by name; their sum was minimised. Empty if no image of the batch could be read.
         gradient_norm: before clipping.
-        indices: the places of the batch's pictures in their split.
-        unreadable: pictures that were left out, and why.
+        indices: the places of the batch's images in their split.
+        unreadable: images that were left out, and why.
         seconds: wall time of the step, waiting for data included.
         waited: seconds of it spent waiting for data.
         updated: whether the parameters were; a step that is not finite is skipped.
@@ -69,7 +69,7 @@ def train(
         seed: of what processes after the first draw.
 
     Raises:
-        DeviceError: out of memory with a single picture.
+        DeviceError: out of memory with a single image.
     """
     parameters = [each for group in optimiser.param_groups for each in group["params"]]
     gradients = Gradients(module, Exchange(parameters), compute, scaler)
@@ -81,13 +81,13 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = rate
         shares = gather((tuple(batch.indices), dict(batch.unreadable)))
-        pictures = [len(indices) for indices, _ in shares]
+        images = [len(indices) for indices, _ in shares]
         seed_step(seed, number)
         # What a forward pass writes into buffers (batch statistics, warm-up) has to go with a step that is skipped.
         buffers = [(each, each.clone()) for each in module.buffers()]
         optimiser.zero_grad(set_to_none=True)
         try:
-            values, parts = gradients.of(batch, pictures, parts, buffers)
+            values, parts = gradients.of(batch, images, parts, buffers)
         except RuntimeError:
             put_back(buffers)  # another process may be gone; what stands here is still whole
             raise

@@ -33,10 +33,10 @@ from msad_cli.system.memory import available_memory
 from msad_cli.system.processor import cores
 from msad_cli.training.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
 
-UNMIRRORED = "no picture is mirrored: their names do not tell left from right; a category's flip_pairs would"
+UNMIRRORED = "no image is mirrored: their names do not tell left from right; a category's flip_pairs would"
 
 MOST_OF_MEMORY = 0.8
-"""The share of what is available that decoded pictures may take; the rest is for the training itself."""
+"""The share of what is available that decoded images may take; the rest is for the training itself."""
 
 USUAL_DETECTIONS, MOST_DETECTIONS = 100, 1000
 COCO_IMAGES, COCO_EPOCHS, MOST_EPOCHS = 117_266, 12, 150
@@ -60,7 +60,7 @@ class Choices:
 
 
 def choose(
-    pictures: int,
+    images: int,
     *,
     device: str,
     precision: str,
@@ -72,7 +72,7 @@ def choose(
     warmup: int | None,
     eval_every: int | None,
 ) -> Choices:
-    """Fills in what was not typed, for a training split of so many pictures."""
+    """Fills in what was not typed, for a training split of so many images."""
     settings: dict[str, Setting] = {}
 
     def pick(name: str, typed: Any, computed: Callable[[], tuple[Any, str]]) -> Any:
@@ -89,13 +89,13 @@ def choose(
     settings["precision"] = Setting(kind, "auto" if precision == "auto" else "flag", reason)
     large = place.type != "cpu"
     usual, why = (16, "a GPU; computed in parts where its memory is too small") if large else (4, "no GPU")
-    batch = min(pick("batch", batch, lambda: (usual, why) if usual >= size() else (size(), "processes")), pictures)
+    batch = min(pick("batch", batch, lambda: (usual, why) if usual >= size() else (size(), "processes")), images)
     if batch < settings["batch"].value:
-        settings["batch"] = Setting(batch, "auto", "all pictures of the training split")
+        settings["batch"] = Setting(batch, "auto", "all images of the training split")
     workers = pick("workers", workers, lambda: default_workers(place))
-    epochs = pick("epochs", epochs, lambda: (_epochs(pictures), f"{pictures} training pictures"))
+    epochs = pick("epochs", epochs, lambda: (_epochs(images), f"{images} training images"))
     rate = pick("lr", lr, lambda: (BASE_LEARNING_RATE * batch / BASE_BATCH, f"{BASE_LEARNING_RATE} × batch / 16"))
-    steps = epochs * (pictures // batch)
+    steps = epochs * (images // batch)
     warmup = pick("warmup", warmup, lambda: (min(500, steps // 10), "a tenth of the run, at most 500 steps"))
     eval_every = pick("eval_every", eval_every, lambda: (max(1, epochs // 20), "20 evaluations in a run"))
     if decay not in ("steps", "cosine"):
@@ -126,7 +126,7 @@ def default_workers(device: torch.device) -> tuple[int, str]:
 
 
 def keep_decoded(training: TrainingSet, cache: str, workers: int) -> Setting:
-    """Has a training set keep its decoded pictures if `--cache` asks for it; the choice for the record.
+    """Has a training set keep its decoded images if `--cache` asks for it; the choice for the record.
 
     Raises:
         UsageError: an unknown value, or too little memory.
@@ -134,13 +134,13 @@ def keep_decoded(training: TrainingSet, cache: str, workers: int) -> Setting:
     if cache not in ("off", "ram"):
         raise UsageError(f"--cache {cache}: unknown", "give ram or off")
     if cache == "off":
-        return Setting(cache, "default", "pictures are decoded in every epoch")
+        return Setting(cache, "default", "images are decoded in every epoch")
     needed, there = training.keep_decoded() * on_this_machine(), available_memory(shared=workers > 0)
-    words = f"{needed / 2**30:.2f} GiB of decoded pictures, {there / 2**30:.1f} GiB of memory are available"
+    words = f"{needed / 2**30:.2f} GiB of decoded images, {there / 2**30:.1f} GiB of memory are available"
     if needed > MOST_OF_MEMORY * there:
         raise UsageError(
             f"--cache ram does not fit: {words}, of which msad takes {MOST_OF_MEMORY:.0%}",
-            "--cache off decodes the pictures in every epoch, for which more --workers help",
+            "--cache off decodes the images in every epoch, for which more --workers help",
         )
     return Setting(cache, "flag", words)
 
@@ -157,9 +157,9 @@ def choose_views(view: str | None, spec: DetectorSpec, model: Path) -> tuple[Vie
     return views
 
 
-def _epochs(pictures: int) -> int:
+def _epochs(images: int) -> int:
     # COCO's 12, growing with the square root as sets get smaller: a small set needs more passes but fewer steps.
-    return int(min(MOST_EPOCHS, max(COCO_EPOCHS, round(COCO_EPOCHS * (COCO_IMAGES / pictures) ** 0.5))))
+    return int(min(MOST_EPOCHS, max(COCO_EPOCHS, round(COCO_EPOCHS * (COCO_IMAGES / images) ** 0.5))))
 
 
 def read_data(
@@ -204,7 +204,7 @@ def read_data(
     train, val = (to_split(each) for each in splits.values())
     lengths = [f"{each.quantiles[1]:.0f} at 1/{each.k}" for each in report.splits[0].sizes]
     found = (
-        f"{files.recognised}: {len(train)} + {len(val)} pictures, {len(train.boxes)} training boxes "
+        f"{files.recognised}: {len(train)} + {len(val)} images, {len(train.boxes)} training boxes "
         f"(median side in pixels {', '.join(lengths)}), {len(train.categories)} classes"
     )
     if train.crowds or train.dropped:
@@ -222,7 +222,7 @@ def fields_from_data(train: CocoSplit, sigmas: str | None) -> tuple[dict[str, An
         UsageError: `sigmas` is not a positive number for each keypoint.
     """
     most = int(np.diff(train.starts).max(initial=0))
-    # Room for what a denser picture may hold; COCO's 100 where that is enough.
+    # Room for what a denser image may hold; COCO's 100 where that is enough.
     detections = (
         USUAL_DETECTIONS if most <= USUAL_DETECTIONS else min(MOST_DETECTIONS, 100 * math.ceil(1.5 * most / 100))
     )
@@ -235,7 +235,7 @@ def fields_from_data(train: CocoSplit, sigmas: str | None) -> tuple[dict[str, An
         "skeleton": scheme.skeleton,
         "sigmas": parse_sigmas(sigmas, scheme.names),
     }
-    return fields, Setting(detections, "auto", f"at most {most} objects in a training picture")
+    return fields, Setting(detections, "auto", f"at most {most} objects in a training image")
 
 
 def lasting(data: str | None) -> str:

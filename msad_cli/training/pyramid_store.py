@@ -1,4 +1,4 @@
-"""The pyramids of a frozen teacher, of every picture plain and mirrored, kept in memory or in a folder as bfloat16."""
+"""The pyramids of a frozen teacher, of every image plain and mirrored, kept in memory or in a folder as bfloat16."""
 
 import hashlib
 import json
@@ -31,13 +31,13 @@ BYTES = torch.bfloat16.itemsize
 
 
 class Store(Protocol):
-    """Where pyramids are kept, each by its picture's place in the split and whether that is mirrored."""
+    """Where pyramids are kept, each by its image's place in the split and whether that is mirrored."""
 
-    def has(self, picture: int, mirrored: bool) -> bool: ...
+    def has(self, image: int, mirrored: bool) -> bool: ...
 
-    def keep(self, picture: int, mirrored: bool, pyramid: Sequence[Tensor]) -> None: ...
+    def keep(self, image: int, mirrored: bool, pyramid: Sequence[Tensor]) -> None: ...
 
-    def __call__(self, picture: int, mirrored: bool) -> Sequence[Tensor]:
+    def __call__(self, image: int, mirrored: bool) -> Sequence[Tensor]:
         """
         Raises:
             DataError: it is not kept, or damaged.
@@ -50,77 +50,77 @@ class InMemory:
     def __init__(self) -> None:
         self._kept: dict[tuple[int, bool], Sequence[Tensor]] = {}
 
-    def has(self, picture: int, mirrored: bool) -> bool:
+    def has(self, image: int, mirrored: bool) -> bool:
         """Whether a pyramid is kept."""
-        return (picture, mirrored) in self._kept
+        return (image, mirrored) in self._kept
 
-    def keep(self, picture: int, mirrored: bool, pyramid: Sequence[Tensor]) -> None:
+    def keep(self, image: int, mirrored: bool, pyramid: Sequence[Tensor]) -> None:
         """Takes one in."""
-        self._kept[picture, mirrored] = pyramid
+        self._kept[image, mirrored] = pyramid
 
-    def __call__(self, picture: int, mirrored: bool) -> Sequence[Tensor]:
+    def __call__(self, image: int, mirrored: bool) -> Sequence[Tensor]:
         """A pyramid that is kept."""
-        if not self.has(picture, mirrored):
-            raise _missing(picture)
-        return self._kept[picture, mirrored]
+        if not self.has(image, mirrored):
+            raise _missing(image)
+        return self._kept[image, mirrored]
 
 
 class InFolder:
-    """Pyramids as files of a folder, where later runs with the same teacher and pictures find them."""
+    """Pyramids as files of a folder, where later runs with the same teacher and images find them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def has(self, picture: int, mirrored: bool) -> bool:
+    def has(self, image: int, mirrored: bool) -> bool:
         """Whether a pyramid is kept."""
-        return self._file(picture, mirrored).exists()
+        return self._file(image, mirrored).exists()
 
-    def keep(self, picture: int, mirrored: bool, pyramid: Sequence[Tensor]) -> None:
+    def keep(self, image: int, mirrored: bool, pyramid: Sequence[Tensor]) -> None:
         """Writes one.
 
         Raises:
             OutputError: the file cannot be written.
         """
-        write_bytes(self._file(picture, mirrored), save({str(level): each for level, each in enumerate(pyramid)}))
+        write_bytes(self._file(image, mirrored), save({str(level): each for level, each in enumerate(pyramid)}))
 
-    def __call__(self, picture: int, mirrored: bool) -> Sequence[Tensor]:
+    def __call__(self, image: int, mirrored: bool) -> Sequence[Tensor]:
         """A pyramid that is kept."""
-        file = self._file(picture, mirrored)
+        file = self._file(image, mirrored)
         try:
             kept = load_file(file)
             return [kept[str(level)] for level in range(len(kept))]
         except FileNotFoundError:
-            raise _missing(picture) from None
+            raise _missing(image) from None
         except (SafetensorError, KeyError, OSError):
             raise DataError(f"{file}: damaged", "delete it; it is made again at the next start") from None
 
-    def _file(self, picture: int, mirrored: bool) -> Path:
-        # A thousand pictures a folder: file systems are slow with many more.
+    def _file(self, image: int, mirrored: bool) -> Path:
+        # A thousand images a folder: file systems are slow with many more.
         way = "mirrored" if mirrored else "plain"
-        return self.folder / f"{picture // 1000:06}" / f"{picture:09}.{way}.safetensors"
+        return self.folder / f"{image // 1000:06}" / f"{image:09}.{way}.safetensors"
 
 
-def _missing(picture: int) -> DataError:
+def _missing(image: int) -> DataError:
     return DataError(
-        f"no pyramid of the teacher is kept of picture {picture} of the split (from 0)",
+        f"no pyramid of the teacher is kept of image {image} of the split (from 0)",
         "it could not be read when they were made; start the command again",
     )
 
 
 def key(teacher: str, split: CocoSplit, spec: DetectorSpec, precision: str) -> str:
-    """What kept pyramids depend on, as a folder's name: the teacher, the pictures' files, the size, the precision.
+    """What kept pyramids depend on, as a folder's name: the teacher, the images' files, the size, the precision.
 
     Args:
         teacher: the fingerprint of its file.
     """
     files = [split.path(index) for index in range(len(split))]
-    pictures = [(str(file), file_state(file)) for file in files]
+    images = [(str(file), file_state(file)) for file in files]
     size = (spec.resolution.short_side, spec.resolution.long_side)
-    return hashlib.sha256(json.dumps([teacher, size, precision, pictures]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([teacher, size, precision, images]).encode()).hexdigest()[:16]
 
 
 def predicted_bytes(spec: DetectorSpec, split: CocoSplit) -> int:
-    """How much room the pyramids of a split take; a picture without a known size is taken for the largest there is."""
+    """How much room the pyramids of a split take; an image without a known size is taken for the largest there is."""
     largest = (spec.resolution.short_side, spec.resolution.long_side)
     total = 0
     for height, width in split.sizes.tolist():
@@ -131,7 +131,7 @@ def predicted_bytes(spec: DetectorSpec, split: CocoSplit) -> int:
 
 
 def ways(split: CocoSplit) -> tuple[bool, ...]:
-    """Whether pictures are mirrored: as they are, and where a mirror changes no meaning, mirrored too."""
+    """Whether images are mirrored: as they are, and where a mirror changes no meaning, mirrored too."""
     return (False, True) if split.scheme.flips else (False,)
 
 
@@ -151,17 +151,17 @@ def keep_all(
     made = 0
     for mirrored in ways(split):
         missing = [i for i in range(len(split))[rank() :: size()] if not store.has(i, mirrored)]
-        pictures = EvaluationSet(split, spec.resolution, spec.ks if spec.fuses else spec.ks[:1], mirrored)
-        batches = evaluation_loader(pictures, BATCH, workers, wanted=missing)
-        for picture, pyramid in _looked_at(look, batches, compute):
-            store.keep(picture, mirrored, pyramid)
+        images = EvaluationSet(split, spec.resolution, spec.ks if spec.fuses else spec.ks[:1], mirrored)
+        batches = evaluation_loader(images, BATCH, workers, wanted=missing)
+        for image, pyramid in _looked_at(look, batches, compute):
+            store.keep(image, mirrored, pyramid)
             made += 1
             done(made)
     wait_for_all()
 
 
 def _looked_at(look: Look, batches: Iterable[Batch], compute: Compute) -> Iterator[tuple[int, list[Tensor]]]:
-    """The place and the pyramid of each picture, in its own frame, on the CPU."""
+    """The place and the pyramid of each image, in its own frame, on the CPU."""
     for batch in batches:
         by_frame: dict[tuple[int, int], list[int]] = {}
         for place, sample in enumerate(batch.samples):

@@ -21,9 +21,9 @@ class Progress:
     Attributes:
         step: steps done.
         epochs: epochs whose row is written.
-        batch: pictures a step.
+        batch: images a step.
         parts: into so many parts a batch is split to fit into memory.
-        unreadable: by place in the training split, why a picture was passed over.
+        unreadable: by place in the training split, why an image was passed over.
         skipped_in_a_row: steps up to now that were not finite.
         images, seconds, updates, skipped, losses: of the epoch so far.
     """

@@ -57,7 +57,7 @@ def student_spec(
     ks = parse_ks("--k", k) if k else (default_k(teacher),)
     typed = {name: value for name, value in changed.items() if value is not None}
     if len(ks) > 1 and {"low_backbone", "low_width"} & typed.keys():
-        # One of the two is typed: the other is as the first body's.
+        # One of the two is typed: the other is as the first backbone's.
         typed = {"low_backbone": typed.get("backbone", teacher.backbone), "low_width": 1.0} | typed
     scales: Scales = "aligned" if aligned else "single"
     own = replace(teacher, low_backbone="", low_width=1.0)

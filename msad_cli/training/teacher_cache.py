@@ -35,7 +35,7 @@ def choose_store(
         UsageError: they cannot be kept, or there is no room.
     """
     if where is None:
-        return None, Setting(None, "default", "the teacher looks at every picture in every epoch")
+        return None, Setting(None, "default", "the teacher looks at every image in every epoch")
     if refusal:
         raise UsageError(f"--cache-teacher {refusal}", "leave --cache-teacher away")
     if where == MEMORY and size() > 1:
@@ -75,12 +75,12 @@ def keep_pyramids(
         count = made
         if not quiet and time.monotonic() - said >= PLAIN_LINE_SECONDS:
             said = time.monotonic()
-            print_line(f"the teacher looks at the pictures once: {made * size()} of {total}")
+            print_line(f"the teacher looks at the images once: {made * size()} of {total}")
 
     teacher.eval()
     keep_all(store, teacher.spec, lambda views: best_view(teacher, views).pyramid, split, compute, workers, done)
     if not quiet and count:
-        print_line(f"the teacher has looked at {count * size()} pictures in {time.monotonic() - start:.0f} s")
+        print_line(f"the teacher has looked at {count * size()} images in {time.monotonic() - start:.0f} s")
 
 
 def _room(where: str, store: Store, spec: DetectorSpec, split: CocoSplit) -> str:
@@ -92,7 +92,7 @@ def _room(where: str, store: Store, spec: DetectorSpec, split: CocoSplit) -> str
     needed = predicted_bytes(spec, split)
     free = available_memory(shared=False) if isinstance(store, InMemory) else _free_on_disk(Path(where))
     words = (
-        f"{needed / 2**30:.2f} GiB: {len(split)} pictures, {'plain and mirrored' if len(ways(split)) > 1 else 'plain'}"
+        f"{needed / 2**30:.2f} GiB: {len(split)} images, {'plain and mirrored' if len(ways(split)) > 1 else 'plain'}"
     )
     there = isinstance(store, InFolder) and store.folder.is_dir()
     if not there and needed > MOST_OF_MEMORY * free:
@@ -100,7 +100,7 @@ def _room(where: str, store: Store, spec: DetectorSpec, split: CocoSplit) -> str
             f"--cache-teacher {where}: the pyramids take {words}; {free / 2**30:.2f} GiB are free",
             "name a folder on a disk with room, or leave --cache-teacher away",
         )
-    return f"{words}, as bfloat16; pictures keep one scale (no jitter)"
+    return f"{words}, as bfloat16; images keep one scale (no jitter)"
 
 
 def _free_on_disk(folder: Path) -> int:

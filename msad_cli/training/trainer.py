@@ -84,8 +84,8 @@ def fit(run: Run) -> dict[str, Scores]:
         UsageError: there is another run's state, or another process, in the folder.
         TrainingError: too many steps in a row were not finite, a loader process died, another process of the run is
             gone, or the disk is full.
-        DataError: too many pictures cannot be read.
-        DeviceError: out of memory with a single picture.
+        DataError: too many images cannot be read.
+        DeviceError: out of memory with a single image.
         typer.Exit: a signal (code 128 + its number), or the deadline is past (0); the state to resume from is written.
     """
     started = "" if run.resume else distributed.from_first(run.initialise)
@@ -237,7 +237,7 @@ class _Training:
             run.folder.log(f"step {step.number} is not finite and was skipped: {names}")
             if progress.skipped_in_a_row >= PATIENCE:
                 raise TrainingError(
-                    f"{PATIENCE} steps in a row were not finite, up to step {step.number}, of the pictures {names}",
+                    f"{PATIENCE} steps in a row were not finite, up to step {step.number}, of the images {names}",
                     f"a lower --lr with --overwrite; the state before them is kept: {self.command_to_resume}",
                 )
 

@@ -28,7 +28,7 @@ def utilisation(monkeypatch: pytest.MonkeyPatch, teacher_spec: DetectorSpec) -> 
 
 
 def test_flops_are_those_of_the_model(utilisation: ModuleType) -> None:
-    """Two a MAC, for two pictures. Backward, a convolution costs twice what it costs forward, but the stem only once,
+    """Two a MAC, for two images. Backward, a convolution costs twice what it costs forward, but the stem only once,
     whose input is no map: of the student 3 · 16 · 7² MACs at each of 32 × 32 places."""
     works, (teacher, _, student, _) = utilisation.build(*TINY, Compute(torch.device("cpu"), "fp32"))
     once = 4 * count_cost(student.spec, "low", [(64, 96)]).total

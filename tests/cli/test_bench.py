@@ -24,7 +24,7 @@ def test_summary_by_hand() -> None:
     )
 
 
-def test_models_take_turns_over_the_pictures(
+def test_models_take_turns_over_the_images(
     tmp_path: Path, coco_folder: Path, student: Detector, teacher: Detector, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -45,14 +45,14 @@ def test_models_take_turns_over_the_pictures(
     for numbers in report["models"].values():
         assert all(numbers[f"{part}_ms"] > 0 for part in PARTS)
         assert numbers["images_per_second"] == pytest.approx(2000 / numbers["p50_ms"])
-    # Student, stock, teacher, and again; each turn two pictures of the validation split, over and over.
+    # Student, stock, teacher, and again; each turn two images of the validation split, over and over.
     assert [views for views, _ in seen] == [1, 1, 2] * (2 + WARMUP)
     names = [name for _, paths in seen[::3] for name in paths]
     assert names == [names[i % 3] for i in range(len(names))]
     assert len(set(names)) == 3
 
 
-def test_pictures_may_be_named_and_have_to_be_somewhere(
+def test_images_may_be_named_and_have_to_be_somewhere(
     tmp_path: Path, coco_folder: Path, student: Detector, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "student.safetensors"

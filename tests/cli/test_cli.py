@@ -140,7 +140,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
     assert run(["teacher", "--data", str(demo), *TINY, "--out", str(out), "--dry-run"]) == 0
     plan = capsys.readouterr().err
     assert "0.01 × batch / 16" in plan
-    assert "6 + 3 pictures" in plan.replace("\n", " ")
+    assert "6 + 3 images" in plan.replace("\n", " ")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -192,8 +192,8 @@ def test_the_main_job(teacher: Path, demo: Path, tmp_path: Path, capsys: pytest.
     assert all(name in table for name in ("AP50", "APs", "AR100", "triangle"))
     assert run(["eval", str(student), "--fail-under", "AP=1", "--workers", "0"]) == 8
 
-    pictures = demo / "val2017"
-    assert run(["predict", str(pictures), "-m", str(student), "-o", str(tmp_path / "seen"), "--score", "0"]) == 0
+    images = demo / "val2017"
+    assert run(["predict", str(images), "-m", str(student), "-o", str(tmp_path / "seen"), "--score", "0"]) == 0
     results = json.loads((tmp_path / "seen" / "predictions.json").read_text())
     known = {each["id"] for each in json.loads((demo / "annotations/instances_val2017.json").read_text())["categories"]}
     assert results

@@ -63,10 +63,10 @@ def test_a_table_without_latency(models: list[str], student: Detector, capsys: p
 def test_a_budget_names_the_model_to_ship(
     models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture = tmp_path / "pareto.png"
-    assert run(["compare", *models, "--runs", "1", "--plot", str(picture), "--budget", "1e6", *FLAGS]) == 0
+    image = tmp_path / "pareto.png"
+    assert run(["compare", *models, "--runs", "1", "--plot", str(image), "--budget", "1e6", *FLAGS]) == 0
     assert "for 1e+06 ms: teacher, AP 40.0" in capsys.readouterr().err
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert image.read_bytes().startswith(b"\x89PNG")
     assert run(["compare", *models, "--runs", "1", "--budget", "0.001", *FLAGS]) == 0
     assert "none takes 0.001 ms; the fastest" in capsys.readouterr().err
     assert run(["compare", *models, "--runs", "0", "--budget", "30"]) == 2

@@ -17,7 +17,7 @@ from msad_cli.data.annotations import kept_check as checking
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.boxes import judge_boxes
 from msad_cli.data.annotations.check import Report, check
-from msad_cli.data.annotations.objects import outline_kind
+from msad_cli.data.annotations.objects import segmentation_kind
 from msad_cli.data.annotations.problems import EXAMPLES, Problem, Tally
 from msad_cli.data.annotations.records import read_records
 from msad_cli.data.annotations.split import read_split
@@ -37,7 +37,7 @@ SIZES = ["--size", "64,96"]
 
 @pytest.fixture
 def clean(coco_folder: Path) -> Path:
-    """The folder of conftest.py without its one problem, the box without width; its picture d.png has one box left."""
+    """The folder of conftest.py without its one problem, the box without width; its image d.png has one box left."""
     change(coco_folder, lambda document: document["annotations"].pop(3))
     return coco_folder
 
@@ -64,7 +64,7 @@ def found(report: Report) -> dict[tuple[str, str], int]:
 
 
 def count_headers(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The pictures whose headers are read from now on; each is said to have 64×48 pixels."""
+    """The images whose headers are read from now on; each is said to have 64×48 pixels."""
     read: list[Path] = []
 
     def read_header(path: Path) -> Header:
@@ -88,7 +88,7 @@ def both(*changes: Change) -> Change:
 
 
 def box(*sides: float, **fields: Any) -> Document:
-    """An annotation of picture 30 and class 7 that lacks nothing."""
+    """An annotation of image 30 and class 7 that lacks nothing."""
     return {
         "id": 90, "image_id": 30, "category_id": 7, "bbox": list(sides), "area": 1, "iscrowd": 0, **fields
     }  # fmt: skip
@@ -101,10 +101,10 @@ def test_a_clean_set_has_counts_and_sizes_and_no_problems(clean: Path) -> None:
     report = check_folder(clean)
     assert report.problems == []
     train, val = report.splits
-    # From the tables of conftest.py: 6 annotations less the one taken out, one of them a crowd region; picture 20 has
-    # none, and picture 10 one box.
+    # From the tables of conftest.py: 6 annotations less the one taken out, one of them a crowd region; image 20 has
+    # none, and image 10 one box.
     assert train.counts == {
-        "pictures": 4, "pictures without boxes": 1, "annotations": 5, "boxes to learn from": 4, "crowd regions": 1,
+        "images": 4, "images without boxes": 1, "annotations": 5, "boxes to learn from": 4, "crowd regions": 1,
         "classes": 2, "classes without boxes": 0, "segmentations: none": 5,
     }  # fmt: skip
     assert train.classes == ((7, "red", 3), (90, "blue", 1))
@@ -148,7 +148,7 @@ PROBLEMS: list[tuple[Change, Problem, int]] = [
     (both(set_in("annotations", 0, iscrowd="1"), set_in("annotations", 3, iscrowd=[])), kinds.ODD_CROWD, 2),
     (lambda document: [each.pop("area") for each in document["annotations"]], kinds.NO_AREA, 5),
     (both(*(set_in("annotations", i, area=each) for i, each in enumerate(["9", -1, np.nan]))), kinds.ODD_AREA, 3),
-    (both(set_in("annotations", 0, segmentation=[[1, 2, 3, 4]])), kinds.ODD_OUTLINE, 1),
+    (both(set_in("annotations", 0, segmentation=[[1, 2, 3, 4]])), kinds.ODD_SEGMENTATION, 1),
     (add("annotations", box(1, 2, 0, 4), box(1, 2, 1e-300, 4), box(5, 5, 0, 0, iscrowd=1)), kinds.NO_EXTENT, 3),
     (add("annotations", box(np.nan, 2, 3, 4), box(1, 2, np.inf, 4)), kinds.NOT_FINITE, 2),
     (add("annotations", box(1, 2, 3, 1e9), box(-1e300, 2, 3, 4)), kinds.TOO_FAR, 2),
@@ -169,13 +169,13 @@ def test_problems_are_found_and_counted(clean: Path, how: Change, kind: Problem,
     assert found(report)["train", kind.what] == count
     (problem,) = (each for name, each in report.problems if (name, each.what) == ("train", kind.what))
     assert len(problem.examples) == min(count, EXAMPLES)
-    # Missing pictures are fatal past 1%: here they are 2 of 6.
+    # Missing images are fatal past 1%: here they are 2 of 6.
     assert problem.fatal is (kind.fatal or kind == kinds.MISSING)
 
 
 @pytest.mark.parametrize(("how", "kind"), [each[:2] for each in PROBLEMS], ids=[each[1].what for each in PROBLEMS])
 def test_reader_and_check_agree(clean: Path, how: Change, kind: Problem) -> None:
-    # What the reader refuses is fatal in the check; what it takes is not, but for what needs a look at the pictures.
+    # What the reader refuses is fatal in the check; what it takes is not, but for what needs a look at the images.
     change(clean, how)
     file, folder = annotation_file(clean), clean / "train2017"
     if kind.fatal and kind != kinds.NO_BOXES:
@@ -233,7 +233,7 @@ def test_ground_truth_survives_what_the_reader_survives(clean: Path) -> None:
     ],
 )  # fmt: skip
 def test_kinds_of_segmentation(value: object, kind: str) -> None:
-    assert outline_kind(value) == kind
+    assert segmentation_kind(value) == kind
 
 
 def test_whole_numbers() -> None:
@@ -313,17 +313,17 @@ def test_the_folder_itself_may_be_a_link(clean: Path, tmp_path: Path) -> None:
     assert len(read_split(annotation_file(clean), tmp_path / "link")) == 4
 
 
-def test_a_loop_of_links_is_a_missing_picture(clean: Path) -> None:
+def test_a_loop_of_links_is_a_missing_image(clean: Path) -> None:
     (clean / "train2017" / "c.png").unlink()
     (clean / "train2017" / "c.png").symlink_to("c.png")
     assert found(check_folder(clean))["train", kinds.MISSING.what] == 1
 
 
-# --- pictures ---
+# --- images ---
 
 
-def test_unreadable_pictures_are_fatal_past_one_percent(clean: Path) -> None:
-    (clean / "train2017" / "c.png").write_text("no picture")
+def test_unreadable_images_are_fatal_past_one_percent(clean: Path) -> None:
+    (clean / "train2017" / "c.png").write_text("no image")
     (clean / "val2017" / "f.png").write_bytes(b"")
     (clean / "train2017" / "b.png").unlink()
     problems = {(name, each.what): each for name, each in check_folder(clean).problems}
@@ -332,7 +332,7 @@ def test_unreadable_pictures_are_fatal_past_one_percent(clean: Path) -> None:
     }  # fmt: skip
     assert all(each.fatal for each in problems.values())
 
-    # One of 101 is below 1%: the 4 pictures and 97 more.
+    # One of 101 is below 1%: the 4 images and 97 more.
     more = [{"id": 100 + i, "file_name": f"{i}.png", "width": 64, "height": 48} for i in range(97)]
     for each in more:
         os.link(clean / "train2017" / "a.png", clean / "train2017" / str(each["file_name"]))
@@ -343,7 +343,7 @@ def test_unreadable_pictures_are_fatal_past_one_percent(clean: Path) -> None:
     assert str(clean / "train2017" / "c.png") in problem.examples[0]
 
 
-def test_truncated_pictures_are_found_by_decoding(clean: Path) -> None:
+def test_truncated_images_are_found_by_decoding(clean: Path) -> None:
     file = clean / "train2017" / "c.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(file)
     file.write_bytes(file.read_bytes()[:4000])  # of about 9 kB: the header is whole
@@ -352,7 +352,7 @@ def test_truncated_pictures_are_found_by_decoding(clean: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-def test_sizes_are_those_of_upright_pictures(clean: Path, suffix: str) -> None:
+def test_sizes_are_those_of_upright_images(clean: Path, suffix: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: to be turned by a quarter
     Image.new("RGB", (64, 48)).save(clean / "train2017" / f"turned.{suffix}", exif=exif)
@@ -375,7 +375,7 @@ def test_exif_behind_the_pixels_of_a_png_counts(clean: Path) -> None:
     assert found(check_folder(clean)) == {("train", kinds.TURNED.what): 1}
 
 
-def test_boxes_are_judged_by_the_true_size_of_a_picture(clean: Path) -> None:
+def test_boxes_are_judged_by_the_true_size_of_a_image(clean: Path) -> None:
     # The file has 64×48 pixels, the annotations say 32×24: the boxes beyond 32×24 are fine all the same.
     change(clean, lambda document: [each.update(width=32, height=24) for each in document["images"]])
     report = check_folder(clean)
@@ -402,16 +402,16 @@ def test_small_objects_are_told(clean: Path) -> None:
 # --- train against val ---
 
 
-def test_pictures_in_both_splits_are_told(clean: Path) -> None:
+def test_images_in_both_splits_are_told(clean: Path) -> None:
     train, val = clean / "train2017", clean / "val2017"
-    assert (train / "a.png").read_bytes() != (val / "a.png").read_bytes()  # one name, two pictures: no problem
-    (val / "e.png").write_bytes((train / "b.png").read_bytes())  # one picture under two names
+    assert (train / "a.png").read_bytes() != (val / "a.png").read_bytes()  # one name, two images: no problem
+    (val / "e.png").write_bytes((train / "b.png").read_bytes())  # one image under two names
     (val / "f.png").unlink()
     os.link(train / "c.png", val / "f.png")
     (entry,) = check_folder(clean).problems
     assert (entry[0], entry[1].what, entry[1].count) == ("train and val", kinds.SEEN_TWICE.what, 2)
     assert entry[1].examples[0] == f"{val / 'e.png'} is {train / 'b.png'}"
-    # Pictures of equal length and of other bytes are no problem.
+    # Images of equal length and of other bytes are no problem.
     for place, file in enumerate([train / "b.png", val / "e.png"]):
         file.write_bytes(file.read_bytes() + bytes([place]))
     assert found(check_folder(clean)) == {("train and val", kinds.SEEN_TWICE.what): 1}
@@ -556,7 +556,7 @@ def test_training_checks_first_and_only_once(
     line = "train: 1 boxes without width or height: dropped, such as annotation 4 of image 40"
     assert trained(coco_folder, tmp_path) == 0
     printed = capsys.readouterr().err
-    assert "checking 4 + 3 pictures" in printed
+    assert "checking 4 + 3 images" in printed
     assert line in printed
 
     opened = count_headers(monkeypatch)
@@ -568,7 +568,7 @@ def test_training_checks_first_and_only_once(
     assert trained(coco_folder, tmp_path, "--quiet") == 0
     assert capsys.readouterr().err == ""
 
-    # Another size, other pictures, other annotations: another check.
+    # Another size, other images, other annotations: another check.
     assert trained(coco_folder, tmp_path, "--size", "96,128") == 0
     assert len(opened) == 7
     (coco_folder / "val2017" / "a.png").touch()
@@ -588,7 +588,7 @@ def test_a_fatal_problem_ends_a_training_before_it_starts(
     (coco_folder / "train2017" / "a.png").unlink()
     assert trained(coco_folder, tmp_path) == 3
     printed = capsys.readouterr().err
-    assert f"error: {annotation_file(coco_folder)}: pictures that are missing: no such image: " in printed
+    assert f"error: {annotation_file(coco_folder)}: images that are missing: no such image: " in printed
     assert f"msad data check {coco_folder}" in printed
     change(coco_folder, lambda document: document["annotations"].clear())
     (coco_folder / "train2017" / "a.png").write_bytes((coco_folder / "train2017" / "b.png").read_bytes())
@@ -694,9 +694,9 @@ def test_what_a_repair_does(clean: Path, tmp_path: Path, capsys: pytest.CaptureF
         ]
         document["images"][0] |= {"id": "30", "width": 1}
         document["annotations"] = [
-            box(-4, -2, 14, 12, id=3, area=168),  # 10 × 10 of it lie in the picture
+            box(-4, -2, 14, 12, id=3, area=168),  # 10 × 10 of it lie in the image
             box(-4, -2, 14, 12, id=3, area=60),  # the same one again
-            box(-9, -9, 19, 19, id=None, category_id="ant", image_id=2**60),  # not the same class and picture
+            box(-9, -9, 19, 19, id=None, category_id="ant", image_id=2**60),  # not the same class and image
             box(1, 1, 5, 5, id=4, image_id="x"),
             box(1, 1, 5, 5, id=5, image_id=50),
             box(1, 1, 5, 5, id=6, image_id=51),
@@ -743,7 +743,7 @@ def test_images_under_one_id_are_taken_out_unless_they_are_one(
     assert "2 images of an id that other files have too" in printed
 
 
-def test_boxes_of_a_turned_picture_wait_for_a_decision(
+def test_boxes_of_a_turned_image_wait_for_a_decision(
     clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exif = Image.Exif()
@@ -754,7 +754,7 @@ def test_boxes_of_a_turned_picture_wait_for_a_decision(
 
 
 def test_a_repair_leaves_boxes_to_learn_from_or_writes_nothing(clean: Path, tmp_path: Path) -> None:
-    # Only a crowd region, and a box that lies outside the picture as EXIF turns it: 48×64 instead of 64×48.
+    # Only a crowd region, and a box that lies outside the image as EXIF turns it: 48×64 instead of 64×48.
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (64, 48)).save(clean / "train2017" / "a.png", exif=exif)
@@ -772,5 +772,5 @@ def test_a_repair_that_would_leave_nothing_writes_nothing(
         file.unlink()
     out = tmp_path / "r.json"
     assert run(["data", "check", str(clean), "--split", "train", "--fix", "--out", str(out)]) == 3
-    assert "no pictures would be left" in capsys.readouterr().err
+    assert "no images would be left" in capsys.readouterr().err
     assert not out.exists()

@@ -9,19 +9,19 @@ import pytest
 from PIL import Image
 
 from msad_cli.cli.app import run
-from msad_cli.data.annotations.segmentation import decode, encode, encode_mask, read_outline
+from msad_cli.data.annotations.segmentation import decode, encode, encode_mask, read_segmentation
 from msad_cli.data.annotations.tracing import one_ring, traced
 from msad_cli.data.layouts.base import find_split
 
 NEAR = 0.01
 """Pixels."""
 SIDES = ((640, 427), (4000, 3000), (61, 1999), (33, 32))
-"""Width and height of the pictures of a random set."""
+"""Width and height of the images of a random set."""
 NAMES = ("left_end", "right_end", "top")
 
 
 def random_set(folder: Path, rng: np.random.Generator, kind: str) -> Path:
-    """A COCO folder of noughts, ids with gaps, and 30 random objects a picture, of fractions of a pixel and up."""
+    """A COCO folder of noughts, ids with gaps, and 30 random objects an image, of fractions of a pixel and up."""
     categories: list[dict[str, Any]] = [{"id": 7, "name": "red: #1"}, {"id": 90, "name": "blue"}]
     for split in ("train2017", "val2017"):
         (folder / split / "sub").mkdir(parents=True)
@@ -64,7 +64,7 @@ Objects = dict[str, list[dict[str, Any]]]
 
 
 def objects(folder: Path, split: str, kind: str = "boxes") -> Objects:
-    """The objects of each picture, by its name without suffix, in their order; their classes by name."""
+    """The objects of each image, by its name without suffix, in their order; their classes by name."""
     found = find_split(str(folder), split, task=kind)
     document = json.loads(found.annotations.read_text())
     names = {each["id"]: each["name"] for each in document["categories"]}
@@ -78,11 +78,11 @@ def objects(folder: Path, split: str, kind: str = "boxes") -> Objects:
 
 def assert_alike(one: Objects, other: Objects, fields: tuple[str, ...]) -> None:
     assert one.keys() == other.keys()
-    for picture, own in one.items():
-        assert [each["class"] for each in own] == [each["class"] for each in other[picture]]
-        for before, after in zip(own, other[picture], strict=True):
+    for image, own in one.items():
+        assert [each["class"] for each in own] == [each["class"] for each in other[image]]
+        for before, after in zip(own, other[image], strict=True):
             for name in fields:
-                np.testing.assert_allclose(after[name], before[name], rtol=0, atol=NEAR, err_msg=f"{picture} {name}")
+                np.testing.assert_allclose(after[name], before[name], rtol=0, atol=NEAR, err_msg=f"{image} {name}")
 
 
 def converted(source: Path, out: Path, to: str, *more: str) -> Path:
@@ -136,7 +136,7 @@ def test_voc_goes_through_coco_and_yolo(tmp_path: Path, capsys: pytest.CaptureFi
     for place in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (voc / place).mkdir(parents=True)
     expected: dict[str, dict[str, list[list[int]]]] = {"train": {}, "val": {}}
-    for split, pictures in expected.items():
+    for split, images in expected.items():
         for i in range(3):
             width, height = rng.integers(50, 2000, 2).tolist()
             stem = f"{split} {i}"
@@ -150,17 +150,17 @@ def test_voc_goes_through_coco_and_yolo(tmp_path: Path, capsys: pytest.CaptureFi
                 for x0, y0, x1, y1 in rows
             )
             (voc / f"Annotations/{stem}.xml").write_text(f"<annotation>{text}</annotation>")
-            pictures[stem] = rows
-        (voc / f"ImageSets/Main/{split}.txt").write_text("\n".join(pictures))
+            images[stem] = rows
+        (voc / f"ImageSets/Main/{split}.txt").write_text("\n".join(images))
     coco = converted(voc, tmp_path / "coco", "coco")
     yolo = converted(coco, tmp_path / "yolo", "yolo")
     back = converted(yolo, tmp_path / "back", "coco")
     assert [line for line in capsys.readouterr().err.splitlines() if line[:1].isdigit()] == []
-    for split, pictures in expected.items():
+    for split, images in expected.items():
         for folder in (voc, coco, yolo, back):
             found = objects(folder, split)
-            assert found.keys() == pictures.keys()
-            for stem, rows in pictures.items():
+            assert found.keys() == images.keys()
+            for stem, rows in images.items():
                 # The first pixel is 1, and the last one is inside.
                 boxes = [[x0 - 1, y0 - 1, x1 - x0 + 1, y1 - y0 + 1] for x0, y0, x1, y1 in rows]
                 np.testing.assert_allclose([each["bbox"] for each in found[stem]], boxes, rtol=0, atol=NEAR)
@@ -206,33 +206,33 @@ def test_what_yolo_cannot_hold_is_counted(
     document = json.loads(file.read_text())
     square = [0, 0, 20, 0, 20, 16, 0, 16]
     document["annotations"][0]["segmentation"] = [square, [30, 20, 40, 20, 40, 30]]
-    document["annotations"][1] |= {"bbox": [40, 20, 30, 20]}  # of a picture of 64 pixels
+    document["annotations"][1] |= {"bbox": [40, 20, 30, 20]}  # of an image of 64 pixels
     runs = encode([np.array([[8, 8], [24, 8], [24, 20], [8, 20.0]])], (48, 64))
     document["annotations"][4]["segmentation"] = {"size": runs["size"], "counts": runs["counts"].decode()}
     file.write_text(json.dumps(document))
     yolo = converted(coco_folder, tmp_path / "yolo", "yolo", "--task", "masks")
     said = capsys.readouterr().err
-    # 4 boxes of val, and of train the one that is cut and the last one, have no outline.
+    # 4 boxes of val, and of train the one that is cut and the last one, have no segmentation.
     for line in (
         "1 crowd regions, left out",
         "1 boxes that are none, outside or repeated, left out",
-        "1 boxes cut to their picture",
+        "1 boxes cut to their image",
         "1 run lengths, written as polygons along the sides of pixels",
-        "1 outlines of several polygons, joined into one",
-        "1 boxes more than a pixel off their outline, which alone is written",
-        "6 objects without an outline, written as that of their box",
+        "1 segmentations of several polygons, joined into one",
+        "1 boxes more than a pixel off their segmentation, which alone is written",
+        "6 objects without a segmentation, written as that of their box",
     ):
         assert line in said
     found = {name: [each["bbox"] for each in of] for name, of in objects(yolo, "train").items()}
     assert found == {
         "a": [[40, 20, 24, 20], [8, 8, 16, 12]], "b": [[0, 0, 40, 30]], "c": [], "d": [[50, 30, 14, 18]]
     }  # fmt: skip
-    # The joined outline is the union of its two pieces.
+    # The joined segmentation is the union of its two pieces.
     (joined,) = objects(yolo, "train")["b"]
     pieces = [np.array(square).reshape(-1, 2), np.array([[30, 20], [40, 20], [40, 30]])]
-    outline = read_outline(joined["segmentation"])
-    assert outline is not None
-    assert (decode(encode(outline, (48, 64))) == decode(encode([each * 1.0 for each in pieces], (48, 64)))).all()
+    segmentation = read_segmentation(joined["segmentation"])
+    assert segmentation is not None
+    assert (decode(encode(segmentation, (48, 64))) == decode(encode([each * 1.0 for each in pieces], (48, 64)))).all()
 
 
 def test_overlapping_polygons_of_an_object_do_not_cancel_out(
@@ -251,17 +251,15 @@ def test_overlapping_polygons_of_an_object_do_not_cancel_out(
     (found,) = objects(converted(coco_folder, tmp_path / "yolo", "yolo"), "train")["a"]
     assert "1 of these, whose polygons overlap" in capsys.readouterr().err
     np.testing.assert_allclose(found["bbox"], [3.3, 4.4, 18.9, 14.45], rtol=0, atol=NEAR)
-    outline = read_outline(found["segmentation"])
-    assert outline is not None
-    assert (decode(encode(outline, (48, 64))) == decode(encode(rings, (48, 64)))).all()
+    segmentation = read_segmentation(found["segmentation"])
+    assert segmentation is not None
+    assert (decode(encode(segmentation, (48, 64))) == decode(encode(rings, (48, 64)))).all()
 
 
-def test_run_lengths_on_a_coarser_grid_are_written_at_the_size_of_the_picture(
-    coco_folder: Path, tmp_path: Path
-) -> None:
+def test_run_lengths_on_a_coarser_grid_are_written_at_the_size_of_the_image(coco_folder: Path, tmp_path: Path) -> None:
     file = coco_folder / "annotations" / "instances_train2017.json"
     document = json.loads(file.read_text())
-    mask = np.zeros((24, 32), dtype=np.uint8)  # of a picture of 48 rows and 64 columns
+    mask = np.zeros((24, 32), dtype=np.uint8)  # of an image of 48 rows and 64 columns
     mask[4:10, 4:12] = 1
     runs = encode_mask(mask)
     document["annotations"] = [document["annotations"][4]]
@@ -322,5 +320,5 @@ def test_coco_from_yolo_needs_no_other_split_and_keeps_what_it_is_given(coco_fol
     files = [folder / "annotations" / "instances_train2017.json" for folder in (coco_folder, again)]
     before, after = (json.loads(file.read_text()) for file in files)
     assert after == before
-    pictures = [sorted(each.name for each in folder.rglob("*.png")) for folder in (coco_folder / "train2017", again)]
-    assert pictures[0] == pictures[1] == ["a.png", "b.png", "c.png", "d.png"]
+    images = [sorted(each.name for each in folder.rglob("*.png")) for folder in (coco_folder / "train2017", again)]
+    assert images[0] == images[1] == ["a.png", "b.png", "c.png", "d.png"]

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageOps
 from torch.utils.data import DataLoader
 
 from msad_cli.data.annotations.split import CocoSplit, read_split
-from msad_cli.data.images.scaled import whole_picture
+from msad_cli.data.images.scaled import whole_image
 from msad_cli.data.layouts.base import Files, find_split
 from msad_cli.data.loading.dataset import (
     Batch,
@@ -55,7 +55,7 @@ def train(coco_folder: Path, train_file: Path) -> CocoSplit:
 
 
 def test_read_split_keeps_ids_outside_and_places_inside(train: CocoSplit) -> None:
-    # From the tables of conftest.py: pictures in the order of the file, each with its boxes in the order of the file;
+    # From the tables of conftest.py: images in the order of the file, each with its boxes in the order of the file;
     # classes by ascending id, 7 before 90, whatever their order in the file. Corners are x, y, x + w, y + h.
     assert len(train) == 4
     assert train.image_ids.tolist() == [30, 10, 20, 40]
@@ -63,8 +63,8 @@ def test_read_split_keeps_ids_outside_and_places_inside(train: CocoSplit) -> Non
     assert train.categories == ((7, "red"), (90, "blue"))
     assert train.boxes.tolist() == [[40, 20, 56, 40], [8, 8, 24, 20], [0, 0, 20, 16], [50, 30, 64, 48]]
     assert train.labels.tolist() == [2, 1, 1, 1]
-    assert train.starts.tolist() == [0, 2, 3, 3, 4]  # the third picture has none
-    assert (train.crowds, train.dropped) == (1, 1)  # the region of picture 10, the box without width of picture 40
+    assert train.starts.tolist() == [0, 2, 3, 3, 4]  # the third image has none
+    assert (train.crowds, train.dropped) == (1, 1)  # the region of image 10, the box without width of image 40
     assert [each.dtype.name for each in (train.boxes, train.labels, train.starts)] == ["float32", "int64", "int64"]
 
 
@@ -186,7 +186,7 @@ def test_coco_folder_is_recognised(coco_folder: Path) -> None:
         assert find_split(str(coco_folder), split) == expected
 
 
-def test_pictures_may_lie_under_images_and_annotations_be_of_keypoints(coco_folder: Path) -> None:
+def test_images_may_lie_under_images_and_annotations_be_of_keypoints(coco_folder: Path) -> None:
     (coco_folder / "images").mkdir()
     (coco_folder / "train2017").rename(coco_folder / "images" / "train2017")
     annotations = coco_folder / "annotations"
@@ -272,7 +272,7 @@ def test_boxes_return_from_the_frame() -> None:
     boxes = torch.tensor([[1.0, 2.0, 30.5, 40.0], [0.0, 0.0, 50.0, 37.0]])
     original, frame_size = (37, 50), (64, 88)
     framed = to_frame(boxes, original, frame_size)
-    assert framed[1].tolist() == pytest.approx([0, 0, 88, 64])  # the whole picture is the whole frame: x wide, y high
+    assert framed[1].tolist() == pytest.approx([0, 0, 88, 64])  # the whole image is the whole frame: x wide, y high
     torch.testing.assert_close(from_frame(framed, original, frame_size), boxes)
 
 
@@ -290,24 +290,24 @@ def test_flipping_twice_changes_nothing() -> None:
     image, boxes = _noise(50, 37), torch.tensor([[3.0, 4.0, 20.0, 30.0], [25.0, 0.0, 50.0, 9.0]])
     mirrored = boxes.clone()
     mirrored[:, [0, 2]] = 50 - boxes[:, [2, 0]]
-    picture, mirror = whole_picture(image), whole_picture(ImageOps.mirror(image))
-    plain = training_views(picture, boxes, RESOLUTION, (1, 2), False, _draws(flip=False))
+    plain_scaled, mirror = whole_image(image), whole_image(ImageOps.mirror(image))
+    plain = training_views(plain_scaled, boxes, RESOLUTION, (1, 2), False, _draws(flip=False))
     twice = training_views(mirror, mirrored, RESOLUTION, (1, 2), False, _draws(flip=True))
     assert torch.equal(plain[1], twice[1])
     assert all(torch.equal(plain[0][k], twice[0][k]) for k in (1, 2))
-    flipped = training_views(picture, boxes, RESOLUTION, (1,), False, _draws(flip=True))
+    flipped = training_views(plain_scaled, boxes, RESOLUTION, (1,), False, _draws(flip=True))
     assert not torch.equal(plain[1], flipped[1])
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_boxes_lie_on_their_pixels_in_every_view(seed: int) -> None:
-    # One white rectangle, off centre, in a black picture of 64×48. In a view reduced k times its white pixels have to
+    # One white rectangle, off centre, in a black image of 64×48. In a view reduced k times its white pixels have to
     # span the box / k; an edge between two pixels may fall on either side, hence one pixel of tolerance.
     image = Image.new("RGB", (64, 48))
     ImageDraw.Draw(image).rectangle((6, 10, 29, 33), fill="white")
     boxes = torch.tensor([[6.0, 10.0, 30.0, 34.0]])
     views, framed, kept, way = training_views(
-        whole_picture(image), boxes, Resolution(96, 128), (1, 2, 4), True, random.Random(seed)
+        whole_image(image), boxes, Resolution(96, 128), (1, 2, 4), True, random.Random(seed)
     )
     assert kept.tolist() == [True]
     for k, view in views.items():
@@ -325,10 +325,10 @@ def test_seeds_of_the_test_above_cover_both_directions_and_several_sizes() -> No
 
 
 def test_boxes_are_clipped_and_slivers_left_out() -> None:
-    # Resolution 64 on a picture of 64×64: one HR pixel is one pixel.
+    # Resolution 64 on an image of 64×64: one HR pixel is one pixel.
     boxes = torch.tensor([[-9.0, -9, 20, 20], [63.5, 0, 90, 9], [70, 0, 90, 9], [1, 1, 2, 2]])
-    picture = whole_picture(Image.new("RGB", (64, 64)))
-    views = training_views(picture, boxes, RESOLUTION, (2,), False, _draws(flip=False))
+    image = whole_image(Image.new("RGB", (64, 64)))
+    views = training_views(image, boxes, RESOLUTION, (2,), False, _draws(flip=False))
     assert views[1].tolist() == [[0, 0, 20, 20], [1, 1, 2, 2]]
     assert views[2].tolist() == [True, False, False, True]
     assert boxes[0].tolist() == [-9, -9, 20, 20]  # the caller's boxes stay as they were
@@ -337,19 +337,19 @@ def test_boxes_are_clipped_and_slivers_left_out() -> None:
 def test_training_and_evaluation_see_the_same_low_pixels(train: CocoSplit) -> None:
     _noise(50, 37).save(train.folder / "a.png")
     image = _noise(50, 37)
-    seen = training_views(whole_picture(image), torch.zeros(0, 4), RESOLUTION, (1, 2), False, _draws(flip=False))[0][2]
+    seen = training_views(whole_image(image), torch.zeros(0, 4), RESOLUTION, (1, 2), False, _draws(flip=False))[0][2]
     sample = EvaluationSet(train, RESOLUTION, (2,))[0]
     assert sample.frame_size == (64, 88)  # 37 × 50 enlarged by 64 / 37: 64 × 86.5
     assert tuple(seen.shape) == (3, 32, 44)
     assert torch.equal(seen, sample.views[2])
-    assert torch.equal(seen, render(whole_picture(image), (64, 88), 2))
+    assert torch.equal(seen, render(whole_image(image), (64, 88), 2))
 
 
 # --- samples and batches ---
 
 
 def test_steps_are_permutations_without_the_remainder() -> None:
-    # 10 pictures in batches of 3: 3 steps an epoch, one picture left over.
+    # 10 images in batches of 3: 3 steps an epoch, one image left over.
     steps = list(StepSampler(10, 3, seed=1, first_step=0, last_step=12))
     assert len(steps) == 12
     epochs = [[key for step in steps[i : i + 3] for key in step] for i in range(0, 12, 3)]
@@ -400,8 +400,8 @@ def test_training_leaves_the_split_as_it_was(train: CocoSplit) -> None:
 
 
 def test_labels_stay_with_their_boxes(train: CocoSplit) -> None:
-    # The first box of the first picture, the blue one, is pushed out of it: the red one has to keep its label.
-    # HR frames of these pictures have 84 × 64 pixels, as below.
+    # The first box of the first image, the blue one, is pushed out of it: the red one has to keep its label.
+    # HR frames of these images have 84 × 64 pixels, as below.
     train.boxes[0] += 1000
     target = TrainingSet(train, RESOLUTION, (2,), jitter=False, seed=0)[0, 0].target
     assert target["labels"].tolist() == [1]
@@ -431,7 +431,7 @@ def test_workers_change_nothing(train: CocoSplit) -> None:
 
 
 def test_a_pinned_batch_is_the_same_in_other_memory(train: CocoSplit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only with a GPU is there page-locked memory; two views, boxes, labels and the place of two pictures go there."""
+    """Only with a GPU is there page-locked memory; two views, boxes, labels and the place of two images go there."""
     pinned: list[torch.Tensor] = []
 
     def pin(tensor: torch.Tensor) -> torch.Tensor:
@@ -457,9 +457,9 @@ def test_evaluation_goes_through_the_split_in_order(train: CocoSplit) -> None:
 
 @forks
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_picture_is_named_by_any_worker(train: CocoSplit, workers: int) -> None:
+def test_an_unreadable_image_is_named_by_any_worker(train: CocoSplit, workers: int) -> None:
     broken = train.folder / "b.png"
-    broken.write_text("no picture")
+    broken.write_text("no image")
     loaders: list[Iterator[Batch]] = [
         training_loader(TrainingSet(train, RESOLUTION, (2,), jitter=False, seed=0), 4, workers, 0, 1),
         evaluation_loader(EvaluationSet(train, RESOLUTION, (2,)), 4, workers),
@@ -471,11 +471,11 @@ def test_an_unreadable_picture_is_named_by_any_worker(train: CocoSplit, workers:
         assert str(broken) in batch.unreadable[1]
 
 
-def test_one_percent_of_unreadable_pictures_is_passed_over(train: CocoSplit) -> None:
+def test_one_percent_of_unreadable_images_is_passed_over(train: CocoSplit) -> None:
     many = replace(train, image_ids=np.arange(200))  # only its length counts
     tolerate({}, train)
     tolerate({3: "torn", 5: "empty"}, many)
-    with pytest.raises(DataError, match=r"3 of 200 pictures of .* cannot be read, the last: no image"):
+    with pytest.raises(DataError, match=r"3 of 200 images of .* cannot be read, the last: no image"):
         tolerate({3: "torn", 5: "empty", 9: "no image"}, many)
 
 
@@ -484,13 +484,13 @@ def test_one_percent_of_unreadable_pictures_is_passed_over(train: CocoSplit) -> 
     [
         (0, 4, 2, 0),
         (7, 4, 4, 7),
-        (7, 4, 2, 14),  # 25 pictures: 6 steps an epoch of 4, 12 of 2. One epoch and 4 pictures: 12 + 2
-        (7, 4, 3, 9),  # 8 steps an epoch of 3: 8 + 4 // 3, so that one picture is seen twice
+        (7, 4, 2, 14),  # 25 images: 6 steps an epoch of 4, 12 of 2. One epoch and 4 images: 12 + 2
+        (7, 4, 3, 9),  # 8 steps an epoch of 3: 8 + 4 // 3, so that one image is seen twice
         (12, 4, 2, 24),  # the end of an epoch stays one
-        (11, 4, 25, 1),  # 20 pictures of the second epoch, which has a single step now
+        (11, 4, 25, 1),  # 20 images of the second epoch, which has a single step now
     ],
 )
-def test_another_batch_goes_on_at_the_same_pictures(step: int, before: int, now: int, expected: int) -> None:
+def test_another_batch_goes_on_at_the_same_images(step: int, before: int, now: int, expected: int) -> None:
     assert same_place(step, 25, before, now) == expected
 
 
@@ -506,7 +506,7 @@ def test_a_killed_worker_is_named(train: CocoSplit) -> None:
 
 
 @pytest.mark.skipif(not ROBUSTNESS.is_dir(), reason="no shared/data/robustness_images")
-def test_odd_pictures_are_left_out_of_their_batches(train: CocoSplit) -> None:
+def test_odd_images_are_left_out_of_their_batches(train: CocoSplit) -> None:
     """Torn, empty, huge and strange files: all that can be read arrives, for the rest there is a reason."""
     entries = {Path(entry["file"]).name: entry for entry in json.loads((ROBUSTNESS / "manifest.json").read_text())}
     names = np.array(list(entries), dtype=train.file_names.dtype)

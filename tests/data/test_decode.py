@@ -1,4 +1,4 @@
-"""Whatever a picture file holds: upright 8-bit RGB comes out, or an error that names the file."""
+"""Whatever an image file holds: upright 8-bit RGB comes out, or an error that names the file."""
 
 import functools
 import io
@@ -27,7 +27,7 @@ MANIFEST = SHARED / "manifest.json"
 ENTRIES: list[dict[str, Any]] = json.loads(MANIFEST.read_text()) if MANIFEST.exists() else []
 
 UPRIGHT = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10  # 2 high, 3 wide, every value another
-# Where a file's first row and first column lie in the upright picture: EXIF 2.3, tag 274.
+# Where a file's first row and first column lie in the upright image: EXIF 2.3, tag 274.
 STORED: dict[int, NDArray[np.uint8]] = {
     1: UPRIGHT,  # top, left
     2: UPRIGHT[:, ::-1],  # top, right
@@ -49,20 +49,20 @@ def _pixels(path: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize("orientation", STORED)
-def test_pictures_are_turned_as_exif_says(tmp_path: Path, orientation: int) -> None:
+def test_images_are_turned_as_exif_says(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[274] = orientation
-    file = tmp_path / "picture.png"
+    file = tmp_path / "image.png"
     Image.fromarray(np.ascontiguousarray(STORED[orientation])).save(file, exif=exif)
     assert _pixels(file) == UPRIGHT.tolist()
 
 
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
-def test_the_size_is_that_of_the_upright_picture(tmp_path: Path, kind: str, orientation: int) -> None:
+def test_the_size_is_that_of_the_upright_image(tmp_path: Path, kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[274] = orientation
-    file = tmp_path / "picture"
+    file = tmp_path / "image"
     Image.new("RGB", (30, 20)).save(file, kind, exif=exif)
     header = read_header(file)
     assert read_image(file).size == header.size[::-1] == ((20, 30) if orientation >= 5 else (30, 20))
@@ -74,7 +74,7 @@ def test_the_size_is_that_of_the_upright_picture(tmp_path: Path, kind: str, orie
     "exif", [b"Exif\0\0II\x01\x00\x08\0\0\0\0\0", b"Exif\0\0", b"", b"Exif\0\0MM\0*\xff\xff\xff\xff"]
 )
 def test_exif_that_is_none_does_not_matter(tmp_path: Path, exif: bytes) -> None:
-    file = tmp_path / "picture.jpg"
+    file = tmp_path / "image.jpg"
     Image.new("L", (2, 1), 50).save(file, exif=exif)
     assert _pixels(file) == [[[50] * 3] * 2]
     assert read_header(file) == Header((1, 2), orientation=1, scalable=True)
@@ -122,7 +122,7 @@ def test_sixteen_bit_png(tmp_path: Path) -> None:
     ],
 )
 def test_modes_of_png(tmp_path: Path, mode: str, colour: Any, expected: list[int]) -> None:
-    file = tmp_path / "picture.png"
+    file = tmp_path / "image.png"
     Image.new(mode, (1, 1), colour).save(file)
     assert _pixels(file) == [[expected]]
 
@@ -131,14 +131,14 @@ def test_modes_of_png(tmp_path: Path, mode: str, colour: Any, expected: list[int
 def test_palette(tmp_path: Path, transparent: int | None, expected: list[int]) -> None:
     image = Image.new("P", (1, 1), 0)
     image.putpalette([0, 200, 0, 9, 9, 9])
-    file = tmp_path / "picture.png"
+    file = tmp_path / "image.png"
     options: dict[str, Any] = {} if transparent is None else {"transparency": transparent}
     image.save(file, **options)
     assert _pixels(file) == [[expected]]
 
 
 def test_transparent_colour_of_rgb(tmp_path: Path) -> None:
-    file = tmp_path / "picture.png"
+    file = tmp_path / "image.png"
     image = Image.new("RGB", (2, 1), (10, 20, 30))
     image.putpixel((1, 0), (10, 20, 31))
     image.save(file, transparency=(10, 20, 30))
@@ -146,7 +146,7 @@ def test_transparent_colour_of_rgb(tmp_path: Path) -> None:
 
 
 def test_cmyk(tmp_path: Path) -> None:
-    file = tmp_path / "picture.jpg"
+    file = tmp_path / "image.jpg"
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(file, quality=100)  # no cyan, all magenta and yellow: red
     assert np.abs(np.array(_pixels(file)) - [255, 0, 0]).max() <= 3  # JPEG rounds
 
@@ -165,7 +165,7 @@ def test_names_do_not_matter(tmp_path: Path) -> None:
 
 def test_nothing_of_the_file_is_handed_on(tmp_path: Path) -> None:
     # Pillow would write the file's compression with a copy, and refuses to where that takes no quality.
-    file = tmp_path / "picture.tif"
+    file = tmp_path / "image.tif"
     Image.new("RGB", (4, 4)).save(file, compression="tiff_lzw")
     assert read_image(file).info == {}
 
@@ -173,7 +173,7 @@ def test_nothing_of_the_file_is_handed_on(tmp_path: Path) -> None:
 def test_damaged_metadata_does_not_matter(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[271] = "the maker's name, which is stored behind the table"
-    file = tmp_path / "picture.jpg"
+    file = tmp_path / "image.jpg"
     Image.new("L", (2, 1), 50).save(file, exif=exif.tobytes()[:-60])
     with pytest.warns(UserWarning, match="EXIF"), Image.open(file) as image:
         ImageOps.exif_transpose(image)  # Pillow warns, which this project's tests would take for an error
@@ -191,7 +191,7 @@ def _png(width: int, height: int) -> bytes:
 
 
 def _tiff(tags: dict[int, int], data: bytes) -> bytes:
-    """A TIFF of one grey picture whose tags are numbers of 32 bits; the data follow them."""
+    """A TIFF of one grey image whose tags are numbers of 32 bits; the data follow them."""
     table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + table + bytes(4) + data
 
@@ -258,7 +258,7 @@ def test_bombs_are_refused_before_they_take_memory(tmp_path: Path, name: str) ->
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 120 * 1024
 
 
-def test_no_program_is_run_for_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_program_is_run_for_a_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Pillow hands PostScript to Ghostscript, whatever the file's name is.
     file = tmp_path / "page.jpg"
     file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
@@ -270,7 +270,7 @@ def test_no_program_is_run_for_a_picture(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_limit_of_pixels_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # set back afterwards
     assert most_pixels() == int(MOST_PIXELS)
-    file = tmp_path / "picture.png"
+    file = tmp_path / "image.png"
     Image.new("RGB", (20, 10)).save(file)
     limit_pixels(200)
     assert most_pixels() == 200
@@ -291,10 +291,10 @@ def test_loader_workers_take_the_limit_over(monkeypatch: pytest.MonkeyPatch) -> 
 
 def _cut(suffix: str) -> Callable[[Path], None]:
     def write(path: Path) -> None:
-        picture = path.with_suffix(suffix)
+        image = path.with_suffix(suffix)
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(picture)
-        path.write_bytes(picture.read_bytes()[: picture.stat().st_size // 2])
+        Image.fromarray(noise).save(image)
+        path.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
 
     return write
 
@@ -303,7 +303,7 @@ def _cut(suffix: str) -> Callable[[Path], None]:
     ("write", "message"),
     [
         (lambda path: path.write_bytes(b""), "an empty file"),
-        (lambda path: path.write_text("no picture"), "no image that msad knows"),
+        (lambda path: path.write_text("no image"), "no image that msad knows"),
         (lambda path: path.mkdir(), "not a file"),
         (os.mkfifo, "not a file"),
         (lambda path: path.write_bytes(_png(60_000, 60_000)), "3600000000 pixels"),
@@ -325,10 +325,10 @@ def test_unreadable_files_are_named(tmp_path: Path, write: Callable[[Path], obje
 
 @pytest.mark.skipif(not ENTRIES, reason="no shared/data/robustness_images")
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: str(entry["file"]))
-def test_pictures_from_the_world(entry: dict[str, Any]) -> None:
+def test_images_from_the_world(entry: dict[str, Any]) -> None:
     """Files of Pillow's own tests and others; their manifest says what a tool should do with each."""
     path = SHARED / entry["file"]
-    found = _picture_or_error(path)
+    found = _image_or_error(path)
     if isinstance(found, DataError):
         assert str(path) in found.message
         assert entry["expect"] != "must load"
@@ -339,7 +339,7 @@ def test_pictures_from_the_world(entry: dict[str, Any]) -> None:
         assert list(found.size) == (entry["size"][::-1] if turned else entry["size"])
 
 
-def _picture_or_error(path: Path) -> Image.Image | DataError:
+def _image_or_error(path: Path) -> Image.Image | DataError:
     try:
         return read_image(path)
     except DataError as error:

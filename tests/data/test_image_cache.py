@@ -30,7 +30,7 @@ EPOCHS = 12
 
 @pytest.fixture
 def split(coco_folder: Path) -> CocoSplit:
-    """Four pictures: JPEGs of two sizes, one of them turned by EXIF, a PNG, and a torn file."""
+    """Four images: JPEGs of two sizes, one of them turned by EXIF, a PNG, and a torn file."""
     found = read_split(coco_folder / "annotations" / "instances_train2017.json", coco_folder / "train2017")
     for index, (height, width) in enumerate([(485, 643), (215, 301), (48, 64), (48, 64)]):
         pixels = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -123,12 +123,12 @@ def test_the_size_by_hand(split: CocoSplit) -> None:
     assert data.keep_decoded() == 3 * pixels
 
 
-def test_a_picture_that_changes_during_the_run_is_passed_over(split: CocoSplit) -> None:
+def test_a_image_that_changes_during_the_run_is_passed_over(split: CocoSplit) -> None:
     data = TrainingSet(split, RESOLUTION, (1, 2), jitter=False, seed=0)
     data.keep_decoded()
     Image.new("RGB", (50, 40)).save(split.path(2), "PNG")
     (batch,) = training_loader(data, 4, 0, 0, 1)
-    assert "another picture than when the run began" in batch.unreadable[2]
+    assert "another image than when the run began" in batch.unreadable[2]
 
 
 # --- the command ---
@@ -155,7 +155,7 @@ def test_a_run_with_it_ends_as_one_without(demo: Path, tmp_path: Path, capsys: p
             )
     assert len(rows[0]) == 2
     assert rows[0] == rows[1]
-    assert "GiB of decoded pictures" in capsys.readouterr().err
+    assert "GiB of decoded images" in capsys.readouterr().err
 
 
 def test_advice_is_given_once(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def annotations(folder: Path | str, split: str = "train") -> list[dict[str, Any]
 
 @pytest.fixture
 def yolo(tmp_path: Path) -> Path:
-    """Two pictures of train, one of them background without a file of labels, and one of val."""
+    """Two images of train, one of them background without a file of labels, and one of val."""
     folder = tmp_path / "yolo"
     write(folder / "data.yaml", "train: images/train\nval: images/val\nnames: [cat, dog]\n")
     for name in ("train/a", "train/b", "val/c"):
@@ -59,10 +59,10 @@ def yolo(tmp_path: Path) -> Path:
     return folder
 
 
-def test_yolo_boxes_and_outlines_become_pixels(yolo: Path) -> None:
+def test_yolo_boxes_and_segmentations_become_pixels(yolo: Path) -> None:
     found = find_split(str(yolo), "train")
     assert (found.images, found.recognised) == (yolo, "YOLO set (data.yaml)")
-    assert found.notes == (f"{yolo}/data.yaml: 1 of 2 pictures have no label file or an empty one, and are background",)
+    assert found.notes == (f"{yolo}/data.yaml: 1 of 2 images have no label file or an empty one, and are background",)
     split = read_split(found.annotations, found.images)
     assert split.categories == ((0, "cat"), (1, "dog"))
     assert split.file_names.tolist() == ["images/train/a.png", "images/train/b.png"]
@@ -70,7 +70,7 @@ def test_yolo_boxes_and_outlines_become_pixels(yolo: Path) -> None:
     assert split.boxes.tolist() == [[30, 10, 50, 30], [4, 4, 12, 12]]
     assert split.labels.tolist() == [2, 1]
     assert len(split) == 2
-    # Half of the picture: 80 × 40 / 2.
+    # Half of the image: 80 × 40 / 2.
     (triangle,) = annotations(yolo, "val")
     assert triangle == {
         "category_id": 0, "bbox": [0, 0, 80, 40], "area": 1600, "segmentation": [[0, 0, 80, 0, 80, 40]]
@@ -89,7 +89,7 @@ def test_yolo_poses_have_keypoints_and_their_partners(yolo: Path, shape: str, ro
     assert split.boxes.tolist() == [[30, 10, 50, 30]]
 
 
-def test_yolo_names_may_be_numbered_and_pictures_listed(yolo: Path) -> None:
+def test_yolo_names_may_be_numbered_and_images_listed(yolo: Path) -> None:
     listed = write(yolo / "lists/train.txt", "../images/train/b.png\n\nimages/train/a.png\n./../images/val/c.png\n")
     # As a set that was made elsewhere says it, and one of Roboflow's: one folder further up than it is.
     text = "path: /content/set\ntrain: lists/train.txt\nval: [../images/val, images/train]\n"
@@ -131,11 +131,11 @@ def test_yolo_path_is_no_way_out_of_the_folder(yolo: Path) -> None:
             find_split(str(outer), "train")
 
 
-def test_yolo_labels_lie_beside_pictures_or_in_place_of_the_last_images(tmp_path: Path) -> None:
+def test_yolo_labels_lie_beside_images_or_in_place_of_the_last_images(tmp_path: Path) -> None:
     folder = tmp_path / "yolo"
     write(folder / "data.yaml", "train: images\nval: plain\nnames: [cat]\n")
-    for picture, label in (("images/images/a.png", "images/labels/a.txt"), ("plain/b.c.png", "plain/b.c.txt")):
-        draw(folder / picture)
+    for image, label in (("images/images/a.png", "images/labels/a.txt"), ("plain/b.c.png", "plain/b.c.txt")):
+        draw(folder / image)
         write(folder / label, "0 0.5 0.5 0.5 0.5")
     assert len(annotations(folder, "train")) == len(annotations(folder, "val")) == 1
 
@@ -152,7 +152,7 @@ def test_yolo_changes_of_labels_are_seen_and_a_kept_file_is_taken(yolo: Path, mo
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        ("0 0.5 0.5 0.5", "4 columns, a box has 5, an outline 7, 9, 11"),
+        ("0 0.5 0.5 0.5", "4 columns, a box has 5, a segmentation 7, 9, 11"),
         ("0 0.5 0.5 0.5 0.5 0.9", "6 columns"),
         ("2 0.5 0.5 0.5 0.5", "class '2', known are 0, 1"),
         ("0.5 0.5 0.5 0.5 0.5", r"class '0\.5'"),
@@ -204,7 +204,7 @@ def test_a_pose_has_all_its_numbers(yolo: Path) -> None:
         ("names: [a]\ntrain: nowhere", "'nowhere': no such folder or file below"),
         ("names: [a]\ntrain: ../../secret", "which leaves"),
         ("names: [a]\ntrain: /etc", "which leaves"),
-        ("names: [a]\ntrain: labels", "no pictures in labels"),
+        ("names: [a]\ntrain: labels", "no images in labels"),
         ("names: [a]\ntrain: list.txt", r"list\.txt, line 2: '\.\./\.\./x\.png' leaves"),
         ("names: [a]\ntrain: link", "'link': no such folder or file below"),
     ],
@@ -231,7 +231,7 @@ def test_keypoints_of_other_kinds_are_named(yolo: Path, fields: str) -> None:
         find_split(str(yolo), "train")
 
 
-def test_labels_are_read_from_the_set_alone_and_pictures_may_be_missing(yolo: Path, tmp_path: Path) -> None:
+def test_labels_are_read_from_the_set_alone_and_images_may_be_missing(yolo: Path, tmp_path: Path) -> None:
     secret = write(tmp_path / "secret.txt", "0 0.5 0.5 0.5 0.5")
     (yolo / "labels/train/b.txt").symlink_to(secret)
     with pytest.raises(DataError, match=r"b\.txt: a link to .*secret\.txt, outside"):
@@ -240,7 +240,7 @@ def test_labels_are_read_from_the_set_alone_and_pictures_may_be_missing(yolo: Pa
     (yolo / "labels/train/a.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match=r"a\.txt: not a text in UTF-8"):
         find_split(str(yolo), "train")
-    # Of a picture that cannot be read nobody knows how many pixels a share is: the check names it.
+    # Of an image that cannot be read nobody knows how many pixels a share is: the check names it.
     (yolo / "images/train/a.png").write_bytes(b"")
     assert annotations(yolo) == []
     write(yolo / "data.yaml", "train: images/train\nnames: [cat]\n")
@@ -264,7 +264,7 @@ def voc_file(*objects: str) -> str:
 
 @pytest.fixture
 def voc(tmp_path: Path) -> Path:
-    """Three pictures, two of train; classes that only one split has."""
+    """Three images, two of train; classes that only one split has."""
     folder = tmp_path / "voc"
     part = "<part><name>head</name><bndbox><xmin>9</xmin></bndbox></part>"
     files = {
@@ -313,7 +313,7 @@ def test_voc_lists_stand_in_for_each_other_or_a_tenth_is_val(voc: Path) -> None:
     names = [[each["file_name"] for each in document(part)["images"]] for part in parts]
     assert [len(each) for each in names] == [2, 1]
     assert sorted(names[0] + names[1]) == ["a.png", "b 1.png", "c.png"]
-    assert f"{voc} names no split: 1 of its 3 pictures, drawn with seed 0, are val" in parts[0].notes[0]
+    assert f"{voc} names no split: 1 of its 3 images, drawn with seed 0, are val" in parts[0].notes[0]
 
 
 @pytest.mark.parametrize(
@@ -356,9 +356,9 @@ ROOT = {"id": 0, "name": "cells", "supercategory": "none"}
 RBC = {"id": 1, "name": "RBC", "supercategory": "cells"}
 
 
-def coco(*categories: dict[str, Any], pictures: int = 1, category: int = 1) -> dict[str, Any]:
-    """Pictures 1.png, …, each with a box."""
-    numbers = range(1, pictures + 1)
+def coco(*categories: dict[str, Any], images: int = 1, category: int = 1) -> dict[str, Any]:
+    """Images 1.png, …, each with a box."""
+    numbers = range(1, images + 1)
     return {
         "images": [{"id": i, "file_name": f"{i}.png", "width": WIDTH, "height": HEIGHT} for i in numbers],
         "annotations": [
@@ -412,7 +412,7 @@ def test_a_category_like_any_other_is_kept(tmp_path: Path, categories: tuple[dic
     [("all.json", ""), ("all.json", "photos"), ("annotations/instances_default.json", "images/default")],
 )
 def test_one_file_is_split_always_alike(tmp_path: Path, file: str, images: str) -> None:
-    content = coco(RBC, pictures=20)
+    content = coco(RBC, images=20)
     content["images"][4]["id"] = content["annotations"][4]["image_id"] = "5"  # a number all the same
     content["annotations"].append("odd")
     write(tmp_path / file, json.dumps(content))
@@ -421,7 +421,7 @@ def test_one_file_is_split_always_alike(tmp_path: Path, file: str, images: str) 
     train, val = (find_split(str(tmp_path), split) for split in ("train", "val"))
     assert train.images == val.images == tmp_path / images
     assert train.notes == val.notes
-    assert "2 of its 20 pictures, drawn with seed 0, are val" in train.notes[0]
+    assert "2 of its 20 images, drawn with seed 0, are val" in train.notes[0]
     # A tenth of 20, by the permutation that the note tells of.
     chosen = {sorted(map(str, range(1, 21)))[i] for i in np.random.default_rng(0).permutation(20)[:2].tolist()}
     parts = [document(each) for each in (train, val)]
@@ -438,7 +438,7 @@ def test_what_is_no_set_is_told_what_would_be_one(tmp_path: Path) -> None:
         find_split(str(tmp_path), "train")
     assert "docs/data.md" in caught.value.hint
     write(tmp_path / "one.json", json.dumps(coco(RBC)))
-    with pytest.raises(DataError, match="1 pictures cannot be split"):
+    with pytest.raises(DataError, match="1 images cannot be split"):
         find_split(str(tmp_path), "train")
 
 
@@ -452,12 +452,12 @@ def test_commands_take_every_layout(
     folder = request.getfixturevalue(make)
     assert run(["data", "stats", str(folder), "--size", "40,80", "--k", "2,4", "--json"]) == 0
     train, val = json.loads(capsys.readouterr().out)["splits"]
-    assert [train["counts"][name] for name in ("pictures", "boxes to learn from")] == [2, 2]
+    assert [train["counts"][name] for name in ("images", "boxes to learn from")] == [2, 2]
     # √(20 × 20) and √(8 × 8), or √(80 × 40) and √(20 × 10.5), at 1/4: their mean is the median.
     sides = {"yolo": (20, 8), "voc": (3200**0.5, 210**0.5)}[make]
     quantiles = {each["k"]: each["quantiles"][1] for each in train["sizes"]}
     assert quantiles == {k: pytest.approx(sum(sides) / 2 / k, abs=0.006) for k in (1, 2, 4)}
-    assert val["counts"]["pictures"] == 1
+    assert val["counts"]["images"] == 1
     out = str(tmp_path / "t.safetensors")
     arguments = ["teacher", "--data", str(folder), "--size", "64,128", "--init", "none", "--dry-run", "-o", out]
     assert run([*arguments, "--device", "cpu"]) == 0
@@ -468,7 +468,7 @@ def test_commands_take_every_layout(
 
 def test_stats_warn_of_small_objects(yolo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["data", "stats", str(yolo), "--size", "40,80", "--k", "2"]) == 0
-    # Of the sides 20 and 8 one is under 8 pixels at 1/2 of the size that the pictures have.
+    # Of the sides 20 and 8 one is under 8 pixels at 1/2 of the size that the images have.
     assert "train: 1 objects under 8 pixels in the reduced view: kept, such as 50%" in capsys.readouterr().err
     assert run(["data", "stats", str(yolo), "--size", "80,160", "--k", "2"]) == 0
     assert "under 8 pixels" not in capsys.readouterr().err

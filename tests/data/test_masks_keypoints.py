@@ -20,12 +20,12 @@ from msad_cli.data.annotations.keypoints import KeypointScheme, derived_pairs, r
 from msad_cli.data.annotations.problems import Problem, Tally
 from msad_cli.data.annotations.records import read_records
 from msad_cli.data.annotations.segmentation import (
-    OutlinesBuilder,
+    SegmentationsBuilder,
     decode,
     encode,
     encode_mask,
     pixels_inside,
-    read_outline,
+    read_segmentation,
 )
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.images.decode import limit_pixels, most_pixels
@@ -57,13 +57,13 @@ def _annotation(**fields: Any) -> dict[str, Any]:
 
 
 def _write(folder: Path, *annotations: dict[str, Any], categories: list[Any] | None = None) -> Path:
-    picture = Image.new("RGB", (WIDTH, HEIGHT))
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (WIDTH, HEIGHT))
+    pen = ImageDraw.Draw(image)
     pen.rectangle((8, 6, 39, 13), fill="red")
     pen.rectangle((8, 14, 15, 37), fill="red")
     for x, y in DOTS.values():
         pen.rectangle((x - 2, y - 2, x + 1, y + 1), fill="white")
-    picture.save(folder / "a.png")
+    image.save(folder / "a.png")
     images = [{"id": 1, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}]
     file = folder / "train.json"
     document = {"images": images, "annotations": annotations, "categories": categories or [CATEGORY]}
@@ -103,51 +103,51 @@ def _uncompressed(mask: np.ndarray[Any, np.dtype[np.uint8]]) -> dict[str, Any]:
 @pytest.mark.parametrize("seed", range(4))
 def test_run_lengths_are_read_as_pycocotools_wrote_them(write: Callable[..., dict[str, Any]], seed: int) -> None:
     mask = _mask(seed=seed)
-    outline = read_outline(write(mask))
-    assert isinstance(outline, dict)
-    assert np.array_equal(decode(outline), mask)
-    assert pixels_inside(outline) == mask.sum()
-    assert outline["counts"].decode() == _compressed(mask)["counts"]
-    assert np.array_equal(decode(encode(outline, (20, 31))), mask)
+    segmentation = read_segmentation(write(mask))
+    assert isinstance(segmentation, dict)
+    assert np.array_equal(decode(segmentation), mask)
+    assert pixels_inside(segmentation) == mask.sum()
+    assert segmentation["counts"].decode() == _compressed(mask)["counts"]
+    assert np.array_equal(decode(encode(segmentation, (20, 31))), mask)
 
 
 def test_large_run_lengths() -> None:
     # Numbers of several groups of five bits, and negative differences: 1,200,000 pixels, of which one is inside.
     mask = np.zeros((1000, 1200), dtype=np.uint8)
     mask[500, 700] = mask[999, 1199] = 1
-    outline = read_outline(_compressed(mask))
-    assert isinstance(outline, dict)
-    assert np.array_equal(decode(outline), mask)
+    segmentation = read_segmentation(_compressed(mask))
+    assert isinstance(segmentation, dict)
+    assert np.array_equal(decode(segmentation), mask)
 
 
 def test_polygons_are_drawn_as_pycocotools_draws_them() -> None:
     parts = [[3.2, 4.1, 20.7, 5.0, 11.0, 15.5], [22, 2, 30, 2, 30, 9, 22, 9]]
-    outline = read_outline(parts)
-    assert outline is not None
+    segmentation = read_segmentation(parts)
+    assert segmentation is not None
     expected = rle.merge(rle.frPyObjects(parts, 20, 31))
-    assert encode(outline, (20, 31)) == expected
+    assert encode(segmentation, (20, 31)) == expected
     # At twice the size the same shape has four times the pixels, less what rounding takes along its edges.
-    double = pixels_inside(encode(outline, (40, 62), (2.0, 2.0)))
+    double = pixels_inside(encode(segmentation, (40, 62), (2.0, 2.0)))
     assert double == pytest.approx(4 * pixels_inside(expected), rel=0.05)
 
 
-def test_run_lengths_scale_with_the_picture() -> None:
+def test_run_lengths_scale_with_the_image() -> None:
     mask = np.zeros((20, 40), dtype=np.uint8)
     mask[4:12, 10:20] = 1
-    outline = read_outline(_compressed(mask))
-    assert outline is not None
-    larger = decode(encode(outline, (40, 80)))
+    segmentation = read_segmentation(_compressed(mask))
+    assert segmentation is not None
+    larger = decode(encode(segmentation, (40, 80)))
     assert np.array_equal(larger, np.kron(mask, np.ones((2, 2), dtype=np.uint8)))
-    smaller = decode(encode(outline, (10, 20)))
+    smaller = decode(encode(segmentation, (10, 20)))
     assert np.array_equal(smaller, mask[::2, ::2])
 
 
 def test_an_object_thinner_than_a_pixel_does_not_vanish() -> None:
     mask = np.zeros((64, 64), dtype=np.uint8)
     mask[:, 20] = 1
-    outline = read_outline(_compressed(mask))
-    assert outline is not None
-    shrunk = decode(encode(outline, (8, 8)))
+    segmentation = read_segmentation(_compressed(mask))
+    assert segmentation is not None
+    shrunk = decode(encode(segmentation, (8, 8)))
     assert shrunk[:, 2].all()  # column 20 of 64 is in column 2 of 8
     assert shrunk.sum() == 8
 
@@ -170,46 +170,46 @@ BAD: list[object] = [
 
 @pytest.mark.parametrize("value", BAD, ids=lambda value: repr(value)[:40])
 def test_what_is_no_segmentation(value: object) -> None:
-    assert read_outline(value) is None
+    assert read_segmentation(value) is None
 
 
 def test_of_several_polygons_the_good_ones_are_taken() -> None:
-    outline = read_outline([[1, 2, 3, 4], POLYGONS[0], "x", [5, 5, 5]])
-    assert isinstance(outline, list)
-    assert [ring.ravel().tolist() for ring in outline] == POLYGONS
+    segmentation = read_segmentation([[1, 2, 3, 4], POLYGONS[0], "x", [5, 5, 5]])
+    assert isinstance(segmentation, list)
+    assert [ring.ravel().tolist() for ring in segmentation] == POLYGONS
 
 
-def test_a_grid_larger_than_any_picture_is_refused() -> None:
+def test_a_grid_larger_than_any_image_is_refused() -> None:
     before = most_pixels()
     limit_pixels(1000)
     try:
-        assert read_outline({"size": [40, 40], "counts": [1, 1599]}) is None
-        assert read_outline({"size": [20, 40], "counts": [1, 799]}) is not None
+        assert read_segmentation({"size": [40, 40], "counts": [1, 1599]}) is None
+        assert read_segmentation({"size": [20, 40], "counts": [1, 799]}) is not None
     finally:
         limit_pixels(before)
 
 
 def test_flat_memory_gives_back_what_went_in() -> None:
     rings = [np.array([[1.0, 2.5], [3, 4], [5, 6]]), np.array([[7.0, 8], [9, 10], [11, 12], [13, 14]])]
-    runs = read_outline(_compressed(_mask()))
+    runs = read_segmentation(_compressed(_mask()))
     assert isinstance(runs, dict)
-    builder = OutlinesBuilder()
+    builder = SegmentationsBuilder()
     for each in (rings, None, runs, rings[:1]):
         builder.add(each)
-    outlines = builder.built()
-    assert len(outlines) == 4
-    assert outlines.usable.tolist() == [True, False, True, True]
-    taken = outlines.take(np.array([3, 2, 0, 0]))
-    for one, other in ((outlines, 0), (taken, 2), (taken, 3)):
-        found = one.outline(other)
+    segmentations = builder.built()
+    assert len(segmentations) == 4
+    assert segmentations.usable.tolist() == [True, False, True, True]
+    taken = segmentations.take(np.array([3, 2, 0, 0]))
+    for one, other in ((segmentations, 0), (taken, 2), (taken, 3)):
+        found = one.segmentation(other)
         assert isinstance(found, list)
         assert [each.tolist() for each in found] == [each.tolist() for each in rings]
-    assert taken.outline(1) == runs == outlines.outline(2)
-    assert outlines.outline(1) == []
+    assert taken.segmentation(1) == runs == segmentations.segmentation(2)
+    assert segmentations.segmentation(1) == []
     assert taken.sizes.tolist() == [[0, 0], [20, 31], [0, 0], [0, 0]]
-    assert outlines.data.dtype == np.uint8
+    assert segmentations.data.dtype == np.uint8
     # 7 points of 8 bytes, one pair of NaN, once more the first 3, and the text.
-    assert outlines.data.nbytes == 8 * (7 + 1 + 3) + len(runs["counts"])
+    assert segmentations.data.nbytes == 8 * (7 + 1 + 3) + len(runs["counts"])
 
 
 def test_annotations_without_a_mask_are_dropped_and_counted(tmp_path: Path) -> None:
@@ -218,15 +218,15 @@ def test_annotations_without_a_mask_are_dropped_and_counted(tmp_path: Path) -> N
     crowd = _annotation(segmentation=None, iscrowd=1)
     split = _split(tmp_path, "masks", *bad, crowd, good)
     assert (len(split.boxes), split.dropped, split.crowds) == (1, 2, 1)
-    outline = split.masks.outline(0)
-    assert isinstance(outline, list)
-    assert [ring.ravel().tolist() for ring in outline] == POLYGONS
-    assert _problems(split.file, "masks")[kinds.NO_OUTLINE] == 2
+    segmentation = split.masks.segmentation(0)
+    assert isinstance(segmentation, list)
+    assert [ring.ravel().tolist() for ring in segmentation] == POLYGONS
+    assert _problems(split.file, "masks")[kinds.NO_SEGMENTATION] == 2
     # Where boxes are the task nothing is dropped, and only what is malformed is a problem.
     assert len(_split(tmp_path, "boxes", *bad, good).boxes) == 3
     problems = _problems(split.file, "boxes")
-    assert kinds.NO_OUTLINE not in problems
-    assert problems[kinds.ODD_OUTLINE] == 1
+    assert kinds.NO_SEGMENTATION not in problems
+    assert problems[kinds.ODD_SEGMENTATION] == 1
 
 
 # --- keypoints ---
@@ -384,7 +384,7 @@ def test_masks_and_keypoints_lie_on_their_pixels_in_every_view(tmp_path: Path, w
         pixels = view.float().numpy()
         red = (pixels[0] >= 128) & (pixels[1] < 64)
         shrunk = torch.nn.functional.avg_pool2d(mask.float(), k)[0].numpy() > 0.5
-        # An edge in the middle of a row of pixels may take it in or leave it: a pixel along the outline at most.
+        # An edge in the middle of a row of pixels may take it in or leave it: a pixel along the segmentation at most.
         assert (red != shrunk).sum() <= AROUND * ratio**0.5 / k
     points = keypoints.target["keypoints"]
     assert (tuple(points.shape), points.dtype) == ((1, 3, 3), torch.float32)
@@ -402,11 +402,11 @@ def test_seeds_of_the_test_above_cover_both_directions() -> None:
     assert {random.Random(f"1/{epoch}/0").random() < 0.5 for epoch in range(6)} == {True, False}
 
 
-def test_a_mirror_of_a_mirror_is_the_picture() -> None:
-    outline = read_outline([[3.3, 4.1, 20.7, 5.0, 11.0, 15.5]])
-    assert outline is not None
+def test_a_mirror_of_a_mirror_is_the_image() -> None:
+    segmentation = read_segmentation([[3.3, 4.1, 20.7, 5.0, 11.0, 15.5]])
+    assert segmentation is not None
     plain, mirrored = (Placement((20, 31), (40, 64), each) for each in (False, True))
-    assert torch.equal(mirrored.masks([outline]).flip(2), plain.masks([outline]))
+    assert torch.equal(mirrored.masks([segmentation]).flip(2), plain.masks([segmentation]))
     points = torch.tensor([[[3.25, 4.0, 2.0], [30.5, 19.0, 1.0], [0.0, 0.0, 0.0]]])
     there = Placement((20, 31), (20, 31), True)
     assert torch.equal(there.keypoints(there.keypoints(points, [1, 0, 2]), [1, 0, 2]), points)
@@ -414,11 +414,11 @@ def test_a_mirror_of_a_mirror_is_the_picture() -> None:
     assert plain.masks([]).shape == (0, 40, 64)
 
 
-def test_keypoints_outside_the_picture_are_not_seen() -> None:
+def test_keypoints_outside_the_image_are_not_seen() -> None:
     points = torch.tensor([[[-1.0, 4, 2], [32, 4, 2], [4, -0.5, 2], [4, 20.5, 2], [31, 20, 1], [0, 0, 2]]])
     for mirrored in (False, True):
         found = Placement((20, 31), (40, 62), mirrored).keypoints(points, range(6))[0]
-        assert found[:, 2].tolist() == [0, 0, 0, 0, 1, 2]  # the edge belongs to the picture
+        assert found[:, 2].tolist() == [0, 0, 0, 0, 1, 2]  # the edge belongs to the image
         assert (found[:4] == 0).all()
 
 
@@ -430,7 +430,7 @@ def test_a_mask_that_covers_nothing_goes_with_its_box(tmp_path: Path) -> None:
     assert [len(target[name]) for name in ("boxes", "labels", "masks")] == [1, 1, 1]
 
 
-def test_pictures_are_not_mirrored_where_sides_are_unknown(tmp_path: Path) -> None:
+def test_images_are_not_mirrored_where_sides_are_unknown(tmp_path: Path) -> None:
     unnamed = [{**CATEGORY, "keypoints": ["1", "2", "3"]}]
     split = _split(tmp_path, "keypoints", _annotation(), categories=unnamed)
     assert not split.scheme.flips
@@ -471,7 +471,7 @@ def test_the_demo_set_serves_all_tasks(tmp_path: Path, monkeypatch: pytest.Monke
         split = read_split(files.annotations, files.images, task=task)
         target = TrainingSet(split, RESOLUTION, (1, 2), jitter=True, seed=0)[0, 0].target
         of_objects = {"boxes", "labels", task}
-        assert set(target) == {*of_objects, "picture"}
+        assert set(target) == {*of_objects, "image"}
         assert len({len(target[name]) for name in of_objects}) == 1
     assert split.categories == ((CATEGORY_IDS["figure"], "figure"),)
     assert split.scheme.names == KEYPOINTS
@@ -514,7 +514,7 @@ def test_real_sets_are_read(folder: str, task: str, objects: int) -> None:
     assert np.median(off or [0]) <= 1.5
 
 
-def test_masks_of_pictures_are_encoded_as_pycocotools_does() -> None:
+def test_masks_of_images_are_encoded_as_pycocotools_does() -> None:
     mask = _mask()
     assert encode_mask(mask) == rle.encode(np.asfortranarray(mask))
 
@@ -529,9 +529,9 @@ def test_damaged_run_lengths_never_reach_pycocotools() -> None:
         for _ in range(draw.randint(1, 3)):
             damaged[draw.randrange(len(damaged))] = chr(draw.randint(40, 120))
         text = "".join(damaged)[: draw.choice([None, draw.randint(0, len(good))])]
-        outline = read_outline({"size": list(mask.shape), "counts": text})
-        if isinstance(outline, dict):
+        segmentation = read_segmentation({"size": list(mask.shape), "counts": text})
+        if isinstance(segmentation, dict):
             taken += 1
-            assert decode(outline).shape == mask.shape
-            assert np.array_equal(rle.decode({"size": list(mask.shape), "counts": text.encode()}), decode(outline))
+            assert decode(segmentation).shape == mask.shape
+            assert np.array_equal(rle.decode({"size": list(mask.shape), "counts": text.encode()}), decode(segmentation))
     assert 0 < taken < 300  # a few changes cancel each other, or change nothing

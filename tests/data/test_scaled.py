@@ -1,4 +1,4 @@
-"""Decoding at reduced scale: which scale, that pictures stay where they are, and that views do not know each other."""
+"""Decoding at reduced scale: which scale, that images stay where they are, and that views do not know each other."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 from msad_cli.data.annotations.split import read_split
 from msad_cli.data.images import scaled
 from msad_cli.data.images.decode import read_image
-from msad_cli.data.images.scaled import open_picture, scale_for, whole_picture
+from msad_cli.data.images.scaled import open_image, scale_for, whole_image
 from msad_cli.data.loading.dataset import EvaluationSet, TrainingSet
 from msad_cli.frame import Resolution
 from msad_cli.inference.inputs import Input
@@ -51,19 +51,19 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_the_scale_by_hand(tmp_path: Path) -> None:
     """The decoded sides are 485 // s and 643 // s, and have to be 1.5 times the view's or more."""
     _save(tmp_path / "a.jpg")
-    picture = open_picture(tmp_path / "a.jpg")
+    image = open_image(tmp_path / "a.jpg")
     expected = {(40, 53): 8, (41, 53): 4, (40, 54): 4, (80, 106): 4, (81, 106): 2, (161, 214): 2, (162, 214): 1}
-    assert {size: scale_for(picture.header, size) for size in expected} == expected
-    assert scale_for(picture.header, (HEIGHT, WIDTH)) == 1
+    assert {size: scale_for(image.header, size) for size in expected} == expected
+    assert scale_for(image.header, (HEIGHT, WIDTH)) == 1
     read_image(tmp_path / "a.jpg").save(tmp_path / "a.png")
-    assert scale_for(open_picture(tmp_path / "a.png").header, (40, 53)) == 1
+    assert scale_for(open_image(tmp_path / "a.png").header, (40, 53)) == 1
     (tmp_path / "a.jpg").rename(tmp_path / "b.png")  # what a file is does not depend on its name
-    assert scale_for(open_picture(tmp_path / "b.png").header, (40, 53)) == 8
+    assert scale_for(open_image(tmp_path / "b.png").header, (40, 53)) == 8
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_reduced_picture_lies_where_the_whole_one_does(tmp_path: Path, orientation: int, mirrored: bool) -> None:
+def test_a_reduced_image_lies_where_the_whole_one_does(tmp_path: Path, orientation: int, mirrored: bool) -> None:
     """61 × 84 pixels are decoded to 8 × 11 at 1/8, whose last row and column stand for 5/8 and 1/2 pixel, at whatever
     edge EXIF brings them to. Were they taken for whole ones, the middle of the last row of a view of four would come
     from 7/8 · (8 − 7.625) = 0.33 rows too far, where red is off by 0.33 · 8 / 61 · 200 = 8.6.
@@ -71,9 +71,9 @@ def test_a_reduced_picture_lies_where_the_whole_one_does(tmp_path: Path, orienta
     file = tmp_path / "a.jpg"
     _save(file, orientation, 61, 84)
     size = (6, 4) if orientation >= 5 else (4, 6)
-    assert scale_for(open_picture(file).header, size) == 8
-    reduced = open_picture(file).resized(size, mirrored).int()
-    expected = whole_picture(read_image(file)).resized(size, mirrored).int()
+    assert scale_for(open_image(file).header, size) == 8
+    reduced = open_image(file).resized(size, mirrored).int()
+    expected = whole_image(read_image(file)).resized(size, mirrored).int()
     assert (reduced - expected)[:2].abs().max() <= 4
 
 
@@ -81,20 +81,20 @@ def test_a_reduced_picture_lies_where_the_whole_one_does(tmp_path: Path, orienta
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_resize_is_that_of_pillow(tmp_path: Path, orientation: int, mirrored: bool) -> None:
     """To a grey level, and on average to a tenth: of an HR size, of half of it, and of more than the file has; of
-    decoded pictures at 1/2 too, whose last row and column stand for half a pixel."""
+    decoded images at 1/2 too, whose last row and column stand for half a pixel."""
     _save(tmp_path / "a.jpg", orientation)
-    picture = open_picture(tmp_path / "a.jpg")
-    height, width = picture.size
+    opened = open_image(tmp_path / "a.jpg")
+    height, width = opened.size
     for side in (160, 162, 324, 700):
         size = (side, side * width // height)
-        scale = scale_for(picture.header, size)
-        image = picture.at(scale)
+        scale = scale_for(opened.header, size)
+        image = opened.at(scale)
         left = image.width - width / scale if orientation in scaled.FROM_RIGHT else 0
         top = image.height - height / scale if orientation in scaled.FROM_BOTTOM else 0
         box = (left, top, left + width / scale, top + height / scale)
         theirs = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR, box=box))
         expected = torch.from_numpy(theirs[:, ::-1].copy() if mirrored else theirs.copy()).permute(2, 0, 1)
-        found = picture.resized(size, mirrored)
+        found = opened.resized(size, mirrored)
         assert (found.dtype, found.shape) == (torch.uint8, (3, *size))
         difference = (found.int() - expected.int()).abs()
         assert difference.max() <= 1
@@ -128,7 +128,7 @@ def test_a_view_is_the_same_alone_and_beside_others(
     assert decoded == [4, 4]
     assert all(torch.equal(each, views[0]) for each in views[1:])
     assert isinstance(found, Prediction)
-    assert found.picture.size == (HEIGHT, WIDTH)
+    assert found.image.size == (HEIGHT, WIDTH)
     assert (found.image.width, found.image.height) == (WIDTH, HEIGHT)  # decoded now that it is asked for
     assert decoded == [4, 4, 1]
 

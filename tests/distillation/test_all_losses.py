@@ -38,7 +38,7 @@ def test_gradients_reach_all_that_is_trained_and_nothing_of_the_teacher(
     assert [name for name, each in student.named_parameters() if each.requires_grad and each.grad is None] == []
     assert [name for name, each in module.distillers.named_parameters() if each.grad is None] == []
     assert all(each.grad is None and not each.requires_grad for each in teacher.parameters())
-    # Alone, it moves the student, as far as it looks at it: the body in any case.
+    # Alone, it moves the student, as far as it looks at it: the backbone in any case.
     student.zero_grad()
     total(distilled(module(views(), targets()))).backward()
     moved = [each.grad.abs().sum() for each in student.core.backbone.body.parameters() if each.grad is not None]

@@ -49,7 +49,7 @@ def known(finest: Tensor) -> Knowledge:
 
 
 def random_known(seed: int, channels: int = 4, sides: Sequence[int] = (16, 8, 4, 2, 1)) -> Knowledge:
-    """A dense network's knowledge of TARGETS' two pictures."""
+    """A dense network's knowledge of TARGETS' two images."""
     generator = torch.Generator().manual_seed(seed)
     maps = [torch.randn(2, channels, side, side, generator=generator) for side in sides]
     return _framed(maps, torch.randn(2, 341, 3, generator=generator))
@@ -88,7 +88,7 @@ def test_attention_has_mean_1_at_any_size() -> None:
     torch.testing.assert_close(channel_attention(maps).mean(dim=1), torch.ones(2))
 
 
-def test_the_strongest_cells_are_hidden_picture_by_picture() -> None:
+def test_the_strongest_cells_are_hidden_image_by_image() -> None:
     attention = torch.tensor([[[0.4, 0.8], [1.2, 1.6]], [[9.0, 8.0], [7.0, 6.0]]])
     # 0.65 · 4 = 2.6 cells, rounded down.
     expected = torch.tensor([[[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 1.0]]])
@@ -100,7 +100,7 @@ def test_the_strongest_cells_are_hidden_picture_by_picture() -> None:
 def test_mgd_by_hand(monkeypatch: pytest.MonkeyPatch, dense: bool, squares: float, alpha: float) -> None:
     """The map 1 2 3 4 against ones. Drawn are 0.1, 0.9, 0.7, 0.5: hidden is what is less than λ.
 
-    λ = 0.65 leaves 0 2 3 0, of which 1 is 1, 1, 2, 1 off; λ = 0.45 leaves 0 2 3 4: 1, 1, 2, 3. Two pictures: mean.
+    λ = 0.65 leaves 0 2 3 0, of which 1 is 1, 1, 2, 1 off; λ = 0.45 leaves 0 2 3 4: 1, 1, 2, 3. Two images: mean.
     """
     drawn = torch.tensor([[0.1, 0.9], [0.7, 0.5]])
     monkeypatch.setattr(torch, "rand_like", lambda like: drawn.expand_as(like) if like.shape[-1] == 2 else like)
@@ -202,7 +202,7 @@ def test_dsamkds_weights_of_answers_by_hand() -> None:
     teacher = torch.tensor([[[0.5, 0.6], [0.7, 0.5], [0.5, 0.2], [0.9, 0.5]]])
     student = torch.full((1, 4, 2), 0.5)
     torch.testing.assert_close(difference_weight(student, teacher), torch.tensor([[0.0, 0.8, 1.2, 1.6]]))
-    # One cell in twenty differs: 20 times the mean, cut off at 5. The picture beside it is weighed by its own mean.
+    # One cell in twenty differs: 20 times the mean, cut off at 5. The image beside it is weighed by its own mean.
     apart = torch.zeros(2, 20, 1)
     apart[0, 3], apart[1] = 0.5, 0.2
     expected = torch.zeros(2, 20)
@@ -328,7 +328,7 @@ def test_equal_networks_are_at_no_distance(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_two_pictures_at_once_are_the_mean_of_each_alone(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_two_images_at_once_are_the_mean_of_each_alone(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(torch, "rand_like", lambda like: torch.linspace(0, 1, like[0].numel()).view(like[:1].shape))
     torch.manual_seed(0)
     distiller = build(name, channels=4)
@@ -400,10 +400,10 @@ def test_gradients_reach_all_that_a_distiller_trains_and_its_student_but_not_the
     torch.manual_seed(0)
     teacher = Detector(spec(detector=detector, channels=96)).eval().requires_grad_(False)
     student = Detector(spec(detector=detector, role="student", scales=scales, ks=(2,)))
-    pictures = views()
+    images = views()
     with torch.no_grad():
-        theirs = best_view(teacher, pictures) if scales == "aligned" else reduced_teacher(teacher, 2)(pictures)
-    mine, targets = student_view(student, pictures, TARGETS)
+        theirs = best_view(teacher, images) if scales == "aligned" else reduced_teacher(teacher, 2)(images)
+    mine, targets = student_view(student, images, TARGETS)
     for name in METHODS:
         distiller = DISTILLERS[name][0](student.spec, teacher.spec)
         losses = distiller(mine, theirs, targets)
@@ -415,9 +415,9 @@ def test_gradients_reach_all_that_a_distiller_trains_and_its_student_but_not_the
         assert [part for part, each in distiller.named_parameters() if each.grad is None] == []
         assert all(each.grad.isfinite().all() for each in distiller.parameters() if each.grad is not None)
         assert total(distiller(mine, theirs, [NO_BOXES, NO_BOXES])).isfinite()
-    body = [each for each in student.core.backbone.parameters() if each.grad is not None]
-    assert len(body) > 50
-    assert all(each.isfinite().all() for each in body)
+    backbone = [each for each in student.core.backbone.parameters() if each.grad is not None]
+    assert len(backbone) > 50
+    assert all(each.isfinite().all() for each in backbone)
     assert all(each.grad is None for each in teacher.parameters())
 
 
@@ -458,12 +458,12 @@ def test_the_head_of_a_dense_student_learns_from_the_boxes_of_its_teacher() -> N
     torch.manual_seed(0)
     teacher = Detector(spec(detector="retinanet")).eval().requires_grad_(False)
     student = Detector(spec(detector="retinanet", role="student", ks=(2,)))
-    pictures = views()
+    images = views()
     distiller = build("dsamkd", channels=64)
-    theirs = best_view(teacher, pictures)
+    theirs = best_view(teacher, images)
     losses = []
     for _ in range(2):
-        mine, _ = student_view(student, pictures, TARGETS)
+        mine, _ = student_view(student, images, TARGETS)
         loss = distiller(mine, theirs, [])["boxes"]
         losses.append(loss.item())
         last = student.core.head.regression_head.bbox_reg

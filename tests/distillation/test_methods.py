@@ -49,15 +49,15 @@ def without_gradient(detector: Detector) -> list[str]:
 
 def test_joint_loss_is_the_sum_of_its_views() -> None:
     teacher, _ = detectors()
-    pictures = views()
-    frame = teacher.frame(pictures[1], 1)
-    high, low = teacher.pyramid(pictures[1], 1), teacher.pyramid(pictures[2], 2)
+    images = views()
+    frame = teacher.frame(images[1], 1)
+    high, low = teacher.pyramid(images[1], 1), teacher.pyramid(images[2], 2)
     parts = {
         "k1": (1.0, teacher.losses(high, frame, TARGETS)),
         "k2": (1.0, teacher.losses(low, frame, TARGETS)),
         "fused": (0.4, teacher.losses(teacher.fuse([high, low]), frame, TARGETS)),
     }
-    found = AlignedTraining(teacher, 0.4)(pictures, TARGETS)
+    found = AlignedTraining(teacher, 0.4)(images, TARGETS)
     expected = {f"{view}/{name}": w * loss for view, (w, losses) in parts.items() for name, loss in losses.items()}
     assert found.keys() == expected.keys()
     for name, loss in expected.items():
@@ -119,9 +119,9 @@ def test_output_kd_by_hand() -> None:
 
 def test_output_kd_is_the_least_for_equal_answers_of_real_networks() -> None:
     teacher, student = detectors()
-    pictures = views()
-    frame = teacher.frame(pictures[1], 1)
-    mine, theirs = (Knowledge(each, each.pyramid(pictures[2], 2), frame, pictures) for each in (student, teacher))
+    images = views()
+    frame = teacher.frame(images[1], 1)
+    mine, theirs = (Knowledge(each, each.pyramid(images[2], 2), frame, images) for each in (student, teacher))
     output_kd = OutputKD(student.spec, teacher.spec)
     assert total(output_kd(mine, theirs, [])).item() > 0
     torch.testing.assert_close(total(output_kd(theirs, theirs, [])), torch.tensor(0.0), atol=1e-5, rtol=0)
@@ -203,15 +203,15 @@ def test_methods_that_cannot_be(name: str, detector: str, message: str) -> None:
 def test_the_student_may_be_of_the_large_image_or_of_several_views() -> None:
     """Table 3b's last row, and table 7: what is imitated is the teacher's fused pyramid in either case."""
     teacher, _ = detectors()
-    pictures = views()
-    fused = teacher.fuse([teacher.pyramid(pictures[k], k) for k in (1, 2)])
+    images = views()
+    fused = teacher.fuse([teacher.pyramid(images[k], k) for k in (1, 2)])
     for ks in ((1,), (1, 2)):
         student = Detector(spec(role="student", ks=ks))
-        own = [student.pyramid(pictures[k], k) for k in ks]
+        own = [student.pyramid(images[k], k) for k in ks]
         pyramid = student.fuse(own) if len(ks) > 1 else own[0]
-        frame = student.frame(pictures[1], 1)
-        losses = distillation(student, teacher, warmup_steps=1)(pictures, TARGETS)
-        mine, theirs = (Knowledge(student, each, frame, pictures) for each in (pyramid, fused))
+        frame = student.frame(images[1], 1)
+        losses = distillation(student, teacher, warmup_steps=1)(images, TARGETS)
+        mine, theirs = (Knowledge(student, each, frame, images) for each in (pyramid, fused))
         expected = FeatureL1(student.spec, teacher.spec)(mine, theirs, TARGETS)["pyramid"]
         torch.testing.assert_close(losses["distil/l1/pyramid"], 0.6 * expected)
 
@@ -243,14 +243,14 @@ def test_two_steps() -> None:
 
 def test_distillation_weight_is_gamma_tau_after_a_linear_warmup() -> None:
     teacher, student = detectors()
-    pictures = views()
+    images = views()
     module = distillation(student, teacher, warmup_steps=4)
     with torch.no_grad():
-        frame = teacher.frame(pictures[1], 1)
-        fused = teacher.fuse([teacher.pyramid(pictures[k], k) for k in (1, 2)])
-        mine, theirs = (Knowledge(student, each, frame, pictures) for each in (student.pyramid(pictures[2], 2), fused))
+        frame = teacher.frame(images[1], 1)
+        fused = teacher.fuse([teacher.pyramid(images[k], k) for k in (1, 2)])
+        mine, theirs = (Knowledge(student, each, frame, images) for each in (student.pyramid(images[2], 2), fused))
         full = 0.6 * FeatureL1(student.spec, teacher.spec)(mine, theirs, TARGETS)["pyramid"]
-        found = torch.stack([module(pictures, TARGETS)["distil/l1/pyramid"] for _ in range(6)])
+        found = torch.stack([module(images, TARGETS)["distil/l1/pyramid"] for _ in range(6)])
     torch.testing.assert_close(found / full, torch.tensor([0.25, 0.5, 0.75, 1.0, 1.0, 1.0]))
 
 
@@ -295,12 +295,12 @@ def test_student_takes_over_everything_it_shares_with_its_teacher() -> None:
 def test_vanilla_views_are_ordinary_images_of_their_own(k: int) -> None:
     torch.manual_seed(0)
     vanilla = Detector(spec(role="baseline", scales="vanilla"))
-    pictures = views()
+    images = views()
     boxes = [{**each, "boxes": each["boxes"] / k} for each in TARGETS]
     alone = Detector(replace(vanilla.spec, scales="single", ks=(1,)))
     alone.load_state_dict(vanilla.state_dict())
-    expected = UnshiftedTraining(alone)({1: pictures[k]}, boxes)
-    found = UnshiftedTraining(vanilla)(pictures, TARGETS)
+    expected = UnshiftedTraining(alone)({1: images[k]}, boxes)
+    found = UnshiftedTraining(vanilla)(images, TARGETS)
     for name, loss in expected.items():
         torch.testing.assert_close(found[name.replace("k1", f"k{k}")], loss)
 

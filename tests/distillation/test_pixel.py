@@ -43,10 +43,10 @@ def assistant(**changes: Any) -> Detector:
 @pytest.mark.parametrize("detector", ["fcos", "retinanet", "maskrcnn"])
 @torch.no_grad()
 def test_the_assistant_gets_the_grids_of_its_student(detector: str, afp: AFP) -> None:
-    pictures = odd_views()
+    images = odd_views()
     student = Detector(spec(role="student", scales="single", ks=(2,), detector=detector))
-    own, _ = student_view(student, pictures, [])
-    altered = AlteredAssistant(assistant(detector=detector), 2, afp)(pictures)
+    own, _ = student_view(student, images, [])
+    altered = AlteredAssistant(assistant(detector=detector), 2, afp)(images)
     assert [each.shape for each in altered.pyramid] == [each.shape for each in own.pyramid]
     assert altered.frame == own.frame
     if detector != "maskrcnn":
@@ -57,10 +57,10 @@ def test_the_assistant_gets_the_grids_of_its_student(detector: str, afp: AFP) ->
 
 @torch.no_grad()
 def test_shift_leaves_out_the_finest_levels_and_adds_coarser_ones() -> None:
-    pictures = views() | {4: [image[:, ::4, ::4].contiguous() for image in views()[1]]}
+    images = views() | {4: [image[:, ::4, ::4].contiguous() for image in views()[1]]}
     twin = assistant()
     altered = AlteredAssistant(twin, 4, "shift")
-    whole, found = best_view(twin, pictures, 512).pyramid, altered(pictures).pyramid
+    whole, found = best_view(twin, images, 512).pyramid, altered(images).pyramid
     for mine, same in zip(found, whole[2:], strict=False):
         assert torch.equal(mine, same)
     p8 = altered.coarser[0](F.relu(whole[-1]))
@@ -68,7 +68,7 @@ def test_shift_leaves_out_the_finest_levels_and_adds_coarser_ones() -> None:
     assert torch.equal(found[4], altered.coarser[1](F.relu(p8)))
     # Two stages: P6 of the small image is every second cell of its P5, as in torchvision.
     pooled = AlteredAssistant(assistant(detector="maskrcnn"), 2, "shift")
-    pyramid = pooled(pictures).pyramid
+    pyramid = pooled(images).pyramid
     assert torch.equal(pyramid[-1], F.max_pool2d(pyramid[-2], kernel_size=1, stride=2))
     assert list(pooled.coarser.parameters()) == []
 
@@ -114,28 +114,30 @@ def test_the_altered_assistant_belongs_to_the_state_once_and_not_to_the_student(
 
 
 def test_isrd_by_hand() -> None:
-    """A decoder that answers 0 everywhere leaves the mean |x| of the normalised pictures, image by image."""
+    """A decoder that answers 0 everywhere leaves the mean |x| of the normalised images, image by image."""
     teacher, student = detectors()
-    pictures = odd_views()
+    images = odd_views()
     isrd = ISRD(student.spec, teacher.spec)
     with torch.no_grad():
         isrd.decoder.get_parameter("0.weight").zero_()
-    known, _ = student_view(student, pictures, TARGETS)
+    known, _ = student_view(student, images, TARGETS)
     mean, std = (torch.tensor(each).reshape(3, 1, 1) for each in (student.spec.mean, student.spec.std))
-    expected = torch.stack([((image / 255 - mean) / std).abs().mean() for image in pictures[1]]).mean()
+    expected = torch.stack([((image / 255 - mean) / std).abs().mean() for image in images[1]]).mean()
     torch.testing.assert_close(isrd(known, known, [])["image"], expected)
 
 
 def test_isrd_sees_no_padding_and_is_0_where_the_decoder_is_right() -> None:
-    """First convolution: the mean of each 2 × 2 cells. A grey picture of one value is decoded to that value."""
+    """First convolution: the mean of each 2 × 2 cells. A grey image of one value is decoded to that value."""
     _, student = detectors()
     grey = {
         1: [torch.full((3, 96, 200), 200, dtype=torch.uint8)],
         2: [torch.full((3, 48, 100), 200, dtype=torch.uint8)],
     }
     isrd = ISRD(student.spec, student.spec)
-    body: Any = student.core.backbone.body
-    body.first_convolution = lambda images: torch.cat([images[..., ::2, ::2]] * 11, dim=1)[:, : body.channels[1]]
+    backbone: Any = student.core.backbone.body
+    backbone.first_convolution = lambda images: torch.cat([images[..., ::2, ::2]] * 11, dim=1)[
+        :, : backbone.channels[1]
+    ]
     with torch.no_grad():
         weight = isrd.decoder.get_parameter("0.weight").zero_()
         # Pixel shuffle takes r² channels in a row for each colour.
@@ -151,18 +153,18 @@ def test_isrd_needs_a_student_of_a_small_image() -> None:
         ISRD(spec(role="student", ks=(1,)), spec())
 
 
-def test_isrd_of_a_batch_is_the_mean_over_its_pictures() -> None:
+def test_isrd_of_a_batch_is_the_mean_over_its_images() -> None:
     teacher, student = detectors()
     isrd = ISRD(student.spec, teacher.spec)
 
-    def loss(pictures: dict[int, list[Tensor]]) -> Tensor:
-        known, _ = student_view(student, pictures, [])
+    def loss(shown: dict[int, list[Tensor]]) -> Tensor:
+        known, _ = student_view(student, shown, [])
         found: Tensor = isrd(known, known, [])["image"]
         return found
 
-    pictures = views()
-    alone = torch.stack([loss({k: images[i : i + 1] for k, images in pictures.items()}) for i in (0, 1)])
-    torch.testing.assert_close(loss(pictures), alone.mean())
+    shown = views()
+    alone = torch.stack([loss({k: images[i : i + 1] for k, images in shown.items()}) for i in (0, 1)])
+    torch.testing.assert_close(loss(shown), alone.mean())
 
 
 # --- the command ---
@@ -232,11 +234,11 @@ def test_each_stage_goes_on_where_it_was_interrupted(
     def interrupt(of: Any, step: int) -> None:
         forward, calls = of.forward, []
 
-        def interrupted(self: Any, pictures: Any, targets: Any) -> dict[str, Tensor]:
+        def interrupted(self: Any, images: Any, targets: Any) -> dict[str, Tensor]:
             calls.append(1)
             if len(calls) == step:
                 os.kill(os.getpid(), signal.SIGINT)
-            losses: dict[str, Tensor] = forward(self, pictures, targets)
+            losses: dict[str, Tensor] = forward(self, images, targets)
             return losses
 
         monkeypatch.setattr(of, "forward", interrupted)

@@ -1,4 +1,4 @@
-"""Answers of two-stage detectors: by hand, nothing between equal ones, and pictures without any object."""
+"""Answers of two-stage detectors: by hand, nothing between equal ones, and images without any object."""
 
 import math
 
@@ -41,7 +41,7 @@ def test_regions_by_hand() -> None:
 
 
 def known(detector: str, **fields: object) -> tuple[Knowledge, Knowledge, RegionKD]:
-    """What student and teacher know of two pictures; random networks, so that any proposal is worth a detection."""
+    """What student and teacher know of two images; random networks, so that any proposal is worth a detection."""
     torch.manual_seed(0)
     teacher = Detector(spec(detector=detector, head_convs=2, rois=8, **fields)).eval().requires_grad_(False)
     student = Detector(spec(detector=detector, head_convs=2, rois=8, role="student", ks=(2,), **fields))
@@ -77,7 +77,7 @@ def test_where_the_teacher_finds_nothing_there_is_no_mask_to_learn() -> None:
 
 
 def test_masks_are_of_a_quarter_of_the_regions() -> None:
-    """8 regions a picture, of which 2 at most may be objects; a random network finds that many in each of two."""
+    """8 regions an image, of which 2 at most may be objects; a random network finds that many in each of two."""
     student, teacher, region_kd = known("maskrcnn")
     asked: list[int] = []
     student.detector.core.roi_heads.mask_head.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))

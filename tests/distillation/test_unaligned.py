@@ -16,9 +16,9 @@ from msad_cli.models.detector import Detector
 
 def test_a_student_that_is_not_aligned_trains_as_the_single_scale_baseline_does() -> None:
     student = unaligned()
-    pictures = views()
-    expected = UnshiftedTraining(student)(pictures, TARGETS)
-    found = Distillation(student, None, {})({2: pictures[2]}, TARGETS)
+    images = views()
+    expected = UnshiftedTraining(student)(images, TARGETS)
+    found = Distillation(student, None, {})({2: images[2]}, TARGETS)
     assert {name.removeprefix("student/") for name in found} == {name.removeprefix("k2/") for name in expected}
     for name, loss in expected.items():
         torch.testing.assert_close(found[name.replace("k2/", "student/")], loss)
@@ -27,15 +27,15 @@ def test_a_student_that_is_not_aligned_trains_as_the_single_scale_baseline_does(
 @torch.no_grad()
 def test_the_reduced_teacher_has_the_students_grids_and_its_maps_are_means_of_two_by_two_cells() -> None:
     teacher, _ = detectors()
-    pictures = odd_views()
-    student, _ = student_view(unaligned(), pictures, TARGETS)
-    reduced = reduced_teacher(teacher.eval(), 2)(pictures)
+    images = odd_views()
+    student, _ = student_view(unaligned(), images, TARGETS)
+    reduced = reduced_teacher(teacher.eval(), 2)(images)
     assert [each.shape for each in reduced.pyramid] == [each.shape for each in student.pyramid]
     assert reduced.frame == student.frame
     for answer in ("cls_logits", "bbox_ctrness"):
         assert reduced.outputs[answer].shape == student.outputs[answer].shape
     # At half the size, bilinear interpolation takes the middle between 2 × 2 cells.
-    whole = best_view(teacher, pictures, 256)
+    whole = best_view(teacher, images, 256)
     for mine, fine in zip(reduced.pyramid, whole.pyramid, strict=True):
         torch.testing.assert_close(mine, torch.nn.functional.avg_pool2d(fine, 2), atol=1e-5, rtol=1e-4)
     # The first answers are those of the top left cell of P3: the mean over its four, one anchor a cell.
@@ -49,9 +49,9 @@ def test_the_reduced_teacher_has_the_students_grids_and_its_maps_are_means_of_tw
 def test_a_single_scale_teacher_answers_from_its_large_image() -> None:
     torch.manual_seed(0)
     teacher = Detector(spec(role="baseline", scales="vanilla")).eval()
-    pictures = views()
-    known = best_view(teacher, pictures)
-    for mine, expected in zip(known.pyramid, teacher.pyramid(pictures[1], 1), strict=True):
+    images = views()
+    known = best_view(teacher, images)
+    for mine, expected in zip(known.pyramid, teacher.pyramid(images[1], 1), strict=True):
         assert torch.equal(mine, expected)
 
 
@@ -62,8 +62,8 @@ def test_it_learns_from_its_teacher(method: str) -> None:
     module = Distillation(
         student, teaching(teacher, student), build_distillers(student.spec, teacher.spec, {method: 1.0}), 1
     )
-    pictures = odd_views()
-    losses = module(pictures, TARGETS)
+    images = odd_views()
+    losses = module(images, TARGETS)
     # Boxes of levels of one name are of different sizes: nothing to compare.
     assert "distil/output-kd/boxes" not in losses
     distil = total({name: loss for name, loss in losses.items() if name.startswith("distil/")})

@@ -24,7 +24,7 @@ from msad_cli.evaluation.metrics import KINDS, OF_PERSONS, Result, score
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 SIDE = 48
-"""Of the masks' pictures, in pixels."""
+"""Of the masks' images, in pixels."""
 IMAGES = [0, 3, 2**31, 2**40 + 1, 2**53 - 1]
 CATEGORIES = [0, 2, 90, 10**15]
 """The last one has no objects."""
@@ -36,7 +36,7 @@ class Drawn:
 
     Attributes:
         sigmas: one of each keypoint.
-        most: a limit on detections, under or over what a picture has.
+        most: a limit on detections, under or over what an image has.
     """
 
     def __init__(self, seed: int, kind: str) -> None:
@@ -226,7 +226,7 @@ def test_what_no_evaluation_reads_may_be_anything(kind: str) -> None:
             each["segmentation"] = "x"
         if kind != "keypoints":
             each |= {"keypoints": "x", "num_keypoints": -1}
-    elsewhere = {**drawn.truth["annotations"][0], "image_id": 99}  # whose picture the file lacks
+    elsewhere = {**drawn.truth["annotations"][0], "image_id": 99}  # whose image the file lacks
     drawn.truth["annotations"].append(elsewhere)
     for evaluator in EVALUATORS:
         _assert_same(evaluate(drawn.truth, drawn.results, kind, drawn.sigmas, drawn.most, evaluator), expected)

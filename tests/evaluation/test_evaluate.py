@@ -30,7 +30,7 @@ CPU = Compute(torch.device("cpu"), "fp32")
 
 
 def _truth(*annotations: tuple[int, list[float], int], categories: Sequence[int] = (7, 90)) -> dict[str, Any]:
-    """A document of two pictures; annotations of category 7 as (image, box, crowd)."""
+    """A document of two images; annotations of category 7 as (image, box, crowd)."""
     return {
         "images": [{"id": 1}, {"id": 2}],
         "categories": [{"id": each, "name": f"class {each}"} for each in categories],
@@ -66,7 +66,7 @@ def test_ap_by_hand() -> None:
     assert scores.numbers["APl"] == pytest.approx(scores.numbers["AP"])
     assert math.isnan(scores.numbers["APs"])
     assert math.isnan(scores.numbers["APm"])
-    # The best detection of each picture finds 2 of 3 at 7 thresholds and 1 of 3 at 3 of them; the third adds nothing.
+    # The best detection of each image finds 2 of 3 at 7 thresholds and 1 of 3 at 3 of them; the third adds nothing.
     for name in ("AR1", "AR10", "AR100", "ARl"):
         assert scores.numbers[name] == pytest.approx((7 * 2 / 3 + 3 * 1 / 3) / 10)
     assert tuple(scores.numbers) == NUMBERS
@@ -124,8 +124,8 @@ def test_no_ground_truth() -> None:
 
 
 def test_results_stay_as_they_were() -> None:
-    # pycocotools writes areas, ids and outlines into what it loads; results are to be written to a file afterwards, and
-    # a truth is used for every view.
+    # pycocotools writes areas, ids and segmentations into what it loads; results are to be written to a file
+    # afterwards, and a truth is used for every view.
     for evaluator in EVALUATORS:
         truth, results = copy.deepcopy(THREE), copy.deepcopy(FOUND)
         score(truth, results, evaluator=evaluator)
@@ -264,7 +264,7 @@ def test_results_carry_the_users_ids() -> None:
 def test_the_whole_way_through_the_frame(val: CocoSplit, batch: int) -> None:
     # A detector that knows the answers in HR pixels: after the frame, the original and the user's ids, AP is 1.
     resolution = Resolution(64, 96)
-    pictures = EvaluationSet(val, resolution, (2,))
+    images = EvaluationSet(val, resolution, (2,))
     place = iter(range(len(val)))
 
     def detect(views: Mapping[int, Sequence[Tensor]]) -> list[dict[str, Tensor]]:
@@ -277,8 +277,8 @@ def test_the_whole_way_through_the_frame(val: CocoSplit, batch: int) -> None:
             answers.append({"boxes": boxes, "scores": torch.full((len(boxes),), 0.5), "labels": labels})
         return answers
 
-    results = split_results(detect, evaluation_loader(pictures, batch, workers=0), val, CPU).results
-    assert [each["image_id"] for each in results] == [3, 3, 1, 2]  # as the pictures stand in the file
+    results = split_results(detect, evaluation_loader(images, batch, workers=0), val, CPU).results
+    assert [each["image_id"] for each in results] == [3, 3, 1, 2]  # as the images stand in the file
     assert score(ground_truth(val), results).numbers["AP"] == pytest.approx(1.0)
 
 

@@ -69,7 +69,7 @@ def _val(folder: Path, task: str) -> CocoSplit:
 
 
 def _answers(split: CocoSplit, index: int, frame_size: tuple[int, int]) -> dict[str, Tensor]:
-    """The ground truth of a picture as torchvision's detectors answer: HR pixels, masks of 28 × 28 over their boxes."""
+    """The ground truth of an image as torchvision's detectors answer: HR pixels, masks of 28 × 28 over their boxes."""
     rows = range(int(split.starts[index]), int(split.starts[index + 1]))
     original = (256, 256)
     boxes = to_frame(torch.from_numpy(split.boxes[rows.start : rows.stop]), original, frame_size)
@@ -79,7 +79,7 @@ def _answers(split: CocoSplit, index: int, frame_size: tuple[int, int]) -> dict[
         "labels": torch.from_numpy(split.labels[rows.start : rows.stop]),
     }
     if split.task == "masks":
-        masks = Placement(original, frame_size, False).masks([split.masks.outline(row) for row in rows])
+        masks = Placement(original, frame_size, False).masks([split.masks.segmentation(row) for row in rows])
         # What torchvision's Mask R-CNN learns for these boxes.
         found["masks"] = project_masks_on_boxes(masks, boxes, torch.arange(len(rows)), 28)[:, None]
     if split.task == "keypoints":
@@ -90,14 +90,14 @@ def _answers(split: CocoSplit, index: int, frame_size: tuple[int, int]) -> dict[
 
 
 def _found(split: CocoSplit) -> list[Result]:
-    pictures = EvaluationSet(split, RESOLUTION, (2,))
+    images = EvaluationSet(split, RESOLUTION, (2,))
     place = iter(range(len(split)))
 
     def detect(views: Mapping[int, Sequence[Tensor]]) -> list[dict[str, Tensor]]:
         sizes = [(2 * view.shape[-2], 2 * view.shape[-1]) for view in views[2]]
         return [_answers(split, next(place), size) for size in sizes]
 
-    return split_results(detect, evaluation_loader(pictures, 2, workers=0), split, CPU).results
+    return split_results(detect, evaluation_loader(images, 2, workers=0), split, CPU).results
 
 
 def _plain(truth: dict[str, Any], results: list[Result], kind: str, sigmas: Sequence[float] = ()) -> list[float]:
@@ -197,7 +197,7 @@ def test_ground_truth_of_coco_is_what_pycocotools_makes_of_it(task: str) -> None
     assert perfect[prefix + "AP"] == pytest.approx(1.0)
 
 
-def test_masks_are_drawn_at_the_size_of_the_picture_whatever_the_file_says(demo: Path, tmp_path: Path) -> None:
+def test_masks_are_drawn_at_the_size_of_the_image_whatever_the_file_says(demo: Path, tmp_path: Path) -> None:
     document = json.loads((demo / "annotations" / "instances_val2017.json").read_text())
     for each in document["images"]:
         each["width"], each["height"] = 3, None
@@ -218,7 +218,7 @@ def test_masks_are_drawn_at_the_size_of_the_picture_whatever_the_file_says(demo:
 
 
 def _crowded(objects: int) -> tuple[dict[str, Any], list[Result]]:
-    """A picture of so many squares of 10 × 10 pixels, all of them found, the last ones with the best scores."""
+    """An image of so many squares of 10 × 10 pixels, all of them found, the last ones with the best scores."""
     boxes = [[20.0 * (i % 40), 20.0 * (i // 40), 10.0, 10.0] for i in range(objects)]
     truth = {
         "images": [{"id": 1}],
@@ -367,7 +367,7 @@ def test_masks_are_tinted_and_outlined() -> None:
     assert (pixels[10:30, [20, 49]] == colour).all()
     assert np.abs(pixels[11:29, 21:49] - (0.4 * colour + 0.6 * 200)).max() <= 2  # seen through
     assert (pixels[mask == 0] == 200).all()
-    assert np.asarray(image).min() == 200  # the picture itself stays as it was
+    assert np.asarray(image).min() == 200  # the image itself stays as it was
 
 
 def test_keypoints_are_dots_and_lines() -> None:
@@ -382,7 +382,7 @@ def test_keypoints_are_dots_and_lines() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (1, 50), (50, 1), (300, 200)])
-def test_any_mask_and_keypoint_can_be_drawn_on_any_picture(size: tuple[int, int]) -> None:
+def test_any_mask_and_keypoint_can_be_drawn_on_any_image(size: tuple[int, int]) -> None:
     width, height = size
     image = Image.new("RGB", size, (9, 9, 9))
     boxes = [(0.0, 0.0, float(width), float(height)), (float(width), float(height), float(width), float(height))]

@@ -43,7 +43,7 @@ LOWEST = 0.05
 FLAGS = ["--device", "cpu", "--precision", "fp32"]
 SIZES = dict.fromkeys(DETECTORS, (60, 100)) | {"keypointrcnn": (24, 28)}
 """(height, width) of what students see. An untrained heatmap is noise, whose highest pixel may lie far from its highest
-cell; in HR pictures of 48 × 56 pixels every pixel of every box is looked at."""
+cell; in HR images of 48 × 56 pixels every pixel of every box is looked at."""
 
 
 def built(name: str, **changes: Any) -> Detector:
@@ -125,7 +125,7 @@ def test_onnx_finds_what_the_detector_finds_in_batches(
 
 @torch.no_grad()
 def test_fixed_sides_pad_with_the_mean_and_a_fixed_batch_is_filled_up() -> None:
-    """The mean times 255, rounded: (124, 116, 104) of ImageNet's. Batches of two of three pictures, whose rows of the
+    """The mean times 255, rounded: (124, 116, 104) of ImageNet's. Batches of two of three images, whose rows of the
     fourth are nobody's."""
     detector = built("fcos")
     shape = InputShape(2, (64, 112))
@@ -145,7 +145,7 @@ def test_fixed_sides_pad_with_the_mean_and_a_fixed_batch_is_filled_up() -> None:
     assert_found(found, detector.detect({2: [exported.padded(each) for each in images]}, "low"))
 
 
-def test_pictures_fit_into_fixed_sides_by_hand() -> None:
+def test_images_fit_into_fixed_sides_by_hand() -> None:
     """200 × 100 into 64 × 96: 64 / 200 of it is 32 wide; upright, 96 / 200 of it is 48. By the ordinary rule, which
     does not know upright from lying, both are 96 × 48."""
     assert Letterbox(64, 96).frame_size(200, 100) == (64, 32)
@@ -155,7 +155,7 @@ def test_pictures_fit_into_fixed_sides_by_hand() -> None:
 
 
 @pytest.mark.parametrize("groups", [3, 2000])
-def test_suppression_is_that_of_each_picture_and_group_by_itself(groups: int) -> None:
+def test_suppression_is_that_of_each_image_and_group_by_itself(groups: int) -> None:
     """By torchvision's own loop over groups. In a row, the places of 2 · 2000 groups would reach 5e6, where float32
     steps by half a pixel; in a square they reach 1.2e5, where it steps by 1/128."""
     torch.manual_seed(0)
@@ -246,14 +246,14 @@ def student(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def assert_the_example_finds(found: list[dict[str, Any]], model: Path, picture: Path, notes: dict[str, Any]) -> None:
+def assert_the_example_finds(found: list[dict[str, Any]], model: Path, image: Path, notes: dict[str, Any]) -> None:
     """examples/onnx_in_20_lines.py, which can import neither torch nor msad, prints what `msad predict` found."""
     example = Path(__file__).parents[2] / "examples" / "onnx_in_20_lines.py"
     alone = "import runpy, sys; sys.modules |= dict.fromkeys(['torch', 'msad_cli']); runpy.run_path(sys.argv.pop(1))"
-    command = [sys.executable, "-c", alone, str(example), str(model), str(picture)]
+    command = [sys.executable, "-c", alone, str(example), str(model), str(image)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     names = {each["id"]: each["name"] for each in notes["classes"]}
-    expected = [each for each in found if each["file_name"] == picture.name]
+    expected = [each for each in found if each["file_name"] == image.name]
     printed = [line.rsplit(maxsplit=5) for line in done.stdout.splitlines()]
     assert [name for name, *_ in printed] == [names[each["category_id"]] for each in expected]
     for (_, *numbers), each in zip(printed, expected, strict=True):
@@ -291,7 +291,7 @@ def exported(student: Path, demo: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.parametrize("form", ["onnx", "pt2"])
 @torch.no_grad()
-def test_a_graph_finds_what_the_detector_finds_in_batches_and_pictures_of_any_size(
+def test_a_graph_finds_what_the_detector_finds_in_batches_and_images_of_any_size(
     form: str, student: Path, exported: Exported
 ) -> None:
     detector, _ = load_model(student)
@@ -321,14 +321,14 @@ def test_export_eval_bench_and_predict(
     assert list(scores) == ["low"]
     assert run(["bench", str(student), str(out), "--runs", "1", "--json", *FLAGS]) == 0
     assert list(json.loads(capsys.readouterr().out)["models"]) == [str(student), str(out)]
-    folder, picture = tmp_path / "seen", tmp_path / "small.png"
+    folder, image = tmp_path / "seen", tmp_path / "small.png"
     # Of half the HR size, 192 × 128, and so seen as it is: msad and the example resize others with different kernels.
-    Image.open(next((demo / "val2017").iterdir())).resize((96, 64)).save(picture)
-    assert run(["predict", str(picture), "-m", str(out), "-o", str(folder), "--save", "json", *FLAGS]) == 0
+    Image.open(next((demo / "val2017").iterdir())).resize((96, 64)).save(image)
+    assert run(["predict", str(image), "-m", str(out), "-o", str(folder), "--save", "json", *FLAGS]) == 0
     found = json.loads((folder / "predictions.json").read_text())
     assert found
     assert {each["category_id"] for each in found} <= {each["id"] for each in values["classes"]}
-    assert_the_example_finds(found, out, picture, values)
+    assert_the_example_finds(found, out, image, values)
 
     assert run(["export", str(student), "-o", str(out)]) == 2
     assert f"{out} exists" in capsys.readouterr().err
@@ -347,14 +347,14 @@ def test_info_compare_and_flops_of_an_exported_model(
     assert said["input"] == ["batch", 3, "height", "width"]
     assert said["scores"]["low"]["AP"] == measured
 
-    picture = tmp_path / "pareto.png"
-    assert run(["compare", str(student), out, "--runs", "1", "--plot", str(picture), "--json", *FLAGS]) == 0
+    image = tmp_path / "pareto.png"
+    assert run(["compare", str(student), out, "--runs", "1", "--plot", str(image), "--json", *FLAGS]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert list(rows) == ["student", "small"]
     assert [row["AP"] for row in rows.values()] == [None, measured]
     assert rows["student"]["GMACs"] == rows["small"]["GMACs"]
     assert rows["small"]["ms"] > 0
-    assert picture.exists()
+    assert image.exists()
 
     reports = []
     for model in (str(student), out):
@@ -371,7 +371,7 @@ def test_info_of_an_exported_model_imports_no_torch(exported: Exported) -> None:
 
 
 def test_fixed_sides_and_batch(student: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The demo set's pictures of 96 × 128 stand upright in 64 × 48, all of which the padding is not."""
+    """The demo set's images of 96 × 128 stand upright in 64 × 48, all of which the padding is not."""
     out = tmp_path / "fixed.onnx"
     flags = ["--fixed", "72,48", "--batch", "2", "--data", str(demo)]
     assert run(["export", str(student), "-o", str(out), *flags]) == 0

@@ -1,4 +1,4 @@
-"""Predictions: which pictures are meant, what is written for them, and what is drawn."""
+"""Predictions: which images are meant, what is written for them, and what is drawn."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ from msad_cli.system.device import Compute
 CPU = Compute(torch.device("cpu"), "fp32")
 FLAGS = ["--device", "cpu", "--precision", "fp32"]
 
-# --- which pictures ---
+# --- which images ---
 
 
 def _touch(folder: Path, *names: str) -> None:
@@ -52,18 +52,18 @@ def test_folders_are_searched_to_the_bottom_and_keep_their_tree(tmp_path: Path) 
 
 
 def test_files_are_taken_whatever_their_suffix(tmp_path: Path) -> None:
-    _touch(tmp_path, "a/picture", "b.txt")
-    found = find_inputs([str(tmp_path / "a" / "picture"), str(tmp_path / "b.txt")])
-    assert _relative(found) == ["picture", "b.txt"]
+    _touch(tmp_path, "a/image", "b.txt")
+    found = find_inputs([str(tmp_path / "a" / "image"), str(tmp_path / "b.txt")])
+    assert _relative(found) == ["image", "b.txt"]
 
 
 def test_patterns_that_the_shell_left(tmp_path: Path) -> None:
     _touch(tmp_path, "a1.jpg", "a2.jpg", "b.jpg", "sub/a3.jpg", "axe/x.png")
-    assert _relative(find_inputs([str(tmp_path / "a*")])) == ["a1.jpg", "a2.jpg"]  # the folder axe is no picture
+    assert _relative(find_inputs([str(tmp_path / "a*")])) == ["a1.jpg", "a2.jpg"]  # the folder axe is no image
     assert _relative(find_inputs([str(tmp_path / "**" / "a?.jpg")])) == ["a1.jpg", "a2.jpg", "a3.jpg"]
 
 
-def test_a_link_to_itself_is_no_picture(tmp_path: Path) -> None:
+def test_a_link_to_itself_is_no_image(tmp_path: Path) -> None:
     """Python 3.11 and 3.12 cannot resolve it."""
     _touch(tmp_path, "a.jpg")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
@@ -77,7 +77,7 @@ def test_a_name_with_brackets_is_a_file_before_it_is_a_pattern(tmp_path: Path) -
     assert _relative(find_inputs([str(tmp_path / "a[1].jpg")])) == ["a[1].jpg"]
 
 
-def test_pictures_of_one_name_get_numbers(tmp_path: Path) -> None:
+def test_images_of_one_name_get_numbers(tmp_path: Path) -> None:
     _touch(tmp_path, "a/x.jpg", "b/x.jpg", "c/x.jpg", "c/x-2.jpg")
     found = find_inputs([str(tmp_path / name) for name in ("a/x.jpg", "b/x.jpg", "c")])
     # The first keeps its name; of x-2.jpg, found before the third x.jpg, there is one already.
@@ -85,7 +85,7 @@ def test_pictures_of_one_name_get_numbers(tmp_path: Path) -> None:
     assert [each.path.parent.name for each in found] == ["a", "b", "c", "c"]
 
 
-def test_a_picture_named_twice_is_taken_once(tmp_path: Path) -> None:
+def test_a_image_named_twice_is_taken_once(tmp_path: Path) -> None:
     _touch(tmp_path, "sub/a.jpg")
     names = [str(tmp_path / "sub" / "a.jpg"), str(tmp_path), str(tmp_path / "sub" / ".." / "sub" / "a.jpg")]
     assert _relative(find_inputs(names)) == ["a.jpg"]
@@ -96,7 +96,7 @@ def test_a_picture_named_twice_is_taken_once(tmp_path: Path) -> None:
     [
         ("nothing.jpg", "no such file, folder or pattern"),
         ("*.png", "no such file, folder or pattern"),
-        ("empty", "a folder without pictures"),
+        ("empty", "a folder without images"),
     ],
 )
 def test_a_name_that_means_nothing_is_named(
@@ -133,7 +133,7 @@ def test_prediction_and_evaluation_show_the_detector_the_same_pixels(
     for each in found:
         assert isinstance(each, Prediction)
         assert each.found["labels"].dtype == torch.int64
-        assert each.found["boxes"].tolist() == [[0, 0, 64, 24]]  # HR has 64 pixels for the picture's 48 in height
+        assert each.found["boxes"].tolist() == [[0, 0, 64, 24]]  # HR has 64 pixels for the image's 48 in height
 
 
 def test_only_scores_from_the_least_on_are_kept(
@@ -151,7 +151,7 @@ def test_only_scores_from_the_least_on_are_kept(
     assert found.found["labels"].tolist() == [1, 2]
 
 
-def test_an_unreadable_picture_yields_its_error_and_the_next_ones_follow(coco_folder: Path, student: Detector) -> None:
+def test_an_unreadable_image_yields_its_error_and_the_next_ones_follow(coco_folder: Path, student: Detector) -> None:
     broken = coco_folder / "broken.jpg"
     broken.write_bytes(b"")
     whole = coco_folder / "val2017" / "a.png"
@@ -176,18 +176,16 @@ def _predictions(out: Path) -> list[dict[str, Any]]:
     return predictions
 
 
-def test_pictures_and_predictions_are_written(
-    coco_folder: Path, model: Path, tmp_path: Path, student: Detector
-) -> None:
+def test_images_and_predictions_are_written(coco_folder: Path, model: Path, tmp_path: Path, student: Detector) -> None:
     out = tmp_path / "out"
-    pictures = coco_folder / "train2017"
-    assert run(["predict", str(pictures), "-m", str(model), "-o", str(out), *FLAGS, "--score", "0"]) == 0
+    folder = coco_folder / "train2017"
+    assert run(["predict", str(folder), "-m", str(model), "-o", str(out), *FLAGS, "--score", "0"]) == 0
     names = ["a.png", "b.png", "c.png", "sub/d.png"]
     found = _predictions(out)
     written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert written == {*names, "predictions.json"}
     for name in names:
-        with Image.open(pictures / name) as before, Image.open(out / name) as after:
+        with Image.open(folder / name) as before, Image.open(out / name) as after:
             assert (after.format, after.mode, after.size) == ("PNG", "RGB", (64, 48))
             assert np.any(np.asarray(after) != np.asarray(before))
     for each in found:
@@ -195,8 +193,8 @@ def test_pictures_and_predictions_are_written(
         assert min(x, y, width, height) >= 0
         assert x + width <= 64 + 0.01  # x and width are rounded to 0.01 each
         assert y + height <= 48 + 0.01
-    # The same as evaluation finds, where pictures have the ids of the file; `predict` numbers them in order.
-    split = read_split(coco_folder / "annotations" / "instances_train2017.json", pictures)
+    # The same as evaluation finds, where folder have the ids of the file; `predict` numbers them in order.
+    split = read_split(coco_folder / "annotations" / "instances_train2017.json", folder)
     ids = dict(zip(split.file_names.tolist(), split.image_ids.tolist(), strict=True))
     expected = view_results(student, split, "low", CPU, workers=0, batch=1).results
     same = [{**each, "image_id": ids[each["file_name"]]} for each in found]
@@ -214,9 +212,9 @@ def test_categories_are_the_users_own(
         "labels": torch.tensor([2, 1]),
     }
     monkeypatch.setattr(Detector, "detect", lambda self, views, view: [answer])
-    picture = coco_folder / "val2017" / "a.png"
-    assert run(["predict", str(picture), "-m", str(model), "-o", str(tmp_path), *FLAGS]) == 0
-    # The spec's classes are 7 and 90; HR pixels are picture pixels × 84/64 in x and × 64/48 in y.
+    image = coco_folder / "val2017" / "a.png"
+    assert run(["predict", str(image), "-m", str(model), "-o", str(tmp_path), *FLAGS]) == 0
+    # The spec's classes are 7 and 90; HR pixels are image pixels × 84/64 in x and × 64/48 in y.
     assert _predictions(tmp_path) == [
         {"image_id": 1, "category_id": 90, "bbox": [0.0, 0.0, 24.38, 24.0], "score": 0.9, "file_name": "a.png"},
         {"image_id": 1, "category_id": 7, "bbox": [6.1, 6.0, 24.38, 24.0], "score": 0.8, "file_name": "a.png"},
@@ -225,8 +223,8 @@ def test_categories_are_the_users_own(
 
 def test_the_models_own_threshold_is_the_default(coco_folder: Path, model: Path, tmp_path: Path) -> None:
     def scores(*flags: str) -> list[float]:
-        picture = str(coco_folder / "val2017" / "a.png")
-        assert run(["predict", picture, "-m", str(model), "-o", str(tmp_path / "out"), *FLAGS, *flags]) == 0
+        image = str(coco_folder / "val2017" / "a.png")
+        assert run(["predict", image, "-m", str(model), "-o", str(tmp_path / "out"), *FLAGS, *flags]) == 0
         return [each["score"] for each in _predictions(tmp_path / "out")]
 
     everything = scores("--score", "0")
@@ -235,30 +233,30 @@ def test_the_models_own_threshold_is_the_default(coco_folder: Path, model: Path,
     assert scores("--score", "1") == []
 
 
-def test_a_broken_picture_among_others(
+def test_a_broken_image_among_others(
     coco_folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures = coco_folder / "val2017"
-    (pictures / "broken.jpg").write_bytes(b"")
-    (pictures / "text.jpg").write_text("no picture")
+    folder = coco_folder / "val2017"
+    (folder / "broken.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("no image")
     out = tmp_path / "out"
-    assert run(["predict", str(pictures), "-m", str(model), "-o", str(out), *FLAGS, "--score", "0", "-q"]) == 7
+    assert run(["predict", str(folder), "-m", str(model), "-o", str(out), *FLAGS, "--score", "0", "-q"]) == 7
     assert {each["file_name"] for each in _predictions(out)} == {"a.png", "e.png", "f.png"}
     assert {path.name for path in out.iterdir()} == {"a.png", "e.png", "f.png", "predictions.json"}
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        f"error: {pictures / 'broken.jpg'}: an empty file",
-        f"error: {pictures / 'text.jpg'}: no image that msad knows (JPEG, PNG, BMP, WEBP, TIFF, GIF, PPM)",
-        "error: 2 of 5 pictures could not be read",
+        f"error: {folder / 'broken.jpg'}: an empty file",
+        f"error: {folder / 'text.jpg'}: no image that msad knows (JPEG, PNG, BMP, WEBP, TIFF, GIF, PPM)",
+        "error: 2 of 5 images could not be read",
         "",
         "hint: they are named above",
     ]
 
 
-def test_a_text_named_as_a_picture(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_text_named_as_a_image(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "text.jpg"
-    file.write_text("no picture")
+    file.write_text("no image")
     assert run(["predict", str(file), "-m", str(model), "-o", str(tmp_path / "out"), *FLAGS]) == 7
     assert f"error: {file}: no image that msad knows" in capsys.readouterr().err
     assert _predictions(tmp_path / "out") == []
@@ -297,8 +295,8 @@ def test_wrong_flags(
     coco_folder: Path, model: Path, tmp_path: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    picture = str(coco_folder / "val2017" / "a.png")
-    assert run(["predict", picture, "-m", str(model), "-o", str(out), "--device", "cpu", *flags]) == 2
+    image = str(coco_folder / "val2017" / "a.png")
+    assert run(["predict", image, "-m", str(model), "-o", str(out), "--device", "cpu", *flags]) == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
 
@@ -314,8 +312,8 @@ def test_only_what_is_asked_for_is_saved(
     coco_folder: Path, model: Path, tmp_path: Path, save: str, written: set[str]
 ) -> None:
     out = tmp_path / "out"
-    picture = str(coco_folder / "val2017" / "a.png")
-    assert run(["predict", picture, "-m", str(model), "-o", str(out), *FLAGS, "--save", save]) == 0
+    image = str(coco_folder / "val2017" / "a.png")
+    assert run(["predict", image, "-m", str(model), "-o", str(out), *FLAGS, "--save", save]) == 0
     assert {path.name for path in out.iterdir()} == written
 
 
@@ -335,7 +333,7 @@ def test_only_what_is_asked_for_is_saved(
 def test_outputs_are_of_the_inputs_kind(
     model: Path, tmp_path: Path, name: str, options: dict[str, Any], written: str, kind: str
 ) -> None:
-    # Sizes whose view is one pixel high or wide, and the smallest picture of all, are pictures too.
+    # Sizes whose view is one pixel high or wide, and the smallest image of all, are images too.
     for number, size in enumerate([(40, 30), (1, 1), (200, 2)]):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -355,7 +353,7 @@ def _changed(before: Image.Image, after: Image.Image) -> Any:
     return np.any(np.asarray(before) != np.asarray(after), axis=2)
 
 
-def test_the_outline_lies_on_the_boxs_own_outermost_pixels() -> None:
+def test_the_segmentation_lies_on_the_boxs_own_outermost_pixels() -> None:
     image = Image.new("RGB", (200, 150), (9, 9, 9))
     drawn = draw_boxes(image, [(50.0, 60.0, 120.0, 110.0)], [1], ["red 0.90"])
     pixels = np.asarray(drawn)
@@ -363,10 +361,10 @@ def test_the_outline_lies_on_the_boxs_own_outermost_pixels() -> None:
     assert (pixels[60:110, [50, 119]] == colour).all()  # columns 50 to 119 belong to the box
     assert (pixels[109, 50:120] == colour).all()
     changed = _changed(image, drawn)
-    assert not changed[61:109, 51:119].any()  # one pixel is enough for a picture of 150 pixels
+    assert not changed[61:109, 51:119].any()  # one pixel is enough for an image of 150 pixels
     assert not changed[110:].any()
     assert changed[:60].any()  # the text stands above
-    assert not np.asarray(image).max() > 9  # the picture itself stays as it was
+    assert not np.asarray(image).max() > 9  # the image itself stays as it was
 
 
 def test_boxes_at_the_edges_are_visible() -> None:
@@ -388,7 +386,7 @@ def test_classes_have_colours_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (1, 50), (50, 1), (300, 200)])
-def test_any_box_can_be_drawn_on_any_picture(size: tuple[int, int]) -> None:
+def test_any_box_can_be_drawn_on_any_image(size: tuple[int, int]) -> None:
     width, height = size
     boxes = [
         (0.0, 0.0, float(width), float(height)),
@@ -398,7 +396,7 @@ def test_any_box_can_be_drawn_on_any_picture(size: tuple[int, int]) -> None:
         (width - 0.5, 0.0, float(width), 0.25),
     ]
     image = Image.new("RGB", size, (9, 9, 9))
-    texts = ["", "a name much longer than the picture is wide 1.00", "é 漢字 🙂", "two\nlines", "x"]
+    texts = ["", "a name much longer than the image is wide 1.00", "é 漢字 🙂", "two\nlines", "x"]
     drawn = draw_boxes(image, boxes, range(1, 6), texts)
     assert drawn.size == size
     assert _changed(image, drawn).any()
@@ -406,20 +404,20 @@ def test_any_box_can_be_drawn_on_any_picture(size: tuple[int, int]) -> None:
 
 
 def test_a_result_never_replaces_its_input(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture = tmp_path / "a.png"
-    Image.new("RGB", (40, 30), "red").save(picture)
-    before = picture.read_bytes()
-    assert run(["predict", str(picture), "-m", str(model), "-o", str(tmp_path)]) == 2
+    image = tmp_path / "a.png"
+    Image.new("RGB", (40, 30), "red").save(image)
+    before = image.read_bytes()
+    assert run(["predict", str(image), "-m", str(model), "-o", str(tmp_path)]) == 2
     assert "would be overwritten" in capsys.readouterr().err
-    assert picture.read_bytes() == before
+    assert image.read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_written_is_named(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture = tmp_path / "a.png"
-    Image.new("RGB", (40, 30), "red").save(picture)
-    assert run(["predict", str(picture), "-m", str(model), "-o", str(picture / "below-a-file")]) == 2
+    image = tmp_path / "a.png"
+    Image.new("RGB", (40, 30), "red").save(image)
+    assert run(["predict", str(image), "-m", str(model), "-o", str(image / "below-a-file")]) == 2
     assert "cannot write" in capsys.readouterr().err
 
 
@@ -430,7 +428,7 @@ MANIFEST = SHARED / "manifest.json"
 
 
 @pytest.mark.skipif(not MANIFEST.exists(), reason="no shared/data/robustness_images")
-def test_every_picture_of_the_world_behaves_as_its_manifest_says(
+def test_every_image_of_the_world_behaves_as_its_manifest_says(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entries = json.loads(MANIFEST.read_text())
@@ -450,8 +448,8 @@ def test_every_picture_of_the_world_behaves_as_its_manifest_says(
             assert refused, entry
         if written:
             turned = (entry["exif_orientation"] or 1) >= 5
-            with Image.open(written[0]) as picture:
-                assert list(picture.size) == (entry["size"][::-1] if turned else entry["size"])
+            with Image.open(written[0]) as image:
+                assert list(image.size) == (entry["size"][::-1] if turned else entry["size"])
     assert not any("Traceback" in line or "a bug in msad" in line for line in lines)
 
 
@@ -527,7 +525,7 @@ def test_names_command_no_terminal(model: Path, tmp_path: Path, capsys: pytest.C
     assert "\x1b" not in capsys.readouterr().err
 
 
-def test_a_picture_too_long_for_its_format_is_saved_as_png(model: Path, tmp_path: Path) -> None:
+def test_a_image_too_long_for_its_format_is_saved_as_png(model: Path, tmp_path: Path) -> None:
     # 65,500 pixels are the most of a JPEG; the file holds a PNG.
     Image.new("RGB", (65_501, 1)).save(tmp_path / "long.jpg", format="PNG")
     out = tmp_path / "out"
@@ -537,7 +535,7 @@ def test_a_picture_too_long_for_its_format_is_saved_as_png(model: Path, tmp_path
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (7, 13), (2000, 100), (100, 2000)])
-def test_boxes_lie_inside_pictures_of_any_shape(student: Detector, tmp_path: Path, size: tuple[int, int]) -> None:
+def test_boxes_lie_inside_images_of_any_shape(student: Detector, tmp_path: Path, size: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
     (found,) = predict(student, "low", [Input(tmp_path / "a.png", Path("a.png"))], 0.0, CPU)
@@ -553,7 +551,7 @@ def test_boxes_lie_inside_pictures_of_any_shape(student: Detector, tmp_path: Pat
 # --- several at once ---
 
 
-def test_pictures_of_one_size_go_together_and_all_come_back_in_order(
+def test_images_of_one_size_go_together_and_all_come_back_in_order(
     tmp_path: Path, student: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = [(64, 48), (64, 48), (64, 48), (48, 64), None, (64, 48), (64, 48)]

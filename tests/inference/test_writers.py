@@ -1,4 +1,4 @@
-"""What `msad predict` writes beside pictures and JSON, and what it makes of videos."""
+"""What `msad predict` writes beside images and JSON, and what it makes of videos."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, save_model
 from msad_cli.models.spec import DetectorSpec
 
-# HR pixels of a picture of 64 × 48, which are 84 × 64: two objects whose boxes are whole pixels of the picture.
+# HR pixels of an image of 64 × 48, which are 84 × 64: two objects whose boxes are whole pixels of the image.
 SCALE = torch.tensor([84 / 64, 64 / 48, 84 / 64, 64 / 48])
 ANSWER = {
     "boxes": torch.tensor([[8.0, 12.0, 24.0, 36.0], [32.0, 0.0, 64.0, 48.0]]) * SCALE,
@@ -50,7 +50,7 @@ def predict(tmp_path: Path, student: Detector, monkeypatch: pytest.MonkeyPatch) 
     return lambda *arguments: run(["predict", *map(str, arguments), *flags])
 
 
-def _picture(path: Path) -> Path:
+def _image(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.arange(64 * 48 * 3, dtype=np.uint32) * 7 % 256
     Image.fromarray(pixels.astype(np.uint8).reshape(48, 64, 3)).save(path)
@@ -75,7 +75,7 @@ def _files(folder: Path) -> set[str]:
 
 def test_every_format_of_one_folder(predict: Callable[..., int], tmp_path: Path) -> None:
     for name in ("a.png", "sub/b.png"):
-        _picture(tmp_path / "in" / name)
+        _image(tmp_path / "in" / name)
     out = tmp_path / "out"
     assert predict(tmp_path / "in", "--save", "image,json,coco,yolo,csv,crop") == 0
     crops = {f"crops/{name}" for name in ("blue/a-1.png", "red/a-2.png", "blue/sub/b-1.png", "red/sub/b-2.png")}
@@ -101,7 +101,7 @@ def test_every_format_of_one_folder(predict: Callable[..., int], tmp_path: Path)
 
 def test_coco_is_ground_truth_for_data(predict: Callable[..., int], tmp_path: Path) -> None:
     for name in ("a.png", "sub/b.png"):
-        _picture(tmp_path / "in" / name)
+        _image(tmp_path / "in" / name)
     assert predict(tmp_path / "in", "--save", "coco") == 0
     file = tmp_path / "out" / "coco.json"
     split = read_split(file, tmp_path / "in")
@@ -127,7 +127,7 @@ def test_masks_and_keypoints_in_coco_and_yolo(student_spec: DetectorSpec) -> Non
         assert set(zip(row[1:-1:2], row[2:-1:2], strict=True)) == corners
     document = coco_document([], masked, student_spec)
     assert [each["area"] for each in document["annotations"]] == [400, 0]
-    # The second keypoint lies left of the picture, which YOLO cannot say.
+    # The second keypoint lies left of the image, which YOLO cannot say.
     posed = {**box, "keypoints": [20.0, 20.0, 1.0, -4.0, 20.0, 1.0]}
     (line,) = yolo_rows([1], [posed], (80, 40))
     assert [float(each) for each in line.split()] == [0, 0.5, 0.375, 0.5, 0.25, 0.25, 0.5, 1, 0, 0, 0, 0.5]
@@ -153,13 +153,13 @@ def test_a_crop_has_a_pixel_at_least_and_none_from_outside() -> None:
 # --- names ---
 
 
-def test_pictures_of_one_stem_never_share_a_file(predict: Callable[..., int], tmp_path: Path) -> None:
+def test_images_of_one_stem_never_share_a_file(predict: Callable[..., int], tmp_path: Path) -> None:
     for name in ("a.gif", "a.gif.png", "a.png", "a.jpg"):
-        _picture(tmp_path / "in" / name)
+        _image(tmp_path / "in" / name)
     assert predict(tmp_path / "in", "--save", "image,yolo,crop", "--classes", "red") == 0
     assert _files(tmp_path / "out") == {
         "data.yaml",
-        # A GIF's result is a PNG; the picture that has this name already is numbered.
+        # A GIF's result is a PNG; the image that has this name already is numbered.
         "a.gif.png", "a.gif-2.png", "a.jpg", "a.png",
         "labels/a.txt", "labels/a.gif.txt", "labels/a.jpg.txt", "labels/a.png.txt",
         "crops/red/a-1.gif.png", "crops/red/a.gif-1.png", "crops/red/a-1.jpg", "crops/red/a-1.png",
@@ -195,14 +195,14 @@ def test_folders_of_classes_are_folders_whatever_classes_are_called() -> None:
 def test_classes_by_name_and_id(
     predict: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture = _picture(tmp_path / "a.png")
+    image = _image(tmp_path / "a.png")
     for text, ids in (("red", [7]), ("90", [90]), ("red,90", [90, 7])):
-        assert predict(picture, "--classes", text) == 0
+        assert predict(image, "--classes", text) == 0
         found = json.loads((tmp_path / "out" / "predictions.json").read_text())
         assert [each["category_id"] for each in found] == ids
-    assert predict(picture, "--classes", "red,bleu") == 2
+    assert predict(image, "--classes", "red,bleu") == 2
     assert "the model has no class 'bleu'\n\nhint: did you mean blue?" in capsys.readouterr().err
-    assert predict(picture, "--classes", "8") == 2
+    assert predict(image, "--classes", "8") == 2
     assert "hint: known: red, blue" in capsys.readouterr().err
 
 
@@ -216,7 +216,7 @@ def test_a_class_named_as_anothers_id_is_meant_first() -> None:
 
 
 def test_lines_on_stdout(predict: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = _picture(tmp_path / "a.png"), _picture(tmp_path / "b.png")
+    first, second = _image(tmp_path / "a.png"), _image(tmp_path / "b.png")
     assert predict(first, second, "--stdout") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(each["file"], each["size"]) for each in lines] == [(str(first), [64, 48]), (str(second), [64, 48])]
@@ -232,7 +232,7 @@ def test_lines_on_stdout(predict: Callable[..., int], tmp_path: Path, capsys: py
 def test_paths_from_stdin(
     predict: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = [_picture(tmp_path / name) for name in ("a b.png", "sub/c.png")]
+    names = [_image(tmp_path / name) for name in ("a b.png", "sub/c.png")]
 
     def listed(text: str) -> None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
@@ -253,11 +253,11 @@ def test_paths_from_stdin(
 
 def test_a_video_is_drawn_and_its_frames_are_numbered(predict: Callable[..., int], tmp_path: Path) -> None:
     clip = _clip(tmp_path / "in" / "sub" / "clip.mov")
-    _picture(tmp_path / "in" / "sub" / "clip.png")
+    _image(tmp_path / "in" / "sub" / "clip.png")
     out = tmp_path / "out"
     assert predict(tmp_path / "in", "--save", "image,json,csv,crop,yolo", "--classes", "blue") == 0
     found = json.loads((out / "predictions.json").read_text())
-    # Pictures come first; the video is the second input.
+    # Images come first; the video is the second input.
     assert [(each["image_id"], each["file_name"], each.get("frame")) for each in found] == [
         (1, "sub/clip.png", None), *((2, "sub/clip.mov", number) for number in range(7)),
     ]  # fmt: skip
@@ -306,7 +306,7 @@ def test_a_broken_video_ends_alone_and_leaves_no_file(
     err = capsys.readouterr().err
     for name in ("broken.mp4", "empty.avi", "list.mp4"):
         assert f"error: {tmp_path / 'in' / name}: cannot be decoded" in err
-    assert "3 of 4 pictures and videos could not be read" in err
+    assert "3 of 4 images and videos could not be read" in err
     assert _files(tmp_path / "out") == {"whole.mp4", "predictions.json"}
 
 

@@ -1,4 +1,4 @@
-"""Bodies: MobileNetV2 against torchvision's, widths and norms of all, and what docs/backbones.md says of them."""
+"""Backbones: MobileNetV2 against torchvision's, widths and norms of all, and what docs/backbones.md says of them."""
 
 import re
 from pathlib import Path
@@ -9,9 +9,9 @@ from torch import nn
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 from msad_cli.frame import Resolution
-from msad_cli.models.backbones.mobilenet import MobileNetV2Body
+from msad_cli.models.backbones.mobilenet import MobileNetV2Backbone
 from msad_cli.models.backbones.normalisation import norm_layer
-from msad_cli.models.backbones.resnet import build_body
+from msad_cli.models.backbones.resnet import build_backbone
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import BACKBONE_NAMES, ClassName, DetectorSpec
 from msad_cli.models.weights import initialise as init
@@ -26,7 +26,7 @@ TEACHER = DetectorSpec(
 def test_mobilenet_computes_what_torchvisions_computes() -> None:
     torch.manual_seed(0)
     theirs = mobilenet_v2(weights=None).eval()
-    mine = MobileNetV2Body(1.0, norm_layer("frozen")).eval()
+    mine = MobileNetV2Backbone(1.0, norm_layer("frozen")).eval()
     mine.load_state_dict({name: each for name, each in theirs.state_dict().items() if name.startswith("features.")})
     pixels = torch.randn(1, 3, 64, 96)
     maps = mine(pixels)
@@ -50,10 +50,10 @@ def test_mobilenet_computes_what_torchvisions_computes() -> None:
 )
 def test_channels_of_mobilenet_at_every_width(width: float, channels: list[int]) -> None:
     with torch.device("meta"):
-        body = build_body("mobilenet_v2", width, norm_layer("frozen"))
-        maps = body(torch.empty(1, 3, 32, 32))
-    assert list(body.channels.values()) == channels
-    assert {level: each.shape[1] for level, each in maps.items()} == body.channels
+        backbone = build_backbone("mobilenet_v2", width, norm_layer("frozen"))
+        maps = backbone(torch.empty(1, 3, 32, 32))
+    assert list(backbone.channels.values()) == channels
+    assert {level: each.shape[1] for level, each in maps.items()} == backbone.channels
 
 
 @pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
@@ -61,14 +61,14 @@ def test_channels_of_mobilenet_at_every_width(width: float, channels: list[int])
 def test_every_width_works_with_every_norm(name: str, norm: str) -> None:
     """Widths that leave odd channels, stages of a few channels, and more than the published ones.
 
-    The other bodies have more of the same blocks.
+    The other backbones have more of the same blocks.
     """
     for width in (0.125, 0.14, 0.25, 0.33, 0.35, 0.57, 1.03, 1.9, 4.0):
         with torch.device("meta"):
-            body = build_body(name, width, norm_layer(norm)).eval()
-            maps = body(torch.empty(1, 3, 64, 32))
+            backbone = build_backbone(name, width, norm_layer(norm)).eval()
+            maps = backbone(torch.empty(1, 3, 64, 32))
         assert {level: tuple(each.shape) for level, each in maps.items()} == {
-            level: (1, body.channels[level], 64 >> level, 32 >> level) for level in (1, 2, 3, 4, 5)
+            level: (1, backbone.channels[level], 64 >> level, 32 >> level) for level in (1, 2, 3, 4, 5)
         }
 
 
@@ -83,13 +83,13 @@ def test_group_norms_keep_four_channels_a_group_or_more() -> None:
 def test_published_widths_of_resnext_are_torchvisions() -> None:
     """Only groups that would have no channel at all were widened: 32 groups at 8 planes, 8 · 4 / 64 < 1."""
     with torch.device("meta"):
-        narrow = build_body("resnext50_32x4d", 0.125, norm_layer("group")).state_dict()
-        half = build_body("resnext50_32x4d", 0.5, norm_layer("group")).state_dict()
+        narrow = build_backbone("resnext50_32x4d", 0.125, norm_layer("group")).state_dict()
+        half = build_backbone("resnext50_32x4d", 0.5, norm_layer("group")).state_dict()
     assert narrow["layer1.0.conv2.weight"].shape == (32, 1, 3, 3)
     assert half["layer1.0.conv2.weight"].shape == (64, 2, 3, 3)  # half of 128 channels in 32 groups
 
 
-def test_imagenet_weights_of_mobilenet_are_those_of_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_weights_of_mobilenet_are_those_of_the_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(3)
     published: dict[str, torch.Tensor] = mobilenet_v2(weights=None).state_dict()
     asked: list[str] = []
@@ -101,10 +101,10 @@ def test_imagenet_weights_of_mobilenet_are_those_of_the_body(monkeypatch: pytest
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", state)
     detector = Detector(TEACHER)
     copied = init.from_imagenet(detector)
-    body = detector.core.backbone.body.state_dict()
+    backbone = detector.core.backbone.body.state_dict()
     assert asked == [MobileNet_V2_Weights.DEFAULT.url]
-    assert copied.tensors == copied.of == len(body)
-    assert all(torch.equal(each, published[name]) for name, each in body.items())
+    assert copied.tensors == copied.of == len(backbone)
+    assert all(torch.equal(each, published[name]) for name, each in backbone.items())
 
 
 @torch.no_grad()
@@ -123,5 +123,5 @@ def test_the_table_of_channels_is_right() -> None:
     assert {name for name, *_ in rows} == set(BACKBONE_NAMES)
     for name, width, *channels in rows:
         with torch.device("meta"):
-            body = build_body(name, float(width), norm_layer("frozen"))
-        assert [str(each) for each in body.channels.values()] == channels
+            backbone = build_backbone(name, float(width), norm_layer("frozen"))
+        assert [str(each) for each in backbone.channels.values()] == channels

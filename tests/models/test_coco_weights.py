@@ -150,7 +150,7 @@ def test_there_are_no_coco_weights_for_other_architectures(changes: dict[str, ob
         init.from_coco(detector)
 
 
-def test_imagenet_weights_fill_both_bodies_of_a_fusion_student(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_weights_fill_both_backbones_of_a_fusion_student(monkeypatch: pytest.MonkeyPatch) -> None:
     published = {name: get_model(name, weights=None).state_dict() for name in ("resnet18", "resnet34")}
     monkeypatch.setattr(
         "torchvision.models._api.load_state_dict_from_url",

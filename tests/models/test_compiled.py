@@ -40,11 +40,11 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return seen
 
 
-def _batch(heights: int, widths: int, pictures: int = 2) -> tuple[dict[int, list[Tensor]], list[dict[str, Tensor]]]:
+def _batch(heights: int, widths: int, images: int = 2) -> tuple[dict[int, list[Tensor]], list[dict[str, Tensor]]]:
     generator = torch.Generator().manual_seed(heights + widths)
-    high = [torch.randint(0, 256, (3, heights, widths), dtype=torch.uint8, generator=generator)] * pictures
+    high = [torch.randint(0, 256, (3, heights, widths), dtype=torch.uint8, generator=generator)] * images
     target = {"boxes": torch.tensor([[8.0, 8.0, 60.0, 50.0]]), "labels": torch.tensor([1])}
-    return {1: high, 2: [image[:, ::2, ::2] for image in high]}, [target] * pictures
+    return {1: high, 2: [image[:, ::2, ::2] for image in high]}, [target] * images
 
 
 def _numbers(student: Detector) -> dict[str, list[Tensor]]:
@@ -144,8 +144,8 @@ def test_a_machine_that_cannot_compile_is_told_so(
 
     monkeypatch.setattr(torch, "compile", fails)
     save_model(tmp_path / "s.safetensors", student, Card())
-    picture = str(coco_folder / "val2017" / "a.png")
-    assert run(["predict", picture, "-m", str(tmp_path / "s.safetensors"), "--compile", "--device", "cpu"]) == 2
+    image = str(coco_folder / "val2017" / "a.png")
+    assert run(["predict", image, "-m", str(tmp_path / "s.safetensors"), "--compile", "--device", "cpu"]) == 2
     error = capsys.readouterr().err
     assert "cannot compile for cpu here (InvalidCxxCompiler: No working C++ compiler found)" in error
     assert "leave --compile away" in error

@@ -52,7 +52,7 @@ def test_regions_cost_what_their_layers_multiply() -> None:
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_a_view_reduced_k_times_costs_the_body_k_squared_less_and_the_head_the_same(name: str) -> None:
+def test_a_view_reduced_k_times_costs_the_backbone_k_squared_less_and_the_head_the_same(name: str) -> None:
     ks = (1, 2) if name in REGION_DETECTORS else (1, 2, 4)
     teacher = spec_of(name, ks=ks)
     costs = {view: count_cost(teacher, view, FRAME) for view in teacher.views}
@@ -69,7 +69,7 @@ def test_a_view_reduced_k_times_costs_the_body_k_squared_less_and_the_head_the_s
     assert count_cost(alone, "low", FRAME).macs == costs["low"].macs
 
 
-def test_a_fusion_student_costs_both_bodies_and_one_head() -> None:
+def test_a_fusion_student_costs_both_backbones_and_one_head() -> None:
     student = spec(role="student", low_backbone="resnet34", low_width=0.5)
     high = count_cost(spec(role="student", ks=(1,)), "high", FRAME)
     low = count_cost(spec(role="student", ks=(2,), backbone="resnet34", width=0.5), "low", FRAME)

@@ -154,7 +154,7 @@ def test_low_view_in_the_hr_frame_equals_a_stock_detector_with_halved_anchors(na
     small = [{**each, "boxes": each["boxes"] / 2, "masks": each["masks"][:, ::2, ::2]} for each in large]
     for each in small:
         each["keypoints"] = each["keypoints"] * torch.tensor([0.5, 0.5, 1.0])
-    # Each small pixel of a mask stands for four large ones, so that both are the same picture.
+    # Each small pixel of a mask stands for four large ones, so that both are the same image.
     for whole, half in zip(large, small, strict=True):
         whole["masks"] = half["masks"].repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
     theirs = halved(detector)
@@ -329,7 +329,7 @@ def test_a_depthwise_tower_is_eight_to_nine_times_as_cheap_and_keeps_the_scale()
     torch.testing.assert_close(tower(x).square().mean(), torch.tensor(0.5), rtol=0.05, atol=0.0)
 
 
-def test_a_two_stage_detector_learns_from_so_many_regions_of_a_picture() -> None:
+def test_a_two_stage_detector_learns_from_so_many_regions_of_a_image() -> None:
     torch.manual_seed(0)
     detector = Detector(spec_of("maskrcnn", rois=24))
     pyramid, frame = detector.pyramid(images(ORDINARY), 1), detector.frame(images(ORDINARY), 1)

@@ -334,13 +334,13 @@ def test_models_of_other_tools_are_refused_with_an_explanation(
 ) -> None:
     path = tmp_path / name
     write(path)
-    picture = tmp_path / "a.png"
-    Image.new("RGB", (4, 4)).save(picture)
+    image = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(image)
     for command in (
         ["info", str(path)],
         ["flops", str(path)],
         ["eval", str(path)],
-        ["predict", str(picture), "-m", str(path), "-o", str(tmp_path / "out")],
+        ["predict", str(image), "-m", str(path), "-o", str(tmp_path / "out")],
         ["distill", "--teacher", str(path), "--out", str(tmp_path / "s.safetensors")],
     ):
         assert run(command) == 4
@@ -354,8 +354,8 @@ def test_models_of_other_tools_are_refused_with_an_explanation(
 
 
 @pytest.fixture
-def body(student: Detector) -> dict[str, torch.Tensor]:
-    """Weights of the body, as torchvision's classifiers name them."""
+def backbone(student: Detector) -> dict[str, torch.Tensor]:
+    """Weights of the backbone, as torchvision's classifiers name them."""
     return {name: torch.ones_like(each) for name, each in student.core.backbone.body.state_dict().items()}
 
 
@@ -385,24 +385,24 @@ def test_hostile_weights_execute_nothing(tmp_path: Path, student: Detector) -> N
     ],
 )
 def test_usual_wrappers_of_weights_are_known(
-    tmp_path: Path, student: Detector, body: dict[str, torch.Tensor], wrap: Callable[[Any], Any]
+    tmp_path: Path, student: Detector, backbone: dict[str, torch.Tensor], wrap: Callable[[Any], Any]
 ) -> None:
-    torch.save(wrap(body), tmp_path / "w.pth")
-    assert from_file(student, tmp_path / "w.pth").tensors == len(body)
-    assert torch.equal(student.core.backbone.body.conv1.weight, body["conv1.weight"])
+    torch.save(wrap(backbone), tmp_path / "w.pth")
+    assert from_file(student, tmp_path / "w.pth").tensors == len(backbone)
+    assert torch.equal(student.core.backbone.body.conv1.weight, backbone["conv1.weight"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.float8_e4m3fn])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_weights_of_other_types_are_converted(
-    tmp_path: Path, student: Detector, body: dict[str, torch.Tensor], dtype: torch.dtype, suffix: str
+    tmp_path: Path, student: Detector, backbone: dict[str, torch.Tensor], dtype: torch.dtype, suffix: str
 ) -> None:
     path = tmp_path / f"w{suffix}"
-    state = {name: each.to(dtype) for name, each in body.items()}
+    state = {name: each.to(dtype) for name, each in backbone.items()}
     torch.save(state, path) if suffix == ".pth" else save_file(state, path)
     from_file(student, path)
     assert student.core.backbone.body.conv1.weight.dtype == torch.float32
-    assert torch.equal(student.core.backbone.body.conv1.weight, body["conv1.weight"])
+    assert torch.equal(student.core.backbone.body.conv1.weight, backbone["conv1.weight"])
 
 
 @pytest.mark.parametrize(
@@ -417,14 +417,14 @@ def test_weights_of_other_types_are_converted(
 )
 @pytest.mark.filterwarnings("ignore")  # torch's remarks on its own prototypes
 def test_weights_that_cannot_be_copied_are_passed_over(
-    tmp_path: Path, student: Detector, body: dict[str, torch.Tensor], strange: Callable[[torch.Tensor], Any]
+    tmp_path: Path, student: Detector, backbone: dict[str, torch.Tensor], strange: Callable[[torch.Tensor], Any]
 ) -> None:
     before = student.core.backbone.body.conv1.weight.clone()
-    torch.save({**body, "conv1.weight": strange(body["conv1.weight"])}, tmp_path / "w.pth")
+    torch.save({**backbone, "conv1.weight": strange(backbone["conv1.weight"])}, tmp_path / "w.pth")
     copied = from_file(student, tmp_path / "w.pth")
     assert "conv1.weight" in copied.left
     assert torch.equal(student.core.backbone.body.conv1.weight, before)
-    torch.save({"conv1.weight": strange(body["conv1.weight"])}, tmp_path / "w.pth")
+    torch.save({"conv1.weight": strange(backbone["conv1.weight"])}, tmp_path / "w.pth")
     with pytest.raises(ModelFileError, match="none of its tensors fits"):
         from_file(student, tmp_path / "w.pth")
 
@@ -465,10 +465,10 @@ def _compressed(path: Path) -> None:
 )
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 def test_damaged_weights_are_refused_in_little_memory(
-    tmp_path: Path, student: Detector, body: dict[str, torch.Tensor], damage: Callable[[Path], object], name: str
+    tmp_path: Path, student: Detector, backbone: dict[str, torch.Tensor], damage: Callable[[Path], object], name: str
 ) -> None:
     path = tmp_path / name
-    torch.save(body, path)
+    torch.save(backbone, path)
     damage(path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ModelFileError) as caught:

@@ -10,7 +10,7 @@ from torchvision.models import get_model
 from msad_cli.errors import UsageError
 from msad_cli.frame import Frame, level_shift
 from msad_cli.models.backbones.normalisation import norm_layer
-from msad_cli.models.backbones.resnet import BACKBONES, ResNetBody, build_body
+from msad_cli.models.backbones.resnet import BACKBONES, ResNetBackbone, build_backbone
 from msad_cli.models.cost import count_cost
 from msad_cli.models.detector import Detector
 from msad_cli.models.fusion import CrossFusion
@@ -19,10 +19,10 @@ from msad_cli.models.weights import initialise as init
 
 
 @pytest.mark.parametrize("name", BACKBONE_NAMES)
-def test_bodies_have_torchvisions_names_and_shapes(name: str) -> None:
+def test_backbones_have_torchvisions_names_and_shapes(name: str) -> None:
     with torch.device("meta"):
         theirs = get_model(name, weights=None).state_dict()
-        mine = build_body(name, 1.0, norm_layer("batch")).state_dict()
+        mine = build_backbone(name, 1.0, norm_layer("batch")).state_dict()
     assert {key: each.shape for key, each in mine.items()} == {
         key: each.shape for key, each in theirs.items() if not key.startswith(("fc.", "classifier."))
     }
@@ -33,10 +33,10 @@ def test_spec_and_backbones_know_the_same_names() -> None:
 
 
 @torch.no_grad()
-def test_body_computes_what_torchvisions_resnet_computes() -> None:
+def test_backbone_computes_what_torchvisions_resnet_computes() -> None:
     torch.manual_seed(0)
     theirs = get_model("resnet18", weights=None).eval()
-    mine = ResNetBody("resnet18", 1.0, norm_layer("batch")).eval()
+    mine = ResNetBackbone("resnet18", 1.0, norm_layer("batch")).eval()
     mine.load_state_dict({name: each for name, each in theirs.state_dict().items() if not name.startswith("fc.")})
     pixels = torch.randn(1, 3, 64, 96)
     maps = mine(pixels)
@@ -94,15 +94,15 @@ def test_without_a_network_published_weights_are_a_clear_error(monkeypatch: pyte
     assert "--init none" in caught.value.hint
 
 
-def test_imagenet_weights_are_those_of_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_weights_are_those_of_the_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(3)
     published = get_model("resnet18", weights=None).state_dict()
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: published)
     detector = Detector(spec(width=1.0, norm="frozen"))
     copied = init.from_imagenet(detector)
-    body = detector.core.backbone.body.state_dict()
-    assert copied.tensors == copied.of == len(body)
-    assert all(torch.equal(each, published[name]) for name, each in body.items())
+    backbone = detector.core.backbone.body.state_dict()
+    assert copied.tensors == copied.of == len(backbone)
+    assert all(torch.equal(each, published[name]) for name, each in backbone.items())
 
 
 def test_cost_of_resnet50_is_the_published_one() -> None:

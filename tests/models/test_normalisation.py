@@ -26,7 +26,7 @@ from msad_cli.models.weights.initialise import copy_matching, from_file
 
 
 def used(spec: DetectorSpec) -> Detector:
-    """A detector whose batch statistics have seen pictures: bright large ones, dark small ones."""
+    """A detector whose batch statistics have seen images: bright large ones, dark small ones."""
     torch.manual_seed(0)
     detector = Detector(spec).train()
     with torch.no_grad():
@@ -34,11 +34,11 @@ def used(spec: DetectorSpec) -> Detector:
             weight.add_(torch.randn_like(weight) / 50)
         for k in spec.ks:
             for _ in range(3):
-                detector.pyramid(pictures(k), k)
+                detector.pyramid(images(k), k)
     return detector.eval()
 
 
-def pictures(k: int) -> list[Tensor]:
+def images(k: int) -> list[Tensor]:
     return [torch.randint(0, 256 // k, (3, 128 // k, 128 // k), dtype=torch.uint8) for _ in range(2)]
 
 
@@ -75,7 +75,7 @@ def test_a_view_that_is_not_there_is_refused() -> None:
 @torch.no_grad()
 def test_order_of_views_does_not_matter(batch_teacher: Detector) -> None:
     """What ran before leaves no trace in evaluation."""
-    high, low = pictures(1), pictures(2)
+    high, low = images(1), images(2)
     first = [batch_teacher.pyramid(high, 1), batch_teacher.pyramid(low, 2)]
     second = [batch_teacher.pyramid(low, 2), batch_teacher.pyramid(high, 1)][::-1]
     for one, other in zip(first, second, strict=True):
@@ -89,7 +89,7 @@ def test_a_student_has_the_features_of_its_teachers_low_view(batch_teacher: Dete
     student = Detector(replace(batch_teacher.spec, role="student", ks=(2,), norm=norm)).eval()
     copied = copy_matching(student, of_view(batch_teacher.state_dict(), 2))
     assert copied.left == ()
-    low = pictures(2)
+    low = images(2)
     for mine, teachers in zip(student.pyramid(low, 2), batch_teacher.pyramid(low, 2), strict=True):
         torch.testing.assert_close(mine, teachers)
     wrong = Detector(student.spec).eval()
@@ -104,7 +104,7 @@ def test_a_file_of_a_teacher_starts_its_student_and_the_other_way_round(
     torch.save(batch_teacher.state_dict(), tmp_path / "teacher.pth")
     student = Detector(replace(batch_teacher.spec, role="student", ks=(2,))).eval()
     assert from_file(student, tmp_path / "teacher.pth").left == ()
-    low = pictures(2)
+    low = images(2)
     for mine, teachers in zip(student.pyramid(low, 2), batch_teacher.pyramid(low, 2), strict=True):
         torch.testing.assert_close(mine, teachers)
     torch.save(student.state_dict(), tmp_path / "student.pth")
@@ -121,7 +121,7 @@ def test_frozen_and_group_students_need_no_view(teacher_spec: DetectorSpec) -> N
         teacher = used(replace(teacher_spec, norm=norm))
         student = Detector(replace(teacher.spec, role="student", ks=(2,))).eval()
         assert copy_matching(student, of_view(teacher.state_dict(), 2)).left == ()
-        low = pictures(2)
+        low = images(2)
         for mine, teachers in zip(student.pyramid(low, 2), teacher.pyramid(low, 2), strict=True):
             assert torch.equal(mine, teachers)
 
@@ -130,10 +130,10 @@ def test_stock_weights_go_to_every_view(teacher_spec: DetectorSpec) -> None:
     torch.manual_seed(0)
     published = get_model("resnet18", weights=None).state_dict()
     published = {name: torch.rand_like(each) if each.is_floating_point() else each for name, each in published.items()}
-    body = Detector(replace(teacher_spec, norm="batch", width=1.0, ks=(1, 2, 4))).core.backbone.body
-    copied = copy_matching(body, published)
+    backbone = Detector(replace(teacher_spec, norm="batch", width=1.0, ks=(1, 2, 4))).core.backbone.body
+    copied = copy_matching(backbone, published)
     assert copied.left == ()
-    own = body.state_dict()
+    own = backbone.state_dict()
     for name in own:
         assert torch.equal(own[name], published[stock_name(name)])
     assert {f"bn1.k{k}.running_var" for k in (1, 2, 4)} <= set(own)
@@ -158,15 +158,15 @@ def test_view_names_are_recognised_and_nothing_else() -> None:
 def test_a_copy_of_a_model_selects_its_own_view(batch_teacher: Detector) -> None:
     """Averaged weights are a deep copy."""
     other = copy.deepcopy(batch_teacher)
-    low = pictures(2)
+    low = images(2)
     expected = batch_teacher.pyramid(low, 2)
-    batch_teacher.pyramid(pictures(1), 1)
+    batch_teacher.pyramid(images(1), 1)
     assert all(torch.equal(a, b) for a, b in zip(other.pyramid(low, 2), expected, strict=True))
 
 
 def test_gradients_reach_the_view_that_ran(teacher_spec: DetectorSpec) -> None:
     detector = Detector(replace(teacher_spec, norm="batch")).train()
-    sum(level.sum() for level in detector.pyramid(pictures(2), 2)).backward()  # type: ignore[union-attr]
+    sum(level.sum() for level in detector.pyramid(images(2), 2)).backward()  # type: ignore[union-attr]
     first = detector.core.backbone.body.bn1
     assert first.k1.weight.grad is None
     assert first.k2.weight.grad is not None

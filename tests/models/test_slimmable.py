@@ -10,11 +10,11 @@ from torch import Tensor
 from msad_cli.errors import ModelFileError, UsageError
 from msad_cli.frame import Resolution
 from msad_cli.models.backbones.normalisation import norm_layer
-from msad_cli.models.backbones.resnet import build_body
+from msad_cli.models.backbones.resnet import build_backbone
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import ClassName, DetectorSpec, Norm
 from msad_cli.models.weights import initialise as init
-from msad_cli.models.weights.slimmable import is_slimmable, to_body_state
+from msad_cli.models.weights.slimmable import is_slimmable, to_backbone_state
 
 State = dict[str, Tensor]
 RESNET_WIDTHS, MOBILENET_WIDTHS = [0.25, 0.5, 0.75, 1.0], [0.35, 0.5, 0.75, 1.0]
@@ -48,14 +48,14 @@ def resnet50() -> State:
     inputs, number = 64, 1
     for planes, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
         for block in range(blocks):
-            body = f"features.{number}.body"
+            backbone = f"features.{number}.body"
             narrow, wide = [planes * i // 4 for i in (1, 2, 3, 4)], [planes * i for i in (1, 2, 3, 4)]
-            conv(state, f"{body}.0", planes, inputs, 1)
-            norms(state, f"{body}.1", narrow)
-            conv(state, f"{body}.3", planes, planes, 3)
-            norms(state, f"{body}.4", narrow)
-            conv(state, f"{body}.6", planes * 4, planes, 1)
-            norms(state, f"{body}.7", wide)
+            conv(state, f"{backbone}.0", planes, inputs, 1)
+            norms(state, f"{backbone}.1", narrow)
+            conv(state, f"{backbone}.3", planes, planes, 3)
+            norms(state, f"{backbone}.4", narrow)
+            conv(state, f"{backbone}.6", planes * 4, planes, 1)
+            norms(state, f"{backbone}.7", wide)
             if block == 0:
                 conv(state, f"features.{number}.shortcut.0", planes * 4, inputs, 1)
                 norms(state, f"features.{number}.shortcut.1", wide)
@@ -73,16 +73,16 @@ def mobilenet_v2() -> State:
     inputs, number = 32, 1
     for expansion, outputs, blocks, _ in LINES:
         for _ in range(blocks):
-            body, hidden, start = f"features.{number}.body", inputs * expansion, 0
+            backbone, hidden, start = f"features.{number}.body", inputs * expansion, 0
             sizes = [size * expansion for size in MOBILENET[inputs]]
             if expansion != 1:
-                conv(state, f"{body}.0", hidden, inputs, 1)
-                norms(state, f"{body}.1", sizes)
+                conv(state, f"{backbone}.0", hidden, inputs, 1)
+                norms(state, f"{backbone}.1", sizes)
                 start = 3
-            conv(state, f"{body}.{start}", hidden, 1, 3)
-            norms(state, f"{body}.{start + 1}", sizes)
-            conv(state, f"{body}.{start + 3}", outputs, hidden, 1)
-            norms(state, f"{body}.{start + 4}", MOBILENET[outputs])
+            conv(state, f"{backbone}.{start}", hidden, 1, 3)
+            norms(state, f"{backbone}.{start + 1}", sizes)
+            conv(state, f"{backbone}.{start + 3}", outputs, hidden, 1)
+            norms(state, f"{backbone}.{start + 4}", MOBILENET[outputs])
             inputs, number = outputs, number + 1
     conv(state, "features.18.0", 1280, 320, 1)
     norms(state, "features.18.1", [1280], shared=True)
@@ -163,9 +163,9 @@ def test_every_width_computes_what_the_slimmable_network_computes(named: tuple[s
     checkpoint = {key: each.double() for key, each in checkpoint.items()}
     pixels = torch.randn(1, 3, 64, 96, dtype=torch.float64)
     for index, width in enumerate(widths):
-        body = build_body(name, width, norm_layer("frozen")).double().eval()
-        body.load_state_dict(to_body_state(checkpoint, name, width))
-        maps = body(pixels)
+        backbone = build_backbone(name, width, norm_layer("frozen")).double().eval()
+        backbone.load_state_dict(to_backbone_state(checkpoint, name, width))
+        maps = backbone(pixels)
         expected = getattr(Sliced(checkpoint, index), name)(pixels)
         assert list(maps) == sorted(expected)
         for level, each in maps.items():
@@ -177,34 +177,34 @@ def test_a_width_that_is_not_there_is_refused_with_those_that_are(named: tuple[s
     name, checkpoint, widths = named
     listed = ", ".join(f"{each:g}" for each in widths)
     with pytest.raises(UsageError, match=f"--width 0.6: the slimmable network has the widths {listed}"):
-        to_body_state(checkpoint, name, 0.6)
+        to_backbone_state(checkpoint, name, 0.6)
 
 
 def test_another_network_is_refused(named: tuple[str, State, list[float]]) -> None:
     name, checkpoint, _ = named
     other = "mobilenet_v2" if name == "resnet50" else "resnet50"
     with pytest.raises((ModelFileError, UsageError), match="slimmable network"):
-        to_body_state(checkpoint, other, 1.0)
+        to_backbone_state(checkpoint, other, 1.0)
     with pytest.raises(UsageError, match="resnet18: the file is a slimmable network, of which there are resnet50"):
-        to_body_state(checkpoint, "resnet18", 1.0)
+        to_backbone_state(checkpoint, "resnet18", 1.0)
     if name == "resnet50":
         with pytest.raises(ModelFileError, match=r"not resnet101, or not whole: features\.\d+\."):
-            to_body_state(checkpoint, "resnet101", 1.0)
+            to_backbone_state(checkpoint, "resnet101", 1.0)
 
 
 def test_damaged_checkpoints_are_refused(named: tuple[str, State, list[float]]) -> None:
     name, checkpoint, _ = named
     lost = {key: each for key, each in checkpoint.items() if key != "features.2.body.4.bn.3.bias"}
     with pytest.raises(ModelFileError, match=r"features\.2\.body\.4\.bias is missing"):
-        to_body_state(lost, name, 1.0)
+        to_backbone_state(lost, name, 1.0)
     with pytest.raises(ModelFileError, match=r"features\.0\.0\.weight is \[3\]"):
-        to_body_state({**checkpoint, "features.0.0.weight": torch.ones(3)}, name, 1.0)
+        to_backbone_state({**checkpoint, "features.0.0.weight": torch.ones(3)}, name, 1.0)
 
 
 def test_torchvisions_weights_are_not_slimmable() -> None:
     with torch.device("meta"):
         for name in ("resnet50", "mobilenet_v2"):
-            assert not is_slimmable(build_body(name, 1.0, norm_layer("batch")).state_dict())
+            assert not is_slimmable(build_backbone(name, 1.0, norm_layer("batch")).state_dict())
 
 
 @pytest.mark.parametrize("norm", ["frozen", "batch"])
@@ -221,19 +221,19 @@ def test_a_published_file_is_a_start(tmp_path: Path, norm: Norm) -> None:
         )
     )  # fmt: skip
     copied = init.from_file(detector, file)
-    body = detector.core.backbone.body.state_dict()
-    left = {name for name in body if name.endswith("num_batches_tracked")}
-    assert copied.tensors == len(body) - len(left)
-    expected = to_body_state(checkpoint, "mobilenet_v2", 0.5)
+    backbone = detector.core.backbone.body.state_dict()
+    left = {name for name in backbone if name.endswith("num_batches_tracked")}
+    assert copied.tensors == len(backbone) - len(left)
+    expected = to_backbone_state(checkpoint, "mobilenet_v2", 0.5)
     views = [".k1.", ".k2."] if norm == "batch" else ["."]
     for name, each in expected.items():
         layer, part = name.rsplit(".", 1)
         own = [f"{layer}{view}{part}" for view in views]
-        for found in own if own[0] in body else [name]:
-            assert torch.equal(body[found], each)
+        for found in own if own[0] in backbone else [name]:
+            assert torch.equal(backbone[found], each)
 
 
-def test_a_published_file_starts_both_bodies_of_a_fusion_student_at_their_widths(tmp_path: Path) -> None:
+def test_a_published_file_starts_both_backbones_of_a_fusion_student_at_their_widths(tmp_path: Path) -> None:
     checkpoint = mobilenet_v2()
     file = tmp_path / "s_mobilenet_v2.pt"
     torch.save(checkpoint, file)
@@ -246,7 +246,7 @@ def test_a_published_file_starts_both_bodies_of_a_fusion_student_at_their_widths
     )  # fmt: skip
     assert init.from_file(student, file).left == ()
     assert student.low is not None
-    for body, width in ((student.core.backbone.body, 0.35), (student.low.body, 0.75)):
-        own = body.state_dict()
-        for name, each in to_body_state(checkpoint, "mobilenet_v2", width).items():
+    for backbone, width in ((student.core.backbone.body, 0.35), (student.low.body, 0.75)):
+        own = backbone.state_dict()
+        for name, each in to_backbone_state(checkpoint, "mobilenet_v2", width).items():
             assert torch.equal(own[name], each)

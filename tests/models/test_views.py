@@ -1,4 +1,4 @@
-"""The views and their levels: which there are, how they align, what is trained, students of one body and of two."""
+"""The views and their levels: which there are, how they align, what is trained, students of one backbone and of two."""
 
 from collections import OrderedDict
 from dataclasses import replace
@@ -15,7 +15,7 @@ from msad_cli.distillation.baselines import UnshiftedTraining
 from msad_cli.distillation.distillation import Distillation, teaching
 from msad_cli.distillation.losses.table import build_distillers
 from msad_cli.models.backbones.normalisation import norm_layer
-from msad_cli.models.backbones.resnet import ResNetBody
+from msad_cli.models.backbones.resnet import ResNetBackbone
 from msad_cli.models.detector import Detector
 from msad_cli.models.pyramid import AlignedBackbone
 from msad_cli.models.spec import DETECTORS, REGION_DETECTORS, DetectorSpec
@@ -25,7 +25,7 @@ SQUARE = ((128, 128), (128, 128))
 
 
 def backbone(finest: int, ks: tuple[int, ...]) -> AlignedBackbone:
-    return AlignedBackbone(ResNetBody("resnet18", 0.25, norm_layer("group")), 32, finest, ks)
+    return AlignedBackbone(ResNetBackbone("resnet18", 0.25, norm_layer("group")), 32, finest, ks)
 
 
 def views(ks: tuple[int, ...]) -> dict[int, list[Tensor]]:
@@ -149,30 +149,30 @@ def fusion_student(**changes: object) -> DetectorSpec:
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_a_fusion_student_has_two_bodies_and_one_head(name: str) -> None:
+def test_a_fusion_student_has_two_backbones_and_one_head(name: str) -> None:
     torch.manual_seed(0)
     points = POINTS if name == "keypointrcnn" else ()
     student = Detector(fusion_student(detector=name, keypoints=points, detections_per_image=5))
     lively(student.core)
     single = Detector(replace(student.spec, ks=(1,), low_backbone="", low_width=1.0))
-    # The stock keys are those of the HR body alone.
+    # The stock keys are those of the HR backbone alone.
     assert student.core.state_dict().keys() == single.core.state_dict().keys()
     assert student.low is not None
     assert student.low.body.channels == {1: 32, 2: 32, 3: 64, 4: 128, 5: 256}
     unreached = set() if name in REGION_DETECTORS else {"weight", "bias"}
     assert frozen(student) == {f"low.fpn.extra_blocks.p7.{part}" for part in unreached}
-    pictures = views((1, 2))
-    pyramids = [student.core.backbone.pyramid(student.pixels(pictures[1], 1), 1)]
-    pyramids.append(student.low.pyramid(student.pixels(pictures[2], 2), 2))
-    frame = student.frame(pictures[1], 1)
+    shown = views((1, 2))
+    pyramids = [student.core.backbone.pyramid(student.pixels(shown[1], 1), 1)]
+    pyramids.append(student.low.pyramid(student.pixels(shown[2], 2), 2))
+    frame = student.frame(shown[1], 1)
     losses = student.losses(student.fuse(pyramids), frame, targets(SQUARE))
     torch.stack(list(losses.values())).sum().backward()
     assert without_gradient(student) == []
     with torch.no_grad():
         single.core.load_state_dict(student.core.state_dict())
-        assert_same(student.eval().detect(pictures, "high"), single.eval().detect({1: pictures[1]}, "high"))
+        assert_same(student.eval().detect(shown, "high"), single.eval().detect({1: shown[1]}, "high"))
         fused = student.fuse(pyramids)
-        for mine, theirs in zip(fused, student.fuse([student.pyramid(pictures[k], k) for k in (1, 2)]), strict=True):
+        for mine, theirs in zip(fused, student.fuse([student.pyramid(shown[k], k) for k in (1, 2)]), strict=True):
             assert torch.equal(mine, theirs)
 
 
@@ -184,16 +184,16 @@ def test_vanilla_targets_and_answers_go_through_the_reduced_image() -> None:
     alone.load_state_dict(vanilla.state_dict())
     for detector in (vanilla, alone):
         detector.core.rpn.register_forward_pre_hook(lambda *_: torch.manual_seed(5) and None)
-    pictures, large = views((1, 2)), targets(SQUARE)
+    shown, large = views((1, 2)), targets(SQUARE)
     scale = torch.tensor([0.5, 0.5, 1.0])
     small = [{**each, "boxes": each["boxes"] / 2, "keypoints": each["keypoints"] * scale} for each in large]
-    expected = UnshiftedTraining(alone)({1: pictures[2]}, small)
-    found = UnshiftedTraining(vanilla)(pictures, large)
+    expected = UnshiftedTraining(alone)({1: shown[2]}, small)
+    found = UnshiftedTraining(vanilla)(shown, large)
     for name, loss in expected.items():
         torch.testing.assert_close(found[name.replace("k1", "k2")], loss)
     with torch.no_grad():
-        low = vanilla.eval().detect({2: pictures[2]}, "low")[0]
-        same = alone.eval().detect({1: pictures[2]}, "high")[0]
+        low = vanilla.eval().detect({2: shown[2]}, "low")[0]
+        same = alone.eval().detect({1: shown[2]}, "high")[0]
     assert len(low["boxes"]) == 5
     torch.testing.assert_close(low["boxes"], same["boxes"] * 2)
     torch.testing.assert_close(low["keypoints"], same["keypoints"] / scale)

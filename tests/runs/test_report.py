@@ -50,7 +50,7 @@ from msad_cli.system.device import Compute
 # pycocotools 2.0.11 lacks the copy argument that NumPy 2 asks of __array__, which is for pycocotools to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
-PICTURES, BATCH = 6, 2
+IMAGES, BATCH = 6, 2
 TINY = [
     "--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1",
     "--size", "96,128", "--batch", str(BATCH), "--epochs", "1", "--device", "cpu", "--precision", "fp32",
@@ -62,7 +62,7 @@ PLOTS = {"loss.png", "ap.png", "pr.png", "f1.png", "confusion.png", "sizes.png",
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "demo"
-    draw_demo(folder, train=PICTURES, val=3, seed=1, size=(128, 96))
+    draw_demo(folder, train=IMAGES, val=3, seed=1, size=(128, 96))
     return folder
 
 
@@ -74,7 +74,7 @@ def teacher(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def drawn(seed: int) -> tuple[dict[str, Any], list[Result]]:
-    """Objects of three classes, crowds among them, in ten pictures, and shaken copies of them, no two of one score."""
+    """Objects of three classes, crowds among them, in ten images, and shaken copies of them, no two of one score."""
     draw = np.random.default_rng(seed)
     boxes = np.concatenate([200 * draw.random((80, 2)), 20 + 60 * draw.random((80, 2))], axis=1)
     objects: list[dict[str, Any]] = [
@@ -180,7 +180,7 @@ def test_confusion_by_hand() -> None:
         _found(1, 3, 400, 0.9), _found(1, 3, 402, 0.9),  # in a crowd of 3: not counted
         _found(1, 7, 400, 0.9),  # in a crowd of another class
         _found(2, 7, 0, 0.9),  # overlaps the 3 more, but there is a 7
-        _found(3, 7, 0, 0.5),  # a picture without objects; just the threshold
+        _found(3, 7, 0, 0.5),  # an image without objects; just the threshold
     ]  # fmt: skip
     assert confusion(truth, results, 0.5) == {
         (3, 3): 1, (None, 3): 1, (7, 90): 1, (None, 7): 3, (7, None): 1, (90, None): 1, (7, 7): 1, (3, None): 1,
@@ -231,16 +231,16 @@ def test_ap_by_size_is_that_of_each_view() -> None:
 
 
 def test_fusion_weights_are_those_of_the_fused_pyramid(demo: Path, teacher: Path) -> None:
-    """fused = w0 · high + w1 · low at each level, picture by picture."""
+    """fused = w0 · high + w1 · low at each level, image by image."""
     detector, _ = load_model(teacher)
     split = _split(demo, "val")
     weights = fusion_weights(detector, split, Compute(torch.device("cpu"), "fp32"), [0, 2])
     assert weights.shape == (2, 5, 2)
     assert len(np.unique(weights.round(6))) > 2
-    pictures = EvaluationSet(split, detector.spec.resolution, detector.spec.ks)
+    images = EvaluationSet(split, detector.spec.resolution, detector.spec.ks)
     for row, place in zip(weights, (0, 2), strict=True):
         with torch.inference_mode():
-            high, low = (detector.pyramid([pictures[place].views[k]], k) for k in (1, 2))
+            high, low = (detector.pyramid([images[place].views[k]], k) for k in (1, 2))
             fused = detector.fuse([high, low])
         for level, (one, other) in zip(row, zip(high, low, strict=True), strict=True):
             expected = float(level[0]) * one + float(level[1]) * other
@@ -282,9 +282,9 @@ def test_a_run_leaves_its_plots_and_samples(teacher: Path) -> None:
     folder = teacher.with_suffix(".run")
     assert {each.name for each in (folder / "plots").iterdir()} == PLOTS
     for each in (folder / "plots").iterdir():
-        with Image.open(each) as picture:
-            assert picture.format == "PNG"
-            assert len(picture.convert("L").getcolors() or ()) > 2
+        with Image.open(each) as image:
+            assert image.format == "PNG"
+            assert len(image.convert("L").getcolors() or ()) > 2
     assert "not drawn" not in (folder / "log.txt").read_text()
     metrics = json.loads((folder / "metrics.json").read_text())["fused"]
     curves = json.loads((folder / "curves.json").read_text())
@@ -295,15 +295,15 @@ def test_a_run_leaves_its_plots_and_samples(teacher: Path) -> None:
         assert sum(row) == pytest.approx(1, abs=1e-4)
 
 
-def test_the_samples_show_two_training_pictures_and_three_of_validation(teacher: Path) -> None:
-    """Pictures of 128 × 96 become tiles of 480 × 360: the batch's two in both views in a row, and two pairs a row."""
+def test_the_samples_show_two_training_images_and_three_of_validation(teacher: Path) -> None:
+    """Images of 128 × 96 become tiles of 480 × 360: the batch's two in both views in a row, and two pairs a row."""
     width = COLUMNS * TILE + (COLUMNS + 1) * GAP
     row = LINE + TILE * 96 // 128 + GAP
     for name, rows in (("training.jpg", 1), ("validation.jpg", 2)):
-        with Image.open(teacher.with_suffix(".run") / "samples" / name) as picture:
-            assert picture.format == "JPEG"
-            assert abs(picture.width - width) <= COLUMNS
-            assert abs(picture.height - GAP - rows * row) <= 3 * rows
+        with Image.open(teacher.with_suffix(".run") / "samples" / name) as image:
+            assert image.format == "JPEG"
+            assert abs(image.width - width) <= COLUMNS
+            assert abs(image.height - GAP - rows * row) <= 3 * rows
 
 
 def test_the_training_sample_shows_the_batch_that_is_trained_on(demo: Path) -> None:
@@ -315,8 +315,8 @@ def test_the_training_sample_shows_the_batch_that_is_trained_on(demo: Path) -> N
             assert torch.equal(one, other)
 
 
-def test_samples_are_spread_over_pictures_with_objects(coco_folder: Path) -> None:
-    """One of the four training pictures has no object."""
+def test_samples_are_spread_over_images_with_objects(coco_folder: Path) -> None:
+    """One of the four training images has no object."""
     split = _split(coco_folder, "train")
     filled = [place for place in range(len(split)) if split.starts[place + 1] > split.starts[place]]
     assert len(filled) == 3
@@ -343,13 +343,13 @@ def test_masks_and_keypoints_are_shown_too(
     assert run(["teacher", "--data", str(demo), *TINY, *more, "--out", str(out)]) == 0
     folder = out.with_suffix(".run")
     assert "not drawn" not in (folder / "log.txt").read_text()
-    # Two training pictures in two views; three validation pictures, each with its objects and with what was found.
+    # Two training images in two views; three validation images, each with its objects and with what was found.
     assert Counter(calls) == {"draw_masks" if detector == "maskrcnn" else "draw_keypoints": 2 * 2 + 3 * 2}
     kind = "masks" if detector == "maskrcnn" else "keypoints"
     assert set(json.loads((folder / "curves.json").read_text())["precision"]) == {"boxes", kind}
 
 
-def test_a_box_without_a_text_is_its_outline_alone() -> None:
+def test_a_box_without_a_text_is_its_segmentation_alone() -> None:
     """A line of one pixel around 20 × 10."""
     drawn = draw_boxes(Image.new("RGB", (64, 48)), [(8, 20, 28, 30)], [1], [""])
     assert np.asarray(drawn).any(axis=2).sum() == 2 * 20 + 2 * 8
@@ -382,7 +382,7 @@ def test_names_of_all_kinds_can_be_drawn(tmp_path: Path) -> None:
         ((findings_plots, "plot_confusion"), {"plots/confusion.png"}),
     ],
 )
-def test_a_picture_that_fails_is_a_line_in_the_log(
+def test_a_image_that_fails_is_a_line_in_the_log(
     demo: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, functions: tuple[Any, ...],
     missing: set[str] | None,
 ) -> None:  # fmt: skip

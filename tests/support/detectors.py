@@ -13,7 +13,7 @@ from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, Keypoi
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from msad_cli.models.backbones.resnet import ResNetBody
+from msad_cli.models.backbones.resnet import ResNetBackbone
 from msad_cli.models.detectors.dense import Target
 from msad_cli.models.spec import REGION_DETECTORS, DetectorSpec
 from support.specs import spec, target
@@ -57,14 +57,14 @@ def lively(core: Any) -> None:
 
 
 def stock(name: str, norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> Any:
-    """Torchvision's own detector and pyramid, small, of 2 classes and 10 detections; only its body is ours."""
-    body = ResNetBody("resnet18", 0.25, norm)
+    """Torchvision's own detector and pyramid, small, of 2 classes and 10 detections; only its backbone is ours."""
+    backbone = ResNetBackbone("resnet18", 0.25, norm)
     finest = 2 if name in REGION_DETECTORS else 3
     levels = range(finest, 6)
     backbone = BackboneWithFPN(
-        body,
+        backbone,
         {f"layer{level - 1}": str(level - finest) for level in levels},
-        [body.channels[level] for level in levels],
+        [backbone.channels[level] for level in levels],
         64,
         extra_blocks=LastLevelP6P7(64, 64) if finest == 3 else None,
     )

@@ -13,7 +13,7 @@ def unaligned() -> Detector:
 
 
 def odd_views() -> dict[int, list[Tensor]]:
-    """Two pictures whose HR padding, 128 × 384, is no multiple of 256."""
+    """Two images whose HR padding, 128 × 384, is no multiple of 256."""
     generator = torch.Generator().manual_seed(0)
     high = [torch.randint(0, 256, (3, 96, side), generator=generator, dtype=torch.uint8) for side in (300, 200)]
     return {1: high, 2: [image[:, ::2, ::2].contiguous() for image in high]}

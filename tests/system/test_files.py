@@ -30,7 +30,7 @@ TEACHER = DetectorSpec(
     scales="aligned", ks=(1, 2), resolution=Resolution(64, 96), classes=(ClassName(7, "red"),),
 )  # fmt: skip
 CARD = Card(
-    data="/data/pictures",
+    data="/data/images",
     data_fingerprint="ab12",
     epochs=12,
     scores={"low": {"AP": 0.25, "APs": None}},

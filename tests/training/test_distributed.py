@@ -126,7 +126,7 @@ def spec(detector: str = "fcos", role: Literal["teacher", "student"] = "teacher"
     )  # fmt: skip
 
 
-def pictures(count: int) -> list[Sample]:
+def images(count: int) -> list[Sample]:
     """Noise of 128×128 pixels; the first has no object, the second one, the third seven, and so on."""
     draw = torch.Generator().manual_seed(3)
     samples = []
@@ -158,11 +158,11 @@ def method(name: str) -> nn.Module:
 
 
 def steps_of(module: nn.Module, count: int, steps: int = 2) -> list[Step]:
-    return list(train(module, [share(pictures(count))] * steps, sgd(module, 0.01), CONSTANT, CPU))
+    return list(train(module, [share(images(count))] * steps, sgd(module, 0.01), CONSTANT, CPU))
 
 
 METHODS = ("fcos", "retinanet", "two-step", "l1,output-kd,fgfi,fgd,skd,podnet,cwd,amd,dmkd,dsamkd")
-"""Not pkd and crosskd, which standardise maps over the pictures at hand, nor what draws at random."""
+"""Not pkd and crosskd, which standardise maps over the images at hand, nor what draws at random."""
 
 
 def trained(name: str, count: int) -> tuple[list[Step], dict[str, Tensor]]:
@@ -171,7 +171,7 @@ def trained(name: str, count: int) -> tuple[list[Step], dict[str, Tensor]]:
 
 
 def all_trained() -> list[tuple[list[Step], dict[str, Tensor]]]:
-    # Of three pictures, the first process has the one without objects. Of a single one, it has none.
+    # Of three images, the first process has the one without objects. Of a single one, it has none.
     return [trained(name, 3) for name in METHODS] + [trained(name, 1) for name in (METHODS[0], METHODS[-1])]
 
 
@@ -182,7 +182,7 @@ def assert_close(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None
 
 
 def test_losses_gradients_and_weights_are_those_of_one_process(tmp_path: Path) -> None:
-    """Two steps of teachers and of a student, of batches of three pictures and of one, which leaves a share empty."""
+    """Two steps of teachers and of a student, of batches of three images and of one, which leaves a share empty."""
     first, second = results_of_two(tmp_path, all_trained)
     for alone, here, there in zip(all_trained(), first, second, strict=True):
         for expected, got, other in zip(alone[0], here[0], there[0], strict=True):
@@ -195,7 +195,7 @@ def test_losses_gradients_and_weights_are_those_of_one_process(tmp_path: Path) -
 
 
 class Line(nn.Module):
-    """Loss = weight × mean of the pictures' first pixels; a second parameter never has a gradient."""
+    """Loss = weight × mean of the images' first pixels; a second parameter never has a gradient."""
 
     passes: Tensor
 
@@ -214,7 +214,7 @@ class Line(nn.Module):
 
 
 class Crowded(Line):
-    """In the second process there is memory for a single picture, on the way forward or on the way back."""
+    """In the second process there is memory for a single image, on the way forward or on the way back."""
 
     def __init__(self, back: bool) -> None:
         super().__init__()
@@ -249,7 +249,7 @@ class Broken(Line):
 
 
 class Drawing(Line):
-    """Weights its pictures by what all three global generators draw."""
+    """Weights its images by what all three global generators draw."""
 
     def seen(self, values: Tensor) -> Tensor:
         self.drawn = (float(torch.rand(())), float(np.random.rand()), random.random())
@@ -266,17 +266,17 @@ def lines() -> dict[str, Any]:
     random.seed(0), np.random.seed(0), torch.manual_seed(0)
     draws = []
     for first in (0, 0, 1):
-        list(train(drawing, [share(pictures(2))], sgd(drawing, 0.1), CONSTANT, CPU, first_step=first, seed=5))
+        list(train(drawing, [share(images(2))], sgd(drawing, 0.1), CONSTANT, CPU, first_step=first, seed=5))
         draws.append(drawing.drawn)
     found["draws"] = draws
-    torn = Batch((), {4: "torn"}) if distributed.rank() == 1 else share(pictures(2))
+    torn = Batch((), {4: "torn"}) if distributed.rank() == 1 else share(images(2))
     both = [torn, Batch((), {5 + distributed.rank(): "torn"})]
     found["torn"] = [(each.indices, each.unreadable) for each in train(Line(), both, sgd(Line(), 0.1), CONSTANT, CPU)]
     return found
 
 
 def test_processes_agree_on_what_one_of_them_meets(tmp_path: Path) -> None:
-    """Memory that runs out, a loss that is not finite, pictures that cannot be read; and each draws for itself."""
+    """Memory that runs out, a loss that is not finite, images that cannot be read; and each draws for itself."""
     here, there = results_of_two(tmp_path, lines)
     plain = Line()
     expected = steps_of(plain, 4, steps=3)
@@ -326,7 +326,7 @@ def detected(folder: Path) -> Any:
 
 @pytest.mark.usefixtures("one_thread")
 def test_what_is_found_in_shares_is_what_one_process_finds(demo: Path, tmp_path: Path) -> None:
-    """Five pictures in batches of two: the first process has three of them. The same results in the same order."""
+    """Five images in batches of two: the first process has three of them. The same results in the same order."""
     (here, cut), (there, also_cut) = results_of_two(tmp_path, partial(detected, demo))
     expected, _ = detected(demo)
     assert len({each["image_id"] for each in expected}) == 5
@@ -360,7 +360,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def flags(demo: Path, out: Path) -> list[str]:
-    """Batches of three do not divide evenly, and seven pictures leave one over."""
+    """Batches of three do not divide evenly, and seven images leave one over."""
     return ["teacher", "--data", str(demo), *TINY, "--batch", "3", "--epochs", "2", "--out", str(out)]
 
 

@@ -24,7 +24,7 @@ CONSTANT = Schedule(1.0, 1000, 0, "steps")
 
 @dataclass
 class Numbers:
-    """A batch of one-pixel pictures."""
+    """A batch of one-pixel images."""
 
     values: list[float]
 
@@ -129,7 +129,7 @@ def test_a_step_that_is_not_finite_changes_nothing(value: float) -> None:
 
 
 class Counting(Line):
-    """Counts its forward passes in a buffer, and has no memory for more than `room` pictures."""
+    """Counts its forward passes in a buffer, and has no memory for more than `room` images."""
 
     count: Tensor
 
@@ -157,9 +157,9 @@ def test_a_batch_too_large_for_memory_is_split_and_its_gradients_are_added() -> 
     assert line.count == 2  # one a step, as without a split
 
 
-def test_memory_for_not_even_one_picture() -> None:
+def test_memory_for_not_even_one_image() -> None:
     line = Counting(room=0)
-    with pytest.raises(DeviceError, match="out of memory on cpu with a single picture"):
+    with pytest.raises(DeviceError, match="out of memory on cpu with a single image"):
         list(train(line, [Numbers([1.0, 2.0, 6.0])], sgd(line, 1.0), CONSTANT, CPU))
     assert (line.weight.item(), line.count.item()) == (1.0, 0)
 
@@ -187,7 +187,7 @@ def test_buffers_do_not_remember_a_skipped_step() -> None:
     assert line.count == 2
 
 
-def test_a_batch_without_a_readable_picture_changes_nothing() -> None:
+def test_a_batch_without_a_readable_image_changes_nothing() -> None:
     line = Line()
     (step,) = train(line, [Numbers([])], sgd(line, 1.0), CONSTANT, CPU)
     assert (step.updated, step.losses, step.indices, step.unreadable) == (False, {}, (), {7: "torn"})

@@ -1,4 +1,4 @@
-"""Runs that were cut: by signals, clocks, full disks, numbers that are not finite, dead workers, bad pictures."""
+"""Runs that were cut: by signals, clocks, full disks, numbers that are not finite, dead workers, bad images."""
 
 import csv
 import json
@@ -31,8 +31,8 @@ from msad_cli.distillation.distillation import Distillation
 from msad_cli.errors import DataError, UsageError
 from msad_cli.runs.folder import RunFolder
 
-PICTURES, BATCH, EPOCHS = 6, 2, 2
-STEPS = PICTURES // BATCH * EPOCHS
+IMAGES, BATCH, EPOCHS = 6, 2, 2
+STEPS = IMAGES // BATCH * EPOCHS
 TRAINING = [
     "--batch", str(BATCH), "--epochs", str(EPOCHS), "--ema", "0.9", "--distill-warmup", "5", "--device", "cpu",
     "--precision", "fp32", "--workers", "0",
@@ -44,7 +44,7 @@ forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:Dep
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "demo"
-    draw_demo(folder, train=PICTURES, val=3, seed=1, size=(128, 96))
+    draw_demo(folder, train=IMAGES, val=3, seed=1, size=(128, 96))
     return folder
 
 
@@ -264,7 +264,7 @@ def test_what_may_change_is_printed_and_recorded(
     assert (settings["ema"]["value"], settings["ema"]["source"]) == (0.9, "resumed")
     assert [row["epoch"] for row in rows(stopped)] == ["1", "2", "3"]
     log = (stopped.with_suffix(".run") / "log.txt").read_text()
-    # One step of two pictures is not one of three: the epoch's first pictures are seen again.
+    # One step of two images is not one of three: the epoch's first images are seen again.
     assert "going on after step 0" in log
     assert "changed: batch 2 → 3" in log
 
@@ -432,7 +432,7 @@ def test_a_full_disk_keeps_the_old_state_and_names_the_bytes(
     assert_same_run(whole, stopped)
 
 
-def test_ten_steps_that_are_not_finite_end_the_run_with_the_pictures_named(
+def test_ten_steps_that_are_not_finite_end_the_run_with_the_images_named(
     stopped: Path, monkeypatch: pytest.MonkeyPatch, demo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = RunFolder(stopped)
@@ -447,8 +447,8 @@ def test_ten_steps_that_are_not_finite_end_the_run_with_the_pictures_named(
     with forward_replaced(monkeypatch, broken):
         assert resume(stopped, "--epochs", "9") == 6
     message = capsys.readouterr().err
-    assert "10 steps in a row were not finite, up to step 11, of the pictures " in message
-    names = message.split("of the pictures ")[1].splitlines()[0].split(", ")
+    assert "10 steps in a row were not finite, up to step 11, of the images " in message
+    names = message.split("of the images ")[1].splitlines()[0].split(", ")
     assert len(names) == BATCH
     assert all((demo / "train2017" / name).exists() for name in names)
     assert folder.state.read_bytes() == before  # although epochs ended meanwhile
@@ -493,7 +493,7 @@ def test_a_batch_that_does_not_fit_is_split_and_stays_split(
     assert sizes == [2] + [1] * 2 * STEPS
 
 
-def test_no_memory_for_one_picture_ends_with_advice(
+def test_no_memory_for_one_image_ends_with_advice(
     stopped: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def none(_: Forward) -> Forward:
@@ -505,7 +505,7 @@ def test_no_memory_for_one_picture_ends_with_advice(
     with forward_replaced(monkeypatch, none):
         assert resume(stopped) == 5
     message = capsys.readouterr().err
-    assert "out of memory on cpu with a single picture" in message
+    assert "out of memory on cpu with a single image" in message
     assert "--size" in message
     assert RunFolder(stopped).load_state()[0]["progress"]["step"] == 1
 
@@ -531,7 +531,7 @@ def test_a_killed_worker_ends_the_run_with_a_state(
     message = capsys.readouterr().err
     assert "a loader process died" in message
     assert f"msad distill --resume --out {out}" in message
-    assert 1 <= RunFolder(out).load_state()[0]["progress"]["step"] < 60 * PICTURES // BATCH
+    assert 1 <= RunFolder(out).load_state()[0]["progress"]["step"] < 60 * IMAGES // BATCH
     assert resume(out, "--workers", "0", "--epochs", str(EPOCHS)) in (0, 2)
 
 
@@ -565,7 +565,7 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(stopped: Path) 
     assert foreign.exists()
 
 
-# --- pictures that cannot be read ---
+# --- images that cannot be read ---
 
 ROBUSTNESS = Path(__file__).parents[3] / "shared" / "data" / "robustness_images"
 TINY = [
@@ -574,8 +574,8 @@ TINY = [
 ]  # fmt: skip
 
 
-def many_pictures(data: Path, count: int, more: Sequence[Path] = ()) -> Path:
-    """A COCO folder: `count` links to one picture, and some other files; one box in all."""
+def many_images(data: Path, count: int, more: Sequence[Path] = ()) -> Path:
+    """A COCO folder: `count` links to one image, and some other files; one box in all."""
     for split, links in (("train2017", count), ("val2017", 1)):
         (data / split).mkdir(parents=True)
         Image.new("RGB", (32, 32), "white").save(data / split / "0.png")
@@ -594,11 +594,11 @@ def many_pictures(data: Path, count: int, more: Sequence[Path] = ()) -> Path:
     return data
 
 
-def test_one_percent_of_bad_pictures_is_passed_over_and_more_ends_the_run(
+def test_one_percent_of_bad_images_is_passed_over_and_more_ends_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """101 pictures: one that is torn is passed over, a second one is past 1%."""
-    data, out = many_pictures(tmp_path / "data", 101), tmp_path / "out.safetensors"
+    """101 images: one that is torn is passed over, a second one is past 1%."""
+    data, out = many_images(tmp_path / "data", 101), tmp_path / "out.safetensors"
     arguments = ["teacher", "--data", str(data), *TINY, "--batch", "10", "--out", str(out)]
     whole = (data / "train2017" / "0.png").read_bytes()
 
@@ -613,18 +613,18 @@ def test_one_percent_of_bad_pictures_is_passed_over_and_more_ends_the_run(
     assert "7.png" in said
     tear("8.png")
     assert run([*arguments, "--overwrite"]) == 3
-    assert "2 of 101 pictures of " in capsys.readouterr().err
+    assert "2 of 101 images of " in capsys.readouterr().err
     (data / "train2017" / "8.png").write_bytes(whole)
     assert run(["teacher", "--resume", "--out", str(out)]) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not ROBUSTNESS.is_dir(), reason="no shared/data/robustness_images")
-def test_no_odd_picture_ends_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_odd_image_ends_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Torn, empty, huge and strange files among so many others that they are less than 1%."""
     entries = json.loads((ROBUSTNESS / "manifest.json").read_text())
     odd = [ROBUSTNESS / entry["file"] for entry in entries]
-    data = many_pictures(tmp_path / "data", 2400, odd)
+    data = many_images(tmp_path / "data", 2400, odd)
     bad = set()
     for path in odd:
         try:
@@ -636,5 +636,5 @@ def test_no_odd_picture_ends_a_training(tmp_path: Path, capsys: pytest.CaptureFi
     assert run(["teacher", "--data", str(data), *TINY, "--batch", "200", "--out", str(out)]) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("passed over: ")]
     passed = {name for name in bad if any(f"/{name}" in line for line in said)}
-    # Of 2466 pictures, 12 batches of 200 leave 66 out; which they are depends on the seed alone.
+    # Of 2466 images, 12 batches of 200 leave 66 out; which they are depends on the seed alone.
     assert len(said) == len(passed) >= len(bad) - 3

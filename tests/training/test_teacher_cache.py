@@ -1,4 +1,4 @@
-"""`--cache-teacher`: a teacher looks at every picture once, and its student learns as if it looked at every step."""
+"""`--cache-teacher`: a teacher looks at every image once, and its student learns as if it looked at every step."""
 
 import copy
 import os
@@ -31,12 +31,12 @@ BF16 = Compute(torch.device("cpu"), "bf16")
 
 @pytest.fixture
 def split(coco_folder: Path) -> CocoSplit:
-    """Four pictures of 48×64 pixels, in HR frames of 64×84, padded to 128×128."""
+    """Four images of 48×64 pixels, in HR frames of 64×84, padded to 128×128."""
     return read_split(coco_folder / "annotations" / "instances_train2017.json", coco_folder / "train2017")
 
 
 def look(teacher: Detector, seen: list[int] | None = None) -> Look:
-    """A teacher's look at views, which counts its pictures."""
+    """A teacher's look at views, which counts its images."""
 
     def pyramid(views: Views) -> Sequence[Tensor]:
         if seen is not None:
@@ -66,11 +66,11 @@ def losses_of(
 def test_losses_are_those_of_a_teacher_that_looks_at_every_step(
     split: CocoSplit, teacher: Detector, student: Detector, tmp_path: Path, place: str
 ) -> None:
-    """To the last digit: under bfloat16 its maps are bfloat16 anyway. Mirrored pictures, and no large pixels."""
+    """To the last digit: under bfloat16 its maps are bfloat16 anyway. Mirrored images, and no large pixels."""
     store = kept(InMemory() if place == "memory" else InFolder(tmp_path), teacher, split)
     training = TrainingSet(split, teacher.spec.resolution, (1, 2), jitter=False, seed=1)
     batches = list(training_loader(training, 2, 0, 0, 4))
-    assert {int(target["picture"][1]) for batch in batches for target in batch.targets} == {0, 1}
+    assert {int(target["image"][1]) for batch in batches for target in batch.targets} == {0, 1}
     for batch in batches:
         expected = losses_of(student, teaching(teacher, student), teacher.spec, batch.views, batch.targets)
         found = losses_of(student, KeptTeacher(teacher, store), teacher.spec, {2: batch.views[2]}, batch.targets)
@@ -78,13 +78,13 @@ def test_losses_are_those_of_a_teacher_that_looks_at_every_step(
         assert len(found) > 12
 
 
-def test_beyond_a_pictures_own_frame_nothing_is_compared(teacher: Detector, student: Detector) -> None:
-    """Frames of 128×128 and 128×256: a mean over a batch is that over each picture's own cells, by their number."""
+def test_beyond_a_images_own_frame_nothing_is_compared(teacher: Detector, student: Detector) -> None:
+    """Frames of 128×128 and 128×256: a mean over a batch is that over each image's own cells, by their number."""
     torch.manual_seed(3)
     low = {2: [torch.randint(0, 256, (3, 32, width), dtype=torch.uint8) for width in (40, 90)]}
     maps = [[torch.randn(64, 128 >> n, width >> n).bfloat16() for n in teacher.spec.levels] for width in (128, 256)]
-    teach = KeptTeacher(teacher, lambda picture, mirrored: maps[picture])
-    targets = [{"picture": torch.tensor([place, 0])} for place in (0, 1)]
+    teach = KeptTeacher(teacher, lambda image, mirrored: maps[image])
+    targets = [{"image": torch.tensor([place, 0])} for place in (0, 1)]
     known = teach(low, targets)
     with torch.no_grad():
         mine = best_view(student, low)
@@ -105,21 +105,21 @@ def test_beyond_a_pictures_own_frame_nothing_is_compared(teacher: Detector, stud
     assert all(torch.equal(a[0], b.float()) for a, b in zip(alone.pyramid, maps[1], strict=True))
 
 
-def test_a_share_without_pictures_has_maps_of_its_stand_in(teacher: Detector) -> None:
-    teach = KeptTeacher(teacher, lambda picture, mirrored: pytest.fail("no picture"))
+def test_a_share_without_images_has_maps_of_its_stand_in(teacher: Detector) -> None:
+    teach = KeptTeacher(teacher, lambda image, mirrored: pytest.fail("no image"))
     blank = {2: [torch.zeros(3, 64, 64, dtype=torch.uint8)]}
-    known = teach(blank, [{"picture": torch.zeros(0, dtype=torch.int64)}])
+    known = teach(blank, [{"image": torch.zeros(0, dtype=torch.int64)}])
     assert known.inside is None
     assert [tuple(each.shape) for each in known.pyramid] == [(1, 64, n, n) for n in (16, 8, 4, 2, 1)]
 
 
-def test_a_mirrored_picture_has_the_pixels_that_training_mirrors(split: CocoSplit, teacher: Detector) -> None:
+def test_a_mirrored_image_has_the_pixels_that_training_mirrors(split: CocoSplit, teacher: Detector) -> None:
     resolution = teacher.spec.resolution
     training = TrainingSet(split, resolution, (1, 2), jitter=False, seed=0)
     ways = {}
     for epoch in range(8):
         sample = training[epoch, 1]
-        ways[int(sample.target["picture"][1])] = sample.views
+        ways[int(sample.target["image"][1])] = sample.views
     assert ways.keys() == {0, 1}
     for mirrored, views in ways.items():
         plain = EvaluationSet(split, resolution, (1, 2), bool(mirrored))[1].views
@@ -132,7 +132,7 @@ def test_a_folder_is_filled_once_and_goes_on_where_it_was_left(
     seen: list[int] = []
     store = InFolder(tmp_path)
     kept(store, teacher, split, seen)
-    assert sum(seen) == 8  # four pictures, plain and mirrored
+    assert sum(seen) == 8  # four images, plain and mirrored
     before = store(2, True)
     store._file(2, True).unlink()
     seen.clear()
@@ -142,25 +142,25 @@ def test_a_folder_is_filled_once_and_goes_on_where_it_was_left(
     store._file(2, True).write_bytes(b"cut")
     with pytest.raises(DataError, match="damaged"):
         store(2, True)
-    with pytest.raises(DataError, match="picture 9 of the split"):
+    with pytest.raises(DataError, match="image 9 of the split"):
         store(9, False)
 
 
-def test_a_folder_is_of_one_teacher_size_precision_and_state_of_the_pictures(
+def test_a_folder_is_of_one_teacher_size_precision_and_state_of_the_images(
     split: CocoSplit, student_spec: DetectorSpec
 ) -> None:
     own = key("teacher", split, student_spec, "bf16")
     assert own == key("teacher", split, student_spec, "bf16")
     assert own != key("another", split, student_spec, "bf16")
     assert own != key("teacher", split, student_spec, "fp32")
-    picture = split.folder / str(split.file_names[0])
-    Image.new("RGB", (64, 48)).save(picture)
-    os.utime(picture, ns=(1, 1))
+    image = split.folder / str(split.file_names[0])
+    Image.new("RGB", (64, 48)).save(image)
+    os.utime(image, ns=(1, 1))
     assert own != key("teacher", split, student_spec, "bf16")
 
 
 def test_the_predicted_room_is_what_is_taken(split: CocoSplit, teacher: Detector) -> None:
-    """4 pictures, 2 ways, 64 channels, (16² + 8² + 4² + 2² + 1) cells, 2 bytes."""
+    """4 images, 2 ways, 64 channels, (16² + 8² + 4² + 2² + 1) cells, 2 bytes."""
     assert predicted_bytes(teacher.spec, split) == 4 * 2 * 64 * 341 * 2
     store = kept(InMemory(), teacher, split)
     maps = [each for i in range(4) for mirrored in (False, True) for each in store(i, mirrored)]
@@ -201,7 +201,7 @@ def test_memory_and_folder_train_the_same_student_and_the_plan_says_the_size(
         students[name] = load_file(tmp_path / f"{name}.safetensors")
         said = capsys.readouterr().err
         assert "plain and mirrored" in said
-        assert ("the teacher has looked at 12 pictures" in said) == (name != "old")
+        assert ("the teacher has looked at 12 images" in said) == (name != "old")
     for name, each in students["ram"].items():
         assert torch.equal(each, students["new"][name])
         assert torch.equal(each, students["old"][name])
@@ -213,7 +213,7 @@ def test_a_run_with_kept_pyramids_resumes(taught: Path, tmp_path: Path, capsys: 
     assert distil(taught, cut, "--cache-teacher", "ram", "--time", "0s") == 0
     assert not cut.exists()
     assert run(["distill", "--resume", "--out", str(cut)]) == 0
-    assert "the teacher has looked at 12 pictures" in capsys.readouterr().err
+    assert "the teacher has looked at 12 images" in capsys.readouterr().err
     assert all(torch.equal(each, load_file(cut)[name]) for name, each in load_file(whole).items())
 
 

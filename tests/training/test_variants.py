@@ -158,14 +158,14 @@ def test_costs_of_students_that_do_not_exist_yet(
 
 def test_ap_over_input_size(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Sizes of what the model sees: of a teacher the HR image's, of its student half of that."""
-    student, picture = tmp_path / "student.safetensors", tmp_path / "sizes.png"
+    student, image = tmp_path / "student.safetensors", tmp_path / "sizes.png"
     assert run(["distill", "--teacher", str(teacher), *SHORT, "--out", str(student)]) == 0
-    assert run(["eval", str(student), "--size", "48,40,32", "--plot", str(picture), "--workers", "0"]) == 0
+    assert run(["eval", str(student), "--size", "48,40,32", "--plot", str(image), "--workers", "0"]) == 0
     table = capsys.readouterr().err
     assert all(f"{side} low" in table for side in (48, 40, 32))
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert image.read_bytes().startswith(b"\x89PNG")
     arguments = ["eval", str(student), "--json", "--precision", "fp32", "--workers", "0"]
-    assert run([*arguments, "--size", "40,32", "--plot", str(picture)]) == 0
+    assert run([*arguments, "--size", "40,32", "--plot", str(image)]) == 0
     several = json.loads(capsys.readouterr().out)
     assert list(several) == ["40", "32"]
     assert run([*arguments, "--size", "80,107"]) == 0  # 2 × 40, and 128 / 96 of it

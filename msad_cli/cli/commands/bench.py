@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from msad_cli.models.spec import DetectorSpec, View
     from msad_cli.system.device import Compute
 
-MOST_PICTURES = 50
+MOST_IMAGES = 50
 WARMUP = 3
 """Runs of each model that do not count."""
 
 
 def bench(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Model files, measured in turn.")],
-    inputs: options.Pictures = None,
+    inputs: options.TimedImages = None,
     runs: Annotated[int, typer.Option(min=1, help="Counted runs of each model.")] = 50,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures a run.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Images a run.")] = 1,
     stock: Annotated[
         bool, typer.Option("--stock", help="Beside them torchvision's detector at HR, with random weights.")
     ] = False,
@@ -34,7 +34,7 @@ def bench(
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
     compile_: Annotated[
-        bool, typer.Option("--compile", help="Beside them each model with body, pyramid and head by torch.compile.")
+        bool, typer.Option("--compile", help="Beside them each model with backbone, pyramid and head by torch.compile.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -69,13 +69,13 @@ def measure(
     """The `summary` of each model's runs, by its file and `wanted_views`; the models take turns, run by run.
 
     Args:
-        inputs: pictures and folders; None for the validation split of the first model.
+        inputs: images and folders; None for the validation split of the first model.
         stock: torchvision's detector at HR stands behind the first model that it is like.
         view: None for each model's best, `all` for each of its views.
         compiled: each model stands there a second time, compiled.
 
     Raises:
-        UsageError: no pictures, or a model without the view.
+        UsageError: no images, or a model without the view.
         ModelFileError: a model cannot be read.
     """
     from msad_cli.cli.console import print_line
@@ -102,10 +102,10 @@ def measure(
             rows.setdefault(f"{name}, {spec.backbone}", (Detector(spec).eval(), best))
     if compute.device.type != "cpu" and any(isinstance(model, ExportedModel) for model, _ in rows.values()):
         print_line("exported models compute on the CPU, the others on the device: compare rows of one kind")
-    pictures = _pictures(inputs, sets[0])
+    images = _images(inputs, sets[0])
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
     for number in range(runs + WARMUP):
-        paths = [pictures[(number * batch + i) % len(pictures)] for i in range(batch)]
+        paths = [images[(number * batch + i) % len(images)] for i in range(batch)]
         for name, (detector, best) in rows.items():
             parts = timed_parts(detector.to(compute.device), best, paths, compute)
             if number >= WARMUP:
@@ -127,7 +127,7 @@ def wanted_views(view: str | None, spec: "DetectorSpec", path: Path) -> "dict[Vi
 
 
 def summary(taken: "Sequence[dict[str, float]]", batch: int) -> dict[str, float]:
-    """Milliseconds: the median of each part, median and 95th percentile of their sums; and pictures a second."""
+    """Milliseconds: the median of each part, median and 95th percentile of their sums; and images a second."""
     import numpy as np
 
     sums = np.array([sum(each.values()) for each in taken])
@@ -136,7 +136,7 @@ def summary(taken: "Sequence[dict[str, float]]", batch: int) -> dict[str, float]
     return {**parts, "p50_ms": 1000 * middle, "p95_ms": 1000 * late, "images_per_second": batch / middle}
 
 
-def _pictures(inputs: list[str] | None, data: str) -> list[Path]:
+def _images(inputs: list[str] | None, data: str) -> list[Path]:
     """What is looked at, the first of them if there are many.
 
     Raises:
@@ -148,13 +148,13 @@ def _pictures(inputs: list[str] | None, data: str) -> list[Path]:
     from msad_cli.inference.inputs import find_inputs
 
     if inputs:
-        return [each.path for each in find_inputs(inputs)][:MOST_PICTURES]
+        return [each.path for each in find_inputs(inputs)][:MOST_IMAGES]
     try:
         files = find_split(data or None, "val")
         names = read_records(files.annotations, files.images).file_names
     except (UsageError, DataError) as error:
-        raise UsageError(f"no pictures: {error.message}", "name some with --input") from None
-    return [files.images / str(name) for name in names[:MOST_PICTURES]]
+        raise UsageError(f"no images: {error.message}", "name some with --input") from None
+    return [files.images / str(name) for name in names[:MOST_IMAGES]]
 
 
 def machine_in_words(compute: "Compute") -> str:

@@ -25,14 +25,14 @@ LEAST_GAP = 0.01
 
 def compare(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Model files; the first is the reference.")],
-    inputs: options.Pictures = None,
+    inputs: options.TimedImages = None,
     runs: Annotated[int, typer.Option(min=0, help="Counted runs of each for the latency; 0 measures none.")] = 30,
     view: Annotated[
         str | None,
         typer.Option(metavar="high|middle|low|fused|all", help="Default: each model's best; all: a row for each."),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(metavar="MS", help="Say which model to ship for so many milliseconds a picture.")
+        float | None, typer.Option(metavar="MS", help="Say which model to ship for so many milliseconds an image.")
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw AP over latency, and which models none beats.")
@@ -147,7 +147,7 @@ def several_sets(models: "Sequence[Path]") -> str:
     if len(sets) < 2:
         return ""
     one, other, *_ = sets.values()
-    return f"{one} and {other} were trained on different sets: their AP is of different pictures"
+    return f"{one} and {other} were trained on different sets: their AP is of different images"
 
 
 def _columns(rows: "Mapping[str, Row]") -> list[str]:

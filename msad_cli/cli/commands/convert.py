@@ -21,7 +21,7 @@ def convert(
     max_pixels: options.MaxPixels = options.MOST_PIXELS,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a set, pictures included, in another layout, and say what that cannot hold."""
+    """Write a set, images included, in another layout, and say what that cannot hold."""
     from msad_cli.cli.console import print_line
     from msad_cli.data.annotations.records import read_document
     from msad_cli.data.images.decode import limit_pixels
@@ -52,5 +52,5 @@ def convert(
         return
     for line in (*said, *(f"{count} {what}" for what, count in notes.items() if count)):
         print_line(line)
-    pictures = " + ".join(f"{len(of.records.image_ids)} pictures of {name}" for name, of in splits.items())
-    print_line(f"{out} written: {pictures}, {task}; msad data check {out}")
+    images = " + ".join(f"{len(of.records.image_ids)} images of {name}" for name, of in splits.items())
+    print_line(f"{out} written: {images}, {task}; msad data check {out}")

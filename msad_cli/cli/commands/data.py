@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Source = Annotated[str, typer.Argument(metavar="DIR|FILE|demo", help="A set, its data.yaml, or one annotation file.")]
 Split = Annotated[str | None, typer.Option(metavar="train|val", help="Only this one.")]
-Images = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the pictures of FILE lie.")]
+Images = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the images of FILE lie.")]
 Size = Annotated[str, typer.Option(metavar="SHORT,LONG", help="Sides of the large (HR) image.")]
 Reductions = Annotated[str, typer.Option("--k", metavar="2[,4]", help="How many times the low view is reduced.")]
 Task = Annotated[str, typer.Option(metavar="boxes|masks|keypoints", help="What is to be learnt.")]
@@ -75,7 +75,7 @@ def stats(
     max_pixels: options.MaxPixels = options.MOST_PIXELS,
     as_json: options.Json = False,
 ) -> None:
-    """Count pictures and objects by class, and say how large these are at HR and at 1/k. Exit 3 if unusable."""
+    """Count images and objects by class, and say how large these are at HR and at 1/k. Exit 3 if unusable."""
     from msad_cli.cli.check_tables import print_counts, print_problems
     from msad_cli.cli.console import print_json, print_line
     from msad_cli.data.annotations.kept_check import checked, refuse_unusable
@@ -130,8 +130,8 @@ def demo(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Draw it here, not in the cache.")
     ] = None,
-    train: Annotated[int, typer.Option(min=1, help="Training pictures.")] = 400,
-    val: Annotated[int, typer.Option(min=1, help="Validation pictures.")] = 100,
+    train: Annotated[int, typer.Option(min=1, help="Training images.")] = 400,
+    val: Annotated[int, typer.Option(min=1, help="Validation images.")] = 100,
     seed: Annotated[int, typer.Option(help="Other seeds draw other sets.")] = 0,
 ) -> None:
     """Draw the demo set, a COCO folder; print where it lies."""

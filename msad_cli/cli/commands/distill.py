@@ -17,7 +17,7 @@ METHODS_HELP = (
 CONTROL = "plain.safetensors"
 """Where the student goes that learns without its teacher."""
 COMPARED = 10
-"""Pictures on which the latency of what is compared at the end is measured."""
+"""Images on which the latency of what is compared at the end is measured."""
 
 if TYPE_CHECKING:
     from msad_cli.data.annotations.split import CocoSplit
@@ -68,7 +68,7 @@ def distill(
     ] = True,
     cache_teacher: Annotated[
         str | None,
-        typer.Option(metavar="ram|DIR", help="Keep the teacher's pyramids: it looks at each picture once."),
+        typer.Option(metavar="ram|DIR", help="Keep the teacher's pyramids: it looks at each image once."),
     ] = None,
     afp: Annotated[
         str, typer.Option("--afp", metavar="shift|resize", help="Of pixel: how the assistant gets the student's grid.")
@@ -146,9 +146,9 @@ def distill(
         master, init, aligned = load_model(file)[0], "teacher", False
     torch.manual_seed(seed)  # what distillers train starts at random
     with invalid_values_named("msad distill --help lists the values"):
-        body = {"backbone": backbone, "width": width, "low_backbone": low_backbone, "low_width": low_width}
+        trunk = {"backbone": backbone, "width": width, "low_backbone": low_backbone, "low_width": low_width}
         head = {"channels": head_channels, "head_convs": head_convs, "head_depthwise": head_depthwise or None}
-        spec, computed = student_spec(master.spec, k, {**body, **head}, init, norm, aligned)
+        spec, computed = student_spec(master.spec, k, {**trunk, **head}, init, norm, aligned)
         weights, computed["method"] = choose_methods(spec, method, weight, gamma, tau)
         distillers = build_distillers(spec, master.spec, {} if no_distill else weights)
     train, val, computed["data"] = read_data(
@@ -192,7 +192,7 @@ def _announce(
 
     Args:
         first: the spec of the teacher that was named.
-        val: its pictures are what latency is measured on.
+        val: its images are what latency is measured on.
     """
     from msad_cli.cli.commands.bench import measure
     from msad_cli.cli.commands.compare import add_gap, print_rows, several_sets, table_rows
@@ -204,9 +204,9 @@ def _announce(
     control = _control(out)
     following = f"msad predict IMAGE -m {out}"
     models = [*([control] if control else []), out, teacher]
-    pictures = [str(val.path(place)) for place in range(min(len(val), COMPARED))]
+    images = [str(val.path(place)) for place in range(min(len(val), COMPARED))]
     try:
-        rows = table_rows(models, "all", measure(models, pictures, COMPARED, compute, view="all"))
+        rows = table_rows(models, "all", measure(models, images, COMPARED, compute, view="all"))
     except (MsadError, RuntimeError) as error:  # the model is written, whatever became of the others
         print_line(f"not compared with its teacher: {error}")
         announce_result(out, scores, following)

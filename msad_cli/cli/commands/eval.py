@@ -88,16 +88,16 @@ def evaluate(
     workers = default_workers(compute.device)[0] if workers is None else workers
     paths = (val_json, val_images) if split == "val" else (train_json, train_images)
     files = find_split(data or card.data, split, *paths, spec.task)
-    pictures = read_split(files.annotations, files.images, spec.categories, spec.task, spec.keypoints)
+    images = read_split(files.annotations, files.images, spec.categories, spec.task, spec.keypoints)
     detector.to(compute.device)
-    truth = ground_truth(pictures)
+    truth = ground_truth(images)
     refuse_unknown(gates, number_names(truth, spec.task))
     words = remarks(truth, spec.task, spec.detections_per_image, () if chosen else spread)
     for line in () if quiet else (*files.notes, *words):
         print_line(line)
     sizes = options.parse_sizes(size, spec.ks[0], detector.resolution)
     measured = {
-        side: _measure(detector, pictures, truth, views, compute, workers, resolution, spread, library)
+        side: _measure(detector, images, truth, views, compute, workers, resolution, spread, library)
         for side, resolution in sizes.items()
     }
     scores, results = measured[max(sizes)]
@@ -109,9 +109,7 @@ def evaluate(
     if as_json:
         print_json({each: of.to_json() for each, of in scores.items()})
     elif not quiet:
-        print_scores(
-            f"{model} on {len(pictures)} pictures of {split}", {each: of.numbers for each, of in scores.items()}
-        )
+        print_scores(f"{model} on {len(images)} images of {split}", {each: of.numbers for each, of in scores.items()})
         for each in views if per_class else ():
             print_scores(f"{each}, by class", scores[each].per_class, "class")
     for name, least in gates.items():
@@ -123,7 +121,7 @@ def evaluate(
 
 def _measure(
     detector: "Model",
-    pictures: "CocoSplit",
+    images: "CocoSplit",
     truth: dict[str, Any],
     views: Sequence["View"],
     compute: "Compute",
@@ -137,7 +135,7 @@ def _measure(
     from msad_cli.evaluation.detect_split import view_results
     from msad_cli.evaluation.metrics import score
 
-    detected = {view: view_results(detector, pictures, view, compute, workers, resolution) for view in views}
+    detected = {view: view_results(detector, images, view, compute, workers, resolution) for view in views}
     for reason in detected[views[0]].unreadable.values():
         print_line(f"passed over, its objects count as missed: {reason}")
     task = detector.spec.task

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 FORMATS = ("onnx", "pt2")
 COMPARED = 16
-"""Pictures in which the detections of both models are compared."""
+"""Images in which the detections of both models are compared."""
 CALIBRATED = 100
-"""Training pictures from which 8-bit ranges are learnt."""
+"""Training images from which 8-bit ranges are learnt."""
 MOST_AP_LOST = 0.001
 """Between the model and its graph in float32, which differ by rounding alone."""
 
@@ -43,19 +43,15 @@ def export(
         str | None, typer.Option(metavar="high|middle|low", help="Which one image the model sees, if it has several.")
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Compute convolutions with 8 bits, calibrated on training pictures.")
+        bool, typer.Option("--int8", help="Compute convolutions with 8 bits, calibrated on training images.")
     ] = False,
     fixed: Annotated[
         str | None,
-        typer.Option(
-            "--fixed", metavar="HEIGHT,WIDTH", help="Fix the input's sides; pictures are fitted in and padded."
-        ),
+        typer.Option("--fixed", metavar="HEIGHT,WIDTH", help="Fix the input's sides; images are fitted in and padded."),
     ] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", min=1, max=1024, help="Fix how many pictures it takes.")
-    ] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, max=1024, help="Fix how many images it takes.")] = None,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="DIR|demo", help="Check on its pictures, and measure AP on them.")
+        str | None, typer.Option("--data", metavar="DIR|demo", help="Check on its images, and measure AP on them.")
     ] = None,
     overwrite: options.Overwrite = False,
     max_pixels: options.MaxPixels = options.MOST_PIXELS,
@@ -83,8 +79,8 @@ def export(
     seen = _single_view(view, detector.spec, model)
     spec, shape = _fixed_spec(detector.spec, seen, fixed, batch)
     measured = data or (card.data if int8 else None)
-    val = _pictures(measured, "val", spec) if measured or int8 else _pictures("demo", "val")
-    train = _pictures(measured, "train", spec) if int8 else None
+    val = _split_of(measured, "val", spec) if measured or int8 else _split_of("demo", "val")
+    train = _split_of(measured, "train", spec) if int8 else None
     say = (lambda _: None) if quiet else print_line
     say(f"{model}: {spec.detector}, view {seen}, of 1/{spec.ks[0]} of the HR size; it is traced for a minute or two")
     network = Deployed(detector, seen).eval()
@@ -167,7 +163,7 @@ def _single_view(view: str | None, spec: "DetectorSpec", model: Path) -> "View":
     return choose_views(view, spec, model)[0]
 
 
-def _pictures(data: str | None, split: str, spec: "DetectorSpec | None" = None) -> "CocoSplit":
+def _split_of(data: str | None, split: str, spec: "DetectorSpec | None" = None) -> "CocoSplit":
     """A split of a set; with a spec, as the model that it describes understands it."""
     from msad_cli.data.annotations.split import read_split
     from msad_cli.data.layouts.base import find_split
@@ -202,17 +198,17 @@ def _fixed_spec(
         down, across = (side // k for side in own.frame_size(own.short_side, own.long_side))
         raise UsageError(
             f"--fixed {fixed}: {error}",
-            f"give the height and width of what the model sees; a whole picture that lies is --fixed {down},{across}",
+            f"give the height and width of what the model sees; a whole image that lies is --fixed {down},{across}",
         ) from None
 
 
-def _images(pictures: "CocoSplit", model: "ExportedModel", most: int) -> "Iterator[Tensor]":
-    """The first pictures that can be read, as the graph takes them: uint8 (3, h, w)."""
+def _images(split: "CocoSplit", model: "ExportedModel", most: int) -> "Iterator[Tensor]":
+    """The first images that can be read, as the graph takes them: uint8 (3, h, w)."""
     from msad_cli.data.loading.dataset import EvaluationSet
     from msad_cli.errors import DataError
 
     (k,) = model.spec.ks
-    samples = EvaluationSet(pictures, model.resolution, (k,))
+    samples = EvaluationSet(split, model.resolution, (k,))
     for index in range(min(most, len(samples))):
         try:
             yield model.padded(samples[index].views[k])
@@ -220,7 +216,7 @@ def _images(pictures: "CocoSplit", model: "ExportedModel", most: int) -> "Iterat
             continue
 
 
-def _check(detector: "Detector", view: "View", graph: "ExportedModel", form: str, pictures: "CocoSplit") -> str:
+def _check(detector: "Detector", view: "View", graph: "ExportedModel", form: str, split: "CocoSplit") -> str:
     """A line on how alike the detections of a model and its graph are.
 
     Raises:
@@ -232,14 +228,14 @@ def _check(detector: "Detector", view: "View", graph: "ExportedModel", form: str
     from msad_cli.models.detectors.stock import SCORE_THRESHOLD
 
     (k,) = graph.spec.ks
-    images = list(_images(pictures, graph, COMPARED))
+    images = list(_images(split, graph, COMPARED))
     with torch.inference_mode():
         expected = [detector.detect({k: [each]}, view)[0] for each in images]
         got = [graph.detect({k: [each]}, graph.spec.views[0])[0] for each in images]
     parity = compare(expected, got, SCORE_THRESHOLD, graph.spec.detections_per_image)
     apart = ", ".join(f"{name} {value:.2g}" for name, value in parity.differences.items())
     line = (
-        f"{form} against msad: {parity.detections} detections in {len(images)} pictures, {parity.unmatched} without "
+        f"{form} against msad: {parity.detections} detections in {len(images)} images, {parity.unmatched} without "
         f"a partner; the others differ by at most {apart}"
     )
     if not parity.holds:
@@ -248,9 +244,9 @@ def _check(detector: "Detector", view: "View", graph: "ExportedModel", form: str
 
 
 def _scores(
-    detector: "Detector", view: "View", graphs: "Mapping[str, Model]", pictures: "CocoSplit"
+    detector: "Detector", view: "View", graphs: "Mapping[str, Model]", split: "CocoSplit"
 ) -> dict[str, dict[str, float]]:
-    """COCO's numbers of a model's view and of its graphs, in float32, picture by picture."""
+    """COCO's numbers of a model's view and of its graphs, in float32, image by image."""
     import torch
 
     from msad_cli.evaluation.detect_split import view_results
@@ -258,12 +254,12 @@ def _scores(
     from msad_cli.evaluation.metrics import score
     from msad_cli.system.device import Compute
 
-    truth, compute = ground_truth(pictures), Compute(torch.device("cpu"), "fp32")
+    truth, compute = ground_truth(split), Compute(torch.device("cpu"), "fp32")
     models = {"msad": (detector, view), **{name: (each, each.spec.views[0]) for name, each in graphs.items()}}
     scores = {}
     for name, (model, seen) in models.items():
-        found = view_results(model, pictures, seen, compute, workers=0, batch=1)
-        scores[name] = score(truth, found.results, pictures.task, model.spec.sigmas).numbers
+        found = view_results(model, split, seen, compute, workers=0, batch=1)
+        scores[name] = score(truth, found.results, split.task, model.spec.sigmas).numbers
     return scores
 
 

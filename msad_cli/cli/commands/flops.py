@@ -41,7 +41,7 @@ def flops(
     classes: Annotated[int, typer.Option(min=1, help="Without MODEL: number of classes.")] = 80,
     size: Annotated[list[str] | None, typer.Option(metavar="SHORT,LONG", help="HR size; may be repeated.")] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="DIR|demo", help="Average over its validation pictures' sizes.")
+        str | None, typer.Option(metavar="DIR|demo", help="Average over its validation images' sizes.")
     ] = None,
     unpadded: Annotated[
         bool, typer.Option("--unpadded", help="Count image pixels without padding, as papers do.")
@@ -82,14 +82,14 @@ def flops(
     reports = []
     for text in size or [f"{spec.resolution.short_side},{spec.resolution.long_side}"]:
         resolution = options.parse_size(text)
-        shapes = picture_sizes(data) if data else [(resolution.short_side, resolution.long_side)]
+        shapes = image_sizes(data) if data else [(resolution.short_side, resolution.long_side)]
         frames = [resolution.frame_size(*shape) for shape in shapes]
         costs = {name: count_cost(of, view, frames, not unpadded) for name, (of, view) in rows.items()}
         reports.append(
             {"size": text, "images": len(frames), "models": {name: _as_json(cost) for name, cost in costs.items()}}
         )
         if not as_json:
-            over = f"over {len(frames)} pictures of {data}" if data else "one image"
+            over = f"over {len(frames)} images of {data}" if data else "one image"
             console.print(_table(f"{spec.detector}, {spec.backbone} × {spec.width:g}, HR {text}, {over}", costs))
     if as_json:
         print_json(reports)
@@ -100,8 +100,8 @@ def flops(
             console.print(f"roi: {PROPOSALS} regions for boxes, {spec.detections_per_image} for {spec.task}.")
 
 
-def picture_sizes(data: str) -> list[tuple[int, int]]:
-    """(height, width) of every validation picture that the annotation file of a set states.
+def image_sizes(data: str) -> list[tuple[int, int]]:
+    """(height, width) of every validation image that the annotation file of a set states.
 
     Raises:
         UsageError: it states none.

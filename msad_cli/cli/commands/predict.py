@@ -1,4 +1,4 @@
-"""msad predict: pictures and videos in, annotated ones and detections out."""
+"""msad predict: images and videos in, annotated ones and detections out."""
 
 import itertools
 import os
@@ -25,7 +25,7 @@ SAVES = ("image", "json", "coco", "yolo", "csv", "crop")
 
 def predict(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Pictures, videos, folders, quoted patterns; - reads paths.")
+        list[str], typer.Argument(metavar="INPUT...", help="Images, videos, folders, quoted patterns; - reads paths.")
     ],
     model: Annotated[
         Path | None, typer.Option("--model", "-m", help="Default: student.safetensors here, then teacher.")
@@ -43,13 +43,13 @@ def predict(
         str | None, typer.Option(metavar="high|middle|low|fused", help="Default: the model's best.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Pictures of one size at once. Default: 8 on a GPU, else 1.")
+        int | None, typer.Option(min=1, help="Images of one size at once. Default: 8 on a GPU, else 1.")
     ] = None,
     save: Annotated[
         str | None,
         typer.Option(metavar=",".join(SAVES), help="What to write. Default: image,json; nothing with --stdout."),
     ] = None,
-    stdout: Annotated[bool, typer.Option("--stdout", help="A JSON line a picture on stdout, as they come.")] = False,
+    stdout: Annotated[bool, typer.Option("--stdout", help="A JSON line an image on stdout, as they come.")] = False,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Look at every Nth frame of a video.")] = 1,
     max_pixels: options.MaxPixels = options.MOST_PIXELS,
     device: options.Device = "auto",
@@ -57,11 +57,11 @@ def predict(
     compile_: options.Compile = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Detect objects in pictures and videos; the small image is decoded straight from each file."""
+    """Detect objects in images and videos; the small image is decoded straight from each file."""
     from msad_cli.cli.console import print_line
     from msad_cli.data.images.decode import limit_pixels
     from msad_cli.export.runtime import open_model
-    from msad_cli.inference.predictor import predict as predict_pictures
+    from msad_cli.inference.predictor import predict as predict_images
     from msad_cli.inference.predictor import predict_frames, usual_batch
     from msad_cli.inference.writers import Saver, json_line
     from msad_cli.models.compiled import compile_parts
@@ -70,8 +70,8 @@ def predict(
 
     saves = _parse_saves(save if save is not None else "" if stdout else "image,json")
     limit_pixels(options.parse_pixels(max_pixels))
-    pictures, videos = _find(inputs, out, saves)
-    sources = [*pictures, *videos]
+    images, videos = _find(inputs, out, saves)
+    sources = [*images, *videos]
     path = model or _default_model()
     detector, card = open_model(path)
     best = choose_views(view, detector.spec, path)[0]
@@ -82,13 +82,13 @@ def predict(
     at_once = batch or usual_batch(compute)
     saver = Saver(out, saves, detector.spec, sources)
     detector = detector.to(compute.device)
-    of_pictures = predict_pictures(detector, best, pictures, least, compute, at_once, saver.draws, labels)
+    of_images = predict_images(detector, best, images, least, compute, at_once, saver.draws, labels)
 
     def look(source: "Input", frames: "Frames") -> "Iterator[Prediction | DataError]":
         return predict_frames(detector, best, source, frames, least, compute, at_once, labels)
 
     objects, failed, frames = 0, 0, Counter[Path]()
-    for result in itertools.chain(of_pictures, _of_videos(look, videos, saver, every)):
+    for result in itertools.chain(of_images, _of_videos(look, videos, saver, every)):
         if isinstance(result, DataError):
             print_line(f"error: {result.message}")
             failed += 1
@@ -102,7 +102,7 @@ def predict(
         elif not quiet:
             print_line(f"{result.source.path}: {len(results)} object{'s' * (len(results) != 1)}")
     saver.finish()
-    kind = "pictures and videos" if videos else "pictures"
+    kind = "images and videos" if videos else "images"
     if not quiet:
         for name, count in frames.items():
             print_line(f"{name}: {count} frames")
@@ -113,7 +113,7 @@ def predict(
 
 
 def _find(names: list[str], out: Path, saves: set[str]) -> "tuple[list[Input], list[Input]]":
-    """The pictures and the videos that are meant.
+    """The images and the videos that are meant.
 
     Raises:
         UsageError: there is none, one would be overwritten, or cannot be looked at for what is asked.
@@ -122,15 +122,15 @@ def _find(names: list[str], out: Path, saves: set[str]) -> "tuple[list[Input], l
     from msad_cli.inference.video import need_decoder
 
     found = find_inputs(_with_listed(names), out)
-    pictures, videos = ([each for each in found if each.is_video is kind] for kind in (False, True))
+    images, videos = ([each for each in found if each.is_video is kind] for kind in (False, True))
     if videos:
         need_decoder()
     if videos and "coco" in saves:
-        raise UsageError(f"--save coco: {videos[0].path} is a video, whose frames are no files", "name pictures alone")
+        raise UsageError(f"--save coco: {videos[0].path} is a video, whose frames are no files", "name images alone")
     for each in found:
         if "image" in saves and resolved(out / each.relative) == resolved(each.path):
             raise UsageError(f"{each.path} would be overwritten by its own result", "choose another folder with --out")
-    return pictures, videos
+    return images, videos
 
 
 def _of_videos(

@@ -50,7 +50,7 @@ def teacher(
         str, typer.Option(metavar="joint|two-step", help="The fusion together with the rest, or alone afterwards.")
     ] = "joint",
     lambda_: Annotated[float, typer.Option("--lambda", min=0.0, help="Weight λ of the fused view's loss.")] = 0.4,
-    rois: Annotated[int, typer.Option(help="Regions a picture that two-stage detectors learn from.")] = 512,
+    rois: Annotated[int, typer.Option(help="Regions an image that two-stage detectors learn from.")] = 512,
     sigmas: Annotated[
         str | None, typer.Option(metavar="0.05,…", help="Of keypoints, for OKS. Default: COCO's of 17, else 0.05.")
     ] = None,

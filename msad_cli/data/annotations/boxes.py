@@ -10,9 +10,9 @@ from msad_cli.data.annotations.problems import Problem, Tally
 from msad_cli.data.annotations.records import Records
 
 LARGEST_COORDINATE = 1e9
-"""Pixels. A box beyond this is an error, not a place in a picture."""
+"""Pixels. A box beyond this is an error, not a place in an image."""
 LEAST_CUT = 1.0
-"""Pixels by which a box may stick out of its picture before that is worth a word: outlines are rounded."""
+"""Pixels by which a box may stick out of its image before that is worth a word: segmentations are rounded."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ def judge_boxes(records: Records, sizes: NDArray[np.int64] | None = None) -> Jud
 
     Args:
         records: of one annotation file.
-        sizes: (I, 2) true height and width of each picture in pixels, 0 where unknown. Without it a box is only
-            outside where it ends at 0 or before: what an annotation file says of a picture's size may be wrong, and
-            the transform cuts every box to the picture itself.
+        sizes: (I, 2) true height and width of each image in pixels, 0 where unknown. Without it a box is only
+            outside where it ends at 0 or before: what an annotation file says of an image's size may be wrong, and
+            the transform cuts every box to the image itself.
     """
     of = records.annotations
     x, y, w, h = of.boxes.T

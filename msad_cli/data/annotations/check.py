@@ -11,7 +11,7 @@ from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.boxes import Judged, judge_boxes
 from msad_cli.data.annotations.problems import Problem, Tally
 from msad_cli.data.annotations.records import Records
-from msad_cli.data.images.split_images import Pictures, look_at_pictures, same_pictures
+from msad_cli.data.images.split_images import SplitImages, look_at_images, same_images
 from msad_cli.frame import Resolution
 
 SMALL_SIDE = 8.0
@@ -32,11 +32,11 @@ class ObjectSizes:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What one annotation file and its pictures are like.
+    """What one annotation file and its images are like.
 
     Attributes:
         name: `train` or `val`.
-        file, folder: of the annotations and of the pictures.
+        file, folder: of the annotations and of the images.
         counts: by name, how many there are of each thing that is no problem.
         classes: (category id, name, boxes to learn from).
         sizes: at HR and in each reduced view; none without boxes.
@@ -102,24 +102,24 @@ def check(splits: Mapping[str, Records], resolution: Resolution, ks: Sequence[in
         splits: `train`, `val` or both; val's read with the categories of train.
         resolution: the HR size.
         ks: the reductions of the views.
-        decode: whether all pixels of all pictures are decoded too, which takes much longer.
+        decode: whether all pixels of all images are decoded too, which takes much longer.
     """
-    pictures = {name: look_at_pictures(records, decode) for name, records in splits.items()}
-    reports = tuple(_check_split(name, splits[name], pictures[name], resolution, ks) for name in splits)
+    images = {name: look_at_images(records, decode) for name, records in splits.items()}
+    reports = tuple(_check_split(name, splits[name], images[name], resolution, ks) for name in splits)
     tally = Tally()
     if len(splits) == 2:
-        pairs = same_pictures(pictures["train"], pictures["val"])
+        pairs = same_images(images["train"], images["val"])
         tally.add_all(kinds.SEEN_TWICE, range(len(pairs)), lambda i: f"{pairs[i][1]} is {pairs[i][0]}")
     return Report(reports, tally.problems())
 
 
 def _check_split(
-    name: str, records: Records, pictures: Pictures, resolution: Resolution, ks: Sequence[int]
+    name: str, records: Records, images: SplitImages, resolution: Resolution, ks: Sequence[int]
 ) -> SplitReport:
     of = records.annotations
-    sizes = np.where(pictures.sizes > 0, pictures.sizes, records.sizes)
+    sizes = np.where(images.sizes > 0, images.sizes, records.sizes)
     judged = judge_boxes(records, sizes)
-    found = [*records.problems, *pictures.problems, *judged.problems]
+    found = [*records.problems, *images.problems, *judged.problems]
     if not judged.kept.any():
         kind = kinds.NO_BOXES if name == "train" else kinds.VAL_EMPTY
         beside = "" if records.task == "boxes" else f" with {records.task}"
@@ -144,7 +144,7 @@ def _check_split(
 
 
 def _lengths(records: Records, judged: Judged, sizes: NDArray[np.int64], resolution: Resolution) -> NDArray[np.float64]:
-    """√(width × height) in HR pixels of each kept box, clipped to its picture, where the picture's size is known."""
+    """√(width × height) in HR pixels of each kept box, clipped to its image, where the image's size is known."""
     of = records.annotations
     rows = np.flatnonzero(judged.kept & (sizes[of.images] > 0).all(axis=1))
     distinct, which = np.unique(sizes, axis=0, return_inverse=True)
@@ -166,15 +166,15 @@ def _counts(records: Records, judged: Judged, boxes: list[int]) -> dict[str, int
     of = records.annotations
     with_boxes = len(np.unique(of.images[judged.kept]))
     return {
-        "pictures": len(records.image_ids),
-        "pictures without boxes": len(records.image_ids) - with_boxes,
+        "images": len(records.image_ids),
+        "images without boxes": len(records.image_ids) - with_boxes,
         "annotations": len(of),
         "boxes to learn from": int(judged.kept.sum()),
         "crowd regions": int(of.crowd.sum()),
         "classes": len(boxes),
         "classes without boxes": boxes.count(0),
         **_keypoint_counts(records, judged),
-        **{f"segmentations: {kind}": count for kind, count in sorted(of.outlines.items())},
+        **{f"segmentations: {kind}": count for kind, count in sorted(of.segmentations.items())},
     }
 
 

@@ -27,12 +27,12 @@ def checked(
     anew: bool = False,
     decode: bool = False,
 ) -> Report:
-    """The check of a set as it was kept, if neither annotations nor pictures changed since; else a new one, kept now.
+    """The check of a set as it was kept, if neither annotations nor images changed since; else a new one, kept now.
 
     Args:
         splits: `train`, `val` or both.
         resolution, ks: HR size and reductions.
-        announce: is told before pictures are looked at, which takes minutes in a large set.
+        announce: is told before images are looked at, which takes minutes in a large set.
         anew: whatever was kept.
         decode: whether all pixels are decoded.
     """
@@ -42,8 +42,8 @@ def checked(
             return Report.from_json(json.loads(kept.read_bytes()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass  # never kept, or not by this version
-    pictures = " + ".join(str(len(each.image_ids)) for each in splits.values())
-    announce(f"checking {pictures} pictures of {', '.join(str(each.folder) for each in splits.values())}")
+    images = " + ".join(str(len(each.image_ids)) for each in splits.values())
+    announce(f"checking {images} images of {', '.join(str(each.folder) for each in splits.values())}")
     report = check(splits, resolution, ks, decode)
     if kept is not None:
         with contextlib.suppress(UsageError):  # a cache that cannot be written only costs time

@@ -16,7 +16,7 @@ Pairs = tuple[tuple[int, int], ...]
 
 MOST_KEYPOINTS = 1000
 FARTHEST = 1e9
-"""Pixels. A keypoint beyond this is an error, not a place in a picture."""
+"""Pixels. A keypoint beyond this is an error, not a place in an image."""
 FLIP_KEYS = ("flip_pairs", "keypoint_flip_map", "flip_idx")
 """Where tools write which keypoints a mirror swaps: pairs of places from 0, pairs of names, and the place that each
 keypoint takes."""
@@ -32,11 +32,11 @@ class KeypointScheme:
 
     Attributes:
         names: of K keypoints; none where objects have no keypoints.
-        flip_pairs: pairs of places in `names`, from 0, that a mirrored picture swaps.
+        flip_pairs: pairs of places in `names`, from 0, that a mirrored image swaps.
         skeleton: pairs of places, from 0, between which lines are drawn.
         flips: whether it is known what a mirror swaps. It is, if a file says so, or if names tell: each `left_eye` has
             its `right_eye`, and `head` and `tail` stay what they are. It is not, if a `left_eye` has no partner, or if
-            several keypoints have no names but numbers: pictures are not mirrored then.
+            several keypoints have no names but numbers: images are not mirrored then.
     """
 
     names: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.keypoints import read_keypoints
 from msad_cli.data.annotations.problems import Problem, Tally
-from msad_cli.data.annotations.segmentation import Outlines, OutlinesBuilder, read_outline
+from msad_cli.data.annotations.segmentation import Segmentations, SegmentationsBuilder, read_segmentation
 from msad_cli.data.annotations.values import read_area, read_box, read_crowd, read_id, shown, whole_number
 
 UNKNOWN_ID = -1
@@ -28,10 +28,10 @@ class Annotations:
         ids: (A,) the file's own, or -1.
         images: (A,) place of the image among the usable ones.
         labels: (A,) class from 1: place in the categories + 1.
-        boxes: (A, 4) x, y, width, height in pixels of the original picture, whatever the file says.
+        boxes: (A, 4) x, y, width, height in pixels of the original image, whatever the file says.
         crowd: (A,) whether it is a region of many objects.
         areas: (A,) in square pixels.
-        outlines: how many segmentations of each kind.
+        segmentations: how many segmentations of each kind.
         masks: (A) segmentations; all empty unless masks are the task.
         keypoints: (A, K, 3) x, y and visibility 0, 1, 2; K = 0 unless keypoints are the task.
         complete: (A,) whether what the task asks for beside the box is there.
@@ -44,8 +44,8 @@ class Annotations:
     boxes: NDArray[np.float64]
     crowd: NDArray[np.bool_]
     areas: NDArray[np.float64]
-    outlines: dict[str, int]
-    masks: Outlines
+    segmentations: dict[str, int]
+    masks: Segmentations
     keypoints: NDArray[np.float64]
     complete: NDArray[np.bool_]
 
@@ -90,7 +90,7 @@ def read_annotations(
     # Flat: a million tuples would keep the garbage collector busy for seconds.
     whole: list[int] = []
     real: list[float] = []
-    outlines: Counter[str] = Counter()
+    segmentations: Counter[str] = Counter()
     ids: set[int] = set()
     shapes = _Shapes(asked, tally)
     for row, each in enumerate(records):
@@ -100,10 +100,10 @@ def read_annotations(
         if (box := read_box(each.get("bbox"))) is None:
             tally.add(kinds.MALFORMED, "annotations, record {}, id {}: bbox {}", row + 1, own, shown(each.get("bbox")))
             continue
-        outline = outline_kind(each.get("segmentation"))
-        outlines[outline] += 1
-        if outline == "malformed" and asked.task != "masks":
-            tally.add(kinds.ODD_OUTLINE, "annotation {} (record {})", own, row + 1)
+        segmentation = segmentation_kind(each.get("segmentation"))
+        segmentations[segmentation] += 1
+        if segmentation == "malformed" and asked.task != "masks":
+            tally.add(kinds.ODD_SEGMENTATION, "annotation {} (record {})", own, row + 1)
         crowd = read_crowd(each.get("iscrowd"), own, tally)
         shapes.add(each, f"annotation {own} (record {row + 1})", bool(crowd))
         whole += (row, own, *referred, crowd)
@@ -118,7 +118,7 @@ def read_annotations(
         boxes=reals[:, :4],
         crowd=integers[:, 4].astype(bool),
         areas=reals[:, 4],
-        outlines=dict(outlines),
+        segmentations=dict(segmentations),
         masks=shapes.masks.built(),
         keypoints=np.frombuffer(bytes(shapes.keypoints)).reshape(len(integers), asked.keypoints, 3),
         complete=np.array(shapes.complete, dtype=bool),
@@ -130,27 +130,27 @@ class _Shapes:
 
     def __init__(self, asked: Asked, tally: Tally) -> None:
         self.asked, self.tally = asked, tally
-        self.masks = OutlinesBuilder()
+        self.masks = SegmentationsBuilder()
         self.keypoints = bytearray()
         self.complete: list[bool] = []
 
     def add(self, record: dict[str, Any], words: str, crowd: bool) -> None:
         """The next annotation's. Of a crowd region nothing is learnt, so that it lacks nothing."""
         task, count = self.asked.task, self.asked.keypoints
-        outline = read_outline(record.get("segmentation")) if task == "masks" else None
+        segmentation = read_segmentation(record.get("segmentation")) if task == "masks" else None
         points = read_keypoints(record, count) if task == "keypoints" else None
-        self.masks.add(outline)
+        self.masks.add(segmentation)
         self.keypoints += (np.zeros((count, 3)) if points is None else points).tobytes()
-        self.complete.append(task == "boxes" or outline is not None or points is not None)
+        self.complete.append(task == "boxes" or segmentation is not None or points is not None)
         if not self.complete[-1] and not crowd:
             kind, value = {
-                "masks": (kinds.NO_OUTLINE, record.get("segmentation")),
+                "masks": (kinds.NO_SEGMENTATION, record.get("segmentation")),
                 "keypoints": (kinds.NO_POINTS, record.get("keypoints")),
             }[task]
             self.tally.add(kind, "{}: {}", words, shown(value))
 
 
-def outline_kind(value: object) -> str:
+def segmentation_kind(value: object) -> str:
     """`polygon`, `RLE`, `uncompressed RLE`, `none`, or `malformed`."""
     if not value:
         return "none"

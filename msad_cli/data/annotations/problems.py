@@ -44,9 +44,9 @@ REPEATED_ID = _fatal("ids that stand several times", "give every image and every
 UNLISTED_IMAGE = _fatal("annotations of images that are not listed", "add the images, or take the annotations out")
 UNKNOWN_CATEGORY = _fatal("annotations of categories that are not known")
 RENAMED_CATEGORY = _fatal("category ids that mean another class elsewhere", "give one id one name everywhere")
-BAD_NAME = _fatal("file names that leave the folder of the pictures or are none", "name files relative to that folder")
+BAD_NAME = _fatal("file names that leave the folder of the images or are none", "name files relative to that folder")
 OUTWARD_LINK = _fatal(
-    "pictures that are links to outside the folder of the pictures",
+    "images that are links to outside the folder of the images",
     "where the links are your own: give the folder they lead to, replace them by hard links (cp -rlL FOLDER NEW), or "
     "make the whole folder one link",
 )
@@ -69,14 +69,14 @@ LARGE_ID = Problem("ids above 2^53", "kept", "tools that read numbers as doubles
 UNNUMBERED = Problem("annotations without an id of their own", "kept, numbered anew")
 SHARED_NAME = Problem("categories with the name of another one", "kept apart", "merge them if they are one class")
 ROOT_CATEGORY = Problem("categories that only stand above all others, as Roboflow writes them", "left out")
-SHARED_FILE = Problem("pictures listed under several ids", "kept, each with its own boxes", "merge their annotations")
+SHARED_FILE = Problem("images listed under several ids", "kept, each with its own boxes", "merge their annotations")
 NO_SIZE = Problem("images without width and height", "read from the files")
 NO_CROWD = Problem("annotations without iscrowd", "filled in with 0")
 ODD_CROWD = Problem("annotations whose iscrowd is neither 0 nor 1", "read as one of them")
 NO_AREA = Problem("annotations without area", "filled in with width × height")
 ODD_AREA = Problem("annotations whose area is no number from 0 on", "replaced by width × height")
-ODD_OUTLINE = Problem("annotations whose segmentation is malformed", "ignored")
-NO_OUTLINE = Problem("annotations without a usable segmentation", "dropped, masks are to be learnt")
+ODD_SEGMENTATION = Problem("annotations whose segmentation is malformed", "ignored")
+NO_SEGMENTATION = Problem("annotations without a usable segmentation", "dropped, masks are to be learnt")
 NO_POINTS = Problem("annotations without a usable list of keypoints", "dropped, keypoints are to be learnt")
 KEYLESS = Problem("annotations of classes without keypoints", "left out")
 ODD_SCHEME = Problem("skeletons and mirrored pairs that are malformed", "ignored")
@@ -84,25 +84,25 @@ ODD_SCHEME = Problem("skeletons and mirrored pairs that are malformed", "ignored
 NO_EXTENT = Problem("boxes without width or height", "dropped")
 NOT_FINITE = Problem("boxes that are not finite", "dropped")
 TOO_FAR = Problem("boxes with coordinates beyond 1e9", "dropped")
-OUTSIDE = Problem("boxes wholly outside their picture", "dropped")
-CUT = Problem("boxes that stick out of their picture by more than a pixel", "clipped")
+OUTSIDE = Problem("boxes wholly outside their image", "dropped")
+CUT = Problem("boxes that stick out of their image by more than a pixel", "clipped")
 REPEATED_BOX = Problem("boxes that repeat another one of the same class", "dropped")
 
-MISSING = Problem("pictures that are missing", "passed over", "add the files, or --fix takes them out")
-UNREADABLE = Problem("pictures that cannot be read", "passed over", "replace the files, or --fix takes them out")
-OTHER_SIZE = Problem("pictures of another size than the annotation file says", "the file's size is taken")
+MISSING = Problem("images that are missing", "passed over", "add the files, or --fix takes them out")
+UNREADABLE = Problem("images that cannot be read", "passed over", "replace the files, or --fix takes them out")
+OTHER_SIZE = Problem("images of another size than the annotation file says", "the file's size is taken")
 TURNED = Problem(
-    "pictures that EXIF turns, while the annotation file has the unturned size",
+    "images that EXIF turns, while the annotation file has the unturned size",
     "turned, their boxes are not",
-    "look whether the boxes fit; if not, store the pictures without EXIF orientation",
+    "look whether the boxes fit; if not, store the images without EXIF orientation",
 )
 SMALL = Problem("objects under 8 pixels in the reduced view", "kept", "a larger --size, or a smaller --k")
 
-SEEN_TWICE = Problem("pictures of val that are in train too", "kept", "take them out of one: AP will look too good")
+SEEN_TWICE = Problem("images of val that are in train too", "kept", "take them out of one: AP will look too good")
 VAL_EMPTY = Problem("no boxes to measure by", "kept, AP will be unknown")
 
 BEYOND_REPAIR = (
-    SHARED_NAME, ROOT_CATEGORY, SHARED_FILE, TURNED, SMALL, SEEN_TWICE, VAL_EMPTY, NO_OUTLINE, NO_POINTS, KEYLESS,
+    SHARED_NAME, ROOT_CATEGORY, SHARED_FILE, TURNED, SMALL, SEEN_TWICE, VAL_EMPTY, NO_SEGMENTATION, NO_POINTS, KEYLESS,
     ODD_SCHEME,
 )  # fmt: skip
 """What `--fix` leaves as it is, because it takes a decision or more than one task knows."""

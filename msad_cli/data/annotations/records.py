@@ -31,7 +31,7 @@ class Records:
 
     Attributes:
         file: the annotation file.
-        folder: where the pictures lie.
+        folder: where the images lie.
         image_ids: (I,) ids of the user's file.
         file_names: (I,) relative to `folder`; none leaves it.
         sizes: (I, 2) height and width in pixels as the file says, 0 where it does not.
@@ -39,7 +39,7 @@ class Records:
         task: `boxes`, `masks` or `keypoints`: what the annotations were read for.
         scheme: the keypoints of the categories; none unless keypoints are the task.
         annotations: of these images and categories, as the file has them.
-        problems: with everything that can be seen without a look at the pictures or at the extent of boxes.
+        problems: with everything that can be seen without a look at the images or at the extent of boxes.
     """
 
     file: Path
@@ -101,7 +101,7 @@ def read_records(
 
     Args:
         file: the annotation file.
-        folder: where its pictures lie.
+        folder: where its images lie.
         categories: the classes of an existing model or of the training split; without them, those of the file.
             Where keypoints are the task, only classes that have some take part.
         task: `boxes`, `masks` or `keypoints`.

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msad_cli.data.annotations.boxes import judge_boxes
-from msad_cli.data.annotations.objects import outline_kind
+from msad_cli.data.annotations.objects import segmentation_kind
 from msad_cli.data.annotations.records import Records, examine
 from msad_cli.data.annotations.values import EXACT, read_box, shown, whole_number
-from msad_cli.data.images.split_images import Pictures, look_at_pictures
+from msad_cli.data.images.split_images import SplitImages, look_at_images
 from msad_cli.errors import DataError
 
 Record = dict[str, Any]
@@ -33,8 +33,8 @@ def repair(document: dict[str, Any], file: Path, folder: Path, decode: bool = Fa
     Args:
         document: of an annotation file.
         file: its name, for messages.
-        folder: where the pictures lie.
-        decode: whether pictures are decoded whole to see which can be read.
+        folder: where the images lie.
+        decode: whether images are decoded whole to see which can be read.
 
     Raises:
         DataError: a decision is needed, or nothing usable is left.
@@ -42,12 +42,12 @@ def repair(document: dict[str, Any], file: Path, folder: Path, decode: bool = Fa
     done: Counter[str] = Counter()
     plain = _with_whole_ids(document, file, done)
     records = examine(plain, file, folder)
-    pictures = look_at_pictures(records, decode)
-    images = _repaired_images(plain["images"], records, pictures, done)
-    annotations = _repaired_annotations(plain["annotations"], records, pictures, done)
-    readable = pictures.sizes[records.annotations.images, 0] > 0
-    if not (judge_boxes(records, pictures.sizes).kept & readable).any():
-        raise DataError(f"{file}: no {'boxes' if images else 'pictures'} would be left", "msad data check lists why")
+    seen = look_at_images(records, decode)
+    images = _repaired_images(plain["images"], records, seen, done)
+    annotations = _repaired_annotations(plain["annotations"], records, seen, done)
+    readable = seen.sizes[records.annotations.images, 0] > 0
+    if not (judge_boxes(records, seen.sizes).kept & readable).any():
+        raise DataError(f"{file}: no {'boxes' if images else 'images'} would be left", "msad data check lists why")
     repaired = {**plain, "images": images, "annotations": annotations}
     return Repaired(repaired, {what: count for what, count in done.items() if count})
 
@@ -139,15 +139,15 @@ def _once(records: list[Record]) -> list[Record]:
     return list(first.values())
 
 
-def _repaired_images(images: list[Record], records: Records, pictures: Pictures, done: Counter[str]) -> list[Record]:
+def _repaired_images(images: list[Record], records: Records, seen: SplitImages, done: Counter[str]) -> list[Record]:
     by_id = {each["id"]: each for each in images}
     repaired = []
     for i, image_id in enumerate(records.image_ids.tolist()):
-        height, width = pictures.sizes[i].tolist()
+        height, width = seen.sizes[i].tolist()
         if not height:
             continue
         image = by_id[image_id]
-        size = {} if pictures.stated_turned[i] else {"height": height, "width": width}
+        size = {} if seen.stated_turned[i] else {"height": height, "width": width}
         done["sizes of images corrected"] += any(image.get(name) != side for name, side in size.items())
         repaired.append({**image, **size})
     done["images without a readable file in the folder, taken out"] += len(images) - len(repaired)
@@ -155,26 +155,26 @@ def _repaired_images(images: list[Record], records: Records, pictures: Pictures,
 
 
 def _repaired_annotations(
-    annotations: list[Record], records: Records, pictures: Pictures, done: Counter[str]
+    annotations: list[Record], records: Records, seen: SplitImages, done: Counter[str]
 ) -> list[Record]:
-    # Where EXIF turns a picture whose stated size is unturned, the boxes may be unturned too: those stay.
-    sizes = np.where(pictures.stated_turned[:, None], 0, pictures.sizes)
+    # Where EXIF turns an image whose stated size is unturned, the boxes may be unturned too: those stay.
+    sizes = np.where(seen.stated_turned[:, None], 0, seen.sizes)
     of = records.annotations
     boxes = _clipped(of.boxes, sizes[of.images])
     bad = judge_boxes(replace(records, annotations=replace(of, boxes=boxes)), sizes).bad
-    readable = pictures.sizes[of.images, 0] > 0
+    readable = seen.sizes[of.images, 0] > 0
     repaired = []
     for j in np.flatnonzero(readable & ~bad).tolist():
         each = dict(annotations[of.rows[j]])
         box, area = boxes[j].tolist(), float(of.areas[j])
         if box != list(read_box(each["bbox"]) or ()):
-            done["boxes clipped to their picture"] += 1
+            done["boxes clipped to their image"] += 1
             area = min(area, box[2] * box[3])
         filled = {"bbox": box, "area": area, "iscrowd": int(of.crowd[j])}
         for name in ("area", "iscrowd"):
             done[f"values of {name} filled in"] += name not in each or each[name] != filled[name]
         each |= {name: value for name, value in filled.items() if each.get(name) != value}
-        if outline_kind(each.get("segmentation")) == "malformed":
+        if segmentation_kind(each.get("segmentation")) == "malformed":
             del each["segmentation"]
             done["malformed segmentations, taken out"] += 1
         repaired.append(each)
@@ -187,7 +187,7 @@ def _repaired_annotations(
 
 
 def _clipped(boxes: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Boxes x, y, width, height (A, 4) cut to pictures of height and width (A, 2), where these are known."""
+    """Boxes x, y, width, height (A, 4) cut to images of height and width (A, 2), where these are known."""
     inside = boxes.copy()
     with np.errstate(invalid="ignore"):
         rows = np.flatnonzero((sizes > 0).all(axis=1) & np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1))

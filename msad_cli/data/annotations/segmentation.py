@@ -15,29 +15,29 @@ Rings = list[NDArray[Any]]
 """Polygons of one object, each (P, 2) floats x, y; the object is their union."""
 Runs = dict[str, Any]
 """COCO's compressed run lengths: `size` [height, width], `counts` bytes."""
-Outline = Rings | Runs
+Segmentation = Rings | Runs
 
 FARTHEST = 1e6
-"""Pixels from the corner of the picture: beyond it, pycocotools' integers overflow."""
+"""Pixels from the corner of the image: beyond it, pycocotools' integers overflow."""
 LONGEST = 1e6
-"""Pixels around an outline. pycocotools takes 100 bytes a pixel to draw it, wherever it lies."""
+"""Pixels around a segmentation. pycocotools takes 100 bytes a pixel to draw it, wherever it lies."""
 FEWEST_NUMBERS = 6
 """Of a polygon: three points."""
 MOST_GROUPS = 7
-"""Of five bits, in one run length: more than any picture needs."""
+"""Of five bits, in one run length: more than any image needs."""
 BETWEEN = np.full((1, 2), np.nan, dtype=np.float32)
 """Stands between two polygons of one object."""
 
 
 @dataclass(frozen=True)
-class Outlines:
+class Segmentations:
     """Segmentations of A objects.
 
-    Polygons stay polygons: they are drawn sharply at any size, and need no size of the picture. Run lengths stay text.
+    Polygons stay polygons: they are drawn sharply at any size, and need no size of the image. Run lengths stay text.
 
     Attributes:
         data: (D,) uint8, one object after the other: polygons as float32 x, y, x, y, … in pixels of the original
-            picture, a pair of NaN between two; or compressed counts.
+            image, a pair of NaN between two; or compressed counts.
         starts: (A + 1,) object i owns data[starts[i]:starts[i + 1]], nothing where it has no usable segmentation.
         sizes: (A, 2) height and width of the grid of run lengths in pixels; 0 for polygons.
     """
@@ -54,7 +54,7 @@ class Outlines:
         """(A,) whether there is a segmentation."""
         return np.diff(self.starts) > 0
 
-    def take(self, rows: NDArray[np.int64]) -> "Outlines":
+    def take(self, rows: NDArray[np.int64]) -> "Segmentations":
         """Those of some objects, in their order."""
         lengths = np.diff(self.starts)[rows]
         data = np.empty(int(lengths.sum()), dtype=np.uint8)
@@ -63,9 +63,9 @@ class Outlines:
         for first, length in zip(self.starts[rows].tolist(), lengths.tolist(), strict=True):
             data[end : end + length] = self.data[first : first + length]
             end += length
-        return Outlines(data, np.concatenate([[0], lengths.cumsum()]).astype(np.int64), self.sizes[rows])
+        return Segmentations(data, np.concatenate([[0], lengths.cumsum()]).astype(np.int64), self.sizes[rows])
 
-    def outline(self, row: int) -> Outline:
+    def segmentation(self, row: int) -> Segmentation:
         """One segmentation; no polygon where there is none."""
         own = self.data[self.starts[row] : self.starts[row + 1]]
         if self.sizes[row].any():
@@ -75,7 +75,7 @@ class Outlines:
         return [each[1:] if i else each for i, each in enumerate(np.split(points, ends))] if len(points) else []
 
 
-class OutlinesBuilder:
+class SegmentationsBuilder:
     """Collects segmentations one by one into flat memory."""
 
     def __init__(self) -> None:
@@ -83,23 +83,23 @@ class OutlinesBuilder:
         self._starts = [0]
         self._sizes: list[int] = []
 
-    def add(self, outline: Outline | None) -> None:
+    def add(self, segmentation: Segmentation | None) -> None:
         """The next object's; None for one that has no usable segmentation."""
-        if isinstance(outline, dict):
-            self._data += outline["counts"]
-        elif outline:
-            pieces = [piece for ring in outline for piece in (BETWEEN, ring)]
+        if isinstance(segmentation, dict):
+            self._data += segmentation["counts"]
+        elif segmentation:
+            pieces = [piece for ring in segmentation for piece in (BETWEEN, ring)]
             self._data += np.concatenate(pieces[1:]).astype(np.float32).tobytes()
-        self._sizes += outline["size"] if isinstance(outline, dict) else (0, 0)
+        self._sizes += segmentation["size"] if isinstance(segmentation, dict) else (0, 0)
         self._starts.append(len(self._data))
 
-    def built(self) -> Outlines:
+    def built(self) -> Segmentations:
         """All of them."""
         sizes = np.array(self._sizes, dtype=np.int64).reshape(-1, 2)
-        return Outlines(np.frombuffer(bytes(self._data), np.uint8), np.array(self._starts, dtype=np.int64), sizes)
+        return Segmentations(np.frombuffer(bytes(self._data), np.uint8), np.array(self._starts, dtype=np.int64), sizes)
 
 
-def read_outline(value: object) -> Outline | None:
+def read_segmentation(value: object) -> Segmentation | None:
     """The segmentation of a COCO annotation, or None where nothing can be drawn from it.
 
     Of several polygons those with three points or more are taken. Nothing in it is handed to pycocotools unchecked,
@@ -121,17 +121,17 @@ def read_outline(value: object) -> Outline | None:
     return compressed
 
 
-def encode(outline: Outline, size: tuple[int, int], scale: tuple[float, float] = (1.0, 1.0)) -> Runs:
-    """Run lengths of an outline on a grid of (height, width) pixels.
+def encode(segmentation: Segmentation, size: tuple[int, int], scale: tuple[float, float] = (1.0, 1.0)) -> Runs:
+    """Run lengths of a segmentation on a grid of (height, width) pixels.
 
     Args:
-        outline: polygons in pixels of the original, or run lengths, whose grid covers the whole picture.
+        segmentation: polygons in pixels of the original, or run lengths, whose grid covers the whole image.
         size: the grid.
         scale: its pixels for one of the original, down and across.
     """
-    if isinstance(outline, dict):
-        return outline if tuple(outline["size"]) == size else _resized(outline, size)
-    rings = [ring.astype(np.float64) * scale[::-1] for ring in outline]
+    if isinstance(segmentation, dict):
+        return segmentation if tuple(segmentation["size"]) == size else _resized(segmentation, size)
+    rings = [ring.astype(np.float64) * scale[::-1] for ring in segmentation]
     drawn = [ring.ravel().tolist() for ring in rings if _is_drawable(ring)]
     if not drawn:
         return encode_mask(np.zeros(size, dtype=np.uint8))
@@ -153,7 +153,7 @@ def pixels_inside(runs: Runs) -> int:
 
 
 def overlap(rings: Rings, size: tuple[int, int]) -> bool:
-    """Whether polygons in pixels share a pixel of a picture of (height, width)."""
+    """Whether polygons in pixels share a pixel of an image of (height, width)."""
     alone = sum(pixels_inside(encode([ring], size)) for ring in rings) if len(rings) > 1 else 0
     return alone > pixels_inside(encode(rings, size))
 
@@ -166,8 +166,8 @@ def encode_mask(mask: NDArray[np.uint8]) -> Runs:
 
 def _resized(runs: Runs, size: tuple[int, int]) -> Runs:
     # Pillow's filter averages where it shrinks. An object that is thinner than a pixel keeps its densest pixels.
-    picture = Image.fromarray(decode(runs) * np.uint8(255)).resize(size[::-1], Image.Resampling.BILINEAR)
-    shares = np.asarray(picture)
+    image = Image.fromarray(decode(runs) * np.uint8(255)).resize(size[::-1], Image.Resampling.BILINEAR)
+    shares = np.asarray(image)
     return encode_mask((shares >= min(128, max(1, int(shares.max())))).astype(np.uint8))
 
 

@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 from msad_cli.data.annotations.boxes import judge_boxes
 from msad_cli.data.annotations.keypoints import KeypointScheme
 from msad_cli.data.annotations.records import Names, Records, read_records
-from msad_cli.data.annotations.segmentation import Outlines
+from msad_cli.data.annotations.segmentation import Segmentations
 from msad_cli.errors import DataError
 
 
 @dataclass(frozen=True)
 class CocoSplit:
-    """The pictures of one split and the boxes to learn from.
+    """The images of one split and the boxes to learn from.
 
     Attributes:
         file: the annotation file.
-        folder: where the pictures lie.
+        folder: where the images lie.
         image_ids: (I,) ids of the user's file.
         file_names: (I,) relative to `folder`.
         sizes: (I, 2) height and width in pixels as the file says, 0 where it does not.
-        boxes: (B, 4) float32 corners x0, y0, x1, y1 in pixels of the original picture, x right, y down.
+        boxes: (B, 4) float32 corners x0, y0, x1, y1 in pixels of the original image, x right, y down.
         labels: (B,) from 1: place in `categories` + 1.
-        starts: (I + 1,) picture i owns the boxes starts[i]:starts[i + 1].
+        starts: (I + 1,) image i owns the boxes starts[i]:starts[i + 1].
         categories: (original id, name) in ascending order of id.
         crowds: crowd regions left out; as in torchvision's references they are no training target.
         dropped: boxes left out because they have no extent, are not finite, outside, repeat another one, or lack the
@@ -50,7 +50,7 @@ class CocoSplit:
     crowds: int
     dropped: int
     task: str
-    masks: Outlines
+    masks: Segmentations
     keypoints: NDArray[np.float32]
     scheme: KeypointScheme
 
@@ -58,7 +58,7 @@ class CocoSplit:
         return len(self.image_ids)
 
     def path(self, index: int) -> Path:
-        """The file of a picture, by its place."""
+        """The file of an image, by its place."""
         return self.folder / str(self.file_names[index])
 
 
@@ -73,7 +73,7 @@ def read_split(
 
     Args:
         file: the annotation file.
-        folder: where its pictures lie.
+        folder: where its images lie.
         categories: the classes of an existing model; without them, those of the file.
         task: `boxes`, `masks` or `keypoints`: what is to be learnt of each object.
         keypoints: names of those of an existing model; without them, those of the file.

@@ -1,22 +1,26 @@
-"""Outlines as a single ring of points, which is all that some formats hold of a mask."""
+"""Segmentations as a single ring of points, which is all that some formats hold of a mask."""
 
 from collections import defaultdict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.data.annotations.segmentation import Outline, decode
+from msad_cli.data.annotations.segmentation import Segmentation, decode
 
 Ring = NDArray[np.float64]
 
 
-def one_ring(outline: Outline) -> Ring:
-    """(P, 2) x, y in pixels of the original: the outline's pieces and holes, one after the other.
+def one_ring(segmentation: Segmentation) -> Ring:
+    """(P, 2) x, y in pixels of the original: the segmentation's pieces and holes, one after the other.
 
     The way from the first piece to each other one is gone there and back, so that it encloses nothing. Filled by the
     even-odd rule, as pycocotools and OpenCV do, the ring is the mask again, unless polygons of one object overlap.
     """
-    rings = traced(decode(outline)) if isinstance(outline, dict) else [each.astype(np.float64) for each in outline]
+    rings = (
+        traced(decode(segmentation))
+        if isinstance(segmentation, dict)
+        else [each.astype(np.float64) for each in segmentation]
+    )
     first, *others = rings
     pieces = [first]
     for each in others:

@@ -1,4 +1,4 @@
-"""Decoding pictures with Pillow: whatever the file holds, upright 8-bit RGB comes out."""
+"""Decoding images with Pillow: whatever the file holds, upright 8-bit RGB comes out."""
 
 import math
 import threading
@@ -32,19 +32,19 @@ TURNS: dict[Any, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What brings a picture upright, by EXIF orientation. ImageOps.exif_transpose writes EXIF anew, which may fail."""
+"""What brings an image upright, by EXIF orientation. ImageOps.exif_transpose writes EXIF anew, which may fail."""
 QUARTER_TURNS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 LONGEST_EXIF = 2**16
 """Bytes, JPEG's limit."""
 
 TOLERATED = 0.01
-"""The share of a split's pictures that may be unreadable."""
+"""The share of a split's images that may be unreadable."""
 REPLACE = "replace the file, or take it out of the set"
 
 
 def limit_pixels(most: int, _worker: int = 0) -> None:
-    """Has this process refuse pictures of more pixels than `most`, before any memory is taken for them.
+    """Has this process refuse images of more pixels than `most`, before any memory is taken for them.
 
     `functools.partial(limit_pixels, most_pixels())` as a loader's `worker_init_fn` hands the limit on to its workers.
     """
@@ -53,12 +53,12 @@ def limit_pixels(most: int, _worker: int = 0) -> None:
 
 
 def most_pixels() -> int:
-    """Pixels of the largest picture that this process reads; Pillow's own limit unless `limit_pixels` was called."""
+    """Pixels of the largest image that this process reads; Pillow's own limit unless `limit_pixels` was called."""
     return 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
 
 def read_image(path: Path, scale: int = 1) -> Image.Image:
-    """The picture as RGB, turned as its EXIF orientation says; the first frame of an animation.
+    """The image as RGB, turned as its EXIF orientation says; the first frame of an animation.
 
     Args:
         scale: 2, 4 or 8 has a JPEG decoded at 1/scale of its size, sides being rounded up; see `Header.scalable`.
@@ -71,18 +71,18 @@ def read_image(path: Path, scale: int = 1) -> Image.Image:
             image.draft(None, (max(1, image.width // scale), max(1, image.height // scale)))
         image.load()
         turn = TURNS.get(_orientation(image.getexif))
-        picture = eight_bit_rgb(image if turn is None else image.transpose(turn))
+        upright = eight_bit_rgb(image if turn is None else image.transpose(turn))
     # What the file said of itself (compression, profile) would be written with a copy, where it may not fit.
-    picture.info = {}
-    return picture
+    upright.info = {}
+    return upright
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture's file says of itself.
+    """What an image's file says of itself.
 
     Attributes:
-        size: height and width in pixels of the picture that `read_image` gives.
+        size: height and width in pixels of the image that `read_image` gives.
         orientation: EXIF's, by which that is turned already; 1 where it is upright in the file.
         scalable: whether `read_image` can decode it at a reduced scale: it is a JPEG.
     """
@@ -98,7 +98,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header of a picture's file, whose pixels are not read.
+    """The header of an image's file, whose pixels are not read.
 
     Raises:
         DataError: the file is missing, empty, no image, or its header claims too many pixels.
@@ -187,7 +187,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _refuse_vast_tiles(image: Image.Image) -> None:
-    # Pillow checks the picture's size; but libtiff takes memory for whole tiles, which may be larger than the picture.
+    # Pillow checks the image's size; but libtiff takes memory for whole tiles, which may be larger than the image.
     tags = getattr(image, "tag_v2", {})
     sides = [tags.get(tag, 1) for tag in (TILE_WIDTH, TILE_LENGTH)]
     if not all(isinstance(each, int) for each in sides):
@@ -199,16 +199,16 @@ def _refuse_vast_tiles(image: Image.Image) -> None:
 
 
 def _white(largest: float, mode: str) -> float:
-    """The grey value that stands for white in a picture with this largest one."""
+    """The grey value that stands for white in an image with this largest one."""
     if mode == "F" and largest <= 1:
         return 1.0  # the usual range of floats
     return 255.0 if largest <= 255 else max(65535.0, largest)
 
 
 def eight_bit_rgb(image: Image.Image) -> Image.Image:
-    """A picture of any mode as RGB: 16 bits scaled to 8, what is transparent on white."""
+    """An image of any mode as RGB: 16 bits scaled to 8, what is transparent on white."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        # convert("RGB") clips these at 255, which turns a 16-bit picture white.
+        # convert("RGB") clips these at 255, which turns a 16-bit image white.
         values = np.asarray(image).astype(np.float32)
         np.nan_to_num(values, copy=False, posinf=0.0, neginf=0.0)
         values *= 255.0 / _white(float(values.max(initial=0)), image.mode)

@@ -1,4 +1,4 @@
-"""Pictures that are no files: Pillow's, NumPy's and torch's."""
+"""Images that are no files: Pillow's, NumPy's and torch's."""
 
 from typing import Any
 
@@ -12,25 +12,25 @@ from msad_cli.errors import UsageError
 KNOWN = "give a path, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W)"
 
 
-def rgb_image(picture: Any, name: str) -> Image.Image:
+def rgb_image(image: Any, name: str) -> Image.Image:
     """A PIL image of any mode, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W), as RGB; nothing turns it.
 
     Args:
-        name: what the picture is called in an error.
+        name: what the image is called in an error.
 
     Raises:
         UsageError: it is none of these, or has no pixels.
     """
-    if isinstance(picture, Image.Image):
-        if not picture.width * picture.height:
+    if isinstance(image, Image.Image):
+        if not image.width * image.height:
             raise UsageError(f"{name}: a PIL image without pixels", KNOWN)
-        return eight_bit_rgb(picture)
-    if not isinstance(picture, np.ndarray | torch.Tensor):
-        raise UsageError(f"{name}: {type(picture).__name__}", KNOWN)
-    kind = f"{type(picture).__name__} of {str(picture.dtype).removeprefix('torch.')} {tuple(picture.shape)}"
-    pixels = picture
-    if isinstance(picture, torch.Tensor):
-        pixels = picture.detach().movedim(0, -1).cpu().numpy() if picture.ndim == 3 else np.empty(0)
+        return eight_bit_rgb(image)
+    if not isinstance(image, np.ndarray | torch.Tensor):
+        raise UsageError(f"{name}: {type(image).__name__}", KNOWN)
+    kind = f"{type(image).__name__} of {str(image.dtype).removeprefix('torch.')} {tuple(image.shape)}"
+    pixels = image
+    if isinstance(image, torch.Tensor):
+        pixels = image.detach().movedim(0, -1).cpu().numpy() if image.ndim == 3 else np.empty(0)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise UsageError(f"{name}: {kind}", KNOWN)
     return Image.fromarray(np.ascontiguousarray(pixels))

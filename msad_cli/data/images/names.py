@@ -1,4 +1,4 @@
-"""File names of a data set: they come from strangers, and must not lead out of the folder of the pictures."""
+"""File names of a data set: they come from strangers, and must not lead out of the folder of the images."""
 
 import os
 import re
@@ -25,7 +25,7 @@ def refused_name(name: object) -> str:
         return "holds characters that no file name has"
     if ABSOLUTE.match(name):
         return "is absolute"
-    return "leaves the folder of the pictures" if UPWARDS.search(name) else ""
+    return "leaves the folder of the images" if UPWARDS.search(name) else ""
 
 
 def outward_links(folder: Path, names: Iterable[str]) -> dict[str, Path]:

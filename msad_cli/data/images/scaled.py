@@ -1,4 +1,4 @@
-"""Pictures that are decoded no larger than their views need."""
+"""Images that are decoded no larger than their views need."""
 
 import math
 from collections.abc import Callable
@@ -16,31 +16,31 @@ SCALES = (8, 4, 2)
 """A JPEG can be decoded at 1/s of its size, which costs less the smaller it is: its DCT is transformed back in part."""
 
 MARGIN = 1.5
-"""How many times a view's sides those of the decoded picture are at least. A DCT that is cut off blurs and rings at its
-finest, which the resize takes away where there are pixels left to filter. Of pictures of 960 × 540 pixels, views of
-228 × 128 differ from those of the whole picture by 1.5 of 255 on average if they come from 1/4 of its size, by 0.4 if
+"""How many times a view's sides those of the decoded image are at least. A DCT that is cut off blurs and rings at its
+finest, which the resize takes away where there are pixels left to filter. Of images of 960 × 540 pixels, views of
+228 × 128 differ from those of the whole image by 1.5 of 255 on average if they come from 1/4 of its size, by 0.4 if
 they come from 1/2 (benchmarks/decode.py, with --margin 1 and without)."""
 
 FROM_RIGHT, FROM_BOTTOM = (2, 3, 6, 7), (3, 4, 7, 8)
-"""EXIF orientations that bring the file's right or bottom edge to the upright picture's left, and to its top."""
+"""EXIF orientations that bring the file's right or bottom edge to the upright image's left, and to its top."""
 
 
 def scale_for(header: Header, size: tuple[int, int]) -> int:
-    """The scale, 1/s, at which a picture is decoded for a view of `size` (height, width): s."""
+    """The scale, 1/s, at which an image is decoded for a view of `size` (height, width): s."""
     sides = list(zip(header.size, size, strict=True))
     fit = (s for s in SCALES if all(whole // s >= MARGIN * side for whole, side in sides))
     return next(fit, 1) if header.scalable else 1
 
 
-class Picture:
-    """A picture whose pixels are decoded when a view asks for them, once at each scale.
+class ScaledImage:
+    """An image whose pixels are decoded when a view asks for them, once at each scale.
 
     What a view gets depends on the file and on the view's size, and on no other view: a student sees in training,
     alone or beside its teacher, what it will see in prediction.
 
     Args:
         header: of its file.
-        read: gives the upright RGB picture at 1/s of its size, sides rounded up; 1 unless the file is scalable.
+        read: gives the upright RGB image at 1/s of its size, sides rounded up; 1 unless the file is scalable.
     """
 
     def __init__(self, header: Header, read: Callable[[int], Image.Image]) -> None:
@@ -50,13 +50,13 @@ class Picture:
         self._decoded: dict[int, Image.Image] = {}
 
     def at(self, scale: int) -> Image.Image:
-        """The picture at 1/scale of its size."""
+        """The image at 1/scale of its size."""
         if scale not in self._decoded:
             self._decoded[scale] = self._read(scale)
         return self._decoded[scale]
 
     def resized(self, size: tuple[int, int], mirrored: bool = False) -> Tensor:
-        """The picture, mirrored or not, by an antialiased bilinear resize to `size` (height, width): uint8 (3, *size).
+        """The image, mirrored or not, by an antialiased bilinear resize to `size` (height, width): uint8 (3, *size).
 
         Torch computes it in integers, alike with and without vector instructions; of Pillow's it differs by 1 at most.
         """
@@ -76,18 +76,18 @@ def _flipped(pixels: Tensor, axes: set[int]) -> Tensor:
     return pixels.flip(tuple(axes)) if axes else pixels
 
 
-def open_picture(path: Path) -> Picture:
-    """The picture of a file, of which the header is read so far.
+def open_image(path: Path) -> ScaledImage:
+    """The image of a file, of which the header is read so far.
 
     Raises:
         DataError: as `read_image`, which may find more that is wrong when pixels are asked for.
     """
     header = read_header(path)
     if header.scalable:
-        return Picture(header, lambda scale: read_image(path, scale))
-    return whole_picture(read_image(path))
+        return ScaledImage(header, lambda scale: read_image(path, scale))
+    return whole_image(read_image(path))
 
 
-def whole_picture(image: Image.Image) -> Picture:
-    """The picture that an upright RGB image is."""
-    return Picture(Header((image.height, image.width), 1, False), lambda _: image)
+def whole_image(image: Image.Image) -> ScaledImage:
+    """The image that an upright RGB image is."""
+    return ScaledImage(Header((image.height, image.width), 1, False), lambda _: image)

@@ -1,4 +1,4 @@
-"""A look at the files of a split's pictures: are they there, how large are they, which are the same."""
+"""A look at the files of a split's images: are they there, how large are they, which are the same."""
 
 import hashlib
 import os
@@ -25,12 +25,12 @@ PROBE = 2**12
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What the files of the I pictures of a split are.
+class SplitImages:
+    """What the files of the I images of a split are.
 
     Attributes:
         paths: of each.
-        sizes: (I, 2) true height and width in pixels, turned as EXIF says; 0 where a picture cannot be read.
+        sizes: (I, 2) true height and width in pixels, turned as EXIF says; 0 where an image cannot be read.
         stated_turned: (I,) bool: EXIF swaps height and width, while the annotation file states them unswapped.
         files: (device, number, bytes) of each file; zeros where there is none.
         problems: with them.
@@ -52,10 +52,10 @@ class _Seen:
     error: str = ""
 
 
-def look_at_pictures(records: Records, decode: bool = False) -> Pictures:
-    """Reads the headers of all pictures of an annotation file; with `decode`, all their pixels."""
+def look_at_images(records: Records, decode: bool = False) -> SplitImages:
+    """Reads the headers of all images of an annotation file; with `decode`, all their pixels."""
     paths = tuple(records.folder / name for name in records.file_names.tolist())
-    Image.init()  # Pillow loads what it knows of formats at the first picture, and threads would do so all at once
+    Image.init()  # Pillow loads what it knows of formats at the first image, and threads would do so all at once
     with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as pool:
         # Filters of warnings belong to the process, and each thread sets and resets them: so they are the same for all.
         warnings.simplefilter("ignore")
@@ -74,11 +74,11 @@ def look_at_pictures(records: Records, decode: bool = False) -> Pictures:
 
     tally.add_all(kinds.OTHER_SIZE, np.flatnonzero(other & ~stated_turned).tolist(), words)
     tally.add_all(kinds.TURNED, np.flatnonzero(stated_turned).tolist(), words)
-    return Pictures(paths, sizes, stated_turned, tuple(each.file for each in seen), tally.problems())
+    return SplitImages(paths, sizes, stated_turned, tuple(each.file for each in seen), tally.problems())
 
 
-def same_pictures(one: Pictures, other: Pictures) -> list[tuple[Path, Path]]:
-    """Pairs of a picture of each that are one file, or files of the same bytes under any names."""
+def same_images(one: SplitImages, other: SplitImages) -> list[tuple[Path, Path]]:
+    """Pairs of an image of each that are one file, or files of the same bytes under any names."""
     first: dict[Hashable, int] = {file[:2]: i for i, file in enumerate(one.files) if file[2]}
     pairs = {j: first[file[:2]] for j, file in enumerate(other.files) if file[:2] in first}
     # Files of one length are few, those that agree in a part of it fewer: hardly a file is read that has no twin.

@@ -1,10 +1,10 @@
-"""Finding the annotation file and the picture folder of a split, in whatever layout the set is."""
+"""Finding the annotation file and the image folder of a split, in whatever layout the set is."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msad_cli.data.layouts.demo import demo_folder
-from msad_cli.data.layouts.single_json import pictures_beside, split_of_one_json
+from msad_cli.data.layouts.single_json import images_beside, split_of_one_json
 from msad_cli.data.layouts.voc import is_voc, split_of_voc
 from msad_cli.data.layouts.yolo import YAML_SUFFIXES, split_of_yolo, yolo_file
 from msad_cli.errors import AbsentSplitError, DataError, UsageError
@@ -25,7 +25,7 @@ class Files:
 
     Attributes:
         annotations: a COCO file; of other layouts, what was made of theirs and lies in the user's cache.
-        images: the folder of its pictures.
+        images: the folder of its images.
         recognised: in words, as what.
         notes: what the user has to know of how the set was read.
     """
@@ -63,7 +63,7 @@ def find_split(
     if annotations is None:
         found = _recognised(place, split, images, task)
     else:
-        images = images or _picture_folder(place, split, annotations, f"--{split}-images")
+        images = images or _image_folder(place, split, annotations, f"--{split}-images")
         found = Files(annotations, images, f"COCO folder ({annotations.name})")
     return replace(found, recognised="the built-in demo set") if data == DEMO else found
 
@@ -74,15 +74,15 @@ def _recognised(place: Path, split: str, images: Path | None, task: str) -> File
         return _single_file(place, split, images)
     if any(each for stem in COCO_FILES for each in (place / "annotations").glob(f"{stem}*.json")):
         file = _annotation_file(place, split, task)
-        folder = images or _picture_folder(place, split, file, f"--{split}-images")
+        folder = images or _image_folder(place, split, file, f"--{split}-images")
         return Files(file, folder, f"COCO folder ({file.name})")
     if any((place / each / ROBOFLOW).is_file() for of in ROBOFLOW_FOLDERS.values() for each in of):
         return _roboflow(place, split, images)
     if data_yaml := yolo_file(place):
         return _single_file(data_yaml, split, images)
     if is_voc(place):
-        annotations, pictures, notes = split_of_voc(place, split)
-        return Files(annotations, images or pictures, "Pascal VOC folder", notes)
+        annotations, beside, notes = split_of_voc(place, split)
+        return Files(annotations, images or beside, "Pascal VOC folder", notes)
     if len(files := sorted(place.glob("*.json")) or sorted((place / "annotations").glob("*.json"))) == 1:
         return _single_file(files[0], split, images)
     raise DataError(
@@ -93,23 +93,23 @@ def _recognised(place: Path, split: str, images: Path | None, task: str) -> File
 
 
 def find_file(file: Path, split: str, images: Path | None = None) -> Files:
-    """A single annotation file of a split and its pictures: `images`, or the folder that lies beside it as in COCO.
+    """A single annotation file of a split and its images: `images`, or the folder that lies beside it as in COCO.
 
     Raises:
         DataError: there is no such folder.
     """
     folder = file.parent.parent if file.parent.name == "annotations" else file.parent
-    return Files(file, images or _picture_folder(folder, split, file, "--images"), "an annotation file")
+    return Files(file, images or _image_folder(folder, split, file, "--images"), "an annotation file")
 
 
 def _single_file(file: Path, split: str, images: Path | None) -> Files:
     if file.suffix.lower() in YAML_SUFFIXES:
-        annotations, pictures, notes = split_of_yolo(file, split)
-        return Files(annotations, images or pictures, f"YOLO set ({file.name})", notes)
+        annotations, beside, notes = split_of_yolo(file, split)
+        return Files(annotations, images or beside, f"YOLO set ({file.name})", notes)
     if file.suffix.lower() != ".json":
         raise DataError(f"--data {file}: a file, not a folder", "give the folder of a set, a .json or a data.yaml")
     annotations, notes = split_of_one_json(file, split)
-    return Files(annotations, images or pictures_beside(file), f"one annotation file ({file.name})", notes)
+    return Files(annotations, images or images_beside(file), f"one annotation file ({file.name})", notes)
 
 
 def _roboflow(folder: Path, split: str, images: Path | None) -> Files:
@@ -138,10 +138,10 @@ def _annotation_file(folder: Path, split: str, task: str) -> Path:
     return found[0]
 
 
-def _picture_folder(folder: Path, split: str, file: Path, flag: str) -> Path:
+def _image_folder(folder: Path, split: str, file: Path, flag: str) -> Path:
     subset = file.stem.split("_")[-1]
     named = (folder / subset, folder / "images" / subset, folder / split)
     for images in (*named, *sorted(folder.glob(f"{split}*")), folder / "images"):
         if images.is_dir():
             return images
-    raise AbsentSplitError(f"{folder}: no folder {subset}/ with the pictures of {file.name}", f"or give {flag}")
+    raise AbsentSplitError(f"{folder}: no folder {subset}/ with the images of {file.name}", f"or give {flag}")

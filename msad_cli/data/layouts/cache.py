@@ -63,11 +63,11 @@ def validation_part(names: Sequence[str], where: Path) -> tuple[set[str], str]:
     """
     distinct = sorted(set(names))
     if len(distinct) < 2:
-        raise DataError(f"{where}: {len(distinct)} pictures cannot be split into train and val", "add pictures")
+        raise DataError(f"{where}: {len(distinct)} images cannot be split into train and val", "add images")
     count = max(1, round(VALIDATION_SHARE * len(distinct)))
     places = np.random.default_rng(SPLIT_SEED).permutation(len(distinct))[:count]
     note = (
-        f"{where} names no split: {count} of its {len(distinct)} pictures, drawn with seed {SPLIT_SEED}, are val, "
+        f"{where} names no split: {count} of its {len(distinct)} images, drawn with seed {SPLIT_SEED}, are val, "
         "the rest is train"
     )
     return {distinct[place] for place in places.tolist()}, note

@@ -1,7 +1,7 @@
 """The built-in demo data set: drawn scenes in the COCO folder layout, to try everything without a download.
 
 Each image shows up to twelve overlapping discs, triangles and stick figures on a textured background with
-unlabelled clutter. The colours are shared by all categories, so only the outline tells them apart: easily where an
+unlabelled clutter. The colours are shared by all categories, so only the segmentation tells them apart: easily where an
 object is large, and by a few pixels where it is small. That makes the set a real, if small, detection problem, and one
 that gets harder when the resolution is halved. Category ids have gaps on purpose, as those of COCO do.
 
@@ -236,7 +236,7 @@ def _figure(rng: np.random.Generator) -> tuple[list[Array], Array]:
 
 
 def _limb(start: Array, end: Array, radius: float) -> Array:
-    """The outline (16, 2) of a stroke of the given radius with round ends."""
+    """The segmentation (16, 2) of a stroke of the given radius with round ends."""
     along = np.arctan2(*(end - start)[::-1])
     cap = np.linspace(along - np.pi / 2, along + np.pi / 2, 8)
     arc = radius * np.stack([np.cos(cap), np.sin(cap)], axis=1)
@@ -273,7 +273,7 @@ def _surface(rng: np.random.Generator, stencil: Image.Image, side: float, under:
     candidates = rng.uniform(0, 255, (64, 3))  # at least 70% of all colours are far enough from any given one
     first, second, edge = candidates[np.linalg.norm(candidates - under, axis=1) >= LEAST_CONTRAST][:3]
     width, height = stencil.width // FINE, stencil.height // FINE
-    # Fine patterns would hide the outline of a small object, and the outline is all there is to know it by.
+    # Fine patterns would hide the segmentation of a small object, and the segmentation is all there is to know it by.
     pattern = "plain" if side < 32 else rng.choice(["plain", "graded", "striped"], p=[0.4, 0.4, 0.2])
     along = _along(rng, width, height)
     mix = np.zeros((height, width))

@@ -1,4 +1,4 @@
-"""A single COCO annotation file for all pictures, split here into train and val."""
+"""A single COCO annotation file for all images, split here into train and val."""
 
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ def split_of_one_json(file: Path, split: str) -> tuple[Path, tuple[str, ...]]:
     """The annotation file of a split, and notes.
 
     Raises:
-        DataError: the file is no COCO document, or lists fewer than two pictures.
+        DataError: the file is no COCO document, or lists fewer than two images.
     """
     return kept(f"{file.stem}-{split}", [file], lambda: _part(file, split))
 
 
-def pictures_beside(file: Path) -> Path:
-    """The folder of the pictures of an annotation file: the file's own, if there are any in it, else one beside it."""
+def images_beside(file: Path) -> Path:
+    """The folder of the images of an annotation file: the file's own, if there are any in it, else one beside it."""
     folder = file.parent.parent if file.parent.name == "annotations" else file.parent
     entries = sorted(folder.iterdir())
     if any(each.suffix.lower() in IMAGE_SUFFIXES for each in entries):

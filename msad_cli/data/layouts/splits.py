@@ -25,7 +25,7 @@ def find_splits(path: str, split: str | None, images: Path | None, task: str) ->
     """The splits of a set by name; how they were read, and why others are not, in words.
 
     Raises:
-        UsageError: an unknown split, or a folder of pictures for two splits.
+        UsageError: an unknown split, or a folder of images for two splits.
         DataError: there is no split, or one cannot be read.
     """
     if split not in (None, *SPLITS):

@@ -1,4 +1,4 @@
-"""Pascal VOC: an XML file a picture, and lists of the pictures of each split.
+"""Pascal VOC: an XML file an image, and lists of the images of each split.
 
 Corners count pixels from 1 and include the last one: what VOC calls 1, 1, 10, 10 covers 0 to 10 here.
 """
@@ -44,7 +44,7 @@ def is_voc(folder: Path) -> bool:
 
 
 def split_of_voc(folder: Path, split: str) -> tuple[Path, Path, tuple[str, ...]]:
-    """The annotation file of a split, the folder of its pictures, and notes.
+    """The annotation file of a split, the folder of its images, and notes.
 
     Raises:
         DataError: a list or an XML file cannot be used; names file and line.
@@ -60,14 +60,12 @@ def split_of_voc(folder: Path, split: str) -> tuple[Path, Path, tuple[str, ...]]
 
 
 def _names(folder: Path, split: str, files: Sequence[Path]) -> tuple[list[str], Path | None, tuple[str, ...]]:
-    """The pictures of a split without suffix, the list that names them, and notes."""
+    """The images of a split without suffix, the list that names them, and notes."""
     found = {of: folder / "ImageSets" / "Main" / f"{of}.txt" for each in LISTS.values() for of in each}
     lists = [found[of] for of in LISTS[split] if found[of].is_file()]
     if not lists and any(each.is_file() for each in found.values()):
         wanted = " nor ".join(f"{of}.txt" for of in LISTS[split])
-        raise AbsentSplitError(
-            f"{found[split].parent}: neither {wanted}", f"list the pictures of {split}, a name a line"
-        )
+        raise AbsentSplitError(f"{found[split].parent}: neither {wanted}", f"list the images of {split}, a name a line")
     if not lists:
         annotations = folder / "Annotations"
         stems = [each.relative_to(annotations).with_suffix("").as_posix() for each in files]
@@ -88,7 +86,7 @@ def _convert(folder: Path, images: Path, files: Sequence[Path], names: Sequence[
     roots = {each.relative_to(annotations_folder).with_suffix("").as_posix(): _parse(each) for each in files}
     # Of all splits, so that they number the classes alike.
     classes = sorted({each.text_of("name") for root in roots.values() for each in root.all("object")} - {""})
-    pictures = _pictures(images)
+    by_stem = _images(images)
     found: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, name in enumerate(names, start=1):
@@ -100,7 +98,7 @@ def _convert(folder: Path, images: Path, files: Sequence[Path], names: Sequence[
         size = next(root.all("size"), _Element("size", root.line))
         sides = {side: read_side(_number(size.text_of(side))) for side in ("width", "height")}
         stated = sides if all(sides.values()) else {}
-        found.append({"id": number, "file_name": pictures.get(name, f"{name}.jpg"), **stated})
+        found.append({"id": number, "file_name": by_stem.get(name, f"{name}.jpg"), **stated})
         for each in root.all("object"):
             own = _read_object(annotations_folder / f"{name}.xml", each, classes)
             annotations.append({"id": len(annotations) + 1, "image_id": number, **own})
@@ -111,8 +109,8 @@ def _convert(folder: Path, images: Path, files: Sequence[Path], names: Sequence[
     return Converted(document, (note,) if crowds else ())
 
 
-def _pictures(images: Path) -> dict[str, str]:
-    """Names of the pictures by their names without suffix, both relative to the folder."""
+def _images(images: Path) -> dict[str, str]:
+    """Names of the images by their names without suffix, both relative to the folder."""
     names = (os.path.relpath(os.path.join(at, name), images) for at, _, files in os.walk(images) for name in files)
     parts = (os.path.splitext(name) for name in sorted(names))
     return {stem: stem + suffix for stem, suffix in parts if suffix.lower() in IMAGE_SUFFIXES}

@@ -1,4 +1,4 @@
-"""YOLO sets: a data.yaml says where pictures lie and what the classes are; yolo_labels.py reads what is in them."""
+"""YOLO sets: a data.yaml says where images lie and what the classes are; yolo_labels.py reads what is in them."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from msad_cli.data.annotations.records import examine
 from msad_cli.data.annotations.values import shown
 from msad_cli.data.images.decode import IMAGE_SUFFIXES
 from msad_cli.data.images.names import outward_links, refused_name
-from msad_cli.data.images.split_images import look_at_pictures
+from msad_cli.data.images.split_images import look_at_images
 from msad_cli.data.layouts.cache import Converted, kept, read_text
 from msad_cli.data.layouts.yolo_labels import read_labels
 from msad_cli.errors import AbsentSplitError, DataError
@@ -52,13 +52,13 @@ def yolo_file(folder: Path) -> Path | None:
 
 
 def split_of_yolo(file: Path, split: str) -> tuple[Path, Path, tuple[str, ...]]:
-    """The annotation file of a split, the folder that its pictures' names are relative to, and notes.
+    """The annotation file of a split, the folder that its images' names are relative to, and notes.
 
     Raises:
-        DataError: data.yaml, a list of pictures or a file of labels cannot be used; names file and line.
+        DataError: data.yaml, a list of images or a file of labels cannot be used; names file and line.
     """
     of = read_yolo(file)
-    names, lists = _pictures(of, split)
+    names, lists = _images(of, split)
     labels = [label_name(name) for name in names]
     for label, target in outward_links(of.root, labels).items():
         raise DataError(f"{of.root / label}: a link to {target}, outside {of.root}", "put the file itself there")
@@ -67,10 +67,10 @@ def split_of_yolo(file: Path, split: str) -> tuple[Path, Path, tuple[str, ...]]:
     return annotations, of.root, (*of.notes, *notes)
 
 
-def label_name(picture: str) -> str:
-    """The file of a picture's labels: `labels` in place of the last folder `images`, if there is one."""
-    before, images, after = f"/{picture}".rpartition("/images/")
-    place = f"{before}/labels/{after}" if images else f"/{picture}"
+def label_name(image: str) -> str:
+    """The file of an image's labels: `labels` in place of the last folder `images`, if there is one."""
+    before, images, after = f"/{image}".rpartition("/images/")
+    place = f"{before}/labels/{after}" if images else f"/{image}"
     return f"{os.path.splitext(place)[0]}.txt".removeprefix("/")
 
 
@@ -146,16 +146,16 @@ def _inside(root: Path, place: str) -> str | None:
     return None if refused_name(relative) else relative
 
 
-def _pictures(of: YoloSet, split: str) -> tuple[list[str], list[Path]]:
-    """Names of the pictures of a split, relative to the root, and the lists that they were read from."""
+def _images(of: YoloSet, split: str) -> tuple[list[str], list[Path]]:
+    """Names of the images of a split, relative to the root, and the lists that they were read from."""
     value = of.fields.get(split)
     if not value:
-        raise AbsentSplitError(f"{of.file}: no {split}", f"{split}: is a folder of pictures, relative to the set's")
+        raise AbsentSplitError(f"{of.file}: no {split}", f"{split}: is a folder of images, relative to the set's")
     entries = [value] if isinstance(value, str) else value
     if not isinstance(entries, list) or not entries or not all(isinstance(each, str) for each in entries):
         raise DataError(
             f"{of.file}: {split} {shown(value)}",
-            f"{split}: is a folder of pictures, a list of folders, or a .txt file that lists pictures",
+            f"{split}: is a folder of images, a list of folders, or a .txt file that lists images",
         )
     names: dict[str, None] = {}
     lists = []
@@ -175,12 +175,12 @@ def _pictures(of: YoloSet, split: str) -> tuple[list[str], list[Path]]:
             lists.append(of.root / place)
             names |= dict.fromkeys(_in_list(of.root, of.root / place))
     if not names:
-        raise DataError(f"{of.file}: {split}: no pictures in {', '.join(entries)}", "are they elsewhere?")
+        raise DataError(f"{of.file}: {split}: no images in {', '.join(entries)}", "are they elsewhere?")
     return list(names), lists
 
 
 def _in_folder(root: Path, place: str) -> list[str]:
-    """Pictures in a folder and those below."""
+    """Images in a folder and those below."""
     found = [
         os.path.relpath(os.path.join(folder, name), root)
         for folder, _, names in os.walk(root / place)
@@ -191,14 +191,14 @@ def _in_folder(root: Path, place: str) -> list[str]:
 
 
 def _in_list(root: Path, file: Path) -> list[str]:
-    """Pictures that a text file lists, relative to its own folder or to the root."""
+    """Images that a text file lists, relative to its own folder or to the root."""
     names = []
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not (text := line.strip()):
             continue
         beside, below = _inside(root, os.path.join(file.parent, text)), _inside(root, text)
         if beside is None and below is None:
-            raise DataError(f"{file}, line {number}: {shown(text)} leaves {root}", "list pictures below that folder")
+            raise DataError(f"{file}, line {number}: {shown(text)} leaves {root}", "list images below that folder")
         found = [each for each in (beside, below) if each is not None]
         names.append(next((each for each in found if (root / each).exists()), found[-1]))
     return names
@@ -206,7 +206,7 @@ def _in_list(root: Path, file: Path) -> list[str]:
 
 def _convert(of: YoloSet, names: Sequence[str]) -> Converted:
     images: list[dict[str, Any]] = [{"id": i, "file_name": name} for i, name in enumerate(names, start=1)]
-    seen = look_at_pictures(examine({"images": images, "categories": [], "annotations": []}, of.file, of.root))
+    seen = look_at_images(examine({"images": images, "categories": [], "annotations": []}, of.file, of.root))
     sizes = dict(zip(map(str, seen.paths), seen.sizes.tolist(), strict=True))
     annotations: list[dict[str, Any]] = []
     unlabelled = 0
@@ -220,7 +220,7 @@ def _convert(of: YoloSet, names: Sequence[str]) -> Converted:
         annotations += [{"image_id": image["id"], **each} for each in found]
     for number, each in enumerate(annotations, start=1):
         each |= {"id": number, "iscrowd": 0}
-    note = f"{of.file}: {unlabelled} of {len(names)} pictures have no label file or an empty one, and are background"
+    note = f"{of.file}: {unlabelled} of {len(names)} images have no label file or an empty one, and are background"
     document = {"images": images, "annotations": annotations, "categories": _categories(of)}
     return Converted(document, (note,) if unlabelled else ())
 

@@ -1,7 +1,7 @@
-"""The labels of a YOLO set: a text file a picture, a row an object.
+"""The labels of a YOLO set: a text file an image, a row an object.
 
-A row is `class x y width height` (centre and sides), `class x y x y x y …` (an outline), or, where data.yaml has a
-`kpt_shape`, a box and its keypoints. Coordinates are shares of the picture's width and height.
+A row is `class x y width height` (centre and sides), `class x y x y x y …` (a segmentation), or, where data.yaml has a
+`kpt_shape`, a box and its keypoints. Coordinates are shares of the image's width and height.
 """
 
 import math
@@ -17,7 +17,7 @@ from msad_cli.data.layouts.cache import DECIMALS, read_text
 from msad_cli.errors import DataError
 
 FARTHEST_SHARE = 2.0
-"""Shares of a picture's side. What lies beyond was not divided by it."""
+"""Shares of an image's side. What lies beyond was not divided by it."""
 BOX = 4
 """Numbers of a box."""
 
@@ -25,11 +25,11 @@ BOX = 4
 def read_labels(
     file: Path, size: tuple[int, int], classes: Collection[int], keypoints: tuple[int, int]
 ) -> list[dict[str, Any]]:
-    """The objects of a picture as COCO annotations without ids; none where there is no file.
+    """The objects of an image as COCO annotations without ids; none where there is no file.
 
     Args:
         file: of labels.
-        size: width and height of the picture in pixels.
+        size: width and height of the image in pixels.
         classes: numbers that are known.
         keypoints: how many each object has, and of how many numbers (2 or 3) each of them is; zeros for none.
 
@@ -72,12 +72,12 @@ def _read_row(
         wanted = (
             f"a pose of kpt_shape [{count}, {numbers}] has {1 + BOX + count * numbers}"
             if count
-            else "a box has 5, an outline 7, 9, 11, …"
+            else "a box has 5, a segmentation 7, 9, 11, …"
         )
         raise ValueError(f"{len(words)} columns, {wanted}")
     shares = values if points is None else np.concatenate([box, points[:, :2].ravel()])
     if np.abs(shares).max() > FARTHEST_SHARE:
-        raise ValueError(f"{shares[np.abs(shares).argmax()]:g} is no share of the picture's width or height")
+        raise ValueError(f"{shares[np.abs(shares).argmax()]:g} is no share of the image's width or height")
     if ring is not None:
         return {"category_id": category, **_outlined(ring * size)}
     x, y, width, height = (box * (*size, *size)).tolist()
@@ -94,7 +94,7 @@ def _is_number(word: str) -> bool:
 
 
 def _outlined(ring: NDArray[np.float64]) -> dict[str, Any]:
-    """Outline, box and area of a ring (P, 2) in pixels."""
+    """Segmentation, box and area of a ring (P, 2) in pixels."""
     (left, top), (right, bottom) = ring.min(axis=0), ring.max(axis=0)
     x, y = ring.T
     area = abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2

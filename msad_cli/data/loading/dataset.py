@@ -11,8 +11,8 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.images.decode import TOLERATED
-from msad_cli.data.images.scaled import open_picture
-from msad_cli.data.loading.image_cache import KeptPictures
+from msad_cli.data.images.scaled import open_image
+from msad_cli.data.loading.image_cache import KeptImages
 from msad_cli.data.loading.transforms import JITTER, render, training_views
 from msad_cli.data.loading.workers import batches_of
 from msad_cli.errors import DataError
@@ -21,14 +21,14 @@ from msad_cli.frame import Resolution
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture of a split.
+    """One image of a split.
 
     Attributes:
         index: its place in the split.
-        original, frame_size: (height, width) of the file's picture and of its HR frame, in pixels.
+        original, frame_size: (height, width) of the file's image and of its HR frame, in pixels.
         views: by k, uint8 RGB (3, h/k, w/k).
         target: `boxes` (M, 4) in HR pixels and `labels` (M,); by the split's task `masks`, uint8 (M, h, w) of the HR
-            size, or `keypoints` (M, K, 3), x, y in HR pixels and visibility 0, 1, 2; and `picture` (2,): the index, and
+            size, or `keypoints` (M, K, 3), x, y in HR pixels and visibility 0, 1, 2; and `image` (2,): the index, and
             1 where it is mirrored. Empty in evaluation.
     """
 
@@ -44,7 +44,7 @@ class Batch:
     """Samples and, ready for a module, their views by k and their targets.
 
     Attributes:
-        unreadable: by its place in the split, why a picture is not among the samples.
+        unreadable: by its place in the split, why an image is not among the samples.
     """
 
     samples: tuple[Sample, ...]
@@ -52,7 +52,7 @@ class Batch:
 
     @property
     def views(self) -> dict[int, list[Tensor]]:
-        """The same pictures at each reduction k, one image (3, h/k, w/k) a sample."""
+        """The same images at each reduction k, one image (3, h/k, w/k) a sample."""
         ks = self.samples[0].views if self.samples else ()
         return {k: [sample.views[k] for sample in self.samples] for k in ks}
 
@@ -77,10 +77,10 @@ class Batch:
 
 
 class TrainingSet(Dataset[Sample]):
-    """Pictures with augmentation. Its keys are (epoch, index): a sample depends on nothing else but the seed.
+    """Images with augmentation. Its keys are (epoch, index): a sample depends on nothing else but the seed.
 
     Attributes:
-        kept: where decoded pictures are kept between epochs, or None.
+        kept: where decoded images are kept between epochs, or None.
     """
 
     def __init__(self, split: CocoSplit, resolution: Resolution, ks: Sequence[int], jitter: bool, seed: int) -> None:
@@ -89,27 +89,27 @@ class TrainingSet(Dataset[Sample]):
         self.ks = tuple(ks)
         self.jitter = jitter
         self.seed = seed
-        self.kept: KeptPictures | None = None
+        self.kept: KeptImages | None = None
 
     def keep_decoded(self) -> int:
-        """Has decoded pictures kept between epochs, from the first batch on: the bytes that they will take."""
-        self.kept = KeptPictures(self.split, self._view_sizes)
+        """Has decoded images kept between epochs, from the first batch on: the bytes that they will take."""
+        self.kept = KeptImages(self.split, self._view_sizes)
         return self.kept.size
 
     def _view_sizes(self, height: int, width: int) -> set[tuple[int, int]]:
-        """(height, width) of all views that a picture of so many pixels can be asked for."""
+        """(height, width) of all views that an image of so many pixels can be asked for."""
         frames = {self.resolution.frame_size(height, width, scale) for scale in (JITTER if self.jitter else (1.0,))}
         return {(down // k, across // k) for down, across in frames for k in self.ks}
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         split = self.split
-        picture = open_picture(split.path(index)) if self.kept is None else self.kept.open(index)
+        image = open_image(split.path(index)) if self.kept is None else self.kept.open(index)
         owned = slice(int(split.starts[index]), int(split.starts[index + 1]))
         boxes, labels = torch.from_numpy(split.boxes[owned]), torch.from_numpy(split.labels[owned])
         draw = random.Random(f"{self.seed}/{epoch}/{index}")
         views, boxes, kept, way = training_views(
-            picture, boxes, self.resolution, self.ks, self.jitter, draw, split.scheme.flips
+            image, boxes, self.resolution, self.ks, self.jitter, draw, split.scheme.flips
         )
         target = {"boxes": boxes, "labels": labels[kept]}
         place = torch.tensor([index, way.mirrored])
@@ -117,14 +117,14 @@ class TrainingSet(Dataset[Sample]):
         if split.task == "keypoints":
             target["keypoints"] = way.keypoints(torch.from_numpy(split.keypoints)[rows], split.scheme.mirrored)
         if split.task == "masks":
-            masks = way.masks([split.masks.outline(int(row)) for row in rows])
+            masks = way.masks([split.masks.segmentation(int(row)) for row in rows])
             drawn = masks.flatten(1).amax(dim=1) > 0  # a polygon thinner than a pixel may cover none
             target = {name: each[drawn] for name, each in (target | {"masks": masks}).items()}
-        return Sample(index, way.original, way.frame_size, views, target | {"picture": place})
+        return Sample(index, way.original, way.frame_size, views, target | {"image": place})
 
 
 class EvaluationSet(Dataset[Sample]):
-    """Pictures as they are, without targets: the ground truth stays with the evaluator, in original pixels.
+    """Images as they are, without targets: the ground truth stays with the evaluator, in original pixels.
 
     Args:
         mirrored: whether all are flipped.
@@ -140,9 +140,9 @@ class EvaluationSet(Dataset[Sample]):
         return len(self.split)
 
     def __getitem__(self, index: int) -> Sample:
-        picture = open_picture(self.split.path(index))
-        size = self.resolution.frame_size(*picture.size)
-        return Sample(index, picture.size, size, {k: render(picture, size, k, self.mirrored) for k in self.ks}, {})
+        image = open_image(self.split.path(index))
+        size = self.resolution.frame_size(*image.size)
+        return Sample(index, image.size, size, {k: render(image, size, k, self.mirrored) for k in self.ks}, {})
 
 
 Share = tuple[int, int]
@@ -153,14 +153,14 @@ ALONE: Share = (0, 1)
 class StepSampler(Sampler[list[tuple[int, int]]]):
     """The keys of every batch from one step to the last: a fresh shuffle each epoch, an incomplete batch dropped.
 
-    Of several processes each takes a slice of the batch that a single one would take; slices differ by a picture at
-    most, and are empty where there are more processes than pictures.
+    Of several processes each takes a slice of the batch that a single one would take; slices differ by an image at
+    most, and are empty where there are more processes than images.
     """
 
     def __init__(
-        self, pictures: int, batch: int, seed: int, first_step: int, last_step: int, share: Share = ALONE
+        self, images: int, batch: int, seed: int, first_step: int, last_step: int, share: Share = ALONE
     ) -> None:
-        self.pictures = pictures
+        self.images = images
         self.batch = batch
         self.seed = seed
         self.steps = range(first_step, last_step)
@@ -171,13 +171,13 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         return len(self.steps)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        per_epoch = self.pictures // self.batch
+        per_epoch = self.images // self.batch
         order: list[int] = []
         shuffled = -1
         for step in self.steps:
             epoch, place = divmod(step, per_epoch)
             if epoch != shuffled:
-                order = list(range(self.pictures))
+                order = list(range(self.images))
                 random.Random(f"{self.seed}/{epoch}").shuffle(order)
                 shuffled = epoch
             yield [(epoch, index) for index in order[place * self.batch : (place + 1) * self.batch][self.slice]]
@@ -185,7 +185,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
 @dataclass(frozen=True)
 class Unreadable:
-    """In place of a sample: the place of its picture in the split, and why it cannot be read."""
+    """In place of a sample: the place of its image in the split, and why it cannot be read."""
 
     index: int
     reason: str
@@ -208,7 +208,7 @@ class Fetched(Dataset[Sample | Unreadable]):
 
 
 def collate(fetched: list[Sample | Unreadable]) -> Batch:
-    """A list of samples as a batch, pictures keeping their own sizes."""
+    """A list of samples as a batch, images keeping their own sizes."""
     samples = tuple(each for each in fetched if isinstance(each, Sample))
     if get_worker_info() is not None:
         # Torch would move tensors into shared memory when it sends them, in a thread whose errors nobody sees: with
@@ -220,7 +220,7 @@ def collate(fetched: list[Sample | Unreadable]) -> Batch:
 
 
 def first_batch(data: TrainingSet, batch: int, most: int) -> Batch:
-    """The first pictures of a run's first batch, at most so many, as the model sees them."""
+    """The first images of a run's first batch, at most so many, as the model sees them."""
     keys = next(iter(StepSampler(len(data.split), batch, data.seed, 0, 1)))
     fetched = Fetched(data)
     return collate([fetched[key] for key in keys[:most]])
@@ -238,7 +238,7 @@ def training_loader(
     """One loader for all the steps of a run, epochs included, so that workers live as long as the run.
 
     Args:
-        batch: pictures a step, of all processes together.
+        batch: images a step, of all processes together.
         pin: whether batches come in page-locked memory, from which a GPU copies while it computes.
 
     Raises:
@@ -258,40 +258,40 @@ def evaluation_loader(
     pin: bool = False,
     wanted: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
-    """Every picture once, in the order of the split; of several processes each takes every so many-th batch.
+    """Every image once, in the order of the split; of several processes each takes every so many-th batch.
 
-    Whole batches: what is found in a picture depends a little on the padding, and so on those beside it.
+    Whole batches: what is found in an image depends a little on the padding, and so on those beside it.
 
     Args:
-        wanted: the places of some pictures; None for all.
+        wanted: the places of some images; None for all.
 
     Raises:
         TrainingError: a worker died.
     """
-    pictures = range(len(data)) if wanted is None else wanted
-    batches = [pictures[start : start + batch] for start in range(0, len(pictures), batch)]
+    images = range(len(data)) if wanted is None else wanted
+    batches = [images[start : start + batch] for start in range(0, len(images), batch)]
     rank, size = share
     return batches_of(Fetched(data), collate, workers, batch_sampler=batches[rank::size], pin_memory=pin)
 
 
 def tolerate(unreadable: Mapping[int, str], split: CocoSplit) -> None:
-    """Passes over a few pictures that cannot be read, by their place in the split.
+    """Passes over a few images that cannot be read, by their place in the split.
 
     Raises:
         DataError: they are more than 1% of the split.
     """
     if len(unreadable) > TOLERATED * len(split):
         raise DataError(
-            f"{len(unreadable)} of {len(split)} pictures of {split.file} cannot be read, the last: "
+            f"{len(unreadable)} of {len(split)} images of {split.file} cannot be read, the last: "
             f"{list(unreadable.values())[-1]}",
             "msad passes over 1%; replace the files, or take them out of the set",
         )
 
 
-def same_place(step: int, pictures: int, before: int, now: int) -> int:
-    """The step that stands in batches of `now` pictures where `step` stands in batches of `before`.
+def same_place(step: int, images: int, before: int, now: int) -> int:
+    """The step that stands in batches of `now` images where `step` stands in batches of `before`.
 
-    In the middle of an epoch it is rounded down, so that less than a batch of pictures is seen twice.
+    In the middle of an epoch it is rounded down, so that less than a batch of images is seen twice.
     """
-    epoch, place = divmod(step, pictures // before)
-    return epoch * (pictures // now) + min(place * before // now, pictures // now - 1)
+    epoch, place = divmod(step, images // before)
+    return epoch * (images // now) + min(place * before // now, images // now - 1)

@@ -1,4 +1,4 @@
-"""Decoded pictures kept in memory between epochs."""
+"""Decoded images kept in memory between epochs."""
 
 import functools
 import math
@@ -13,7 +13,7 @@ from PIL import Image
 
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.images.decode import Header, read_header, read_image
-from msad_cli.data.images.scaled import SCALES, Picture, open_picture, scale_for
+from msad_cli.data.images.scaled import SCALES, ScaledImage, open_image, scale_for
 from msad_cli.data.images.split_images import THREADS
 from msad_cli.errors import DataError, TrainingError
 
@@ -21,17 +21,17 @@ COLUMNS = {scale: column for column, scale in enumerate((1, *sorted(SCALES)))}
 """Of the table of places, by scale."""
 
 
-class KeptPictures:
-    """The pictures of a split, each decoded once at each scale, by whichever process first asks for it.
+class KeptImages:
+    """The images of a split, each decoded once at each scale, by whichever process first asks for it.
 
-    They lie in one block of bytes, in which every picture has its place for every scale that its views can ask for. So
+    They lie in one block of bytes, in which every image has its place for every scale that its views can ask for. So
     its size is known before the run; it can be shared with loader workers, forked or spawned; and it is taken whole at
     the start, so that it does not run out in mid-run. A mark says that a place is filled. It is set and read under a
     lock: without one, a processor may show another process the mark before the pixels.
 
     Args:
-        split: whose pictures; their headers are read.
-        view_sizes: from height and width of a picture to those of all views that it will be asked for.
+        split: whose images; their headers are read.
+        view_sizes: from height and width of an image to those of all views that it will be asked for.
 
     Attributes:
         size: bytes of the block.
@@ -72,22 +72,22 @@ class KeptPictures:
                 self._filled.share_memory_()
         except (RuntimeError, MemoryError, OSError) as error:
             raise TrainingError(
-                f"--cache ram: no room for {self.size / 2**30:.1f} GiB of decoded pictures ({error})",
+                f"--cache ram: no room for {self.size / 2**30:.1f} GiB of decoded images ({error})",
                 "leave --cache away; loader processes share memory, of which a container gets more with --shm-size",
             ) from None
         self._lock = multiprocessing.Lock()
 
-    def open(self, index: int) -> Picture:
-        """The picture of this place in the split.
+    def open(self, index: int) -> ScaledImage:
+        """The image of this place in the split.
 
         Raises:
-            DataError: as `open_picture`.
+            DataError: as `open_image`.
         """
         height, width = self._sizes[index].tolist()
         if not height:
-            return open_picture(self._split.path(index))
+            return open_image(self._split.path(index))
         header = Header((height, width), int(self._orientations[index]), bool(self._scalable[index]))
-        return Picture(header, functools.partial(self._read, index, header.size))
+        return ScaledImage(header, functools.partial(self._read, index, header.size))
 
     def _read(self, index: int, size: tuple[int, int], scale: int) -> Image.Image:
         place, shape = (index, COLUMNS[scale]), _shape(size, scale)
@@ -100,7 +100,7 @@ class KeptPictures:
         path = self._split.path(index)
         image = read_image(path, scale)
         if (image.height, image.width) != shape[:2]:
-            raise DataError(f"{path}: another picture than when the run began")
+            raise DataError(f"{path}: another image than when the run began")
         pixels[:] = np.asarray(image)
         with self._lock:
             self._filled[place] = True
@@ -108,7 +108,7 @@ class KeptPictures:
 
 
 def _header(path: Path) -> Header:
-    """Of a picture that cannot be read, one without a size: there is nothing to keep."""
+    """Of an image that cannot be read, one without a size: there is nothing to keep."""
     try:
         return read_header(path)
     except DataError:
@@ -116,7 +116,7 @@ def _header(path: Path) -> Header:
 
 
 def _shape(size: tuple[int, int], scale: int) -> tuple[int, int, int]:
-    """Of the pixels of a picture of (height, width) at 1/scale of its size."""
+    """Of the pixels of an image of (height, width) at 1/scale of its size."""
     return math.ceil(size[0] / scale), math.ceil(size[1] / scale), 3
 
 

@@ -1,4 +1,4 @@
-"""From a picture and what is in it to the views of a sample, by torchvision.transforms.v2."""
+"""From an image and what is in it to the views of a sample, by torchvision.transforms.v2."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -9,22 +9,22 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as v2f
 
-from msad_cli.data.annotations.segmentation import Outline, decode, encode
-from msad_cli.data.images.scaled import Picture
+from msad_cli.data.annotations.segmentation import Segmentation, decode, encode
+from msad_cli.data.images.scaled import ScaledImage
 from msad_cli.frame import Resolution
 
 JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)
 """Factors α on the short side: 640…800 for 800, as in the official code."""
 
 
-def render(picture: Picture, frame_size: tuple[int, int], k: int, mirrored: bool = False) -> Tensor:
-    """A view: the picture resized straight to 1/k of the HR frame, as uint8 (3, h/k, w/k).
+def render(image: ScaledImage, frame_size: tuple[int, int], k: int, mirrored: bool = False) -> Tensor:
+    """A view: the image resized straight to 1/k of the HR frame, as uint8 (3, h/k, w/k).
 
-    Every view is resized from the file's picture, never from another view. So a student sees in training exactly the
+    Every view is resized from the file's image, never from another view. So a student sees in training exactly the
     pixels that prediction will give it, and HR pixels are not needed for a low view.
     """
     height, width = frame_size
-    return picture.resized((height // k, width // k), mirrored)
+    return image.resized((height // k, width // k), mirrored)
 
 
 def to_frame(boxes: Tensor, original: tuple[int, int], frame_size: tuple[int, int]) -> Tensor:
@@ -40,7 +40,7 @@ def from_frame(boxes: Tensor, original: tuple[int, int], frame_size: tuple[int, 
 
 @dataclass(frozen=True)
 class Placement:
-    """How a picture is shown: mirrored or not, then scaled from `original` to `frame_size` (height, width) pixels."""
+    """How an image is shown: mirrored or not, then scaled from `original` to `frame_size` (height, width) pixels."""
 
     original: tuple[int, int]
     frame_size: tuple[int, int]
@@ -51,11 +51,11 @@ class Placement:
         """HR pixels for one of the original, down and across."""
         return self.frame_size[0] / self.original[0], self.frame_size[1] / self.original[1]
 
-    def masks(self, outlines: Sequence[Outline]) -> Tensor:
+    def masks(self, segmentations: Sequence[Segmentation]) -> Tensor:
         """Segmentations of the original -> uint8 (M, h, w) of the HR size, 1 inside."""
-        masks = torch.zeros((len(outlines), *self.frame_size), dtype=torch.uint8)
-        for mask, outline in zip(masks, outlines, strict=True):
-            mask.copy_(torch.from_numpy(decode(encode(outline, self.frame_size, self.scale))))
+        masks = torch.zeros((len(segmentations), *self.frame_size), dtype=torch.uint8)
+        for mask, segmentation in zip(masks, segmentations, strict=True):
+            mask.copy_(torch.from_numpy(decode(encode(segmentation, self.frame_size, self.scale))))
         # Drawn first, mirrored then: a mirrored mask is the mirror of the plain one to the pixel.
         return masks.flip(2) if self.mirrored else masks
 
@@ -79,7 +79,7 @@ class Placement:
 
 
 def training_views(
-    picture: Picture,
+    image: ScaledImage,
     boxes: Tensor,
     resolution: Resolution,
     ks: Iterable[int],
@@ -90,19 +90,19 @@ def training_views(
     """One random flip and one random scale, shared by all views: fusing needs them to show the same thing.
 
     Args:
-        picture: its pixels and size.
+        image: its pixels and size.
         boxes: (B, 4) corners in pixels of the original.
         resolution: the HR size before jitter.
         ks: the reductions wanted.
         jitter: whether the short side is scaled by a random α.
         draw: the only source of randomness.
-        mirror: whether half of all pictures are flipped.
+        mirror: whether half of all images are flipped.
 
     Returns:
         The views by k; the boxes (B', 4) in HR pixels, clipped; which of the B boxes are kept, (B,) bool; and the way
-        that the picture went, for what else is in it.
+        that the image went, for what else is in it.
     """
-    original = picture.size
+    original = image.size
     canvas = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=original)
     mirrored = draw.random() < 0.5 and mirror
     if mirrored:
@@ -111,5 +111,5 @@ def training_views(
     scaled = to_frame(v2f.clamp_bounding_boxes(canvas).as_subclass(torch.Tensor), original, frame_size)
     # A box that is thinner than this after clipping has no cell to be learnt in, and its targets divide by its sides.
     kept = ((scaled[:, 2:] - scaled[:, :2]) >= 1.0).all(dim=1)
-    views = {k: render(picture, frame_size, k, mirrored) for k in ks}
+    views = {k: render(image, frame_size, k, mirrored) for k in ks}
     return views, scaled[kept], kept, Placement(original, frame_size, mirrored)

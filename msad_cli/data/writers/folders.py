@@ -1,4 +1,4 @@
-"""Writing a checked set as COCO or YOLO folder: pictures and annotations."""
+"""Writing a checked set as COCO or YOLO folder: images and annotations."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from msad_cli.data.annotations.segmentation import encode, overlap
 from msad_cli.data.annotations.tracing import one_ring, stretched
 from msad_cli.data.annotations.values import shown, whole_number
 from msad_cli.data.images.decode import IMAGE_SUFFIXES
-from msad_cli.data.images.split_images import Pictures, look_at_pictures
+from msad_cli.data.images.split_images import SplitImages, look_at_images
 from msad_cli.data.layouts.yolo import label_name
 from msad_cli.errors import DataError
 
@@ -36,14 +36,14 @@ class Source:
     Attributes:
         document: COCO's.
         records: made of it.
-        pictures: its files.
+        images: its files.
         judged: its boxes.
-        places: (I,) names of the pictures below the folder that they have in common; empty where there is no file.
+        places: (I,) names of the images below the folder that they have in common; empty where there is no file.
     """
 
     document: dict[str, Any]
     records: Records
-    pictures: Pictures
+    looked: SplitImages
     judged: Judged
     places: list[str]
 
@@ -61,7 +61,7 @@ def to_be_written(document: dict[str, Any], file: Path, folder: Path, task: str,
 
     Args:
         document: of the annotation file.
-        file, folder: of the annotations and of the pictures.
+        file, folder: of the annotations and of the images.
         task: `boxes`, `masks` or `keypoints`.
         learnt: the training split, whose classes and keypoints the others share.
 
@@ -70,23 +70,23 @@ def to_be_written(document: dict[str, Any], file: Path, folder: Path, task: str,
     """
     known = (None, task) if learnt is None else (learnt.categories, task, learnt.scheme.names)
     records = examine(document, file, folder, *known)
-    pictures = look_at_pictures(records)
-    judged = judge_boxes(records, pictures.sizes)
-    for problem in (*records.problems, *pictures.problems):
+    images = look_at_images(records)
+    judged = judge_boxes(records, images.sizes)
+    for problem in (*records.problems, *images.problems):
         if problem.fatal:
             raise DataError(f"{file}: {problem.in_words()}", problem.advice)
     names = records.file_names.tolist()
     above = os.path.commonpath([os.path.dirname(name) for name in names]) if names else ""
-    seen = (pictures.sizes[:, 0] > 0).tolist()
+    seen = (images.sizes[:, 0] > 0).tolist()
     places = [os.path.relpath(name, above or ".") if there else "" for name, there in zip(names, seen, strict=True)]
-    return Source(document, records, pictures, judged, places)
+    return Source(document, records, images, judged, places)
 
 
 def write_coco(folder: Path, splits: Mapping[str, Source]) -> Notes:
     """Writes annotations/instances_train2017.json, train2017/, …; annotations stay as they are."""
     notes: Notes = Counter()
     for name, of in splits.items():
-        _copy_pictures(of, folder / f"{name}2017", notes)
+        _copy_images(of, folder / f"{name}2017", notes)
         place: dict[int | None, str] = dict(zip(of.records.image_ids.tolist(), of.places, strict=True))
         named = [{**each, "file_name": place.get(whole_number(each["id"]))} for each in of.document["images"]]
         images = [each for each in named if each["file_name"]]
@@ -109,7 +109,7 @@ def write_yolo(folder: Path, splits: Mapping[str, Source]) -> Notes:
     """Writes data.yaml, images/train/, labels/train/, …
 
     Raises:
-        DataError: two pictures would share a file of labels.
+        DataError: two images would share a file of labels.
     """
     notes: Notes = Counter()
     fields: dict[str, Any] = {name: f"images/{name}" for name in splits}
@@ -122,7 +122,7 @@ def write_yolo(folder: Path, splits: Mapping[str, Source]) -> Notes:
             fields["flip_idx"] = records.scheme.mirrored
     folder.mkdir(exist_ok=True)
     for name, of in splits.items():
-        _copy_pictures(of, folder / "images" / name, notes)
+        _copy_images(of, folder / "images" / name, notes)
         for place, lines in _labels(of, name, notes).items():
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             (folder / place).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -131,10 +131,10 @@ def write_yolo(folder: Path, splits: Mapping[str, Source]) -> Notes:
     return notes
 
 
-def _copy_pictures(of: Source, folder: Path, notes: Notes) -> None:
-    for place, path in zip(of.places, of.pictures.paths, strict=True):
+def _copy_images(of: Source, folder: Path, notes: Notes) -> None:
+    for place, path in zip(of.places, of.looked.paths, strict=True):
         if not place:
-            notes["pictures that are missing or unreadable, left out"] += 1
+            notes["images that are missing or unreadable, left out"] += 1
             continue
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / place)
@@ -150,7 +150,7 @@ def _labels(of: Source, split: str, notes: Notes) -> dict[str, list[str]]:
                 f"{of.records.file}: {shown(place)} and {shown(owners[label])} would share {label}", "rename one"
             )
         if os.path.splitext(place)[1].lower() not in IMAGE_SUFFIXES:
-            notes["pictures whose suffix YOLO's tools pass over"] += 1
+            notes["images whose suffix YOLO's tools pass over"] += 1
     annotations = of.records.annotations
     lines: dict[str, list[str]] = {label: [] for label in owners}
     notes["crowd regions, left out"] += int(annotations.crowd.sum())
@@ -160,7 +160,7 @@ def _labels(of: Source, split: str, notes: Notes) -> dict[str, list[str]]:
     for row in np.flatnonzero(~of.judged.bad & ~annotations.crowd).tolist():
         image = int(annotations.images[row])
         if place := of.places[image]:
-            numbers = _row(of.records, row, of.pictures.sizes[image][::-1], notes)
+            numbers = _row(of.records, row, of.looked.sizes[image][::-1], notes)
             lines[label_name(f"images/{split}/{place}")].append(label_row(int(annotations.labels[row]), numbers))
     return lines
 
@@ -171,11 +171,11 @@ def label_row(label: int, numbers: Iterable[float]) -> str:
 
 
 def _row(records: Records, row: int, size: NDArray[np.int64], notes: Notes) -> list[float]:
-    """The numbers of an object behind its class; `size` is width and height of the picture."""
+    """The numbers of an object behind its class; `size` is width and height of the image."""
     of = records.annotations
     corners = np.stack([of.boxes[row, :2], of.boxes[row, :2] + of.boxes[row, 2:]])
     cut = corners.clip(0, size)
-    notes["boxes cut to their picture"] += bool(np.abs(cut - corners).max() > LEAST_CUT)
+    notes["boxes cut to their image"] += bool(np.abs(cut - corners).max() > LEAST_CUT)
     if records.task == "masks":
         ring = _ring(records, row, cut, size, notes)
         shares: list[float] = (ring.clip(0, size) / size).ravel().tolist()
@@ -185,7 +185,7 @@ def _row(records: Records, row: int, size: NDArray[np.int64], notes: Notes) -> l
         return box
     points = of.keypoints[row].copy()
     outside = ((points[:, :2] < 0) | (points[:, :2] > size)).any(axis=1)
-    notes["keypoints outside their picture, written as unlabelled"] += int(outside.sum())
+    notes["keypoints outside their image, written as unlabelled"] += int(outside.sum())
     points[outside] = 0
     points[:, :2] /= size
     return [*box, *points.ravel().tolist()]
@@ -194,24 +194,26 @@ def _row(records: Records, row: int, size: NDArray[np.int64], notes: Notes) -> l
 def _ring(
     records: Records, row: int, corners: NDArray[np.float64], size: NDArray[np.int64], notes: Notes
 ) -> NDArray[np.float64]:
-    """The single ring (P, 2) of an object with these corners of its box, in pixels of a picture of this size."""
-    outline, grid = records.annotations.masks.outline(row), (int(size[1]), int(size[0]))
-    if not outline:
+    """The single ring (P, 2) of an object with these corners of its box, in pixels of an image of this size."""
+    segmentation, grid = records.annotations.masks.segmentation(row), (int(size[1]), int(size[0]))
+    if not segmentation:
         (left, top), (right, bottom) = corners
-        notes["objects without an outline, written as that of their box"] += 1
+        notes["objects without a segmentation, written as that of their box"] += 1
         return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-    if isinstance(outline, dict):
+    if isinstance(segmentation, dict):
         notes["run lengths, written as polygons along the sides of pixels"] += 1
-        outline = encode(outline, grid)  # their own may be another than the picture's
-    notes["outlines of several polygons, joined into one"] += isinstance(outline, list) and len(outline) > 1
-    if isinstance(outline, list) and overlap(outline, grid):
+        segmentation = encode(segmentation, grid)  # their own may be another than the image's
+    notes["segmentations of several polygons, joined into one"] += (
+        isinstance(segmentation, list) and len(segmentation) > 1
+    )
+    if isinstance(segmentation, list) and overlap(segmentation, grid):
         notes["of these, whose polygons overlap, written as polygons along the sides of pixels"] += 1
-        ends = np.concatenate(outline).clip(0, size)
-        ring = stretched(one_ring(encode(outline, grid)), np.stack([ends.min(axis=0), ends.max(axis=0)]))
+        ends = np.concatenate(segmentation).clip(0, size)
+        ring = stretched(one_ring(encode(segmentation, grid)), np.stack([ends.min(axis=0), ends.max(axis=0)]))
     else:
-        ring = one_ring(outline)
+        ring = one_ring(segmentation)
     extent = np.stack([ring.min(axis=0), ring.max(axis=0)])
-    notes["boxes more than a pixel off their outline, which alone is written"] += bool(
+    notes["boxes more than a pixel off their segmentation, which alone is written"] += bool(
         np.abs(extent - corners).max() > LEAST_CUT
     )
     return ring

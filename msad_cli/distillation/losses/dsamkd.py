@@ -38,7 +38,7 @@ class DSAMKD(nn.Module):
         classes = δ·Σ W·BCE(σ(x^S), σ(x^T)) / max(1, Σ w)                  W = min(5, D / mean D), 0 below the median
         boxes = δ·Σ w·(1 − GIoU(b^S, b^T)) / max(1, Σ w)
 
-    mean and median are those of the picture. Two-stage detectors have the feature part alone, as their heads do not
+    mean and median are those of the image. Two-stage detectors have the feature part alone, as their heads do not
     answer cell by cell; a student that is not aligned has no boxes that could be compared.
 
     A reconstruction. Certain, from the abstract: masking at several scales instead of on one whole map, led by the
@@ -95,7 +95,7 @@ def _answer_losses(student: Knowledge, teacher: Knowledge) -> dict[str, Tensor]:
 
 
 def difference_weight(student: Tensor, teacher: Tensor) -> Tensor:
-    """Each cell's weight (N, A) from probabilities (N, A, K): how far both are apart, 0 in the lower half of a picture.
+    """Each cell's weight (N, A) from probabilities (N, A, K): how far both are apart, 0 in the lower half of an image.
 
     0 everywhere for equal answers.
     """

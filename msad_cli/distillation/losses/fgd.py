@@ -30,7 +30,7 @@ class FGD(nn.Module):
         relation = λ·Σ (R^S(F^S) − R^T(F^T))² / N
 
     As the official code has it, but for a box's cells, of which it counts one row and one column too many, and which
-    it takes from the unpadded picture's size. The teacher's block learns too, though nothing of the teacher does.
+    it takes from the unpadded image's size. The teacher's block learns too, though nothing of the teacher does.
     """
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
@@ -54,7 +54,7 @@ class FGD(nn.Module):
 
 
 class Context(nn.Module):
-    """F + what the picture as a whole says of each channel (GcBlock: Cao et al., ICCV Workshops 2019).
+    """F + what the image as a whole says of each channel (GcBlock: Cao et al., ICCV Workshops 2019).
 
     Cells are averaged with weights that are learnt (a 1×1 convolution and a softmax); then C -> C/2 -> C. The last
     layer starts at zero, so that at first the map stays what it is.

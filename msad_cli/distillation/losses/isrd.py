@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from msad_cli.distillation.knowledge import Knowledge
 from msad_cli.frame import FRAME_DIVISOR
 from msad_cli.models.backbones.normalisation import norm_layer
-from msad_cli.models.backbones.resnet import build_body
+from msad_cli.models.backbones.resnet import build_backbone
 from msad_cli.models.detectors.dense import Target
 from msad_cli.models.spec import DetectorSpec
 
@@ -31,7 +31,7 @@ class ISRD(nn.Module):
         if 1 in student.ks:
             raise ValueError("method isrd: the student sees the large image itself")
         with torch.device("meta"):
-            channels = build_body(student.backbone, student.width, norm_layer("frozen")).channels[1]
+            channels = build_backbone(student.backbone, student.width, norm_layer("frozen")).channels[1]
         scale = STEM_STRIDE * student.ks[-1]
         self.decoder = nn.Sequential(
             nn.Conv2d(channels, 3 * scale**2, kernel_size=1, bias=False), nn.PixelShuffle(scale), nn.PReLU(3)
@@ -43,8 +43,8 @@ class ISRD(nn.Module):
         k = detector.spec.ks[-1]
         aligned = detector.spec.scales == "aligned"
         divisor = FRAME_DIVISOR if aligned else FRAME_DIVISOR * k
-        body = detector.backbone(k if aligned else 1).body
-        decoded = self.decoder(body.first_convolution(detector.pixels(views[k], k, divisor)))
+        backbone = detector.backbone(k if aligned else 1).body
+        decoded = self.decoder(backbone.first_convolution(detector.pixels(views[k], k, divisor)))
         differences = (decoded.float() - detector.pixels(views[1], 1, divisor)).abs()
         inside = [
             each[:, : image.shape[-2], : image.shape[-1]].mean()

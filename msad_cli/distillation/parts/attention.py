@@ -24,7 +24,7 @@ def channel_attention(maps: Tensor) -> Tensor:
 
 
 def without_top(attention: Tensor, share: float) -> Tensor:
-    """A mask of an attention's shape (N, …): 0 at the strongest `share` of each picture's entries, else 1.
+    """A mask of an attention's shape (N, …): 0 at the strongest `share` of each image's entries, else 1.
 
     Their number is rounded down: of a map of one cell, something is left to generate it from.
     """

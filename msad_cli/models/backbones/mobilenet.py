@@ -1,4 +1,4 @@
-"""The MobileNetV2 body of any width (Sandler et al., CVPR 2018): torchvision's own, read at five of its stages."""
+"""The MobileNetV2 backbone of any width (Sandler et al., CVPR 2018): torchvision's own, read at five of its stages."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ TAPS = {0: 1, 3: 2, 6: 3, 13: 4, 18: 5}
 is the 1×1 convolution behind the last block, as in the official MSAD code."""
 
 
-class MobileNetV2Body(nn.Module):
+class MobileNetV2Backbone(nn.Module):
     """The feature extractor of MobileNetV2: no average pool, no classifier.
 
     Channels are the published ones times `width`, rounded to multiples of 8 as by torchvision; the 1×1 convolution at

@@ -1,4 +1,4 @@
-"""Bodies by name: ResNet and ResNeXt of any width (He et al., CVPR 2016; Xie et al., CVPR 2017) and MobileNetV2.
+"""Backbones by name: ResNet and ResNeXt of any width (He et al., CVPR 2016; Xie et al., CVPR 2017) and MobileNetV2.
 
 Assembled from torchvision's blocks and with torchvision's names, so that its ImageNet weights load at width 1.0; the
 assembly is ours because torchvision's own has one width and hides the stem.
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from msad_cli.models.backbones.mobilenet import MobileNetV2Body
+from msad_cli.models.backbones.mobilenet import MobileNetV2Backbone
 
 
 class Shape(NamedTuple):
@@ -35,7 +35,7 @@ BACKBONES = {
 }
 
 
-def build_body(name: str, width: float, norm: Callable[[int], nn.Module]) -> "Body":
+def build_backbone(name: str, width: float, norm: Callable[[int], nn.Module]) -> "Backbone":
     """The feature extractor of this name.
 
     Args:
@@ -44,11 +44,11 @@ def build_body(name: str, width: float, norm: Callable[[int], nn.Module]) -> "Bo
         norm: constructor of the normalisation layers, see `normalisation.norm_layer`.
     """
     if name == "mobilenet_v2":
-        return MobileNetV2Body(width, norm)
-    return ResNetBody(name, width, norm)
+        return MobileNetV2Backbone(width, norm)
+    return ResNetBackbone(name, width, norm)
 
 
-class ResNetBody(nn.Module):
+class ResNetBackbone(nn.Module):
     """The feature extractor of a ResNet: no average pool, no classifier.
 
     Args:
@@ -92,7 +92,7 @@ class ResNetBody(nn.Module):
         return maps
 
 
-Body = ResNetBody | MobileNetV2Body
+Backbone = ResNetBackbone | MobileNetV2Backbone
 """What the pyramid stands on: `channels` by level, and a forward from images (N, 3, H, W) to maps by level, 1 to 5."""
 
 

@@ -22,7 +22,7 @@ OUTPUTS = {
 
 
 class Deployed(nn.Module):
-    """Normalisation, padding, network, decoding and suppression of one view, for batches of pictures of one size.
+    """Normalisation, padding, network, decoding and suppression of one view, for batches of images of one size.
 
     Args:
         detector: in eval mode.
@@ -51,7 +51,7 @@ class Deployed(nn.Module):
         Returns:
             As `OUTPUTS` names them: boxes (N, D, 4), corners; scores (N, D); labels (N, D) int64, from 1; by task masks
             (N, D, 28, 28), probabilities on a grid over each box; or keypoints (N, D, K, 3), x, y and 1, with their
-            logits (N, D, K). Where a picture has fewer than D detections, all of the rest is 0.
+            logits (N, D, K). Where an image has fewer than D detections, all of the rest is 0.
         """
         height, width = images.shape[2:]
         pixels = (images.float() / 255 - self.mean) / self.std

@@ -1,6 +1,6 @@
 """The choice of boxes for whole batches, in tensors of fixed shapes: what an exported graph can hold.
 
-Torchvision chooses picture by picture and class by class, in loops that no graph has for batches of any size.
+Torchvision chooses image by image and class by class, in loops that no graph has for batches of any size.
 """
 
 import math
@@ -33,7 +33,7 @@ def taken(values: Tensor, places: Tensor) -> Tensor:
 
 
 def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, count: int, overlap: float) -> Tensor:
-    """Non-maximum suppression of each picture and group by itself, all at once.
+    """Non-maximum suppression of each image and group by itself, all at once.
 
     Args:
         boxes: (N, B, 4) corners, none below 0.
@@ -44,11 +44,11 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, count: int, overlap:
     Returns:
         (N, B) scores, `DROPPED` for what was suppressed or took no part.
     """
-    # Each group of each picture is moved to a place of its own. In a row, as torchvision has them, the places of many
+    # Each group of each image is moved to a place of its own. In a row, as torchvision has them, the places of many
     # classes would need coordinates that float32 has no fractions for; so they lie in a square.
     columns = math.ceil(math.sqrt(count))
-    picture = torch.arange(boxes.shape[0], device=boxes.device)[:, None]
-    cell = picture * columns * math.ceil(count / columns) + groups
+    image = torch.arange(boxes.shape[0], device=boxes.device)[:, None]
+    cell = image * columns * math.ceil(count / columns) + groups
     origin = torch.stack([cell % columns, cell // columns], dim=-1) * (boxes.max() + 1)
     flat = scores.flatten()
     rows = (flat > DROPPED).nonzero()[:, 0]

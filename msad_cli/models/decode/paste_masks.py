@@ -1,8 +1,8 @@
-"""From the masks that torchvision's Mask R-CNN gives over boxes to masks of whole pictures.
+"""From the masks that torchvision's Mask R-CNN gives over boxes to masks of whole images.
 
 Torchvision's own paste_masks_in_image rounds boxes down to whole pixels and adds one to their sides, which small
 objects suffer from. What it teaches at a short side of 640, taken for an answer, comes back with a mask AP of 0.73 for
-30 pictures of nuclei (DSB 2018) and of 0.83 for 30 of COCO; here with 1.00 and 0.96.
+30 images of nuclei (DSB 2018) and of 0.83 for 30 of COCO; here with 1.00 and 0.96.
 """
 
 from collections.abc import Iterator
@@ -21,12 +21,12 @@ THINNEST = 1e-6
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
-    """Masks (height, width) of a picture, 1 inside, one a detection, in order, each made when it is asked for.
+    """Masks (height, width) of an image, 1 inside, one a detection, in order, each made when it is asked for.
 
     Args:
         masks: (D, 1, h, w) probabilities on a grid over each box, as they are before pasting; h = w = 28 by default.
-        boxes: (D, 4) corners in pixels of the picture, which the grids cover; they may stick out.
-        size: of the picture, (height, width) in pixels.
+        boxes: (D, 4) corners in pixels of the image, which the grids cover; they may stick out.
+        size: of the image, (height, width) in pixels.
     """
     for (grid,), box in zip(masks.float().cpu(), boxes.double().tolist(), strict=True):
         x0, y0, x1, y1 = box

@@ -1,4 +1,4 @@
-"""What FCOS and RetinaNet find in whole batches: torchvision's post-processing without its loops over pictures."""
+"""What FCOS and RetinaNet find in whole batches: torchvision's post-processing without its loops over images."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def decode_dense(
 
     Args:
         pyramid: maps (N, C, h, w), finest first, `strides` HR pixels a cell.
-        size: of the pictures, (height, width) in HR pixels.
+        size: of the images, (height, width) in HR pixels.
 
     Returns:
         Boxes (N, D, 4) in HR pixels, clipped; scores (N, D), descending, `DROPPED` where there are no more; labels

@@ -1,4 +1,4 @@
-"""Anchors on grids whose size is known only when a picture comes."""
+"""Anchors on grids whose size is known only when an image comes."""
 
 import torch
 from torch import Tensor

@@ -36,7 +36,7 @@ GROUPS = 32
 
 
 def build_stock(spec: DetectorSpec, backbone: AlignedBackbone) -> FCOS | RetinaNet | FasterRCNN:
-    """The detector that a spec names, its fusion and its second body aside."""
+    """The detector that a spec names, its fusion and its second backbone aside."""
     build = {"fcos": _fcos, "retinanet": _retinanet, "maskrcnn": _maskrcnn, "keypointrcnn": _keypointrcnn}
     return build[spec.detector](spec, backbone, len(spec.classes) + len(BACKGROUND))
 

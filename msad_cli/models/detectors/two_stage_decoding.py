@@ -1,4 +1,4 @@
-"""What Mask R-CNN and Keypoint R-CNN find in whole batches: torchvision's two stages without its loops over pictures.
+"""What Mask R-CNN and Keypoint R-CNN find in whole batches: torchvision's two stages without its loops over images.
 
 Regions are computed only where there are any; between the stages they stand in tensors of fixed shapes.
 """
@@ -26,7 +26,7 @@ def decode_regions(
 
     Args:
         pyramid: maps (N, C, h, w), finest first, `strides` HR pixels a cell.
-        size: of the pictures, (height, width) in HR pixels.
+        size: of the images, (height, width) in HR pixels.
 
     Returns:
         Boxes (N, D, 4) in HR pixels, clipped; scores (N, D), descending, `DROPPED` where there are no more; labels
@@ -91,11 +91,11 @@ def _has_sides(boxes: Tensor, least: float) -> Tensor:
 
 
 def _regions(boxes: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-    """The boxes (N, B, 4) that there are: their rows (R,) among N·B, and (R, 5), the place of the picture before
+    """The boxes (N, B, 4) that there are: their rows (R,) among N·B, and (R, 5), the place of the image before
     corners."""
     rows = found.flatten().nonzero()[:, 0]
-    picture = (rows // boxes.shape[1]).to(boxes.dtype)
-    return rows, torch.cat([picture[:, None], boxes.flatten(0, 1)[rows]], dim=1)
+    image = (rows // boxes.shape[1]).to(boxes.dtype)
+    return rows, torch.cat([image[:, None], boxes.flatten(0, 1)[rows]], dim=1)
 
 
 def _put_back(values: Tensor, rows: Tensor, boxes: Tensor) -> Tensor:

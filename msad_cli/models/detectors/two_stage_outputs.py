@@ -38,7 +38,7 @@ def proposal_answers(detector: FasterRCNN, pyramid: Sequence[Tensor]) -> Proposa
 
 @torch.no_grad()
 def best_proposals(detector: FasterRCNN, pyramid: Sequence[Tensor], frame: Frame, most: int) -> list[Tensor]:
-    """Where a detector looks first, of each picture at most so many boxes (P, 4) in HR pixels."""
+    """Where a detector looks first, of each image at most so many boxes (P, 4) in HR pixels."""
     return [each[:most] for each in region_proposals(detector, pyramid, frame)]
 
 
@@ -56,7 +56,7 @@ def box_answers(
 def found_objects(
     detector: FasterRCNN, answers: BoxAnswers, proposals: Sequence[Tensor], frame: Frame, most: int
 ) -> list[Detection]:
-    """What a detector finds by its own answers: boxes in HR pixels, scores and labels of each picture's best, at most
+    """What a detector finds by its own answers: boxes in HR pixels, scores and labels of each image's best, at most
     so many."""
     found = detector.roi_heads.postprocess_detections(
         answers.logits, answers.codes.flatten(1), list(proposals), list(frame.image_sizes)

@@ -11,28 +11,28 @@ BACKBONE, LOW = "core.backbone.", "low."
 
 
 def from_teacher(student: Detector, teacher: Detector) -> Copied:
-    """Pyramid, head and fusion where shapes agree, and the body where it is of the same kind and width.
+    """Pyramid, head and fusion where shapes agree, and the backbone where it is of the same kind and width.
 
-    Single layers of another body are not taken over, although some have the same shape: they were learnt among others.
-    A fusion student's second body and pyramid start like its first.
+    Single layers of another backbone are not loaded, although some have the same shape: they were learnt among others.
+    A fusion student's second backbone and pyramid start like its first.
     """
     spec = student.spec
     every = teacher.state_dict()
-    # Norms that hold a view's own statistics: each body takes those of the views that go through it.
+    # Norms that hold a view's own statistics: each backbone takes those of the views that go through it.
     first = every if len(spec.ks) > 1 and not spec.low_backbone else of_view(every, spec.ks[0])
-    taken = _without_body(first) if not same_body(spec, teacher.spec) else first
+    taken = _without_backbone(first) if not same_backbone(spec, teacher.spec) else first
     if spec.low_backbone:
         second = of_view(every, spec.ks[-1])
-        second = _without_body(second) if not same_body(spec, teacher.spec, low=True) else second
+        second = _without_backbone(second) if not same_backbone(spec, teacher.spec, low=True) else second
         taken = taken | {LOW + name.removeprefix(BACKBONE): each for name, each in second.items() if BACKBONE in name}
     return copy_matching(student, taken)
 
 
-def _without_body(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _without_backbone(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: each for name, each in state.items() if not name.startswith(f"{BACKBONE}body.")}
 
 
-def same_body(student: DetectorSpec, teacher: DetectorSpec, low: bool = False) -> bool:
-    """Whether a student's body, or its second one, is of the kind, width and normalisation of its teacher's."""
+def same_backbone(student: DetectorSpec, teacher: DetectorSpec, low: bool = False) -> bool:
+    """Whether a student's backbone, or its second one, is of the kind, width and normalisation of its teacher's."""
     own = (student.low_backbone, student.low_width) if low else (student.backbone, student.width)
     return (*own, student.norm) == (teacher.backbone, teacher.width, teacher.norm)

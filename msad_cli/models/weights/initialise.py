@@ -19,7 +19,7 @@ from msad_cli.errors import ModelFileError, UsageError
 from msad_cli.models.backbones.normalisation import of_view, stock_name
 from msad_cli.models.detector import Detector
 from msad_cli.models.weights.coco import current_names, fitted
-from msad_cli.models.weights.slimmable import is_slimmable, to_body_state
+from msad_cli.models.weights.slimmable import is_slimmable, to_backbone_state
 
 OFFLINE_HINT = "without a network: --init none, or --init FILE with a .pth that was downloaded elsewhere"
 
@@ -47,16 +47,16 @@ def copy_matching(module: nn.Module, state: Mapping[str, Tensor]) -> Copied:
 
 
 def from_imagenet(detector: Detector) -> Copied:
-    """Torchvision's default ImageNet weights into the body, or into both bodies.
+    """Torchvision's default ImageNet weights into the backbone, or into both backbones.
 
     Raises:
-        UsageError: there are none for this body, or they cannot be downloaded.
+        UsageError: there are none for this backbone, or they cannot be downloaded.
     """
-    return _together([_imagenet_body(*each) for each in _bodies(detector)])
+    return _together([_imagenet_backbone(*each) for each in _backbones(detector)])
 
 
-def _bodies(detector: Detector) -> list[tuple[nn.Module, str, float]]:
-    """The body, or both, each with its name and width."""
+def _backbones(detector: Detector) -> list[tuple[nn.Module, str, float]]:
+    """The backbone, or both, each with its name and width."""
     spec = detector.spec
     first = (detector.core.backbone.body, spec.backbone, spec.width)
     return [first] if detector.low is None else [first, (detector.low.body, spec.low_backbone, spec.low_width)]
@@ -70,10 +70,10 @@ def _together(parts: Sequence[Copied]) -> Copied:
     )
 
 
-def _imagenet_body(body: nn.Module, name: str, width: float) -> Copied:
+def _imagenet_backbone(backbone: nn.Module, name: str, width: float) -> Copied:
     if width != 1.0:
         raise UsageError(f"--init imagenet: published weights have width 1.0, not {width}", "add --init none")
-    return copy_matching(body, _download(get_model_weights(name)["DEFAULT"]))
+    return copy_matching(backbone, _download(get_model_weights(name)["DEFAULT"]))
 
 
 def from_coco(detector: Detector) -> Copied:
@@ -89,7 +89,7 @@ def from_coco(detector: Detector) -> Copied:
     if not stock or spec.head_depthwise or spec.low_backbone:
         raise UsageError(
             f"--init coco: torchvision's {spec.detector} weights are of resnet50 at width 1.0 with 256 channels, "
-            "4 convolutions and one body",
+            "4 convolutions and one backbone",
             "leave --backbone, --width, --head-channels and --head-convs away, or use --init imagenet",
         )
     weights = get_model_weights(f"{spec.detector}_resnet50_fpn")["DEFAULT"]
@@ -99,8 +99,8 @@ def from_coco(detector: Detector) -> Copied:
 def from_file(detector: Detector, path: Path) -> Copied:
     """A state file of torchvision or of a slimmable network (`.pth`), or the tensors of a `.safetensors` file.
 
-    A body's weights go into both bodies of a fusion student, as far as their shapes allow; those of a slimmable network
-    fit either at its own width.
+    A backbone's weights go into both backbones of a fusion student, as far as their shapes allow; those of a
+    slimmable network fit either at its own width.
 
     Raises:
         ModelFileError: the file is no such thing, or nothing in it fits.
@@ -119,14 +119,18 @@ def from_file(detector: Detector, path: Path) -> Copied:
 
 
 def _offers(detector: Detector, state: dict[str, Tensor]) -> list[Copied]:
-    """Copies a state into the parts that it may be of: detector, torchvision's detector, or bodies."""
-    bodies = _bodies(detector)
+    """Copies a state into the parts that it may be of: detector, torchvision's detector, or backbones."""
+    backbones = _backbones(detector)
     if is_slimmable(state):
-        return [_together([copy_matching(body, to_body_state(state, name, width)) for body, name, width in bodies])]
+        return [
+            _together(
+                [copy_matching(backbone, to_backbone_state(state, name, width)) for backbone, name, width in backbones]
+            )
+        ]
     # Where the file keeps the views apart and the detector does not, or not this one, its first view counts.
     state = {**of_view(state, detector.spec.ks[0]), **state}
     parts = [copy_matching(part, state) for part in (detector, detector.core)]
-    return [*parts, _together([copy_matching(body, state) for body, _, _ in bodies])]
+    return [*parts, _together([copy_matching(backbone, state) for backbone, _, _ in backbones])]
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

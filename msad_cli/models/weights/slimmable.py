@@ -25,7 +25,7 @@ from torch import Tensor
 
 from msad_cli.errors import ModelFileError, UsageError
 from msad_cli.models.backbones.normalisation import norm_layer
-from msad_cli.models.backbones.resnet import BACKBONES, build_body
+from msad_cli.models.backbones.resnet import BACKBONES, build_backbone
 
 SLIMMABLE = ("resnet50", "resnet101", "resnet152", "mobilenet_v2")
 EXPANSIONS = (1, *[6] * 16)
@@ -37,13 +37,13 @@ def is_slimmable(state: Mapping[str, Tensor]) -> bool:
     return "features.0.1.bn.0.weight" in state and "features.0.0.weight" in state
 
 
-def to_body_state(checkpoint: Mapping[str, Tensor], name: str, width: float) -> dict[str, Tensor]:
-    """The weights of one width, under the names of our bodies; convolutions are the first channels of the shared ones.
+def to_backbone_state(checkpoint: Mapping[str, Tensor], name: str, width: float) -> dict[str, Tensor]:
+    """The weights of one width, by our backbones' names; convolutions are the first channels of the shared ones.
 
     Args:
         checkpoint: a slimmable network's tensors, without wrappers and prefixes.
-        name: the body's name.
-        width: the body's width.
+        name: the backbone's name.
+        width: the backbone's width.
 
     Raises:
         UsageError: the checkpoint lacks this width, or there is no slimmable network of this name.
@@ -57,7 +57,7 @@ def to_body_state(checkpoint: Mapping[str, Tensor], name: str, width: float) -> 
     index = _index(checkpoint, name, width)
     places = _mobilenet_places() if name == "mobilenet_v2" else _resnet_places(name)
     with torch.device("meta"):
-        wanted = build_body(name, width, norm_layer("frozen")).state_dict()
+        wanted = build_backbone(name, width, norm_layer("frozen")).state_dict()
     state = {}
     for own, target in wanted.items():
         layer, tensor = own.rsplit(".", 1)

@@ -1,4 +1,4 @@
-"""Accuracy against latency: which models no other model beats in both, and their picture."""
+"""Accuracy against latency: which models no other model beats in both, and their image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 BESIDE = (6, 3)
 """Points (1/72 inch) from a model to its name, across and up."""
 LONGEST_NAME = 40
-"""Letters: three eighths of the picture."""
+"""Letters: three eighths of the image."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def plot_pareto(points: Mapping[str, Point], path: Path, where: str = "", budget
                 label=f"the best for it: {shown(chosen)}",
             )  # fmt: skip
         axes.legend(fontsize="small", loc="lower right")
-    axes.set(title=where, xlabel="latency of one picture, ms (median)", ylabel="AP")
+    axes.set(title=where, xlabel="latency of one image, ms (median)", ylabel="AP")
     axes.title.set_fontsize("small")
     axes.margins(y=0.1)
     widest = max((each.milliseconds for each in points.values()), default=1.0)

@@ -1,4 +1,4 @@
-"""Pictures of what a model finds: precision and recall, F1, confusion, sizes of objects, weights of a fusion."""
+"""Images of what a model finds: precision and recall, F1, confusion, sizes of objects, weights of a fusion."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +98,7 @@ def plot_object_sizes(findings: Findings, path: Path) -> None:
     axes.set_xlim(first, last)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel("√area of an object, pixels of the original picture")
+    axes.set_xlabel("√area of an object, pixels of the original image")
     axes.set_ylabel("objects of the split")
     above = axes.twinx()
     borders = np.maximum.accumulate([first, *COCO_BORDERS, last])
@@ -114,7 +114,7 @@ def plot_object_sizes(findings: Findings, path: Path) -> None:
 
 
 def plot_fusion(findings: Findings, path: Path) -> None:
-    """The mean weight of each view, level by level, with its standard deviation over pictures."""
+    """The mean weight of each view, level by level, with its standard deviation over images."""
     fusion = findings.fusion
     assert fusion is not None
     figure, (axes,) = new_figure(8, 4.5)
