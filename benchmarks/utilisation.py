@@ -6,8 +6,8 @@ The peak is the best of square matrix products in the precision. FLOPs are those
 backward passes included, as torch counts them. A step is what `msad teacher` and `msad distill` do with a batch that
 lies in the host's memory: copies, losses, clipping and the update included. `network` is its backbone, pyramid, fusion
 and head alone, forward and, where there is something to learn, backward. Of the profile, backward passes of losses
-stand with what is elementwise, and `between` is time in which no operation runs: Python on a CPU, an idle GPU; the profiler
-itself adds to it.
+stand with what is elementwise, and `between` is time in which no operation runs: Python on a CPU, an idle GPU; the
+profiler itself adds to it.
 """
 
 import argparse
