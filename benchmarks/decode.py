@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from msad_cli.cli.options import parse_ks, parse_size
 from msad_cli.data.images import scaled
 from msad_cli.data.images.decode import read_image
 from msad_cli.data.images.scaled import ScaledImage, open_image, scale_for, whole_image
 from msad_cli.data.loading.transforms import render
 from msad_cli.frame import Resolution
 from msad_cli.inference.inputs import find_inputs
+from msad_cli.text import parse_ks, parse_size
 
 
 def main() -> None:

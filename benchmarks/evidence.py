@@ -26,7 +26,6 @@ import torch
 from evidence_report import METHODS, claims_for, write_report
 from mistakes import told
 
-from msad_cli.cli.options import parse_size
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.layouts.base import find_split
 from msad_cli.data.loading.dataset import TrainingSet, training_loader
@@ -38,8 +37,10 @@ from msad_cli.models.model_file import read_header
 from msad_cli.models.spec import TASKS, DetectorSpec
 from msad_cli.runs.folder import RunFolder
 from msad_cli.system.device import Compute, choose_compute
+from msad_cli.text import parse_size
 from msad_cli.training.gradients import to_device
-from msad_cli.training.plan import fields_from_data, invalid_values_named
+from msad_cli.training.plan import invalid_values_named
+from msad_cli.training.sets import fields_from_data
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ import torch
 from plain import Plain, stock_fcos, stock_inference, stock_step
 from torch import Tensor
 
-from msad_cli.cli.options import parse_size
 from msad_cli.distillation.aligned_teacher import AlignedTraining
 from msad_cli.distillation.cached_teacher import KeptTeacher
 from msad_cli.distillation.distillation import Distillation, teaching
@@ -27,6 +26,7 @@ from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import ClassName, DetectorSpec
 from msad_cli.system.device import Compute
+from msad_cli.text import parse_size
 
 Jobs = dict[str, Callable[[], object]]
 

@@ -1,43 +1,51 @@
-"""What `import msad_cli as msad` gives: the commands as functions, and models that look at images in memory.
+"""What `import msad_cli as msad` gives: trainings and evaluation as functions, and models for images in memory.
 
-A function's keywords are its command's flags, with `_` for `-`, and take what one would type: `epochs=12`,
-`size="400,640"`, `lambda_=0.4`. Names, defaults and checks are the command's own. Nothing is printed unless
-`quiet=False`, and every mistake is raised as an `MsadError`.
+Keywords are the fields of `TeacherConfig`, `DistillConfig` and `EvaluationConfig`: the commands' flags, with `_` for
+`-`. They take what one would type (`epochs=12`, `size="400,640"`, `lambda_=0.4`), and objects too: two datasets as
+`data`, modules as `losses`, a function as `on_step`. Nothing is printed unless `quiet=False`. Every mistake is
+raised as an `MsadError`.
 """
 
-import functools
 import inspect
 import os
-from collections.abc import Callable, Sequence
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, overload
+from typing import Concatenate, ParamSpec, overload
 
 import numpy as np
-import typer
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from msad_cli.cli.app import app as cli
-from msad_cli.cli.calling import call
-from msad_cli.cli.commands.distill import distill as distill_command
-from msad_cli.cli.commands.eval import evaluate as eval_command
-from msad_cli.cli.commands.teacher import teacher as teacher_command
 from msad_cli.data.images.in_memory import rgb_image
 from msad_cli.errors import DataError, MsadError  # noqa: F401  # the second one is for callers
+from msad_cli.evaluation.evaluate import Evaluation, EvaluationConfig
 from msad_cli.evaluation.metrics import Scores
 from msad_cli.export.runtime import Model as Network
 from msad_cli.export.runtime import open_model
-from msad_cli.inference import predictor as engine
+from msad_cli.inference import predictor
 from msad_cli.inference.inputs import Input
 from msad_cli.models.decode.paste_masks import paste_masks
-from msad_cli.models.model_file import Card
+from msad_cli.models.model_file import Card, choose_views
 from msad_cli.models.spec import DetectorSpec
+from msad_cli.runs.folder import Setting
+from msad_cli.system import distributed
 from msad_cli.system.device import Compute, choose_compute
-from msad_cli.training.plan import choose_views
+from msad_cli.text import printable
+from msad_cli.training import train_teacher as training
+from msad_cli.training.config import PYTHON_ONLY, Asked, Config, DistillConfig, TeacherConfig
+from msad_cli.training.loop import Step
+from msad_cli.training.observer import Observer
+from msad_cli.training.students import train_student as training_of_students
+from msad_cli.training.trainer import Outcome
 
-Flags = ParamSpec("Flags")
+Settings = ParamSpec("Settings")
+PathLike = str | os.PathLike[str]
+Measures = dict[str, Scores]
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
 """A file, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W), both RGB."""
 
@@ -139,11 +147,11 @@ class Model:
         inputs = [_input(number, each) for number, each in enumerate(images, start=1)]
         chosen = choose_views(view, self.spec, self.file)[0]
         least = self.card.score_threshold if score is None else score
-        at_once = batch or engine.usual_batch(self.compute)
-        predictions = engine.predict(self.detector, chosen, inputs, least, self.compute, at_once)
+        at_once = batch or predictor.usual_batch(self.compute)
+        predictions = predictor.predict(self.detector, chosen, inputs, least, self.compute, at_once)
         return [self._detections(each) for each in predictions]
 
-    def _detections(self, prediction: engine.Prediction | DataError) -> Detections:
+    def _detections(self, prediction: predictor.Prediction | DataError) -> Detections:
         if isinstance(prediction, DataError):
             raise prediction
         found, size = prediction.found, (prediction.image.height, prediction.image.width)
@@ -189,39 +197,87 @@ def _input(number: int, image: ImageLike) -> Input:
     return Input(Path(name), Path(name), rgb_image(image, name))
 
 
-def _run(name: str, signature: inspect.Signature, args: Any, flags: Any) -> tuple[Any, Any]:
-    """As `call`, for a command of `msad` by its name."""
-    commands: Any = typer.main.get_command(cli)
-    return call(commands.commands[name], {"quiet": True, **signature.bind(*args, **flags).arguments})
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class _Lines(Observer):
+    """Prints what a training tells, line by line, on stderr."""
+
+    silent = False
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+
+    def say(self, line: str) -> None:
+        print(printable(line), file=sys.stderr)
+
+    def plan(self, out: Path, settings: Mapping[str, Setting]) -> None:
+        self.say(f"plan of {out}")
+        for name, each in settings.items():
+            self.say(f"  {name}  {each.value}  {each.reason or each.source}")
+
+    def step(self, step: Step, line: str, seconds_left: float) -> None:
+        if time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            self.say(f"{line}  {seconds_left / 60:.0f} min left")
 
 
 def _training(
-    name: str, command: Callable[Concatenate[typer.Context, Flags], dict[str, Any]]
-) -> Callable[Flags, Trained]:
-    signature = inspect.signature(command)
-    signature = signature.replace(parameters=list(signature.parameters.values())[1:])
+    config: Callable[Settings, Config], train: Callable[[Asked[Config], Observer], Outcome], about: str
+) -> Callable[Settings, Trained]:
+    """A function of the settings of a configuration that trains and tells how it went."""
 
-    @functools.wraps(command)
-    def train(*args: Flags.args, **flags: Flags.kwargs) -> Trained:
-        context, scores = _run(name, signature, args, flags)
-        return Trained(context.params["out"], scores or {})
+    def function(*args: Settings.args, **settings: Settings.kwargs) -> Trained:
+        asked = Asked(config(*args, **{"quiet": True, **settings}), frozenset(settings) - PYTHON_ONLY)  # type: ignore[arg-type]
+        with distributed.joined():
+            outcome = train(asked, Observer() if asked.config.quiet or distributed.rank() else _Lines())
+        if outcome.stopped:
+            # The state is written: now the signal does what it does without msad.
+            signal.raise_signal(outcome.stopped)
+        return Trained(outcome.model, outcome.scores)
 
-    train.__signature__ = signature  # type: ignore[attr-defined]
-    return train
-
-
-def _evaluation(name: str, command: Callable[Flags, dict[str, Any]]) -> Callable[Flags, dict[str, Scores]]:
-    signature = inspect.signature(command)
-
-    @functools.wraps(command)
-    def measure(*args: Flags.args, **flags: Flags.kwargs) -> dict[str, Scores]:
-        _, scores = _run(name, signature, args, flags)
-        return dict(scores)
-
-    return measure
+    function.__doc__ = about
+    function.__signature__ = inspect.signature(config).replace(return_annotation=Trained)  # type: ignore[attr-defined]
+    return function
 
 
-train_teacher = _training("teacher", teacher_command)
-distill = _training("distill", distill_command)
-evaluate = _evaluation("eval", eval_command)
-"""The scores of each view, the model's best first; of several sizes, those of the largest."""
+train_teacher = _training(
+    TeacherConfig,
+    training.train_teacher,
+    """Trains a teacher, or a baseline: `msad teacher`, whose flags the keywords are.
+
+    Raises:
+        MsadError: whatever is wrong with what is asked for, the data, the device, or the training.
+    """,
+)
+distill = _training(
+    DistillConfig,
+    training_of_students.train_student,
+    """Distils a teacher into a student: `msad distill`, whose flags the keywords are.
+
+    Raises:
+        MsadError: whatever is wrong with what is asked for, the teacher, the data, the device, or the training.
+    """,
+)
+
+
+def _evaluation(config: Callable[Settings, EvaluationConfig]) -> Callable[Concatenate[PathLike, Settings], Measures]:
+    def evaluate(model: PathLike, /, *args: Settings.args, **settings: Settings.kwargs) -> Measures:
+        """Measures AP and AR of a model file by COCO's own evaluation: `msad eval`, whose flags the keywords are.
+
+        Returns:
+            The scores of each view, the model's best first; of several sizes, those of the largest.
+
+        Raises:
+            MsadError: the model, the data or the device cannot be used.
+        """
+        measured = Evaluation(Path(model), config(*args, **settings)).measure(lambda line: None)
+        return measured[max(measured)].scores
+
+    own = inspect.Parameter("model", inspect.Parameter.POSITIONAL_ONLY, annotation=PathLike)
+    keywords = inspect.signature(config).parameters.values()
+    evaluate.__signature__ = inspect.Signature([own, *keywords], return_annotation=Measures)  # type: ignore[attr-defined]
+    return evaluate
+
+
+evaluate = _evaluation(EvaluationConfig)

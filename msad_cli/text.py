@@ -1,7 +1,15 @@
-"""Texts for people: fit for a terminal, and which of the known names somebody may have meant."""
+"""Texts for people, fit for a terminal; texts from people, and what they may have meant."""
 
 import difflib
-from collections.abc import Iterable
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+from msad_cli.errors import UsageError
+from msad_cli.frame import Letterbox, Resolution
+
+MOST_PIXELS = "178956970"
+"""The default of --max-pixels: Pillow's own limit."""
 
 LONGEST = 100
 """Characters of what was typed that are compared: a model file's metadata may claim names of megabytes."""
@@ -30,3 +38,126 @@ def printable(text: str) -> str:
     return "".join(
         each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode("ascii") for each in text
     )
+
+
+def parse_ks(flag: str, text: str, known: str = "124") -> tuple[int, ...]:
+    """`2,4` -> (2, 4): different reductions, ascending.
+
+    Raises:
+        UsageError: not a list of some of the known ones.
+    """
+    parts = text.split(",")
+    if not set(parts) <= set(known) or len(set(parts)) < len(parts):
+        raise UsageError(
+            f"{flag} {text}: grids of two resolutions agree where one is 2 or 4 times the other (pyramid levels are "
+            "powers of two apart, and P1 is the finest that a backbone gives)",
+            f"{flag} 2, {flag} 4 or {flag} 2,4",
+        )
+    return tuple(sorted(int(part) for part in parts))
+
+
+def parse_duration(flag: str, text: str) -> float:
+    """`90s`, `45m`, `2h`, `1h30m` or plain seconds, in seconds.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip().lower())
+    if not match or not any(match.groups()):
+        raise UsageError(f"{flag} {text}: not a time", f"such as {flag} 90s, 45m, 2h or 1h30m")
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(3600 * hours + 60 * minutes + seconds)
+
+
+def parse_size(text: str) -> Resolution:
+    """`800,1333` -> short side 800, long side at most 1333 (HR pixels); `800` alone limits the long side to 5/3 of it.
+
+    Raises:
+        UsageError: not one or two numbers, or out of range.
+    """
+    try:
+        short, *long = (int(part) for part in text.split(","))
+        return Resolution(short, long[0] if long else round(short * 5 / 3))
+    except (ValueError, IndexError) as error:
+        raise UsageError(f"--size {text}: {error}", "give SHORT,LONG in pixels, such as --size 800,1333") from None
+
+
+def parse_sizes(text: str | None, k: int, own: Resolution) -> dict[int, Resolution]:
+    """HR sizes by the short side of the image that a model sees, which is 1/k of them.
+
+    `800,1333` or `800` is one HR size, as everywhere; `400,360,320`, falling, are several sizes of what the model sees,
+    each with the sides' ratio of the model's own size, which nothing stands for.
+
+    Raises:
+        UsageError: it is none of these, or out of range, or the model takes one size alone.
+    """
+    if text and isinstance(own, Letterbox):
+        raise UsageError(f"--size {text}: this model's sides are fixed", "leave it out, or export without --fixed")
+    try:
+        numbers = [int(part) for part in text.split(",")] if text else []
+        if len(numbers) < 2 or numbers[0] <= numbers[1]:
+            one = parse_size(text) if text else own
+            return {one.short_side // k: one}
+        if sorted(set(numbers), reverse=True) != numbers:
+            raise ValueError("several sizes fall from the first to the last")
+        longer = own.long_side / own.short_side
+        return {side: Resolution(side * k, round(side * k * longer)) for side in numbers}
+    except ValueError as error:
+        raise UsageError(
+            f"--size {text}: {error}", "--size 800,1333 is one HR size, --size 400,360,320 are three"
+        ) from None
+
+
+def parse_classes(text: str | None, categories: Sequence[tuple[int, str]]) -> set[int] | None:
+    """`red,90` -> the labels (places, from 1) of the classes of these names or ids; None, for all, of None.
+
+    Raises:
+        UsageError: there is no such class.
+    """
+    if text is None:
+        return None
+    labels: set[int] = set()
+    for word in text.split(","):
+        own = {label for label, (_, name) in enumerate(categories, start=1) if name == word}
+        # A class that is called 7 comes before the one of id 7.
+        own = own or {label for label, (number, _) in enumerate(categories, start=1) if str(number) == word}
+        if not own:
+            names = [name for _, name in categories]
+            near = nearest(word, names, 0.6)
+            hint = f"did you mean {near}?" if near else f"known: {', '.join(names[:20])}{', …' * (len(names) > 20)}"
+            raise UsageError(f"--classes {text}: the model has no class {word!r}", hint)
+        labels |= own
+    return labels
+
+
+def parse_pixels(text: str) -> int:
+    """`500M` -> 500,000,000 pixels; K, M and G stand for thousands, millions and thousands of millions.
+
+    Raises:
+        UsageError: no such number, or none that is positive.
+    """
+    match = re.fullmatch(r"(\d{1,12})([kmg]?)", text.lower(), re.ASCII)
+    if match is None or int(match[1]) == 0:
+        raise UsageError(f"--max-pixels {text}: not a number of pixels", "such as --max-pixels 500M")
+    return int(match[1]) * {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2]]
+
+
+def parse_sigmas(text: str | None, keypoints: Sequence[str]) -> tuple[float, ...]:
+    """`0.05,0.1` for keypoints of these names; nothing where nothing is given.
+
+    Raises:
+        UsageError: it is not one positive number for each.
+    """
+    if text is None:
+        return ()
+    if not keypoints:
+        raise UsageError("--sigmas: the model finds no keypoints", "leave it out")
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != len(keypoints) or not all(0 < each < math.inf for each in values):
+        raise UsageError(
+            f"--sigmas {text}: not {len(keypoints)} positive numbers", f"in the order of {', '.join(keypoints)}"
+        )
+    return values

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from msad_cli import __version__
-from msad_cli.cli.calling import usage_error
 from msad_cli.cli.commands import data
 from msad_cli.cli.commands.bench import bench
 from msad_cli.cli.commands.compare import compare
@@ -23,7 +22,7 @@ from msad_cli.cli.commands.predict import predict
 from msad_cli.cli.commands.teacher import teacher
 from msad_cli.cli.processes import other_process, refused
 from msad_cli.errors import DeviceError, MsadError, UsageError
-from msad_cli.text import printable
+from msad_cli.text import nearest, printable
 
 app = typer.Typer(
     name="msad",
@@ -94,13 +93,12 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
         return complain(*_unforeseen(error))
-    # What a command returns is for callers from Python; Typer gives the code of an early end in its place.
     return outcome if isinstance(outcome, int) else 0
 
 
 def _unforeseen(error: Exception) -> tuple[str, str, int]:
     """Message, hint and exit code for an error that no code of ours has put into words."""
-    if (wrong := usage_error(error)) is not None:
+    if (wrong := _usage_error(error)) is not None:
         return wrong.message, wrong.hint, wrong.exit_code
     if isinstance(error, MemoryError):
         return "out of memory", "a smaller set or image, or fewer --workers, needs less", DeviceError.exit_code
@@ -108,6 +106,19 @@ def _unforeseen(error: Exception) -> tuple[str, str, int]:
         what = f"{error.filename or 'a file'}: {error.strerror or error}"
         return what, "check the name and its place", UsageError.exit_code
     return f"a bug in msad: {type(error).__name__}: {error}", "run again with --debug and report it", 1
+
+
+def _usage_error(error: Exception) -> UsageError | None:
+    """One of Typer's errors of usage as msad's own; None for any other error."""
+    # Which class they have depends on whether Typer brings click along or imports it.
+    if not hasattr(error, "format_message"):
+        return None
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "msad"
+    message = error.format_message()
+    if likely := nearest(getattr(error, "option_name", ""), getattr(error, "possibilities", None) or (), 0.0):
+        message = f"No such option: {getattr(error, 'option_name', '')}. Did you mean {likely}?"
+    return UsageError(message, f"{command} --help lists what there is")
 
 
 def complain(message: str, hint: str, code: int) -> int:

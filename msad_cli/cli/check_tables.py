@@ -22,9 +22,8 @@ SHOWN = 3
 
 def print_problems(report: Report) -> None:
     """A plain line for each kind of problem."""
-    for name, each in report.problems:
-        example = f", such as {each.examples[0]}" if each.examples else ""
-        print_line(f"{name}: {each.count} {each.what}: {each.outcome}{example}")
+    for line in report.lines():
+        print_line(line)
 
 
 def print_counts(report: Report) -> None:

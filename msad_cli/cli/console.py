@@ -2,15 +2,12 @@
 
 import math
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from msad_cli.runs.folder import Setting, json_text
@@ -18,7 +15,6 @@ from msad_cli.text import printable
 
 if TYPE_CHECKING:
     from msad_cli.evaluation.metrics import Scores
-    from msad_cli.training.loop import Step
 
 
 class PrintableConsole(Console):
@@ -31,10 +27,6 @@ class PrintableConsole(Console):
 
 # Without a terminal Rich assumes 80 columns, too few for a plan or a table of twelve numbers.
 console = PrintableConsole(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 140)
-
-PLAIN_LINE_SECONDS = 30.0
-STARVED, FIRST_LOOK = 0.3, 50
-"""The share of its time from which on a run waits too long for data, and the steps before it is looked at."""
 
 
 def print_line(line: str) -> None:
@@ -63,10 +55,8 @@ def print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
     console.print(table)
 
 
-def print_plan(title: str, settings: Mapping[str, Setting], quiet: bool) -> None:
-    """Every setting with its value and the reason for it, unless quiet."""
-    if quiet:
-        return
+def print_plan(title: str, settings: Mapping[str, Setting]) -> None:
+    """Every setting with its value and the reason for it."""
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     for column in ("setting", "value", "why"):
         table.add_column(column, overflow="fold")
@@ -114,61 +104,3 @@ def announce_result(out: Path, scores: "Mapping[str, Scores]", following: str) -
     """The end of a training: a table of its views, and the next command."""
     print_scores(str(out), {view: each.numbers for view, each in scores.items()})
     print_line(f"next: {following}")
-
-
-def announce_stop(step: int, out: Path, command: str) -> None:
-    """What to type to go on."""
-    print_line(f"{out} is not written yet after step {step}. Go on with:\n  {command}")
-
-
-class Reporter:
-    """Shows the progress of a run: a bar on a terminal, else a plain line every half minute."""
-
-    def __init__(self, total: int, steps_per_epoch: int, done: int, progress: Progress | None) -> None:
-        self.total = total
-        self.steps_per_epoch = steps_per_epoch
-        self.progress = progress
-        self.task = progress.add_task("", total=total, completed=done, status="") if progress else None
-        self.printed = time.monotonic()
-        self.steps, self.images, self.seconds, self.waited = 0, 0, 1e-9, 0.0
-
-    def show(self, step: "Step") -> str:
-        """Shows a step; returns its line for the log."""
-        from msad_cli.training.state import grouped
-
-        self.images, self.seconds = self.images + len(step.indices), self.seconds + step.seconds
-        self.steps, self.waited = self.steps + 1, self.waited + step.waited
-        losses = "  ".join(f"{name} {value:.3f}" for name, value in grouped(step.losses).items())
-        wait = f"  waiting for data {self.waited / self.seconds:.0%}" if self.waited > 0.1 * self.seconds else ""
-        line = (
-            f"epoch {(step.number - 1) // self.steps_per_epoch + 1}  step {step.number}/{self.total}  {losses}  "
-            f"lr {step.learning_rate:.2g}  {self.images / self.seconds:.1f} images/s{wait}"
-        )
-        if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, completed=step.number, status=line)
-        elif time.monotonic() - self.printed >= PLAIN_LINE_SECONDS:
-            self.printed = time.monotonic()
-            left = (self.total - step.number) * self.seconds / self.steps
-            console.print(f"{line}  {left / 60:.0f} min left", soft_wrap=True)
-        return line
-
-    def advice(self, step: int) -> str:
-        """What to do about waiting for data, after the first steps and after each epoch; empty where it is short."""
-        due = self.steps == FIRST_LOOK or (self.steps > FIRST_LOOK and step % self.steps_per_epoch == 0)
-        if not due or self.waited <= STARVED * self.seconds:
-            return ""
-        return (
-            f"more than {STARVED:.0%} of the time is spent waiting for data: a larger --workers N, or --cache ram, "
-            "which keeps decoded images in memory, may help; a run that was stopped takes both with --resume"
-        )
-
-
-@contextmanager
-def reporting(total: int, steps_per_epoch: int, done: int, quiet: bool) -> Iterator[Reporter]:
-    """A reporter, its bar being drawn as long as the context lives."""
-    if quiet or not console.is_terminal:
-        yield Reporter(total, steps_per_epoch, done, None)
-        return
-    columns = (BarColumn(20), TextColumn("{task.fields[status]}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield Reporter(total, steps_per_epoch, done, progress)

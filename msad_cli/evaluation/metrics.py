@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,28 @@ def counted_detections(truth: Mapping[str, Any], usual: int = USUAL["bbox"]) -> 
     )
     most = max(objects.values(), default=0)
     return usual if most <= usual else next((each for each in LARGER if each >= most), most)
+
+
+def remarks(truth: Mapping[str, Any], task: str, given: int, sigmas: Sequence[float] = ()) -> Iterator[str]:
+    """What is measured otherwise than in COCO, in lines.
+
+    Args:
+        truth: the ground truth.
+        task: `boxes`, `masks` or `keypoints`.
+        given: how many detections an image the model gives at most.
+        sigmas: those of keypoints that nobody has chosen; none where somebody has.
+    """
+    for kind in ("bbox",) if task == "masks" else KINDS[task]:
+        counted = counted_detections(truth, USUAL[kind])
+        if counted > USUAL[kind]:
+            of = "keypoints" if kind == "keypoints" else task if task == "boxes" else "boxes and masks"
+            yield (
+                f"an image holds more than {USUAL[kind]} objects of a class: for {of}, up to {counted} detections a "
+                f"image are counted, where COCO counts {USUAL[kind]}; the model gives at most {given}"
+            )
+    if sigmas:
+        own = f"{SIGMA} for each" if set(sigmas) == {SIGMA} else "COCO's for persons"
+        yield f"nobody measured how far off these keypoints are placed: the OKS takes {own}; --sigmas gives others"
 
 
 def oks_sigmas(keypoints: int, given: Sequence[float] = ()) -> tuple[float, ...]:

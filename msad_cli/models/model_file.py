@@ -3,7 +3,6 @@
 Metadata (strings): `format` = "msad/1", `spec` and `card` as JSON. Reading it needs neither torch nor safetensors.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -14,8 +13,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msad_cli.errors import ModelFileError
-from msad_cli.models.spec import DetectorSpec
+from msad_cli.errors import ModelFileError, UsageError
+from msad_cli.models.spec import DetectorSpec, View
 from msad_cli.system.files import write_bytes
 
 if TYPE_CHECKING:
@@ -114,12 +113,6 @@ def load_model(path: Path) -> tuple["Detector", Card]:
                 raise ModelFileError(f"{path}: became shorter while it was read", "copy it again")
     detector.load_state_dict(state, assign=True)
     return detector.eval(), card
-
-
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -240,3 +233,15 @@ def _difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
         return f"{len(extra)} tensors too many, such as {extra[0]}"
     name = next(name for name in expected if expected[name] != found[name])
     return f"{name} is {found[name][:80]}, the spec needs {expected[name]}"
+
+
+def choose_views(view: str | None, spec: DetectorSpec, model: Path) -> tuple[View, ...]:
+    """The views of a model that are asked for, its best first; None asks for every one it has.
+
+    Raises:
+        UsageError: the model has no such view.
+    """
+    views = tuple(each for each in spec.views if view in (None, each))
+    if not views:
+        raise UsageError(f"--view {view}: {model} has {', '.join(spec.views)}", "leave --view away for its own")
+    return views

@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 
 from msad_cli.errors import DeviceError, UsageError
-from msad_cli.system.processor import multiplies_bf16
+from msad_cli.system.distributed import on_this_machine
+from msad_cli.system.processor import cores, multiplies_bf16
 
 Precision = Literal["fp32", "bf16", "fp16"]
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
@@ -135,3 +136,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def default_workers(device: torch.device) -> tuple[int, str]:
+    """Loader processes, and why so many: all cores but one beside a GPU, half of them where the CPU computes too."""
+    share = max(1, cores() // on_this_machine())
+    return min(8, share // 2 if device.type == "cpu" else share - 1), f"{share} cores"

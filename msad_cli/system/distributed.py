@@ -62,6 +62,17 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+@contextmanager
+def joined() -> Iterator[None]:
+    """A stretch in which the processes that torchrun started know of each other; nothing where there is one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    join()
+    yield
+    leave()
+
+
 def size() -> int:
     """How many processes share the run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

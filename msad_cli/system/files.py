@@ -2,6 +2,7 @@
 
 import errno
 import glob
+import hashlib
 import os
 import shutil
 import tempfile
@@ -120,3 +121,9 @@ def _free(path: Path) -> int:
         return shutil.disk_usage(path.parent).free
     except OSError:
         return 0
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

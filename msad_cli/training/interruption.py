@@ -1,24 +1,46 @@
-"""SIGINT and SIGTERM during a training: the first is remembered until the state is saved, the second ends at once."""
+"""When a training stops before its end: by SIGINT or SIGTERM, or when its time is up."""
 
+import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from msad_cli.cli.console import console
+from msad_cli.text import parse_duration
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Seconds between two resume states, and on `time.monotonic`'s clock the moment after which the run stops."""
+
+    checkpoint: float
+    deadline: float
+
+    @classmethod
+    def of(cls, limit: str | None, checkpoint: str) -> "Clock":
+        """From the flags `--time` and `--checkpoint`, starting now.
+
+        Raises:
+            UsageError: one of them is not a time.
+        """
+        deadline = time.monotonic() + parse_duration("--time", limit) if limit else math.inf
+        return cls(parse_duration("--checkpoint", checkpoint), deadline)
 
 
 class Interruption:
-    """What has arrived.
+    """The signals that have arrived.
 
     Attributes:
-        number: of the first signal; 0 before.
+        number: of the first one; 0 before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
         self.number = 0
+        self._say = say
         self._at_once = False
 
     @contextmanager
@@ -34,7 +56,7 @@ class Interruption:
     def receive(self, number: int) -> None:
         """Notes a signal."""
         self.number = number
-        console.print("stopping; once more ends at once")
+        self._say("stopping; once more ends at once")
         self._raise()
 
     def _raise(self) -> None:
@@ -43,9 +65,13 @@ class Interruption:
 
 
 @contextmanager
-def interruptible() -> Iterator[Interruption]:
-    """Receives the first SIGINT or SIGTERM; a second one acts as it always does, as does the first beside threads."""
-    interruption = Interruption()
+def interruptible(say: Callable[[str], None]) -> Iterator[Interruption]:
+    """Receives the first SIGINT or SIGTERM; a second one acts as it always does, as does the first beside threads.
+
+    Args:
+        say: is told that the run is stopping.
+    """
+    interruption = Interruption(say)
     if threading.current_thread() is not threading.main_thread():
         # Only the main one can take signals; a program that calls msad from another has its own way with them.
         yield interruption

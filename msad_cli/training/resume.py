@@ -1,17 +1,14 @@
 """`--resume`: a run goes on with the settings that it has recorded, and what was typed anew may differ only in part."""
 
-import functools
 import json
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import typer
-
-from msad_cli.cli.processes import together
 from msad_cli.errors import UsageError
 from msad_cli.runs.folder import RunFolder, Setting, json_text
+from msad_cli.training.config import PATHS, UNRECORDED, Asked, Config
 
 MAY_CHANGE = frozenset(
     {"epochs", "batch", "workers", "device", "eval_every", "data", "teacher", "max_pixels", "cache", "compile_", "log"}
@@ -20,45 +17,28 @@ MAY_CHANGE = frozenset(
 """What may be typed differently on resuming. Data and teacher: their place; what they hold is compared by content."""
 COMPUTED_ONCE = frozenset({"batch", "epochs"})
 """Settings that are kept although they were computed; others follow from the rest, and are computed again."""
-UNRECORDED = frozenset({"out", "resume", "overwrite", "dry_run", "quiet", "time", "checkpoint"})
-RECALLED = "msad.recalled"
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def resumable(default_out: Callable[[Mapping[str, Any]], str]) -> Callable[[Command], Command]:
-    """Decorates a training command: fills in `out`, and with `--resume` all that was not typed, from args.json.
+def completed(asked: Asked[Config]) -> Asked[Config]:
+    """What was asked for, with `out`, and of a run that goes on with all that it had recorded and nobody typed.
 
-    Processes that torchrun started know of each other while it runs.
-
-    Args:
-        default_out: the name of the model file, from the command's values.
+    Raises:
+        UsageError: there is nothing to resume, or what was typed would make another run of it.
     """
-
-    def decorate(command: Command) -> Command:
-        @functools.wraps(command)
-        def run(**values: Any) -> Any:
-            context = values["context"]
-            values["out"] = context.params["out"] = values["out"] or Path(default_out(values))
-            with together():
-                if values["resume"]:
-                    values |= _recalled(context, RunFolder(values["out"]), command)
-                return command(**values)
-
-        return cast("Command", run)
-
-    return decorate
+    config = asked.config
+    asked = replace(asked, config=replace(config, out=config.out or config.usual_out))
+    return _recalled(asked) if config.resume else asked
 
 
-def all_settings(context: typer.Context, computed: Mapping[str, Setting]) -> dict[str, Setting]:
-    """Every flag of a command with its value and source, what was computed standing in for what was not typed."""
-    recalled = context.meta.get(RECALLED, {})
+def all_settings(asked: Asked[Config], computed: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Every field of a configuration with its value and source, computed values standing in for those not typed."""
     settings = {}
-    for name, value in context.params.items():
-        if name not in UNRECORDED and value is not None:
-            settings[name] = Setting(value, "flag" if is_typed(context, name) else "default")
+    for each in fields(asked.config):
+        value = getattr(asked.config, each.name)
+        if each.name not in UNRECORDED and value is not None:
+            settings[each.name] = Setting(value, "flag" if each.name in asked.typed else "default")
     settings |= computed
-    for name in recalled.keys() & settings.keys():
+    for name in asked.recalled & settings.keys():
         settings[name] = Setting(settings[name].value, "resumed", settings[name].reason)
     return {name.rstrip("_"): each for name, each in settings.items()}
 
@@ -72,35 +52,30 @@ def changes(before: Mapping[str, Setting], now: Mapping[str, Setting]) -> list[s
     ]
 
 
-def _recalled(context: typer.Context, folder: RunFolder, command: Callable[..., Any]) -> dict[str, Any]:
+def _recalled(asked: Asked[Config]) -> Asked[Config]:
+    config = asked.config
+    assert config.out is not None
+    folder = RunFolder(config.out)
     if not folder.resumable:
         raise UsageError(f"nothing to resume: no {folder.state}", "leave --resume away to start")
-    types = typing.get_type_hints(command)
     recorded = folder.recorded()
     values: dict[str, Any] = {}
-    for name in context.params.keys() - UNRECORDED:
-        setting = recorded.get(name.rstrip("_"))
+    for each in fields(config):
+        name = each.name
+        setting = None if name in UNRECORDED else recorded.get(name.rstrip("_"))
         if setting is None:
             continue
-        if is_typed(context, name):
-            if name not in MAY_CHANGE and _plain(context.params[name]) != setting.value:
+        typed = getattr(config, name)
+        if name in asked.typed:
+            if name not in MAY_CHANGE and _plain(typed) != setting.value:
                 flag = f"--{name.rstrip('_').replace('_', '-')}"
                 raise UsageError(
-                    f"cannot resume: {flag} was {setting.value} and is now {context.params[name]}",
+                    f"cannot resume: {flag} was {setting.value} and is now {typed}",
                     f"leave {flag} away, or start anew with --overwrite",
                 )
         elif setting.source != "auto" or name in COMPUTED_ONCE:
-            is_path = Path in (types[name], *typing.get_args(types[name]))
-            values[name] = Path(setting.value) if is_path else setting.value
-    context.params.update(values)
-    context.meta[RECALLED] = values
-    return values
-
-
-def is_typed(context: typer.Context, name: str) -> bool:
-    """Whether a flag stands on the command line."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+            values[name] = Path(setting.value) if name in PATHS and setting.value else setting.value
+    return replace(asked, config=replace(config, **values), recalled=frozenset(values))
 
 
 def _plain(value: Any) -> Any:

@@ -5,17 +5,16 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
-import typer
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from msad_cli import __version__
-from msad_cli.cli.console import Reporter, announce_stop, print_line, reporting
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.loading.dataset import TrainingSet, same_place, tolerate, training_loader
 from msad_cli.errors import DataError, DeviceError, MsadError, OutputError, TrainingError, UsageError
@@ -32,9 +31,10 @@ from msad_cli.runs.folder import RunFolder, Setting, without_nan
 from msad_cli.runs.plots.epochs import LOSS
 from msad_cli.system import distributed
 from msad_cli.system.device import peak_memory
-from msad_cli.training.clock import Clock
-from msad_cli.training.interruption import Interruption, interruptible
+from msad_cli.training.config import TrainingConfig
+from msad_cli.training.interruption import Clock, Interruption, interruptible
 from msad_cli.training.loop import Step, train
+from msad_cli.training.observer import Observer, Speed
 from msad_cli.training.plan import Choices
 from msad_cli.training.resume import changes
 from msad_cli.training.schedule import sgd
@@ -44,20 +44,22 @@ PATIENCE = 10
 """So many steps in a row that are not finite end a run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """A training that is ready to start.
 
     Attributes:
         command: that trains, as it is typed.
+        config: what was asked for.
         module: yields the losses; trains `detector`.
         initialise: fills the detector for a run that starts anew; says with what.
         card: what is already known of the model to be written.
-        ema: decay of the averaged weights, 0 for none.
+        source: the model file that it learns from, if it does.
         compiled: detectors whose parts torch compiles.
     """
 
     command: str
+    config: TrainingConfig
     module: nn.Module
     detector: Detector
     initialise: Callable[[], str]
@@ -67,16 +69,51 @@ class Run:
     settings: Mapping[str, Setting]
     folder: RunFolder
     card: Card
-    clip: float
-    ema: float
     clock: Clock
-    resume: bool
-    quiet: bool
+    source: Path | None = None
     compiled: Sequence[Detector] = ()
 
 
-def fit(run: Run) -> dict[str, Scores]:
-    """Trains to the end, writes the model file, and returns the scores of all views of the model that was written.
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended.
+
+    Attributes:
+        model: the model file; it is written unless the run is `unfinished` or only `planned`.
+        scores: of each view, the model's best first.
+        stopped: the signal that stopped it, 0 where its time was up; None where it went to its end.
+        planned: whether nothing but its plan was asked for.
+        command_to_resume: what goes on with a run that stopped.
+        run: what was trained, by whom and on what; None where nothing was.
+    """
+
+    model: Path
+    scores: dict[str, Scores] = field(default_factory=dict)
+    stopped: int | None = None
+    planned: bool = False
+    command_to_resume: str = ""
+    run: Run | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it was stopped before its end."""
+        return self.stopped is not None
+
+
+class _Stopped(Exception):  # noqa: N818  # it is no error
+    """The run was asked to stop, and has saved its state.
+
+    Attributes:
+        number: of the signal; 0 for the time limit.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def fit(run: Run, observer: Observer) -> Outcome:
+    """Trains to the end and writes the model file, or saves its state where a signal or the time limit stops it.
 
     Of several processes the first one writes; all return the same, when the file is there.
 
@@ -86,25 +123,28 @@ def fit(run: Run) -> dict[str, Scores]:
             gone, or the disk is full.
         DataError: too many images cannot be read.
         DeviceError: out of memory with a single image.
-        typer.Exit: a signal (code 128 + its number), or the deadline is past (0); the state to resume from is written.
     """
-    started = "" if run.resume else distributed.from_first(run.initialise)
+    resume = run.config.resume
+    started = "" if resume else distributed.from_first(run.initialise)
     distributed.like_first(run.module)
-    training = _Training(run)
+    training = _Training(run, observer)
     with run.folder.claimed():
-        training.resume() if run.resume else training.start(started)
+        training.resume() if resume else training.start(started)
         try:
             scores = training.to_the_end()
             distributed.wait_for_all()
-            return scores
+            return Outcome(run.folder.model, scores, run=run)
+        except _Stopped as stop:
+            return Outcome(run.folder.model, stopped=stop.number, command_to_resume=training.command_to_resume)
         except OutputError as error:
             hint = f"{error.hint}, then: {training.command_to_resume}" if run.folder.resumable else error.hint
             raise TrainingError(error.message, hint) from error
 
 
 class _Training:
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, observer: Observer) -> None:
         self.run = run
+        self.observer = observer
         self.total, self.per_epoch = run.choices.schedule.steps, run.choices.steps_per_epoch
         self.compute = run.choices.compute
         self.progress = Progress(batch=run.choices.batch)
@@ -116,7 +156,8 @@ class _Training:
         run.module.to(self.compute.device)
         run.detector.to(self.compute.device)
         compile_parts(run.compiled, self.compute.device)
-        average = AveragedModel(run.detector, multi_avg_fn=get_ema_multi_avg_fn(run.ema)) if run.ema else None
+        ema = run.config.ema
+        average = AveragedModel(run.detector, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
         scaler = torch.amp.GradScaler(self.compute.device.type) if self.compute.precision == "fp16" else None
         optimiser = sgd(run.module, run.choices.schedule.learning_rate)
         identity = {
@@ -163,11 +204,11 @@ class _Training:
     def to_the_end(self) -> dict[str, Scores]:
         """Trains, evaluates, writes the model file."""
         with (
-            reporting(self.total, self.per_epoch, self.progress.step, self.run.quiet) as reporter,
-            interruptible() as interruption,
+            self.observer.watching(self.total, self.progress.step),
+            interruptible(self.observer.say) as interruption,
         ):
             try:
-                scores = self._epochs(reporter, interruption)
+                scores = self._epochs(interruption)
             except RuntimeError as error:
                 if not distributed.is_loss_of_another(error):
                     raise
@@ -175,16 +216,16 @@ class _Training:
         self._write(scores)
         return scores
 
-    def _epochs(self, reporter: Reporter, interruption: Interruption) -> dict[str, Scores]:
+    def _epochs(self, interruption: Interruption) -> dict[str, Scores]:
         """Trains, and returns the scores at the end."""
         run, progress = self.run, self.progress
         scores: dict[str, Scores] = {}
         if progress.step // self.per_epoch > progress.epochs:  # it was cut while evaluating
             scores = self._end_epoch(interruption)
             self._stop_if_asked(interruption, scores)
-        saved = time.monotonic()
+        speed, saved = Speed(self.total, self.per_epoch), time.monotonic()
         for step in self._steps():
-            self._take_in(step, reporter)
+            self._take_in(step, speed)
             ended = step.number % self.per_epoch == 0
             scores = self._end_epoch(interruption) if ended else {}
             self._stop_if_asked(interruption, scores)
@@ -206,13 +247,13 @@ class _Training:
         try:
             yield from train(
                 run.module, loader, self.state.optimiser, run.choices.schedule, self.compute,
-                first_step=progress.step, clip=run.clip, scaler=self.state.scaler, parts=progress.parts,
+                first_step=progress.step, clip=run.config.clip, scaler=self.state.scaler, parts=progress.parts,
                 seed=run.training.seed,
             )  # fmt: skip
         except (DeviceError, TrainingError) as error:
             raise self._after_saving(error) from None
 
-    def _take_in(self, step: Step, reporter: Reporter) -> None:
+    def _take_in(self, step: Step, speed: Speed) -> None:
         """Counts a step, shows it, and says what was odd about it."""
         run, progress = self.run, self.progress
         new = [reason for index, reason in step.unreadable.items() if index not in progress.unreadable]
@@ -221,10 +262,13 @@ class _Training:
         progress.add(step)
         if self.state.average is not None and step.updated:
             self.state.average.update_parameters(run.detector)
-        line = reporter.show(step)
+        line = speed.add(step)
+        self.observer.step(step, line, speed.seconds_left(step.number))
+        if run.config.on_step is not None:
+            run.config.on_step(step)
         if step.number % self.per_epoch == 0:
             run.folder.log(line)
-        self._say(reporter.advice(step.number), once=True)
+        self._say(speed.advice(step.number), once=True)
         for reason in new:
             self._say(f"passed over: {reason}")
         if new:
@@ -249,9 +293,7 @@ class _Training:
             return
         self.run.folder.save_state(self.state.to_save())
         self._say(f"stopped after step {self.progress.step}")
-        announce_stop(self.progress.step, self.run.folder.model, self.command_to_resume)
-        number = asked // 2
-        raise typer.Exit(128 + number if number else 0)
+        raise _Stopped(asked // 2)
 
     def _after_saving(self, error: MsadError) -> MsadError:
         """The error with the command that goes on from a state written now."""
@@ -333,5 +375,4 @@ class _Training:
             return
         self.said.add(line)
         self.run.folder.log(line)
-        if not self.run.quiet:
-            print_line(line)
+        self.observer.say(line)

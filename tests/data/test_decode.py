@@ -18,9 +18,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from msad_cli.cli.options import MOST_PIXELS
 from msad_cli.data.images.decode import Header, limit_pixels, most_pixels, read_header, read_image
 from msad_cli.errors import DataError
+from msad_cli.text import MOST_PIXELS
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "robustness_images"
 MANIFEST = SHARED / "manifest.json"

@@ -25,9 +25,10 @@ from msad_cli.models.detector import Detector
 from msad_cli.models.weights.initialise import copy_matching
 from msad_cli.runs.folder import Setting
 from msad_cli.system.device import Compute
+from msad_cli.training.config import DistillConfig
 from msad_cli.training.plan import Choices
 from msad_cli.training.schedule import Schedule
-from msad_cli.training.student import choose_methods, of_distillation
+from msad_cli.training.students.plan_student import choose_methods, of_distillation
 
 
 def distillation(student: Detector, teacher: Detector, warmup_steps: int = 500, l1: float = 0.6) -> Distillation:
@@ -139,15 +140,26 @@ def test_dense_students_learn_from_answers_and_others_from_maps(detector: Any, m
 def test_gamma_and_tau_without_l1_are_refused(gamma: float, tau: float) -> None:
     student = spec(role="student", ks=(2,))
     with pytest.raises(UsageError, match="methods: output-kd"):
-        choose_methods(student, None, None, gamma, tau)
-    assert choose_methods(student, "pkd,l1", None, gamma, tau)[0] == {"pkd": 10.0, "l1": gamma * tau}
-    assert set(choose_methods(student, None, None, 0.2, 3.0)[0]) == {"output-kd"}  # the paper's are the flags' defaults
+        choose_methods(student, DistillConfig(gamma=gamma, tau=tau))
+    assert choose_methods(student, DistillConfig(method="pkd,l1", gamma=gamma, tau=tau))[0] == {
+        "pkd": 10.0,
+        "l1": gamma * tau,
+    }
+    assert set(choose_methods(student, DistillConfig())[0]) == {"output-kd"}  # the paper's are the flags' defaults
 
 
 def test_distillation_warms_up_with_the_learning_rate_unless_typed() -> None:
     """1000 steps of 100 epochs, 100 of them of warm-up; of pixel, a quarter more before."""
     compute = Compute(torch.device("cpu"), "fp32")
-    choices = Choices(compute, 4, 0, 100, Schedule(0.01, 1000, 100, "steps"), 1, {})
+    choices = Choices(
+        compute=compute,
+        batch=4,
+        workers=0,
+        epochs=100,
+        schedule=Schedule(0.01, 1000, 100, "steps"),
+        eval_every=1,
+        settings={},
+    )
     assert of_distillation(choices, None, pixel=False).settings["distill_warmup"].value == 100
     assert of_distillation(choices, 7, pixel=False).settings["distill_warmup"] == Setting(7, "flag")
     tuned = of_distillation(choices, None, pixel=True)

@@ -25,7 +25,7 @@ from msad_cli.distillation.losses.table import build_distillers
 from msad_cli.distillation.pixel import AFP, AlteredAssistant, PixelDistillation
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import load_model, read_header
-from msad_cli.training.assistant import assistant_file
+from msad_cli.training.students.assistant import assistant_file
 
 MODEL = ["--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1"]
 SHORT = ["--batch", "2", "--epochs", "2", "--device", "cpu", "--precision", "fp32", "--workers", "0"]

@@ -21,7 +21,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image, project
 
 from msad_cli.cli.app import run
 from msad_cli.cli.console import print_scores
-from msad_cli.cli.gates import parse_gates, parse_sigmas, refuse_unknown, remarks
+from msad_cli.cli.gates import parse_gates, refuse_unknown
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.layouts.base import find_split
 from msad_cli.data.layouts.demo import KEYPOINTS, draw_demo
@@ -38,6 +38,7 @@ from msad_cli.evaluation.metrics import (
     counted_detections,
     number_names,
     oks_sigmas,
+    remarks,
     score,
 )
 from msad_cli.frame import Resolution
@@ -46,6 +47,7 @@ from msad_cli.models.decode.paste_masks import paste_masks
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, save_model
 from msad_cli.system.device import Compute
+from msad_cli.text import parse_sigmas
 
 # pycocotools 2.0.11 lacks the copy argument that NumPy 2 asks of __array__, which is for pycocotools to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from msad_cli.cli.app import run
-from msad_cli.cli.options import parse_pixels
 from msad_cli.data.annotations.split import read_split
 from msad_cli.data.images import decode as images
 from msad_cli.data.loading.dataset import EvaluationSet
@@ -27,6 +26,7 @@ from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, save_model
 from msad_cli.models.spec import View
 from msad_cli.system.device import Compute
+from msad_cli.text import parse_pixels
 
 CPU = Compute(torch.device("cpu"), "fp32")
 FLAGS = ["--device", "cpu", "--precision", "fp32"]

@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from msad_cli.cli.app import run
-from msad_cli.cli.options import parse_classes
 from msad_cli.data.annotations.segmentation import encode_mask
 from msad_cli.data.annotations.split import read_split
 from msad_cli.errors import DataError, UsageError
@@ -26,6 +25,7 @@ from msad_cli.inference.writers import Names, class_folders, coco_document, crop
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, save_model
 from msad_cli.models.spec import DetectorSpec
+from msad_cli.text import parse_classes
 
 # HR pixels of an image of 64 × 48, which are 84 × 64: two objects whose boxes are whole pixels of the image.
 SCALE = torch.tensor([84 / 64, 64 / 48, 84 / 64, 64 / 48])

@@ -19,6 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from msad_cli.cli.app import run
 from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.runs.onlooker import Onlooker
+from msad_cli.training.config import TeacherConfig
+from msad_cli.training.observer import Observer
 from msad_cli.training.plan import claim_output
 
 TINY = [
@@ -179,4 +181,4 @@ def test_what_cannot_be_used_is_said_before_anything_is_written(
 
 def test_only_the_first_of_several_processes_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("msad_cli.training.plan.rank", lambda: 1)
-    assert type(claim_output(tmp_path / "t.safetensors", False, False, "tensorboard", True)) is Onlooker
+    assert type(claim_output(TeacherConfig(out=tmp_path / "t.safetensors", log="tensorboard"), Observer())) is Onlooker

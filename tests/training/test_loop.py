@@ -7,13 +7,14 @@ import torch
 from support.specs import spec
 from torch import Tensor, nn
 
-from msad_cli.cli.console import Reporter
 from msad_cli.data.loading.dataset import Batch, Sample
 from msad_cli.distillation.aligned_teacher import AlignedTraining
 from msad_cli.errors import DeviceError, UsageError
 from msad_cli.models.detector import Detector
 from msad_cli.system.device import Compute, choose_device, choose_precision, is_out_of_memory
+from msad_cli.training.config import TeacherConfig
 from msad_cli.training.loop import Step, train
+from msad_cli.training.observer import Speed
 from msad_cli.training.plan import choose
 from msad_cli.training.schedule import Schedule, sgd
 
@@ -210,30 +211,30 @@ def test_the_teacher_overfits_one_batch() -> None:
 
 def test_a_run_that_waits_for_data_is_advised_after_50_steps_and_after_epochs() -> None:
     """0.25 s of a second are spent waiting, from step 100 on 0.75: after 120 steps 0.33 on average, after 110 0.29."""
-    reporter = Reporter(total=500, steps_per_epoch=30, done=0, progress=None)
+    speed = Speed(total=500, steps_per_epoch=30)
     said = {}
     for number in range(1, 151):
         waited = 0.25 if number <= 100 else 0.75
-        reporter.show(Step(number, {}, 0.1, 1.0, (0,), {}, 1.0, waited, True, 1))
-        if advice := reporter.advice(number):
+        speed.add(Step(number, {}, 0.1, 1.0, (0,), {}, 1.0, waited, True, 1))
+        if advice := speed.advice(number):
             said[number] = advice
     assert list(said) == [120, 150]
     assert len(set(said.values())) == 1
     assert "--cache ram" in said[120]
-    hasty = Reporter(total=500, steps_per_epoch=30, done=0, progress=None)
+    hasty = Speed(total=500, steps_per_epoch=30)
     for number in range(1, 51):
-        hasty.show(Step(number, {}, 0.1, 1.0, (0,), {}, 1.0, 0.5, True, 1))
+        hasty.add(Step(number, {}, 0.1, 1.0, (0,), {}, 1.0, 0.5, True, 1))
         assert bool(hasty.advice(number)) is (number == 50)  # the first epochs are too short to tell
 
 
 def test_computed_defaults() -> None:
-    nothing_typed = {"batch": None, "workers": None, "epochs": None, "lr": None, "warmup": None, "eval_every": None}
-    choices = choose(117_266, device="cpu", precision="fp32", decay="steps", **nothing_typed)
+    nothing_typed = TeacherConfig(device="cpu", precision="fp32")
+    choices = choose(nothing_typed, 117_266)
     assert choices.epochs == 12  # COCO's 1× schedule
     assert choices.batch == 4
     assert choices.schedule.learning_rate == pytest.approx(0.01 * 4 / 16)
     assert choices.steps_per_epoch == 117_266 // 4
-    small = choose(3, device="cpu", precision="fp32", decay="steps", **nothing_typed)
+    small = choose(nothing_typed, 3)
     assert (small.batch, small.epochs) == (3, 150)
 
 

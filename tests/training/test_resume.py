@@ -24,12 +24,12 @@ from safetensors.torch import load_file
 
 import msad_cli.training.trainer as fit_module
 from msad_cli.cli.app import run
-from msad_cli.cli.options import parse_duration
 from msad_cli.data.images.decode import read_image
 from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.distillation.distillation import Distillation
 from msad_cli.errors import DataError, UsageError
 from msad_cli.runs.folder import RunFolder
+from msad_cli.text import parse_duration
 
 IMAGES, BATCH, EPOCHS = 6, 2, 2
 STEPS = IMAGES // BATCH * EPOCHS

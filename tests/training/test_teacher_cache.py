@@ -23,8 +23,8 @@ from msad_cli.errors import DataError
 from msad_cli.models.detector import Detector, Views
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.system.device import Compute
-from msad_cli.training import teacher_cache
-from msad_cli.training.pyramid_store import InFolder, InMemory, Look, Store, keep_all, key, predicted_bytes
+from msad_cli.training.students import teacher_cache
+from msad_cli.training.students.pyramid_store import InFolder, InMemory, Look, Store, keep_all, key, predicted_bytes
 
 BF16 = Compute(torch.device("cpu"), "bf16")
 

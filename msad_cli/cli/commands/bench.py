@@ -7,6 +7,7 @@ import typer
 
 from msad_cli.cli import options
 from msad_cli.errors import UsageError
+from msad_cli.text import MOST_PIXELS, parse_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,7 @@ def bench(
     view: Annotated[
         str | None, typer.Option(metavar="high|middle|low|fused|all", help="Default: each model's best.")
     ] = None,
-    max_pixels: options.MaxPixels = options.MOST_PIXELS,
+    max_pixels: options.MaxPixels = MOST_PIXELS,
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
     compile_: Annotated[
@@ -43,7 +44,7 @@ def bench(
     from msad_cli.data.images.decode import limit_pixels
     from msad_cli.system.device import choose_compute, peak_memory
 
-    limit_pixels(options.parse_pixels(max_pixels))
+    limit_pixels(parse_pixels(max_pixels))
     compute = choose_compute(device, precision)
     report = measure(models, inputs, runs, compute, batch=batch, stock=stock, view=view, compiled=compile_)
     memory = peak_memory(compute.device)
@@ -119,7 +120,7 @@ def wanted_views(view: str | None, spec: "DetectorSpec", path: Path) -> "dict[Vi
     Raises:
         UsageError: the model has no such view.
     """
-    from msad_cli.training.plan import choose_views
+    from msad_cli.models.model_file import choose_views
 
     if view == "all":
         return {each: f", {each}" if len(spec.views) > 1 else "" for each in choose_views(None, spec, path)}

@@ -9,6 +9,7 @@ import typer
 
 from msad_cli.cli import options
 from msad_cli.errors import UsageError
+from msad_cli.text import MOST_PIXELS, parse_pixels
 
 
 def convert(
@@ -18,7 +19,7 @@ def convert(
     task: Annotated[
         str | None, typer.Option(metavar="boxes|masks|keypoints", help="What to keep. Default: all that is there.")
     ] = None,
-    max_pixels: options.MaxPixels = options.MOST_PIXELS,
+    max_pixels: options.MaxPixels = MOST_PIXELS,
     quiet: options.Quiet = False,
 ) -> None:
     """Write a set, images included, in another layout, and say what that cannot hold."""
@@ -35,7 +36,7 @@ def convert(
     if out.exists():
         raise UsageError(f"{out} exists", "give a folder that does not exist yet")
     parse_task(task or "boxes")
-    limit_pixels(options.parse_pixels(max_pixels))
+    limit_pixels(parse_pixels(max_pixels))
     found, said = find_splits(source, None, None, task or "boxes")
     splits: dict[str, Source] = {}
     for name, files in found.items():

@@ -8,6 +8,7 @@ import typer
 from msad_cli.cli import options
 from msad_cli.cli.commands.convert import convert
 from msad_cli.errors import UsageError
+from msad_cli.text import MOST_PIXELS, parse_ks, parse_pixels, parse_size
 
 if TYPE_CHECKING:
     from msad_cli.data.layouts.base import Files
@@ -40,7 +41,7 @@ def check(
     strict: Annotated[bool, typer.Option("--strict", help="Exit 3 for any problem, not only for fatal ones.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Write a repaired annotation file of one split.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")] = None,
-    max_pixels: options.MaxPixels = options.MOST_PIXELS,
+    max_pixels: options.MaxPixels = MOST_PIXELS,
     as_json: options.Json = False,
 ) -> None:
     """Look for everything that is wrong with a data set: boxes, ids, files, train against val. Exit 3 if unusable."""
@@ -51,7 +52,7 @@ def check(
 
     if fix != (out is not None):
         raise UsageError("--fix and --out belong together", "msad data check FILE --fix --out repaired.json")
-    resolution, ks = options.parse_size(size), options.parse_ks("--k", k)
+    resolution, ks = parse_size(size), parse_ks("--k", k)
     found = _find(path, split, images, task, max_pixels)
     if out is not None:
         _fix(found, out, decode)
@@ -72,7 +73,7 @@ def stats(
     size: Size = "800,1333",
     k: Reductions = "2",
     task: Task = "boxes",
-    max_pixels: options.MaxPixels = options.MOST_PIXELS,
+    max_pixels: options.MaxPixels = MOST_PIXELS,
     as_json: options.Json = False,
 ) -> None:
     """Count images and objects by class, and say how large these are at HR and at 1/k. Exit 3 if unusable."""
@@ -81,7 +82,7 @@ def stats(
     from msad_cli.data.annotations.kept_check import checked, refuse_unusable
     from msad_cli.data.layouts.splits import records_of
 
-    resolution, ks = options.parse_size(size), options.parse_ks("--k", k)
+    resolution, ks = parse_size(size), parse_ks("--k", k)
     found = _find(path, split, images, task, max_pixels)
     report = checked(records_of(found, task), resolution, ks, print_line)
     if as_json:
@@ -99,7 +100,7 @@ def _find(path: str, split: str | None, images: Path | None, task: str, max_pixe
     from msad_cli.data.layouts.splits import find_splits_or_file, parse_task
 
     parse_task(task)
-    limit_pixels(options.parse_pixels(max_pixels))
+    limit_pixels(parse_pixels(max_pixels))
     found, said = find_splits_or_file(path, split, images, task)
     for line in said:
         print_line(line)

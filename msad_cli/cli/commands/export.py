@@ -10,6 +10,7 @@ import typer
 
 from msad_cli.cli import options
 from msad_cli.errors import GateMissedError, ModelFileError, UsageError
+from msad_cli.text import MOST_PIXELS, parse_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,7 +55,7 @@ def export(
         str | None, typer.Option("--data", metavar="DIR|demo", help="Check on its images, and measure AP on them.")
     ] = None,
     overwrite: options.Overwrite = False,
-    max_pixels: options.MaxPixels = options.MOST_PIXELS,
+    max_pixels: options.MaxPixels = MOST_PIXELS,
     quiet: options.Quiet = False,
 ) -> None:
     """Write a model as ONNX (or torch.export's .pt2): pixels in, boxes out, in pixels of the image that it sees."""
@@ -74,7 +75,7 @@ def export(
     _claim(path, overwrite)
     if form == "onnx":
         exporting.need_packages()
-    limit_pixels(options.parse_pixels(max_pixels))
+    limit_pixels(parse_pixels(max_pixels))
     detector, card = load_model(model)
     seen = _single_view(view, detector.spec, model)
     spec, shape = _fixed_spec(detector.spec, seen, fixed, batch)
@@ -150,7 +151,7 @@ def _single_view(view: str | None, spec: "DetectorSpec", model: Path) -> "View":
     Raises:
         UsageError: it sees several, or the model does not have it.
     """
-    from msad_cli.training.plan import choose_views
+    from msad_cli.models.model_file import choose_views
 
     single = tuple(each for each in spec.views if len(spec.ks_of(each)) == 1)
     if view is None and len(spec.views) == 1:

@@ -7,6 +7,7 @@ import typer
 
 from msad_cli.cli import options
 from msad_cli.errors import UsageError
+from msad_cli.text import parse_ks, parse_size
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -70,8 +71,8 @@ def flops(
                 head_convs=head_convs,
                 norm="frozen",
                 scales="single" if unaligned else "aligned",
-                ks=options.parse_ks("--k", k),
-                resolution=options.parse_size("800,1333"),
+                ks=parse_ks("--k", k),
+                resolution=parse_size("800,1333"),
                 classes=tuple(ClassName(i, str(i)) for i in range(1, classes + 1)),
                 head_depthwise=head_depthwise,
                 low_backbone=low_backbone,
@@ -81,7 +82,7 @@ def flops(
     rows = relatives(spec, teacher)
     reports = []
     for text in size or [f"{spec.resolution.short_side},{spec.resolution.long_side}"]:
-        resolution = options.parse_size(text)
+        resolution = parse_size(text)
         shapes = image_sizes(data) if data else [(resolution.short_side, resolution.long_side)]
         frames = [resolution.frame_size(*shape) for shape in shapes]
         costs = {name: count_cost(of, view, frames, not unpadded) for name, (of, view) in rows.items()}

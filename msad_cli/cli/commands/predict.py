@@ -11,6 +11,7 @@ import typer
 
 from msad_cli.cli import options
 from msad_cli.errors import DataError, PartialFailureError, UsageError
+from msad_cli.text import MOST_PIXELS, parse_classes, parse_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +52,7 @@ def predict(
     ] = None,
     stdout: Annotated[bool, typer.Option("--stdout", help="A JSON line an image on stdout, as they come.")] = False,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Look at every Nth frame of a video.")] = 1,
-    max_pixels: options.MaxPixels = options.MOST_PIXELS,
+    max_pixels: options.MaxPixels = MOST_PIXELS,
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
     compile_: options.Compile = False,
@@ -65,17 +66,17 @@ def predict(
     from msad_cli.inference.predictor import predict_frames, usual_batch
     from msad_cli.inference.writers import Saver, json_line
     from msad_cli.models.compiled import compile_parts
+    from msad_cli.models.model_file import choose_views
     from msad_cli.system.device import choose_compute
-    from msad_cli.training.plan import choose_views
 
     saves = _parse_saves(save if save is not None else "" if stdout else "image,json")
-    limit_pixels(options.parse_pixels(max_pixels))
+    limit_pixels(parse_pixels(max_pixels))
     images, videos = _find(inputs, out, saves)
     sources = [*images, *videos]
     path = model or _default_model()
     detector, card = open_model(path)
     best = choose_views(view, detector.spec, path)[0]
-    labels = options.parse_classes(classes, detector.spec.categories)
+    labels = parse_classes(classes, detector.spec.categories)
     compute = choose_compute(device, precision)
     compile_parts([detector] if compile_ else [], compute.device)
     least = card.score_threshold if score is None else score

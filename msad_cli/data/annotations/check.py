@@ -1,6 +1,6 @@
 """The check of a data set: what it holds, how large its objects are, and everything that is wrong with it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -65,6 +65,12 @@ class Report:
         every = [(split.name, each) for split in self.splits for each in split.problems]
         every += [(BOTH, each) for each in self.shared]
         return sorted(every, key=lambda each: not each[1].fatal)
+
+    def lines(self) -> Iterator[str]:
+        """A line for each kind of problem."""
+        for name, each in self.problems:
+            example = f", such as {each.examples[0]}" if each.examples else ""
+            yield f"{name}: {each.count} {each.what}: {each.outcome}{example}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, `from_json`'s reverse."""

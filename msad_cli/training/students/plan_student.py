@@ -6,10 +6,15 @@ from typing import Any
 
 from torch import nn
 
-from msad_cli.cli.options import parse_ks
 from msad_cli.distillation.cached_teacher import Kept, KeptTeacher
 from msad_cli.distillation.distillation import GAMMA, TAU, Distillation, Weighted, teaching
-from msad_cli.distillation.losses.table import DISTILLERS, pixel_methods, reads_large_pixels, suitable_methods
+from msad_cli.distillation.losses.table import (
+    DISTILLERS,
+    build_distillers,
+    pixel_methods,
+    reads_large_pixels,
+    suitable_methods,
+)
 from msad_cli.distillation.pixel import TUNE_SHARE, PixelDistillation
 from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
@@ -17,6 +22,8 @@ from msad_cli.models.spec import DetectorSpec, Scales
 from msad_cli.models.weights.inherit import from_teacher
 from msad_cli.models.weights.initialise import initialise
 from msad_cli.runs.folder import Setting
+from msad_cli.text import parse_ks
+from msad_cli.training.config import DistillConfig
 from msad_cli.training.plan import Choices, choose_norm
 
 USUAL_K = 2
@@ -99,26 +106,27 @@ def start_student(student: Detector, teacher: Detector, init: str) -> str:
     return "; ".join(done)
 
 
-def choose_methods(
-    spec: DetectorSpec, method: str | None, weight: str | None, gamma: float, tau: float
-) -> tuple[dict[str, float], Setting]:
-    """The distillers' weights by name, and the choice for the record.
+def choose_methods(spec: DetectorSpec, config: DistillConfig) -> tuple[dict[str, float], Setting]:
+    """The weights of distillation losses by name, and the choice for the record.
 
     Args:
         spec: the student's.
-        method, weight, gamma, tau: the flags.
+        config: says which losses, and weights that are not the usual ones.
 
     Raises:
         UsageError: a weight that is none, or of a method that does not run.
     """
+    method, gamma_tau = config.method, (config.gamma, config.tau)
     names = [name for name in method.split(",") if name != PIXEL] if method else suitable_methods(spec.dense)
+    if method is None and config.losses:
+        names = []
     if is_pixel(method):
         names = [*(names or pixel_methods(spec)), "isrd"]
-    if "l1" not in names and (gamma, tau) != (GAMMA, TAU):
+    if "l1" not in names and gamma_tau != (GAMMA, TAU):
         raise UsageError(f"--gamma, --tau: the weight of l1; methods: {', '.join(names)}", "add --method l1")
-    known = {name: weight for name, (_, weight) in DISTILLERS.items()} | {"l1": gamma * tau}
-    weights = {name: known.get(name, 1.0) for name in names}
-    for part in weight.split(",") if weight else ():
+    known = {name: weight for name, (_, weight) in DISTILLERS.items()} | {"l1": config.gamma * config.tau}
+    weights = {name: known.get(name, 1.0) for name in (*names, *config.losses)}
+    for part in config.weight.split(",") if config.weight else ():
         name, _, value = part.partition("=")
         try:
             typed = float(value)
@@ -128,7 +136,22 @@ def choose_methods(
             raise UsageError(f"--weight {part}: not METHOD=NUMBER", f"such as l1=1; methods: {', '.join(weights)}")
         weights[name] = typed
     words = ", ".join(f"{name} × {value:g}" for name, value in weights.items())
-    return weights, Setting(method or ",".join(names), "flag" if method else "auto", words)
+    return weights, Setting(method or ",".join(weights), "flag" if method else "auto", words)
+
+
+def choose_losses(
+    student: DetectorSpec, teacher: DetectorSpec, config: DistillConfig, weights: Mapping[str, float]
+) -> dict[str, Weighted]:
+    """The distillation losses of these weights, those of one's own among them; none with `no_distill`.
+
+    Raises:
+        ValueError: an unknown method, or one that this detector has no use for.
+    """
+    if config.no_distill:
+        return {}
+    known = {name: weight for name, weight in weights.items() if name not in config.losses}
+    own = {name: Weighted(module, weights[name]) for name, module in config.losses.items()}
+    return build_distillers(student, teacher, known) | own
 
 
 def is_pixel(method: str | None) -> bool:

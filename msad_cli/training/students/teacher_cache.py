@@ -4,21 +4,22 @@ import shutil
 import time
 from pathlib import Path
 
-from msad_cli.cli.console import PLAIN_LINE_SECONDS, print_line
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.distillation.knowledge import best_view
 from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
-from msad_cli.models.model_file import fingerprint
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.runs.folder import Setting
 from msad_cli.system.device import Compute
 from msad_cli.system.distributed import size
+from msad_cli.system.files import fingerprint
 from msad_cli.system.memory import available_memory
-from msad_cli.training.plan import MOST_OF_MEMORY
-from msad_cli.training.pyramid_store import InFolder, InMemory, Store, keep_all, key, predicted_bytes, ways
+from msad_cli.training.observer import Observer
+from msad_cli.training.sets import MOST_OF_MEMORY
+from msad_cli.training.students.pyramid_store import InFolder, InMemory, Store, keep_all, key, predicted_bytes, ways
 
 MEMORY = "ram"
+SECONDS_BETWEEN_LINES = 30.0
 
 
 def choose_store(
@@ -57,7 +58,7 @@ def cannot_keep(no_distill: bool, pixel: bool, aligned: bool) -> str:
 
 
 def keep_pyramids(
-    store: Store | None, teacher: Detector, split: CocoSplit, compute: Compute, workers: int, quiet: bool
+    store: Store | None, teacher: Detector, split: CocoSplit, compute: Compute, workers: int, observer: Observer
 ) -> None:
     """Lets the teacher look once at all that is not kept yet, and says how far it is; nothing without a store.
 
@@ -73,14 +74,14 @@ def keep_pyramids(
     def done(made: int) -> None:
         nonlocal said, count
         count = made
-        if not quiet and time.monotonic() - said >= PLAIN_LINE_SECONDS:
+        if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
             said = time.monotonic()
-            print_line(f"the teacher looks at the images once: {made * size()} of {total}")
+            observer.say(f"the teacher looks at the images once: {made * size()} of {total}")
 
     teacher.eval()
     keep_all(store, teacher.spec, lambda views: best_view(teacher, views).pyramid, split, compute, workers, done)
-    if not quiet and count:
-        print_line(f"the teacher has looked at {count * size()} images in {time.monotonic() - start:.0f} s")
+    if count:
+        observer.say(f"the teacher has looked at {count * size()} images in {time.monotonic() - start:.0f} s")
 
 
 def _room(where: str, store: Store, spec: DetectorSpec, split: CocoSplit) -> str:

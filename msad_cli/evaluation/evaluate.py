@@ -1,0 +1,150 @@
+"""COCO's numbers of a model file, trained or exported, on a split of a set."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msad_cli.data.annotations.split import CocoSplit, read_split
+from msad_cli.data.images.decode import limit_pixels
+from msad_cli.data.layouts.base import find_split
+from msad_cli.errors import UsageError
+from msad_cli.evaluation.coco_eval import EVALUATORS, Evaluator
+from msad_cli.evaluation.detect_split import view_results
+from msad_cli.evaluation.ground_truth import ground_truth
+from msad_cli.evaluation.metrics import Result, Scores, number_names, oks_sigmas, remarks, score
+from msad_cli.export.runtime import Model, open_model
+from msad_cli.frame import Resolution
+from msad_cli.models.model_file import choose_views
+from msad_cli.system.device import Compute, choose_compute, default_workers
+from msad_cli.system.files import write_text
+from msad_cli.text import MOST_PIXELS, parse_pixels, parse_sigmas, parse_sizes
+
+if TYPE_CHECKING:
+    from msad_cli.models.spec import View
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What an evaluation is asked for; the flags of `msad eval`, which says what each means.
+
+    None stands for what the model file remembers, or for what follows from the machine.
+    """
+
+    data: str | None = None
+    split: str = "val"
+    view: str | None = None
+    size: str | None = None
+    sigmas: str | None = None
+    evaluator: str = "hotcoco"
+    predictions: Path | None = None
+    train_json: Path | None = None
+    val_json: Path | None = None
+    train_images: Path | None = None
+    val_images: Path | None = None
+    max_pixels: str = MOST_PIXELS
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a model has at one size of its input.
+
+    Attributes:
+        scores: of each view, the model's best first.
+        results: what the first of them found, in COCO's result form.
+    """
+
+    scores: dict[str, Scores]
+    results: list[Result]
+
+
+class Evaluation:
+    """A model and a split, ready to be measured.
+
+    Raises:
+        UsageError: a value that cannot be, or a view that the model does not have.
+        ModelFileError, DataError, DeviceError: the model, the data or the device cannot be used.
+    """
+
+    def __init__(self, model: Path, config: EvaluationConfig) -> None:
+        if config.split not in ("val", "train"):
+            raise UsageError(f"--split {config.split}: unknown", "give val or train")
+        self.evaluator: Evaluator = parse_evaluator(config.evaluator)
+        limit_pixels(parse_pixels(config.max_pixels))
+        self.config = config
+        self.detector, card = open_model(model)
+        spec = self.spec = self.detector.spec
+        self.given_sigmas = parse_sigmas(config.sigmas, spec.keypoints) or spec.sigmas
+        self.sigmas = oks_sigmas(len(spec.keypoints), self.given_sigmas)
+        self.views: Sequence[View] = choose_views(None if config.view == "all" else config.view, spec, model)
+        self.compute: Compute = choose_compute(config.device, config.precision)
+        train = config.split == "train"
+        paths = (config.train_json, config.train_images) if train else (config.val_json, config.val_images)
+        files = find_split(config.data or card.data, config.split, *paths, spec.task)
+        self.notes = files.notes
+        self.split: CocoSplit = read_split(files.annotations, files.images, spec.categories, spec.task, spec.keypoints)
+        self.sizes = parse_sizes(config.size, spec.ks[0], self.detector.resolution)
+        self.detector.to(self.compute.device)
+
+    @cached_property
+    def truth(self) -> dict[str, Any]:
+        """The split's ground truth."""
+        return ground_truth(self.split)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the numbers that will be measured, in order."""
+        return number_names(self.truth, self.spec.task)
+
+    def remarks(self) -> Iterator[str]:
+        """What there is to say of the data, and of what is measured otherwise than in COCO."""
+        yield from self.notes
+        unchosen = () if self.given_sigmas else self.sigmas
+        yield from remarks(self.truth, self.spec.task, self.spec.detections_per_image, unchosen)
+
+    def measure(self, say: Say) -> dict[int, Measured]:
+        """The numbers at each size, by the short side of the image that the model sees.
+
+        The detections of the largest size go into the file that was asked for.
+
+        Args:
+            say: is told of images that cannot be read.
+        """
+        found = {side: self._measure(self.detector, resolution, say) for side, resolution in self.sizes.items()}
+        if self.config.predictions is not None:
+            write_text(self.config.predictions, json.dumps(found[max(found)].results) + "\n")
+        return found
+
+    def _measure(self, detector: Model, resolution: Resolution, say: Say) -> Measured:
+        asked = self.config.workers
+        workers = default_workers(self.compute.device)[0] if asked is None else asked
+        detected = {
+            view: view_results(detector, self.split, view, self.compute, workers, resolution) for view in self.views
+        }
+        for reason in detected[self.views[0]].unreadable.values():
+            say(f"passed over, its objects count as missed: {reason}")
+        task = self.spec.task
+        scores: dict[str, Scores] = {
+            view: score(self.truth, of.results, task, self.sigmas, evaluator=self.evaluator)
+            for view, of in detected.items()
+        }
+        return Measured(scores, detected[self.views[0]].results)
+
+
+def parse_evaluator(text: str) -> Evaluator:
+    """The library of this name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for each in EVALUATORS:
+        if text == each:
+            return each
+    raise UsageError(f"--evaluator {text}: unknown", f"give {' or '.join(EVALUATORS)}")

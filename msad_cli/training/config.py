@@ -1,0 +1,152 @@
+"""What a training is asked for: the settings of `msad teacher` and `msad distill`, each once. Imports no torch.
+
+A field is the flag of its name, with `_` for `-`. None stands for a value that follows from the machine, the data or
+the teacher. What a field means is said once, where the flags are: cli/options.py and the two commands.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from msad_cli.text import MOST_PIXELS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import nn
+    from torch.utils.data import Dataset
+
+    from msad_cli.training.loop import Step
+
+PYTHON_ONLY = frozenset({"on_step", "losses"})
+"""Fields that hold objects: they have no flag, and args.json does not record them."""
+UNRECORDED = frozenset({"out", "resume", "overwrite", "dry_run", "quiet", "time", "checkpoint"}) | PYTHON_ONLY
+"""Fields that args.json does not hold: they are of a single call."""
+PATHS = frozenset({"teacher", "train_json", "val_json", "train_images", "val_images", "out"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What both trainings share.
+
+    Attributes:
+        data: the folder or file of a set, or `demo`; from Python also two datasets, for training and validation, of
+            images and targets as torchvision's detection references have them (`data/layouts/memory.py`).
+        on_step: is called after each step, from Python alone.
+    """
+
+    data: "str | tuple[Dataset[Any], Dataset[Any]] | None" = None
+    train_json: Path | None = None
+    val_json: Path | None = None
+    train_images: Path | None = None
+    val_images: Path | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    lr: float | None = None
+    decay: str = "steps"
+    warmup: int | None = None
+    clip: float = 10.0
+    ema: float = 0.0
+    eval_every: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    compile_: bool = False
+    workers: int | None = None
+    cache: str = "off"
+    max_pixels: str = MOST_PIXELS
+    seed: int = 0
+    out: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    time: str | None = None
+    checkpoint: str = "5m"
+    log: str | None = None
+    dry_run: bool = False
+    quiet: bool = False
+    on_step: "Callable[[Step], None] | None" = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig(TrainingConfig):
+    """What a teacher, or a baseline, is asked for."""
+
+    k: str | None = None
+    detector: str = "fcos"
+    backbone: str = "resnet50"
+    width: float = 1.0
+    head_channels: int = 256
+    head_convs: int = 4
+    head_depthwise: bool = False
+    size: str = "800,1333"
+    init: str = "imagenet"
+    norm: str = "auto"
+    scales: str = "aligned"
+    fusion: str = "c-ff"
+    strategy: str = "joint"
+    lambda_: float = 0.4
+    rois: int = 512
+    sigmas: str | None = None
+
+    @property
+    def usual_out(self) -> Path:
+        """The model file that is written unless `out` says."""
+        return Path(f"{'teacher' if self.scales == 'aligned' else self.scales}.safetensors")
+
+
+CONTROL = "plain.safetensors"
+"""Where the student goes that learns without its teacher."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(TrainingConfig):
+    """What a student is asked for.
+
+    Attributes:
+        losses: distillation losses of one's own, by name, from Python alone: modules that are called with the
+            `Knowledge` of student and teacher and the targets, and answer with named losses. They are trained along.
+    """
+
+    teacher: Path | None = None
+    k: str | None = None
+    backbone: str | None = None
+    width: float | None = None
+    low_backbone: str | None = None
+    low_width: float | None = None
+    head_channels: int | None = None
+    head_convs: int | None = None
+    head_depthwise: bool = False
+    init: str = "auto"
+    norm: str = "auto"
+    no_distill: bool = False
+    method: str | None = None
+    weight: str | None = None
+    aligned: bool = True
+    cache_teacher: str | None = None
+    afp: str = "shift"
+    assistant_method: str | None = None
+    gamma: float = 0.2
+    tau: float = 3.0
+    distill_warmup: int | None = None
+    losses: "Mapping[str, nn.Module]" = field(default_factory=dict)
+
+    @property
+    def usual_out(self) -> Path:
+        """The model file that is written unless `out` says."""
+        return Path(CONTROL if self.no_distill else "student.safetensors")
+
+
+Config = TypeVar("Config", TeacherConfig, DistillConfig)
+
+
+@dataclass(frozen=True)
+class Asked(Generic[Config]):
+    """A configuration, and where its values come from.
+
+    Attributes:
+        typed: names of the fields that somebody gave.
+        recalled: names of those that a run to be resumed had recorded.
+    """
+
+    config: Config
+    typed: frozenset[str]
+    recalled: frozenset[str] = frozenset()

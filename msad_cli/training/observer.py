@@ -1,0 +1,74 @@
+"""What a training tells whoever started it, and how fast it is."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from msad_cli.runs.folder import Setting
+from msad_cli.training.loop import Step
+from msad_cli.training.state import grouped
+
+STARVED, FIRST_LOOK = 0.3, 50
+"""The share of its time from which on a run waits too long for data, and the steps before it is looked at."""
+WORTH_SAYING = 0.1
+"""The share of waiting from which on a line mentions it."""
+
+
+class Observer:
+    """Whom a training tells what it does. This one keeps silent; that of the command line prints."""
+
+    silent = True
+
+    def say(self, line: str) -> None:
+        """A line for people."""
+
+    def plan(self, out: Path, settings: Mapping[str, Setting]) -> None:
+        """Every setting of a run, before its first step."""
+
+    @contextmanager
+    def watching(self, total: int, done: int) -> Iterator[None]:
+        """The stretch in which steps are made: `total` of them, of which `done` were made before."""
+        yield
+
+    def step(self, step: Step, line: str, seconds_left: float) -> None:
+        """A step, in words, and how long the rest will take."""
+
+
+class Speed:
+    """Counts the steps of a run since it started or went on.
+
+    Args:
+        total: steps of the whole run.
+        steps_per_epoch: of them.
+    """
+
+    def __init__(self, total: int, steps_per_epoch: int) -> None:
+        self.total = total
+        self.steps_per_epoch = steps_per_epoch
+        self.steps, self.images, self.seconds, self.waited = 0, 0, 1e-9, 0.0
+
+    def add(self, step: Step) -> str:
+        """Counts a step in; its line for log and screen."""
+        self.images, self.seconds = self.images + len(step.indices), self.seconds + step.seconds
+        self.steps, self.waited = self.steps + 1, self.waited + step.waited
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in grouped(step.losses).items())
+        share = self.waited / self.seconds
+        wait = f"  waiting for data {share:.0%}" if share > WORTH_SAYING else ""
+        return (
+            f"epoch {(step.number - 1) // self.steps_per_epoch + 1}  step {step.number}/{self.total}  {losses}  "
+            f"lr {step.learning_rate:.2g}  {self.images / self.seconds:.1f} images/s{wait}"
+        )
+
+    def seconds_left(self, step: int) -> float:
+        """How long the steps after this one will take."""
+        return (self.total - step) * self.seconds / self.steps
+
+    def advice(self, step: int) -> str:
+        """What to do about waiting for data, after the first steps and after each epoch; empty where it is short."""
+        due = self.steps == FIRST_LOOK or (self.steps > FIRST_LOOK and step % self.steps_per_epoch == 0)
+        if not due or self.waited <= STARVED * self.seconds:
+            return ""
+        return (
+            f"more than {STARVED:.0%} of the time is spent waiting for data: a larger --workers N, or --cache ram, "
+            "which keeps decoded images in memory, may help; a run that was stopped takes both with --resume"
+        )

@@ -1,0 +1,144 @@
+"""The data of a training: its two splits, checked, and what of a model follows from them."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from msad_cli.data.annotations.kept_check import checked, refuse_unusable
+from msad_cli.data.annotations.records import read_records
+from msad_cli.data.annotations.split import CocoSplit, to_split
+from msad_cli.data.layouts.base import DEMO, find_split
+from msad_cli.data.loading.dataset import TrainingSet
+from msad_cli.data.writers.datasets import written_datasets
+from msad_cli.errors import UsageError
+from msad_cli.frame import Resolution
+from msad_cli.models.spec import ClassName, DetectorSpec
+from msad_cli.runs.folder import Setting
+from msad_cli.system.distributed import first_then_others, on_this_machine
+from msad_cli.system.memory import available_memory
+from msad_cli.text import parse_sigmas
+from msad_cli.training.config import TrainingConfig
+from msad_cli.training.observer import Observer
+
+UNMIRRORED = "no image is mirrored: their names do not tell left from right; a category's flip_pairs would"
+
+MOST_OF_MEMORY = 0.8
+"""The share of what is available that a cache may take; the rest is for the training itself."""
+
+USUAL_DETECTIONS, MOST_DETECTIONS = 100, 1000
+
+
+def read_data(
+    config: TrainingConfig,
+    data: str | None,
+    resolution: Resolution,
+    ks: Sequence[int],
+    task: str,
+    observer: Observer,
+    model: DetectorSpec | None = None,
+) -> tuple[CocoSplit, CocoSplit, Setting]:
+    """Training and validation split, checked, and what was found, in words; the observer is told of problems.
+
+    Args:
+        data: a folder or `demo`; the four paths of `config` take the place of what lies there.
+        resolution, ks: HR size, and by what the views are downsampled, by which objects may be small.
+        task: `boxes`, `masks` or `keypoints`, as a detector's spec has it.
+        model: whose classes and keypoints are taken; without one, those of the training split.
+
+    Raises:
+        UsageError: neither `data` nor all four paths.
+        DataError: a split is unusable, or the training split has no box.
+    """
+    with first_then_others():  # the demo set is drawn once
+        files = find_split(data, "train", config.train_json, config.train_images, task)
+        other = find_split(data, "val", config.val_json, config.val_images, task)
+    for note in dict.fromkeys((*files.notes, *other.notes)):
+        observer.say(note)
+    known = (None, task) if model is None else (model.categories, task, model.keypoints)
+    learnt = read_records(files.annotations, files.images, *known)
+    val_records = read_records(other.annotations, other.images, learnt.categories, task, learnt.scheme.names)
+    splits = {"train": learnt, "val": val_records}
+    with first_then_others():  # who find it kept
+        report = checked(splits, resolution, ks, observer.say)
+    typed = data or str(files.annotations)
+    refuse_unusable(report, typed, f"msad data check {typed} lists all")
+    for line in report.lines():
+        observer.say(line)
+    train, val = (to_split(each) for each in splits.values())
+    lengths = [f"{each.quantiles[1]:.0f} at 1/{each.k}" for each in report.splits[0].sizes]
+    found = (
+        f"{files.recognised}: {len(train)} + {len(val)} images, {len(train.boxes)} training boxes "
+        f"(median side in pixels {', '.join(lengths)}), {len(train.categories)} classes"
+    )
+    if train.crowds or train.dropped:
+        found += f", {train.crowds} crowd regions and {train.dropped} bad boxes left out"
+    if task == "keypoints":
+        mirrored = f"{len(train.scheme.flip_pairs)} pairs swap in a mirror" if train.scheme.flips else UNMIRRORED
+        found += f", {len(train.scheme.names)} keypoints ({mirrored})"
+    return train, val, Setting(data or str(train.file), "flag", found)
+
+
+def fields_from_data(train: CocoSplit, sigmas: str | None) -> tuple[dict[str, Any], Setting]:
+    """The fields of a spec that follow from the training split, and the number of detections for the record.
+
+    Raises:
+        UsageError: `sigmas` is not a positive number for each keypoint.
+    """
+    most = int(np.diff(train.starts).max(initial=0))
+    # Room for what a denser image may hold; COCO's 100 where that is enough.
+    detections = (
+        USUAL_DETECTIONS if most <= USUAL_DETECTIONS else min(MOST_DETECTIONS, 100 * math.ceil(1.5 * most / 100))
+    )
+    scheme = train.scheme
+    fields = {
+        "classes": tuple(ClassName(*each) for each in train.categories),
+        "detections_per_image": detections,
+        "keypoints": scheme.names,
+        "flip_pairs": scheme.flip_pairs,
+        "skeleton": scheme.skeleton,
+        "sigmas": parse_sigmas(sigmas, scheme.names),
+    }
+    return fields, Setting(detections, "auto", f"at most {most} objects in a training image")
+
+
+def lasting(data: str | None) -> str:
+    """The name of a set as a model file remembers it: a folder is found again from anywhere, single files are not."""
+    return str(Path(data).resolve()) if data and data != DEMO else data or ""
+
+
+def cache_decoded(training: TrainingSet, cache: str, workers: int) -> Setting:
+    """Has a training set keep its decoded images if `--cache` asks for it; the choice for the record.
+
+    Raises:
+        UsageError: an unknown value, or too little memory.
+    """
+    if cache not in ("off", "ram"):
+        raise UsageError(f"--cache {cache}: unknown", "give ram or off")
+    if cache == "off":
+        return Setting(cache, "default", "images are decoded in every epoch")
+    needed, there = training.keep_decoded() * on_this_machine(), available_memory(shared=workers > 0)
+    words = f"{needed / 2**30:.2f} GiB of decoded images, {there / 2**30:.1f} GiB of memory are available"
+    if needed > MOST_OF_MEMORY * there:
+        raise UsageError(
+            f"--cache ram does not fit: {words}, of which msad takes {MOST_OF_MEMORY:.0%}",
+            "--cache off decodes the images in every epoch, for which more --workers help",
+        )
+    return Setting(cache, "flag", words)
+
+
+def folder_of(data: str | tuple[Dataset[Any], Dataset[Any]] | None) -> str | None:
+    """Where a set lies; datasets from Python are written there as a COCO folder, once.
+
+    Raises:
+        UsageError: neither the name of a set nor two datasets.
+        DataError: an item of a dataset that cannot be an image and its objects.
+    """
+    if data is None or isinstance(data, str | os.PathLike):
+        return None if data is None else os.fspath(data)
+    with first_then_others():
+        return str(written_datasets(*data))

@@ -1,0 +1,158 @@
+"""Distilling a teacher into a student: from what is asked for to a model file."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from msad_cli.data.images.decode import limit_pixels
+from msad_cli.data.loading.dataset import TrainingSet
+from msad_cli.errors import UsageError
+from msad_cli.models.detector import Detector
+from msad_cli.models.model_file import Card, load_model
+from msad_cli.models.spec import DetectorSpec
+from msad_cli.system.files import fingerprint
+from msad_cli.text import parse_pixels
+from msad_cli.training.config import Asked, DistillConfig
+from msad_cli.training.interruption import Clock
+from msad_cli.training.observer import Observer
+from msad_cli.training.plan import choose, claim_output, invalid_values_named
+from msad_cli.training.resume import all_settings, completed
+from msad_cli.training.sets import cache_decoded, folder_of, lasting, read_data
+from msad_cli.training.students.assistant import first_stage, student_k
+from msad_cli.training.students.plan_student import (
+    choose_losses,
+    choose_methods,
+    is_pixel,
+    of_distillation,
+    rendered,
+    start_student,
+    student_spec,
+    training_module,
+)
+from msad_cli.training.students.teacher_cache import cannot_keep, choose_store, keep_pyramids
+from msad_cli.training.trainer import Outcome, Run, fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """What a student learns from.
+
+    Attributes:
+        file: of the teacher, or of the assistant in its place.
+        detector: the model of that file.
+        named: the spec of the teacher that was named.
+        data: the set that the teacher learnt from.
+        k, init, aligned: of the student: what was asked for, or what learning from an assistant makes of it.
+    """
+
+    file: Path
+    detector: Detector
+    named: DetectorSpec
+    data: str
+    k: str | None
+    init: str
+    aligned: bool
+
+
+def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
+    """Trains until the end, a signal or the time limit; of several processes the first one writes.
+
+    Raises:
+        MsadError: whatever is wrong with what is asked for, the teacher, the data, the device, or the training.
+    """
+    asked = completed(asked)
+    config = asked.config
+    assert config.out is not None
+    if config.teacher is None:
+        raise UsageError("no teacher given", "add --teacher FILE; msad teacher trains one")
+    clock = Clock.of(config.time, config.checkpoint)
+    limit_pixels(parse_pixels(config.max_pixels))
+    folder = claim_output(config, observer)
+    source = _source(asked, config.teacher, observer)
+    if isinstance(source, Outcome):
+        return source
+    teacher, pixel = source.detector, is_pixel(config.method)
+    torch.manual_seed(config.seed)  # what distillation trains beside the student starts at random
+    with invalid_values_named("msad distill --help lists the values"):
+        spec, computed = student_spec(
+            teacher.spec, source.k, _architecture(config), source.init, config.norm, source.aligned
+        )
+        weights, computed["method"] = choose_methods(spec, config)
+        losses = choose_losses(spec, teacher.spec, config, weights)
+    data = folder_of(config.data) or source.data
+    train, val, computed["data"] = read_data(config, data, spec.resolution, spec.ks, spec.task, observer, spec)
+    choices = of_distillation(choose(config, len(train)), config.distill_warmup, pixel)
+    refusal = cannot_keep(config.no_distill, pixel, source.aligned)
+    store, computed["cache_teacher"] = choose_store(
+        config.cache_teacher, refusal, source.file, teacher.spec, train, choices.compute.precision
+    )
+    ks = rendered(spec, teacher.spec, losses, store is not None)
+    training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed)
+    computed["cache"] = cache_decoded(training, config.cache, choices.workers)
+    settings = all_settings(asked, {**computed, **choices.settings})
+    observer.plan(config.out, settings)
+    if config.dry_run:
+        return Outcome(config.out, planned=True)
+    torch.manual_seed(config.seed)
+    student = Detector(spec)
+    keep_pyramids(store, teacher.to(choices.compute.device), train, choices.compute, choices.workers, observer)
+    run = Run(
+        command="distill",
+        config=config,
+        module=training_module(student, teacher, store, losses, choices, config.afp),
+        detector=student,
+        initialise=partial(start_student, student, teacher, computed["init"].value),
+        training=training,
+        validation=val,
+        choices=choices,
+        settings=settings,
+        folder=folder,
+        card=_card(data, train.file, source),
+        clock=clock,
+        source=source.file,
+        compiled=(student, teacher) if config.compile_ else (),
+    )
+    return fit(run, observer)
+
+
+def _source(asked: Asked[DistillConfig], file: Path, observer: Observer) -> _Source | Outcome:
+    """What the student learns from; where that is an assistant that could not be trained, how its training ended."""
+    config = asked.config
+    teacher, card = load_model(file)
+    named = teacher.spec
+    if not is_pixel(config.method):
+        return _Source(
+            file=file,
+            detector=teacher,
+            named=named,
+            data=card.data,
+            k=config.k,
+            init=config.init,
+            aligned=config.aligned,
+        )
+    k = student_k(config, named)
+    assistant, stage = first_stage(asked, file, train_student, observer)
+    if stage.unfinished or stage.planned:
+        return stage
+    own = load_model(assistant)[0]
+    return _Source(file=assistant, detector=own, named=named, data=card.data, k=k, init="teacher", aligned=False)
+
+
+def _architecture(config: DistillConfig) -> dict[str, object]:
+    """Fields of a student's spec by name; None stands for the teacher's own."""
+    return {
+        "backbone": config.backbone,
+        "width": config.width,
+        "low_backbone": config.low_backbone,
+        "low_width": config.low_width,
+        "channels": config.head_channels,
+        "head_convs": config.head_convs,
+        "head_depthwise": config.head_depthwise or None,
+    }
+
+
+def _card(data: str, annotations: Path, source: _Source) -> Card:
+    """What is known of a student before it is trained."""
+    return Card(lasting(data), fingerprint(annotations), teacher=fingerprint(source.file), teacher_spec=source.named)
