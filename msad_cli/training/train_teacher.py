@@ -1,5 +1,7 @@
 """Training a teacher, or one of the paper's baselines: from what is asked for to a model file."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -9,10 +11,12 @@ from msad_cli.distillation.aligned_teacher import AlignedTraining
 from msad_cli.distillation.baselines import UnshiftedTraining
 from msad_cli.distillation.two_step import TwoStepTraining
 from msad_cli.errors import UsageError
+from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card
 from msad_cli.models.spec import TASKS, DetectorSpec
 from msad_cli.models.weights.initialise import initialise
+from msad_cli.runs.folder import Setting
 from msad_cli.system.files import fingerprint
 from msad_cli.text import parse_ks, parse_pixels, parse_size
 from msad_cli.training.config import Asked, TeacherConfig
@@ -44,24 +48,7 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     train, val, found = read_data(config, data, resolution, ks, task, observer)
     fields, detections = fields_from_data(train, config.sigmas)
     choices = choose(config, len(train))
-    norm = choose_norm(config.norm, config.init)
-    with invalid_values_named("msad teacher --help lists the values"):
-        spec = DetectorSpec(
-            role="teacher" if config.scales == "aligned" else "baseline",
-            detector=config.detector,
-            backbone=config.backbone,
-            width=config.width,
-            channels=config.head_channels,
-            head_convs=config.head_convs,
-            norm=norm.value,
-            scales=config.scales,  # type: ignore[arg-type]  # the spec checks it
-            ks=ks,
-            resolution=resolution,
-            fusion=config.fusion,  # type: ignore[arg-type]
-            head_depthwise=config.head_depthwise,
-            rois=config.rois,
-            **fields,
-        )
+    spec, norm = _spec(config, ks, resolution, fields)
     training = TrainingSet(train, resolution, spec.ks, jitter=config.scales != "single", seed=config.seed)
     computed = {"data": found, "norm": norm, "detections": detections, **choices.settings}
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
@@ -90,6 +77,35 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
         ),
         observer,
     )
+
+
+def _spec(
+    config: TeacherConfig, ks: tuple[int, ...], resolution: Resolution, fields: dict[str, Any]
+) -> tuple[DetectorSpec, Setting]:
+    """What the model is, and its normalisation for the record.
+
+    Args:
+        fields: of the spec, as they follow from the data.
+    """
+    norm = choose_norm(config.norm, config.init)
+    with invalid_values_named("msad teacher --help lists the values"):
+        spec = DetectorSpec(
+            role="teacher" if config.scales == "aligned" else "baseline",
+            detector=config.detector,
+            backbone=config.backbone,
+            width=config.width,
+            channels=config.head_channels,
+            head_convs=config.head_convs,
+            norm=norm.value,
+            scales=config.scales,  # type: ignore[arg-type]  # the spec checks it
+            ks=ks,
+            resolution=resolution,
+            fusion=config.fusion,  # type: ignore[arg-type]
+            head_depthwise=config.head_depthwise,
+            rois=config.rois,
+            **fields,
+        )
+    return spec, norm
 
 
 def _refuse_idle(asked: Asked[TeacherConfig]) -> None:

@@ -8,10 +8,12 @@ import torch
 
 from msad_cli.data.images.decode import limit_pixels
 from msad_cli.data.loading.dataset import TrainingSet
+from msad_cli.distillation.distillation import Weighted
 from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, load_model
 from msad_cli.models.spec import DetectorSpec
+from msad_cli.runs.folder import Setting
 from msad_cli.system.files import fingerprint
 from msad_cli.text import parse_pixels
 from msad_cli.training.config import Asked, DistillConfig
@@ -75,12 +77,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
         return source
     teacher, pixel = source.detector, is_pixel(config.method)
     torch.manual_seed(config.seed)  # what distillation trains beside the student starts at random
-    with invalid_values_named("msad distill --help lists the values"):
-        spec, computed = student_spec(
-            teacher.spec, source.k, _architecture(config), source.init, config.norm, source.aligned
-        )
-        weights, computed["method"] = choose_methods(spec, config)
-        losses = choose_losses(spec, teacher.spec, config, weights)
+    spec, losses, computed = _student(config, source)
     data = folder_of(config.data) or source.data
     train, val, computed["data"] = read_data(config, data, spec.resolution, spec.ks, spec.task, observer, spec)
     choices = of_distillation(choose(config, len(train)), config.distill_warmup, pixel)
@@ -138,6 +135,17 @@ def _source(asked: Asked[DistillConfig], file: Path, observer: Observer) -> _Sou
         return stage
     own = load_model(assistant)[0]
     return _Source(file=assistant, detector=own, named=named, data=card.data, k=k, init="teacher", aligned=False)
+
+
+def _student(config: DistillConfig, source: _Source) -> tuple[DetectorSpec, dict[str, Weighted], dict[str, Setting]]:
+    """What the student is and by what it learns, and for the record the choices behind both."""
+    teacher = source.detector.spec
+    with invalid_values_named("msad distill --help lists the values"):
+        spec, computed = student_spec(
+            teacher, source.k, _architecture(config), source.init, config.norm, source.aligned
+        )
+        weights, computed["method"] = choose_methods(spec, config)
+        return spec, choose_losses(spec, teacher, config, weights), computed
 
 
 def _architecture(config: DistillConfig) -> dict[str, object]:
