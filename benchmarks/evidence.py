@@ -37,8 +37,7 @@ from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import read_header
 from msad_cli.models.spec import TASKS, DetectorSpec
 from msad_cli.runs.folder import RunFolder
-from msad_cli.system.device import Compute, choose_compute
-from msad_cli.training.gradients import to_device
+from msad_cli.system.device import Compute, choose_compute, to_device
 from msad_cli.training.plan import fields_from_data, invalid_values_named
 
 

@@ -3,12 +3,10 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msad_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from msad_cli.evaluation.coco_eval import Evaluator
+from msad_cli.system.extras import EVALUATORS, Evaluator
 
 NUMBER = re.compile(r"(mask_|keypoint_)?(AP(50|75|s|m|l)?|AR(\d+|s|m|l)?)")
 SOME = "such as AP=0.36 or mask_AP=0.3,AP50=0.5"
@@ -34,14 +32,12 @@ def parse_gates(text: str | None) -> dict[str, float]:
     return gates
 
 
-def parse_evaluator(text: str) -> "Evaluator":
+def parse_evaluator(text: str) -> Evaluator:
     """The library of this name.
 
     Raises:
         UsageError: there is none.
     """
-    from msad_cli.evaluation.coco_eval import EVALUATORS
-
     for each in EVALUATORS:
         if text == each:
             return each

@@ -6,15 +6,13 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, get_args
+from typing import Any
 
 import hotcoco
 import numpy as np
 from numpy.typing import NDArray
 
-Evaluator = Literal["hotcoco", "pycocotools"]
-"""hotcoco is the fast one, pycocotools COCO's own."""
-EVALUATORS: tuple[Evaluator, ...] = get_args(Evaluator)
+from msad_cli.system.extras import Evaluator
 
 ANSWERS = {"bbox": ("bbox", "segmentation", "keypoints"), "segm": ("segmentation",), "keypoints": ("keypoints",)}
 """Of a detection, the first of these that it has is read, by COCOeval's name of the kind; others are made boxes."""

@@ -15,9 +15,8 @@ from msad_cli.export.runtime import Model
 from msad_cli.frame import Resolution
 from msad_cli.models.decode.paste_masks import LEARNT_SHIFT, paste_masks
 from msad_cli.models.spec import View
-from msad_cli.system.device import Compute
+from msad_cli.system.device import Compute, to_device
 from msad_cli.system.distributed import gather, hand_in, rank, size
-from msad_cli.training.gradients import to_device
 
 Detect = Callable[[Mapping[int, Sequence[Tensor]]], Sequence[Mapping[str, Tensor]]]
 """Views by k -> per image `boxes` (corners, HR pixels), `scores`, `labels` (from 1), and by task `masks`

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.evaluation.coco_eval import Evaluator, Tables, evaluate
+from msad_cli.evaluation.coco_eval import Tables, evaluate
 from msad_cli.evaluation.curves import OverScore, PrecisionRecall, over_score, precision_over_recall
+from msad_cli.system.extras import Evaluator
 
 Result = dict[str, Any]
 """A detection in COCO's result form: image_id, category_id, bbox [x, y, w, h] in original pixels, score; and by task

@@ -3,7 +3,6 @@
 Metadata (strings): `format` = "msad/1", `spec` and `card` as JSON. Reading it needs neither torch nor safetensors.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -114,12 +113,6 @@ def load_model(path: Path) -> tuple["Detector", Card]:
                 raise ModelFileError(f"{path}: became shorter while it was read", "copy it again")
     detector.load_state_dict(state, assign=True)
     return detector.eval(), card
-
-
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -10,9 +10,10 @@ from msad_cli.cli.console import print_line
 from msad_cli.distillation.losses.table import build_distillers
 from msad_cli.distillation.pixel import AFP
 from msad_cli.errors import UsageError
-from msad_cli.models.model_file import fingerprint, read_header
+from msad_cli.models.model_file import read_header
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.runs.folder import RunFolder
+from msad_cli.system.files import fingerprint
 from msad_cli.training.plan import invalid_values_named
 from msad_cli.training.student import choose_methods, default_k, student_spec
 

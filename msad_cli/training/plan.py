@@ -13,7 +13,7 @@ import torch
 from msad_cli.cli.check_tables import print_problems
 from msad_cli.cli.console import print_line
 from msad_cli.cli.gates import parse_sigmas
-from msad_cli.data.annotations.kept_check import checked, refuse_unusable
+from msad_cli.data.annotations.check_cache import checked, refuse_unusable
 from msad_cli.data.annotations.records import read_records
 from msad_cli.data.annotations.split import CocoSplit, to_split
 from msad_cli.data.layouts.base import DEMO, find_split

@@ -9,11 +9,11 @@ from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.distillation.knowledge import best_view
 from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
-from msad_cli.models.model_file import fingerprint
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.runs.folder import Setting
 from msad_cli.system.device import Compute
 from msad_cli.system.distributed import size
+from msad_cli.system.files import fingerprint
 from msad_cli.system.memory import available_memory
 from msad_cli.training.plan import MOST_OF_MEMORY
 from msad_cli.training.pyramid_store import InFolder, InMemory, Store, keep_all, key, predicted_bytes, ways

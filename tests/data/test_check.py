@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from msad_cli.cli.app import run
-from msad_cli.data.annotations import kept_check as checking
+from msad_cli.data.annotations import check_cache as checking
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.boxes import judge_boxes
 from msad_cli.data.annotations.check import Report, check
@@ -184,8 +184,8 @@ def test_reader_and_check_agree(clean: Path, how: Change, kind: Problem) -> None
         assert kind.what in caught.value.message
         return
     split = read_split(file, folder)
-    kept = judge_boxes(read_records(file, folder)).kept
-    assert len(split.boxes) == kept.sum() == len(kept) - split.crowds - split.dropped
+    usable = judge_boxes(read_records(file, folder)).usable
+    assert len(split.boxes) == usable.sum() == len(usable) - split.crowds - split.dropped
     # COCOeval, too, takes whatever the reader takes.
     score(ground_truth(split), [])
 

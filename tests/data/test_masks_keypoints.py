@@ -16,7 +16,7 @@ from pycocotools import mask as rle
 from msad_cli.cli.app import run
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.check import check
-from msad_cli.data.annotations.keypoints import KeypointScheme, derived_pairs, read_keypoints, read_scheme
+from msad_cli.data.annotations.keypoint_scheme import KeypointScheme, derived_pairs, read_keypoints, read_scheme
 from msad_cli.data.annotations.problems import Problem, Tally
 from msad_cli.data.annotations.records import read_records
 from msad_cli.data.annotations.segmentation import (

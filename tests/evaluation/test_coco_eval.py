@@ -17,8 +17,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
 from msad_cli.data.annotations.segmentation import encode
-from msad_cli.evaluation.coco_eval import EVALUATORS, Evaluator, Tables, evaluate
+from msad_cli.evaluation.coco_eval import Tables, evaluate
 from msad_cli.evaluation.metrics import KINDS, OF_PERSONS, Result, score
+from msad_cli.system.extras import EVALUATORS, Evaluator
 
 # pycocotools 2.0.11 lacks the copy argument that NumPy 2 asks of __array__, which is for pycocotools to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 from msad_cli.errors import ModelFileError, OutputError, UsageError
 from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
-from msad_cli.models.model_file import LARGEST_HEADER, Card, fingerprint, load_model, read_header, save_model
+from msad_cli.models.model_file import LARGEST_HEADER, Card, load_model, read_header, save_model
 from msad_cli.models.spec import ClassName, DetectorSpec
 from msad_cli.runs.folder import RunFolder, Setting
-from msad_cli.system.files import write_text
+from msad_cli.system.files import fingerprint, write_text
 
 TEACHER = DetectorSpec(
     role="teacher", detector="fcos", backbone="resnet18", width=0.25, channels=64, head_convs=2, norm="group",

@@ -46,7 +46,7 @@ def check(
     """Look for everything that is wrong with a data set: boxes, ids, files, train against val. Exit 3 if unusable."""
     from msad_cli.cli.check_tables import print_report
     from msad_cli.cli.console import print_json, print_line
-    from msad_cli.data.annotations.kept_check import checked, refuse_unusable
+    from msad_cli.data.annotations.check_cache import checked, refuse_unusable
     from msad_cli.data.layouts.splits import records_of
 
     if fix != (out is not None):
@@ -78,7 +78,7 @@ def stats(
     """Count images and objects by class, and say how large these are at HR and at 1/k. Exit 3 if unusable."""
     from msad_cli.cli.check_tables import print_counts, print_problems
     from msad_cli.cli.console import print_json, print_line
-    from msad_cli.data.annotations.kept_check import checked, refuse_unusable
+    from msad_cli.data.annotations.check_cache import checked, refuse_unusable
     from msad_cli.data.layouts.splits import records_of
 
     resolution, ks = options.parse_size(size), options.parse_ks("--k", k)

@@ -117,7 +117,8 @@ def distill(
     from msad_cli.data.loading.dataset import TrainingSet
     from msad_cli.distillation.losses.table import build_distillers
     from msad_cli.models.detector import Detector
-    from msad_cli.models.model_file import Card, fingerprint, load_model
+    from msad_cli.models.model_file import Card, load_model
+    from msad_cli.system.files import fingerprint
     from msad_cli.training.assistant import second_stage
     from msad_cli.training.clock import Clock
     from msad_cli.training.plan import choose, claim_output, invalid_values_named, keep_decoded, lasting, read_data

@@ -12,12 +12,12 @@ from msad_cli.errors import GateMissedError, UsageError
 
 if TYPE_CHECKING:
     from msad_cli.data.annotations.split import CocoSplit
-    from msad_cli.evaluation.coco_eval import Evaluator
     from msad_cli.evaluation.metrics import Scores
     from msad_cli.export.runtime import Model
     from msad_cli.frame import Resolution
     from msad_cli.models.spec import View
     from msad_cli.system.device import Compute
+    from msad_cli.system.extras import Evaluator
 
 
 def evaluate(

@@ -21,8 +21,8 @@ def info(
 ) -> None:
     """Show what a model file remembers: architecture, classes, data, AP."""
     from msad_cli.export.sidecar import is_exported
-    from msad_cli.models.model_file import fingerprint
     from msad_cli.runs.folder import json_text
+    from msad_cli.system.files import fingerprint
     from msad_cli.text import printable
 
     spec, card, of_kind = _exported(model) if is_exported(model) else _trained(model)

@@ -89,9 +89,10 @@ def teacher(
     from msad_cli.data.images.decode import limit_pixels
     from msad_cli.data.loading.dataset import TrainingSet
     from msad_cli.models.detector import Detector
-    from msad_cli.models.model_file import Card, fingerprint
+    from msad_cli.models.model_file import Card
     from msad_cli.models.spec import TASKS, DetectorSpec
     from msad_cli.models.weights.initialise import initialise
+    from msad_cli.system.files import fingerprint
     from msad_cli.training.clock import Clock
     from msad_cli.training.plan import (
         choose,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.keypoints import KeypointScheme, read_scheme, with_keypoints
+from msad_cli.data.annotations.keypoint_scheme import KeypointScheme, read_scheme, with_keypoints
 from msad_cli.data.annotations.objects import Annotations, Asked, read_annotations
 from msad_cli.data.annotations.problems import Problem, Tally
 from msad_cli.data.annotations.values import read_id, read_side, shown, whole_number

@@ -12,7 +12,7 @@ import numpy as np
 
 from msad_cli import __version__
 from msad_cli.errors import DataError
-from msad_cli.system.cache import cache_folder, file_state, keep_text
+from msad_cli.system.cache_folder import cache_folder, file_state, keep_text
 
 DECIMALS = 4
 """Of pixels, in the files that are made."""

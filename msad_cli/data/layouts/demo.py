@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from pycocotools import mask as rle
 
-from msad_cli.system.cache import cache_folder
+from msad_cli.system.cache_folder import cache_folder
 
 VERSION = 5  # part of the cache folder's name: raise it whenever the drawn pixels or the json change
 SPLITS = ("train2017", "val2017")

@@ -9,9 +9,8 @@ from typing import Any
 
 import yaml
 
-from msad_cli.data.annotations.keypoints import MOST_KEYPOINTS
 from msad_cli.data.annotations.records import examine
-from msad_cli.data.annotations.values import shown
+from msad_cli.data.annotations.values import MOST_KEYPOINTS, shown
 from msad_cli.data.images.decode import IMAGE_SUFFIXES
 from msad_cli.data.images.names import outward_links, refused_name
 from msad_cli.data.images.split_images import look_at_images

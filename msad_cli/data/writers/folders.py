@@ -14,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from msad_cli.data.annotations.boxes import LEAST_CUT, Judged, judge_boxes
-from msad_cli.data.annotations.keypoints import with_keypoints
+from msad_cli.data.annotations.keypoint_scheme import with_keypoints
 from msad_cli.data.annotations.problems import KEYLESS
 from msad_cli.data.annotations.records import Records, examine, root_categories
 from msad_cli.data.annotations.segmentation import encode, overlap

@@ -13,9 +13,8 @@ from msad_cli.data.annotations.records import Records
 from msad_cli.data.images.decode import most_pixels
 from msad_cli.errors import DataError, UsageError
 from msad_cli.frame import Resolution
-from msad_cli.models.model_file import fingerprint
-from msad_cli.system.cache import cache_folder, file_state
-from msad_cli.system.files import write_text
+from msad_cli.system.cache_folder import cache_folder, file_state
+from msad_cli.system.files import fingerprint, write_text
 
 
 def checked(
