@@ -28,7 +28,7 @@ from mistakes import told
 
 from msad_cli.cli.options import parse_size
 from msad_cli.data.annotations.split import CocoSplit, read_split
-from msad_cli.data.layouts.base import find_split
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.loading.dataset import TrainingSet, training_loader
 from msad_cli.distillation.aligned_teacher import AlignedTraining
 from msad_cli.distillation.losses.table import suitable_methods

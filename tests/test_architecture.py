@@ -86,7 +86,7 @@ def test_files_functions_and_rooms_stay_small() -> None:
     for folder in {file.parent for file in FILES}:
         files = [each for each in folder.glob("*.py") if each.name != "__init__.py"]
         # A table's room holds a file for each of its rows.
-        if len(files) > LARGEST_ROOM and folder.name not in ("losses", "commands"):
+        if len(files) > LARGEST_ROOM and folder.name not in ("losses", "commands", "layouts", "writers"):
             faults.append((folder, f"{len(files)} files"))
     assert named(faults) == []
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from msad_cli.data.annotations.segmentation import Runs, decode, pixels_inside
 from msad_cli.data.annotations.tracing import one_ring
-from msad_cli.data.writers.folders import label_row
+from msad_cli.data.writers.yolo import label_row
 from msad_cli.evaluation.detect_split import coco_results
 from msad_cli.evaluation.metrics import Result
 from msad_cli.inference.draw import draw_objects

@@ -16,7 +16,8 @@ from msad_cli.cli.gates import parse_sigmas
 from msad_cli.data.annotations.check_cache import checked, refuse_unusable
 from msad_cli.data.annotations.records import read_records
 from msad_cli.data.annotations.split import CocoSplit, to_split
-from msad_cli.data.layouts.base import DEMO, find_split
+from msad_cli.data.layouts.demo import DEMO
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.distillation.two_step import FUSION_SHARE
 from msad_cli.errors import UsageError

@@ -89,7 +89,7 @@ def test_wrong_input_gets_a_message_a_hint_and_its_exit_code(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, demo: Path,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("msad_cli.data.layouts.base.demo_folder", lambda: demo)
+    monkeypatch.setattr("msad_cli.data.layouts.demo.demo_folder", lambda: demo)
     assert run(arguments) == code
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
@@ -117,7 +117,7 @@ def test_names_longer_than_the_system_allows_are_the_users_mistake(
     demo: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("msad_cli.data.layouts.base.demo_folder", lambda: demo)
+    monkeypatch.setattr("msad_cli.data.layouts.demo.demo_folder", lambda: demo)
     assert run(arguments) in (2, 3, 4)
     message = capsys.readouterr().err
     assert message.startswith("error: ")

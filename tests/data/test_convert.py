@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support import toy_layout, toy_writer
 
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.segmentation import decode, encode, encode_mask, read_segmentation
 from msad_cli.data.annotations.tracing import one_ring, traced
-from msad_cli.data.layouts.base import find_split
+from msad_cli.data.layouts import table as layouts
+from msad_cli.data.layouts.splits import find_split
+from msad_cli.data.writers import table
 
 NEAR = 0.01
 """Pixels."""
@@ -322,3 +325,19 @@ def test_coco_from_yolo_needs_no_other_split_and_keeps_what_it_is_given(coco_fol
     assert after == before
     images = [sorted(each.name for each in folder.rglob("*.png")) for folder in (coco_folder / "train2017", again)]
     assert images[0] == images[1] == ["a.png", "b.png", "c.png", "d.png"]
+
+
+def test_a_new_writer_is_a_file_and_a_line(
+    coco_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    convert = ["data", "convert", str(coco_folder), "-o", str(tmp_path / "toy"), "--to", "toy"]
+    assert run(convert) == 2
+    assert "give coco or yolo" in capsys.readouterr().err
+    monkeypatch.setitem(table.WRITERS, "toy", toy_writer.write)
+    assert run(convert) == 0
+    assert "names of classes, left out" in capsys.readouterr().err
+    # What was written in this layout is read by it: all boxes of both splits.
+    monkeypatch.setattr(layouts, "LAYOUTS", (*layouts.LAYOUTS, toy_layout.LAYOUT))
+    found = find_split(str(tmp_path / "toy"), "train")
+    assert found.recognised == "toy set"
+    assert len(json.loads(found.annotations.read_text())["annotations"]) == 10

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support import toy_layout
 
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.records import root_categories
 from msad_cli.data.annotations.split import read_split
-from msad_cli.data.layouts.base import Files, find_split
+from msad_cli.data.layouts import table
+from msad_cli.data.layouts.base import Files
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.errors import AbsentSplitError, DataError
 
 WIDTH, HEIGHT = 80, 40
@@ -487,3 +490,27 @@ def test_nothing_is_left_of_a_conversion_that_fails(
     with pytest.raises(DataError):
         find_split(str(yolo), "train")
     assert not os.path.exists(tmp_path / "cache")
+
+
+# --- a layout of one's own: a file, and a line in a table ---
+
+
+def test_a_new_layout_is_a_file_and_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "toy"
+    draw(folder / "a.png")
+    write(folder / "boxes.txt", "a.png 4 4 16 16\na.png 40 8 20 20\n")
+    assert run(["data", "check", str(folder)]) == 3
+    assert "no set that msad knows" in capsys.readouterr().err
+    monkeypatch.setattr(table, "LAYOUTS", (*table.LAYOUTS, toy_layout.LAYOUT))
+    assert run(["data", "check", str(folder), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "train: toy set" in captured.err
+    assert "no val split: " in captured.err
+    (split,) = json.loads(captured.out)["splits"]
+    assert split["counts"]["boxes to learn from"] == 2
+    assert split["classes"] == [[1, "thing", 2]]
+    # What is not recognised is said with the toy's sign too.
+    assert run(["data", "check", str(draw(tmp_path / "empty" / "a.png").parent)]) == 3
+    assert "nor boxes.txt" in capsys.readouterr().err

@@ -29,8 +29,9 @@ from msad_cli.data.annotations.segmentation import (
 )
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.images.decode import limit_pixels, most_pixels
-from msad_cli.data.layouts.base import find_split
-from msad_cli.data.layouts.demo import CATEGORY_IDS, KEYPOINTS, SKELETON, draw_demo
+from msad_cli.data.layouts.demo import draw_demo
+from msad_cli.data.layouts.demo_scenes import CATEGORY_IDS, KEYPOINTS, SKELETON
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.data.loading.transforms import Placement
 from msad_cli.errors import DataError
@@ -462,7 +463,7 @@ def test_the_check_knows_the_task(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_the_demo_set_serves_all_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_demo(tmp_path / "demo", train=6, val=2)
-    monkeypatch.setattr("msad_cli.data.layouts.base.demo_folder", lambda: tmp_path / "demo")
+    monkeypatch.setattr("msad_cli.data.layouts.demo.demo_folder", lambda: tmp_path / "demo")
     for task, name in (("boxes", "instances"), ("masks", "instances"), ("keypoints", "person_keypoints")):
         files = find_split("demo", "train", task=task)
         assert files.annotations.name == f"{name}_train2017.json"

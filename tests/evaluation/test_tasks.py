@@ -23,8 +23,9 @@ from msad_cli.cli.app import run
 from msad_cli.cli.console import print_scores
 from msad_cli.cli.gates import parse_gates, parse_sigmas, refuse_unknown, remarks
 from msad_cli.data.annotations.split import CocoSplit, read_split
-from msad_cli.data.layouts.base import find_split
-from msad_cli.data.layouts.demo import KEYPOINTS, draw_demo
+from msad_cli.data.layouts.demo import draw_demo
+from msad_cli.data.layouts.demo_scenes import KEYPOINTS
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.loading.dataset import EvaluationSet, evaluation_loader
 from msad_cli.data.loading.transforms import Placement, to_frame
 from msad_cli.errors import UsageError

@@ -65,7 +65,7 @@ def evaluate(
     from msad_cli.cli.size_curve import report_sizes
     from msad_cli.data.annotations.split import read_split
     from msad_cli.data.images.decode import limit_pixels
-    from msad_cli.data.layouts.base import find_split
+    from msad_cli.data.layouts.splits import find_split
     from msad_cli.evaluation.ground_truth import ground_truth
     from msad_cli.evaluation.metrics import number_names, oks_sigmas
     from msad_cli.export.runtime import open_model

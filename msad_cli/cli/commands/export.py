@@ -166,7 +166,7 @@ def _single_view(view: str | None, spec: "DetectorSpec", model: Path) -> "View":
 def _split_of(data: str | None, split: str, spec: "DetectorSpec | None" = None) -> "CocoSplit":
     """A split of a set; with a spec, as the model that it describes understands it."""
     from msad_cli.data.annotations.split import read_split
-    from msad_cli.data.layouts.base import find_split
+    from msad_cli.data.layouts.splits import find_split
 
     if spec is None:
         files = find_split(data, split)

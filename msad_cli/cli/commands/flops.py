@@ -107,7 +107,7 @@ def image_sizes(data: str) -> list[tuple[int, int]]:
         UsageError: it states none.
     """
     from msad_cli.data.annotations.records import read_records
-    from msad_cli.data.layouts.base import find_split
+    from msad_cli.data.layouts.splits import find_split
 
     files = find_split(data, "val")
     stated = read_records(files.annotations, files.images).sizes.tolist()

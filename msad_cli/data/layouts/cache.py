@@ -1,4 +1,4 @@
-"""Sets of other layouts become COCO annotation files, made once and kept, so that all other code reads COCO's."""
+"""Sets of other layouts become COCO annotation files, made once and cached, so that all other code reads COCO's."""
 
 import hashlib
 import json
@@ -28,8 +28,8 @@ class Converted:
     notes: tuple[str, ...] = ()
 
 
-def kept(name: str, sources: Iterable[str | Path], make: Callable[[], Converted]) -> tuple[Path, tuple[str, ...]]:
-    """The annotation file that was made of some sources, if none of them changed since; else made and kept now.
+def cached(name: str, sources: Iterable[str | Path], make: Callable[[], Converted]) -> tuple[Path, tuple[str, ...]]:
+    """The annotation file that was made of some sources, if none of them changed since; else made and cached now.
 
     Args:
         name: the beginning of the file's name.
