@@ -19,6 +19,7 @@ from PIL import Image
 
 from msad_cli.data.annotations.segmentation import Runs, decode, pixels_inside
 from msad_cli.data.annotations.tracing import one_ring
+from msad_cli.data.images.decode import scoped
 from msad_cli.data.writers.yolo import label_row
 from msad_cli.evaluation.detect_split import coco_results
 from msad_cli.evaluation.metrics import Result
@@ -155,7 +156,8 @@ def cropped(image: Image.Image, box: Sequence[float]) -> Image.Image:
     left, top = min(math.floor(box[0]), image.width - 1), min(math.floor(box[1]), image.height - 1)
     right, bottom = min(math.ceil(box[2]), image.width), min(math.ceil(box[3]), image.height)
     left, top = max(0, left), max(0, top)
-    return image.crop((left, top, max(left + 1, right), max(top + 1, bottom)))
+    with scoped:  # Pillow looks at the size of what is cropped too
+        return image.crop((left, top, max(left + 1, right), max(top + 1, bottom)))
 
 
 def save_image(image: Image.Image, names: Names, *wanted: PurePath) -> None:

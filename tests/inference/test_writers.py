@@ -19,6 +19,7 @@ from msad_cli.cli.app import run
 from msad_cli.cli.options import parse_classes
 from msad_cli.data.annotations.segmentation import encode_mask
 from msad_cli.data.annotations.split import read_split
+from msad_cli.data.images.decode import scoped
 from msad_cli.errors import DataError, UsageError
 from msad_cli.inference.inputs import Input, find_inputs
 from msad_cli.inference.video import Video, writing_video
@@ -325,7 +326,7 @@ def test_what_fails_while_a_video_is_written_leaves_nothing(tmp_path: Path) -> N
 def test_frames_of_too_many_pixels(
     predict: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # what the flag sets, for this test alone
+    monkeypatch.setattr(scoped, "most", scoped.most)  # what the flag sets, for this test alone
     assert predict(_clip(tmp_path / "clip.mp4"), "--max-pixels", "3000") == 7
     assert "frames of 64×48 exceed the limit of 3000 pixels" in capsys.readouterr().err
     assert not (tmp_path / "out" / "clip.mp4").exists()

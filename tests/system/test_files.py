@@ -75,6 +75,12 @@ def test_a_new_file_has_the_mode_of_an_ordinary_one(tmp_path: Path) -> None:
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
+def test_the_mask_of_rights_is_never_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It belongs to the process: another thread's file, made meanwhile, would be everybody's to write."""
+    monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the mask was set"))
+    write_text(tmp_path / "file.txt", "text")
+
+
 def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
     path = tmp_path / ("a" * 255)
     write_text(path, "long")

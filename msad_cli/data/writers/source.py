@@ -38,7 +38,7 @@ class Source:
 
 
 Write = Callable[[Path, Mapping[str, Source]], Notes]
-"""Writes splits, by name, into a folder that does not exist yet. Raises `DataError` where the layout cannot hold them."""
+"""Writes splits, by name, into a folder that is not there yet. Raises `DataError` where the layout cannot hold them."""
 
 
 def natural_task(document: Mapping[str, Any]) -> str:
