@@ -44,8 +44,7 @@ def print_report(report: Report) -> None:
     print_counts(report)
     if report.problems:
         console.print(_problems(report))
-    beyond = {each.what for each in BEYOND_REPAIR}
-    if any(each.what not in beyond for _, each in report.problems):
+    if any(each.code not in BEYOND_REPAIR for _, each in report.problems):
         print_line("msad data check PATH --split NAME --fix -o FILE writes annotations without what can be repaired")
     if not any(each.fatal for _, each in report.problems):
         print_line("usable, with the problems above" if report.problems else "usable: no problems found")

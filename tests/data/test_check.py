@@ -60,7 +60,7 @@ def check_folder(folder: Path, ks: tuple[int, ...] = (1, 2), *, decode: bool = F
 
 
 def found(report: Report) -> dict[tuple[str, str], int]:
-    return {(name, each.what): each.count for name, each in report.problems}
+    return {(name, each.code): each.count for name, each in report.problems}
 
 
 def count_headers(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
@@ -161,13 +161,13 @@ PROBLEMS: list[tuple[Change, Problem, int]] = [
 
 
 @pytest.mark.parametrize(
-    ("how", "kind", "count"), PROBLEMS, ids=[f"{kind.what}-{count}" for _, kind, count in PROBLEMS]
+    ("how", "kind", "count"), PROBLEMS, ids=[f"{kind.code}-{count}" for _, kind, count in PROBLEMS]
 )
 def test_problems_are_found_and_counted(clean: Path, how: Change, kind: Problem, count: int) -> None:
     change(clean, how)
     report = check_folder(clean)
-    assert found(report)["train", kind.what] == count
-    (problem,) = (each for name, each in report.problems if (name, each.what) == ("train", kind.what))
+    assert found(report)["train", kind.code] == count
+    (problem,) = (each for name, each in report.problems if (name, each.code) == ("train", kind.code))
     assert len(problem.examples) == min(count, EXAMPLES)
     # Missing images are fatal past 1%: here they are 2 of 6.
     assert problem.fatal is (kind.fatal or kind == kinds.MISSING)
@@ -267,7 +267,7 @@ def test_file_names_that_leave_the_folder_are_refused_and_never_opened(
     change(clean, set_in("images", 2, file_name=name))
     seen = count_headers(monkeypatch)
     report = check_folder(clean)
-    assert found(report)["train", kinds.BAD_NAME.what] == 1
+    assert found(report)["train", kinds.BAD_NAME.code] == 1
     assert sorted(path.name for path in seen if "train2017" in str(path)) == ["a.png", "b.png", "d.png"]
     with pytest.raises(DataError, match="image 20: file_name"):
         read_split(annotation_file(clean), clean / "train2017")
@@ -294,7 +294,7 @@ def test_links_may_not_lead_outside(clean: Path, tmp_path: Path) -> None:
     assert "hard links" in caught.value.hint
     (folder / "c.png").unlink()
     (folder / "c.png").symlink_to(elsewhere / "nothing.png")  # where nothing is yet, something may be later
-    assert found(check_folder(clean))["train", kinds.OUTWARD_LINK.what] == 1
+    assert found(check_folder(clean))["train", kinds.OUTWARD_LINK.code] == 1
     (folder / "c.png").unlink()
     (elsewhere / "c.png").rename(folder / "c.png")
     # A folder on the way: `sub` of sub/d.png.
@@ -316,7 +316,7 @@ def test_the_folder_itself_may_be_a_link(clean: Path, tmp_path: Path) -> None:
 def test_a_loop_of_links_is_a_missing_image(clean: Path) -> None:
     (clean / "train2017" / "c.png").unlink()
     (clean / "train2017" / "c.png").symlink_to("c.png")
-    assert found(check_folder(clean))["train", kinds.MISSING.what] == 1
+    assert found(check_folder(clean))["train", kinds.MISSING.code] == 1
 
 
 # --- images ---
@@ -326,9 +326,9 @@ def test_unreadable_images_are_fatal_past_one_percent(clean: Path) -> None:
     (clean / "train2017" / "c.png").write_text("no image")
     (clean / "val2017" / "f.png").write_bytes(b"")
     (clean / "train2017" / "b.png").unlink()
-    problems = {(name, each.what): each for name, each in check_folder(clean).problems}
+    problems = {(name, each.code): each for name, each in check_folder(clean).problems}
     assert problems.keys() == {
-        ("train", kinds.MISSING.what), ("train", kinds.UNREADABLE.what), ("val", kinds.UNREADABLE.what),
+        ("train", kinds.MISSING.code), ("train", kinds.UNREADABLE.code), ("val", kinds.UNREADABLE.code),
     }  # fmt: skip
     assert all(each.fatal for each in problems.values())
 
@@ -339,7 +339,7 @@ def test_unreadable_images_are_fatal_past_one_percent(clean: Path) -> None:
     Image.new("RGB", (64, 48)).save(clean / "train2017" / "b.png")
     change(clean, add("images", *more))
     (problem,) = (each for name, each in check_folder(clean).problems if name == "train")
-    assert (problem.what, problem.count, problem.fatal) == (kinds.UNREADABLE.what, 1, False)
+    assert (problem.code, problem.count, problem.fatal) == (kinds.UNREADABLE.code, 1, False)
     assert str(clean / "train2017" / "c.png") in problem.examples[0]
 
 
@@ -348,7 +348,7 @@ def test_truncated_images_are_found_by_decoding(clean: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(file)
     file.write_bytes(file.read_bytes()[:4000])  # of about 9 kB: the header is whole
     assert check_folder(clean).problems == []
-    assert found(check_folder(clean, decode=True)) == {("train", kinds.UNREADABLE.what): 1}
+    assert found(check_folder(clean, decode=True)) == {("train", kinds.UNREADABLE.code): 1}
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
@@ -357,7 +357,7 @@ def test_sizes_are_those_of_upright_images(clean: Path, suffix: str) -> None:
     exif[0x0112] = 6  # orientation: to be turned by a quarter
     Image.new("RGB", (64, 48)).save(clean / "train2017" / f"turned.{suffix}", exif=exif)
     change(clean, set_in("images", 2, file_name=f"turned.{suffix}"))
-    assert found(check_folder(clean)) == {("train", kinds.TURNED.what): 1}
+    assert found(check_folder(clean)) == {("train", kinds.TURNED.code): 1}
     change(clean, set_in("images", 2, width=48, height=64))
     assert check_folder(clean).problems == []
 
@@ -372,14 +372,14 @@ def test_exif_behind_the_pixels_of_a_png_counts(clean: Path) -> None:
     start = content.index(b"eXIf") - 4
     end = start + 12 + int.from_bytes(content[start : start + 4], "big")
     file.write_bytes(content[:start] + content[end:-12] + content[start:end] + content[-12:])
-    assert found(check_folder(clean)) == {("train", kinds.TURNED.what): 1}
+    assert found(check_folder(clean)) == {("train", kinds.TURNED.code): 1}
 
 
 def test_boxes_are_judged_by_the_true_size_of_a_image(clean: Path) -> None:
     # The file has 64×48 pixels, the annotations say 32×24: the boxes beyond 32×24 are fine all the same.
     change(clean, lambda document: [each.update(width=32, height=24) for each in document["images"]])
     report = check_folder(clean)
-    assert found(report) == {("train", kinds.OTHER_SIZE.what): 4}
+    assert found(report) == {("train", kinds.OTHER_SIZE.code): 4}
     assert report.splits[0].counts["boxes to learn from"] == 4
 
 
@@ -393,7 +393,7 @@ def test_small_objects_are_told(clean: Path) -> None:
     assert check_folder(clean).problems == []
     change(clean, add("annotations", small[2]))
     (entry,) = check_folder(clean).problems
-    assert (entry[1].what, entry[1].count, entry[1].fatal) == (kinds.SMALL.what, 3, False)
+    assert (entry[1].code, entry[1].count, entry[1].fatal) == (kinds.SMALL.code, 3, False)
     assert entry[1].examples == ("43% of all at 1/2 of 64,96",)
     assert "--size" in entry[1].advice
     assert check_folder(clean, ks=(1,)).problems == []  # nothing is reduced
@@ -409,29 +409,29 @@ def test_images_in_both_splits_are_told(clean: Path) -> None:
     (val / "f.png").unlink()
     os.link(train / "c.png", val / "f.png")
     (entry,) = check_folder(clean).problems
-    assert (entry[0], entry[1].what, entry[1].count) == ("train and val", kinds.SEEN_TWICE.what, 2)
+    assert (entry[0], entry[1].code, entry[1].count) == ("train and val", kinds.SEEN_TWICE.code, 2)
     assert entry[1].examples[0] == f"{val / 'e.png'} is {train / 'b.png'}"
     # Images of equal length and of other bytes are no problem.
     for place, file in enumerate([train / "b.png", val / "e.png"]):
         file.write_bytes(file.read_bytes() + bytes([place]))
-    assert found(check_folder(clean)) == {("train and val", kinds.SEEN_TWICE.what): 1}
+    assert found(check_folder(clean)) == {("train and val", kinds.SEEN_TWICE.code): 1}
 
 
 def test_categories_of_val_have_to_be_those_of_train(clean: Path) -> None:
     change(clean, set_in("categories", 0, name="violet"), "val")
     (entry,) = check_folder(clean).problems
-    assert (entry[0], entry[1].what) == ("val", kinds.RENAMED_CATEGORY.what)
+    assert (entry[0], entry[1].code) == ("val", kinds.RENAMED_CATEGORY.code)
     assert entry[1].examples == ("category 90 is 'violet' here, but 'blue' where it was learnt",)
     change(clean, both(set_in("categories", 0, name=" BLUE"), add("categories", {"id": 5, "name": "new"})), "val")
     assert check_folder(clean).problems == []  # nothing is of the new class
     change(clean, set_in("annotations", 0, category_id=5), "val")
-    assert found(check_folder(clean)) == {("val", kinds.UNKNOWN_CATEGORY.what): 1}
+    assert found(check_folder(clean)) == {("val", kinds.UNKNOWN_CATEGORY.code): 1}
 
 
 def test_val_may_be_empty_but_not_train(clean: Path) -> None:
     change(clean, lambda document: document["annotations"].clear(), "val")
     (entry,) = check_folder(clean).problems
-    assert (entry[1].what, entry[1].fatal) == (kinds.VAL_EMPTY.what, False)
+    assert (entry[1].code, entry[1].fatal) == (kinds.VAL_EMPTY.code, False)
 
 
 # --- the command ---
@@ -467,7 +467,7 @@ def test_the_command_prints_json(coco_folder: Path, capsys: pytest.CaptureFixtur
     assert run(["data", "check", str(coco_folder), *SIZES, "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert Report.from_json(value) == check_folder(coco_folder, ks=(2,))
-    assert value["splits"][0]["problems"][0]["what"] == kinds.NO_EXTENT.what
+    assert value["splits"][0]["problems"][0]["code"] == kinds.NO_EXTENT.code
 
 
 def test_the_command_does_without_torch(coco_folder: Path) -> None:
@@ -636,7 +636,8 @@ def repaired(folder: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> tup
     return json.loads(out.read_text()), capsys.readouterr().err
 
 
-REPAIRABLE = [each for each in PROBLEMS if each[1] not in (kinds.NO_IMAGES, kinds.NO_BOXES, *kinds.BEYOND_REPAIR)]
+LEFT = {kinds.NO_IMAGES.code, kinds.NO_BOXES.code, *kinds.BEYOND_REPAIR}
+REPAIRABLE = [each for each in PROBLEMS if each[1].code not in LEFT]
 
 
 @pytest.mark.parametrize(("how", "kind"), [each[:2] for each in REPAIRABLE], ids=[each[1].what for each in REPAIRABLE])

@@ -472,7 +472,7 @@ def test_commands_take_every_layout(
 def test_stats_warn_of_small_objects(yolo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["data", "stats", str(yolo), "--size", "40,80", "--k", "2"]) == 0
     # Of the sides 20 and 8 one is under 8 pixels at 1/2 of the size that the images have.
-    assert "train: 1 objects under 8 pixels in the reduced view: kept, such as 50%" in capsys.readouterr().err
+    assert "train: 1 objects under 8 pixels in the downsampled view: kept, such as 50%" in capsys.readouterr().err
     assert run(["data", "stats", str(yolo), "--size", "80,160", "--k", "2"]) == 0
     assert "under 8 pixels" not in capsys.readouterr().err
 

@@ -43,14 +43,14 @@ def _recognises(folder: Path) -> bool:
     return next((folder / "Annotations").glob("*.xml"), None) is not None
 
 
-def _find(folder: Path, split: str, images: Path | None, task: str) -> Files:
-    files = sorted((folder / "Annotations").rglob("[!.]*.xml"))  # macOS leaves ._a.xml beside a.xml
-    names, list_file, notes = _names(folder, split, files)
+def _find(place: Path, split: str, images: Path | None, task: str) -> Files:
+    files = sorted((place / "Annotations").rglob("[!.]*.xml"))  # macOS leaves ._a.xml beside a.xml
+    names, list_file, notes = _names(place, split, files)
     read = [*files, *([list_file] if list_file else [])]
-    for name, target in outward_links(folder, [str(each.relative_to(folder)) for each in read]).items():
-        raise DataError(f"{folder / name}: a link to {target}, outside {folder}", "put the file itself there")
-    own = folder / "JPEGImages"
-    annotations, others = cached(f"voc-{split}", [*read, own], lambda: _convert(folder, own, files, names))
+    for name, target in outward_links(place, [str(each.relative_to(place)) for each in read]).items():
+        raise DataError(f"{place / name}: a link to {target}, outside {place}", "put the file itself there")
+    own = place / "JPEGImages"
+    annotations, others = cached(f"voc-{split}", [*read, own], lambda: _convert(place, own, files, names))
     return Files(annotations, images or own, "Pascal VOC folder", (*notes, *others))
 
 

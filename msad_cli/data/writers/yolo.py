@@ -62,7 +62,7 @@ def _labels(of: Source, split: str, notes: Notes) -> dict[str, list[str]]:
     lines: dict[str, list[str]] = {label: [] for label in owners}
     notes["crowd regions, left out"] += int(annotations.crowd.sum())
     notes["boxes that are none, outside or repeated, left out"] += int((of.judged.bad & ~annotations.crowd).sum())
-    keyless = (each.count for each in of.records.problems if each.what == KEYLESS.what)
+    keyless = (each.count for each in of.records.problems if each.code == KEYLESS.code)
     notes["annotations of classes without keypoints, left out"] += sum(keyless)
     for row in np.flatnonzero(~of.judged.bad & ~annotations.crowd).tolist():
         image = int(annotations.images[row])
