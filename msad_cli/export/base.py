@@ -13,14 +13,18 @@ if TYPE_CHECKING:
 
     from msad_cli.export.sidecar import InputShape
 
-    Run = Callable[[Tensor], Sequence[Tensor]]
-    """uint8 images (N, 3, h, w) of one size -> the outputs of `Deployed`."""
+
+class Run(Protocol):
+    """A model that runs."""
+
+    def __call__(self, pixels: "Tensor", /) -> "Sequence[Tensor]":
+        """uint8 images (N, 3, h, w) of one size -> the outputs of `Deployed`."""
 
 
 class Load(Protocol):
     """Makes a file's bytes something that runs."""
 
-    def __call__(self, model: bytes, task: str, name: str, shape: "InputShape", identity: str) -> "Run":
+    def __call__(self, model: bytes, task: str, name: str, shape: "InputShape", identity: str) -> Run:
         """What runs the model, on the CPU.
 
         Args:

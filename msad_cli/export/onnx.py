@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msad_cli.errors import ModelFileError
-from msad_cli.export.base import ExportFormat
+from msad_cli.export.base import ExportFormat, Run
 from msad_cli.system.extras import missing_extra
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.export import ExportedProgram
 
-    from msad_cli.export.base import Run
     from msad_cli.export.sidecar import InputShape
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -99,7 +98,7 @@ def quantise(model: bytes, batches: "Iterable[Tensor]") -> bytes:
         return small.read_bytes()
 
 
-def load(model: bytes, task: str, name: str, shape: "InputShape", identity: str = "") -> "Run":
+def load(model: bytes, task: str, name: str, shape: "InputShape", identity: str = "") -> Run:
     """onnxruntime's session of a model, with as many threads as torch has; see `Load`."""
     import torch
 

@@ -3,13 +3,12 @@
 import io
 from typing import TYPE_CHECKING
 
-from msad_cli.export.base import ExportFormat
+from msad_cli.export.base import ExportFormat, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.export import ExportedProgram
 
-    from msad_cli.export.base import Run
     from msad_cli.export.sidecar import InputShape
 
 
@@ -25,7 +24,7 @@ def write(program: "ExportedProgram", task: str) -> bytes:
     return written.getvalue()
 
 
-def load(model: bytes, task: str, name: str, shape: "InputShape", identity: str) -> "Run":
+def load(model: bytes, task: str, name: str, shape: "InputShape", identity: str) -> Run:
     """The network of a .pt2 file's bytes, which this process has written."""
     import torch
 

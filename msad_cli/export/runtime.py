@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msad_cli.errors import ModelFileError
+from msad_cli.export.base import Run
 from msad_cli.export.formats import FORMATS, format_of
 from msad_cli.export.sidecar import InputShape, fitting, pad_colour, read_exported
 from msad_cli.frame import Resolution
@@ -18,7 +19,6 @@ from msad_cli.models.model_file import Card, load_model
 from msad_cli.models.spec import DetectorSpec, View
 
 if TYPE_CHECKING:
-    from msad_cli.export.base import Run
     from msad_cli.models.detector import Views
 
 ANY = InputShape()
@@ -52,7 +52,7 @@ class ExportedModel:
         resolution: by which HR images are sized.
     """
 
-    def __init__(self, spec: DetectorSpec, run: "Run", shape: InputShape = ANY) -> None:
+    def __init__(self, spec: DetectorSpec, run: Run, shape: InputShape = ANY) -> None:
         self.spec = spec
         self.shape = shape
         self.resolution = fitting(spec, shape)
