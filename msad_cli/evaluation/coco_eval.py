@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from msad_cli.system.extras import Evaluator
 
-ANSWERS = {"bbox": ("bbox", "segmentation", "keypoints"), "segm": ("segmentation",), "keypoints": ("keypoints",)}
+PREDICTED = {"bbox": ("bbox", "segmentation", "keypoints"), "segm": ("segmentation",), "keypoints": ("keypoints",)}
 """Of a detection, the first of these that it has is read, by COCOeval's name of the kind; others are made boxes."""
 OBJECTS = {"bbox": ("bbox",), "segm": ("segmentation",), "keypoints": ("bbox", "keypoints", "num_keypoints")}
 """What is read of an annotation beside area and crowd."""
@@ -138,7 +138,7 @@ def _needed(
         ],
     }
     return document, [
-        of(each, "score", next(field for field in ANSWERS[kind] if field in each))
+        of(each, "score", next(field for field in PREDICTED[kind] if field in each))
         for each in results
         if each["category_id"] in category
     ]

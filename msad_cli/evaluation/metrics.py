@@ -135,7 +135,7 @@ def _names(kind: str, most: int) -> tuple[str, ...]:
 
 
 def _summary(tables: Tables) -> dict[str, float]:
-    """COCOeval's own summary, which looks for 100 detections by that number, and answers -1 for any other."""
+    """COCOeval's own summary, which looks for 100 detections by that number, and gives -1 for any other."""
     numbers = {}
     for name in _names(tables.kind, tables.limits[-1]):
         values = tables.precision if name.startswith("AP") else tables.recall

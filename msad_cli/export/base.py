@@ -1,4 +1,4 @@
-"""What a format of exported models has to answer. A new one is a file beside this one, and a line in formats.py.
+"""What a format of exported models has to provide. A new one is a file beside this one, and a line in formats.py.
 
 Imports no torch: by the name of a file `msad info` has to know whether it is an exported model.
 """

@@ -396,7 +396,7 @@ def test_small_objects_are_told(clean: Path) -> None:
     assert (entry[1].code, entry[1].count, entry[1].fatal) == (kinds.SMALL.code, 3, False)
     assert entry[1].examples == ("43% of all at 1/2 of 64,96",)
     assert "--size" in entry[1].advice
-    assert check_folder(clean, ks=(1,)).problems == []  # nothing is reduced
+    assert check_folder(clean, ks=(1,)).problems == []  # nothing is downsampled
 
 
 # --- train against val ---

@@ -220,7 +220,7 @@ def test_what_yolo_cannot_hold_is_counted(
         "1 crowd regions, left out",
         "1 boxes that are none, outside or repeated, left out",
         "1 boxes cut to their image",
-        "1 run lengths, written as polygons along the sides of pixels",
+        "1 RLE masks, written as polygons along the sides of pixels",
         "1 segmentations of several polygons, joined into one",
         "1 boxes more than a pixel off their segmentation, which alone is written",
         "6 objects without a segmentation, written as that of their box",

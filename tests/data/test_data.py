@@ -302,7 +302,7 @@ def test_flipping_twice_changes_nothing() -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_boxes_lie_on_their_pixels_in_every_view(seed: int) -> None:
-    # One white rectangle, off centre, in a black image of 64×48. In a view reduced k times its white pixels have to
+    # One white rectangle, off centre, in a black image of 64×48. In a view downsampled by k its white pixels have to
     # span the box / k; an edge between two pixels may fall on either side, hence one pixel of tolerance.
     image = Image.new("RGB", (64, 48))
     ImageDraw.Draw(image).rectangle((6, 10, 29, 33), fill="white")

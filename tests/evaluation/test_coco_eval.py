@@ -96,7 +96,7 @@ class Drawn:
             drawn = self._mask()
             ring = np.array(box[:2] * 4, dtype=np.float64).reshape(4, 2) % SIDE
             ring += [[0, 0], [9, 0], [9, 9], [0, 9]]
-            # As the ground truth of a split has it: run lengths, or polygons drawn by our own code; some have none.
+            # As the ground truth of a split has it: RLE, or polygons drawn by our own code; some have none.
             own = rle.encode(np.asfortranarray(drawn)) if self.draw.random() < 0.7 else encode([ring], (SIDE, SIDE))
             if self.draw.random() < 0.9:
                 annotation |= {"segmentation": own, "area": float(rle.area(own))}

@@ -173,7 +173,7 @@ def test_numbers_are_cocoevals_own(demo: Path, task: str) -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no shared/data")
 @pytest.mark.parametrize("task", ["masks", "keypoints"])
 def test_ground_truth_of_coco_is_what_pycocotools_makes_of_it(task: str) -> None:
-    # Polygons, crowds in run lengths, persons without keypoints: the user's own file, read by COCOeval alone.
+    # Polygons, crowds as RLE, persons without keypoints: the user's own file, read by COCOeval alone.
     split = _val(SHARED / "coco_slice", task)
     truth = ground_truth(split)
     raw = json.loads(split.file.read_text())

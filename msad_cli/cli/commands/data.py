@@ -16,7 +16,7 @@ Source = Annotated[str, typer.Argument(metavar="DIR|FILE|demo", help="A set, its
 Split = Annotated[str | None, typer.Option(metavar="train|val", help="Only this one.")]
 Images = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the images of FILE lie.")]
 Size = Annotated[str, typer.Option(metavar="SHORT,LONG", help="Sides of the large (HR) image.")]
-Reductions = Annotated[str, typer.Option("--k", metavar="2[,4]", help="How many times the low view is reduced.")]
+Reductions = Annotated[str, typer.Option("--k", metavar="2[,4]", help="By how much the low view is downsampled.")]
 Task = Annotated[str, typer.Option(metavar="boxes|masks|keypoints", help="What is to be learnt.")]
 
 app = typer.Typer(no_args_is_help=True, help="Data sets: check, repair, convert and count them, draw the demo set.")

@@ -23,7 +23,7 @@ BOTH = "train and val"
 
 @dataclass(frozen=True)
 class ObjectSizes:
-    """Square roots of the objects' areas in pixels of the view reduced k times: quantiles, and how many are small."""
+    """Square roots of the objects' areas in pixels of the view downsampled by k: quantiles, and how many are small."""
 
     k: int
     quantiles: tuple[float, ...]
@@ -39,7 +39,7 @@ class SplitReport:
         file, folder: of the annotations and of the images.
         counts: by name, how many there are of each thing that is no problem.
         classes: (category id, name, boxes to learn from).
-        sizes: at HR and in each reduced view; none without boxes.
+        sizes: at HR and in each downsampled view; none without boxes.
         problems: in the order in which they were met.
     """
 
@@ -101,7 +101,7 @@ def check(splits: Mapping[str, Records], resolution: Resolution, ks: Sequence[in
     Args:
         splits: `train`, `val` or both; val's read with the categories of train.
         resolution: the HR size.
-        ks: the reductions of the views.
+        ks: by which the views are downsampled.
         decode: whether all pixels of all images are decoded too, which takes much longer.
     """
     images = {name: look_at_images(records, decode) for name, records in splits.items()}
@@ -125,8 +125,8 @@ def _check_split(
         beside = "" if records.task == "boxes" else f" with {records.task}"
         found.append(replace(kind, count=1, examples=(f"none{beside} in {len(of)} annotations",)))
     lengths = _lengths(records, judged, sizes, resolution)
-    reduced = [k for k in ks if k > 1]
-    for k in reduced:
+    downsampled = [k for k in ks if k > 1]
+    for k in downsampled:
         small = int((lengths / k < SMALL_SIDE).sum())
         if small > MOST_SMALL * len(lengths):
             words = f"{small / len(lengths):.0%} of all at 1/{k} of {resolution.short_side},{resolution.long_side}"
@@ -138,13 +138,13 @@ def _check_split(
         folder=str(records.folder),
         counts=_counts(records, judged, boxes),
         classes=tuple((*each, count) for each, count in zip(records.categories, boxes, strict=True)),
-        sizes=tuple(_sizes(lengths, k) for k in (1, *reduced)) if len(lengths) else (),
+        sizes=tuple(_sizes(lengths, k) for k in (1, *downsampled)) if len(lengths) else (),
         problems=tuple(found),
     )
 
 
 def _lengths(records: Records, judged: Judged, sizes: NDArray[np.int64], resolution: Resolution) -> NDArray[np.float64]:
-    """√(width × height) in HR pixels of each kept box, clipped to its image, where the image's size is known."""
+    """√(width × height) in HR pixels of each box to learn from, clipped to its image, if the image's size is known."""
     of = records.annotations
     rows = np.flatnonzero(judged.usable & (sizes[of.images] > 0).all(axis=1))
     distinct, which = np.unique(sizes, axis=0, return_inverse=True)

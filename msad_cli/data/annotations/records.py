@@ -133,10 +133,8 @@ def examine(
     known = tuple(able if categories is None else categories)
     for category, name in known:
         if category in own and not same_name(own[category], name):
-            tally.add(
-                kinds.RENAMED_CATEGORY, "category {} is {!r} here, but {!r} where it was learnt", category,
-                own[category], name,
-            )  # fmt: skip
+            words = "category {} is {!r} here, but {!r} where it was learnt"
+            tally.add(kinds.RENAMED_CATEGORY, words, category, own[category], name)
     scheme = KeypointScheme()
     if task == "keypoints":
         scheme = read_scheme(document["categories"], dict(known), keypoints, tally)

@@ -85,7 +85,7 @@ class Header:
     Attributes:
         size: height and width in pixels of the image that `read_image` gives.
         orientation: EXIF's, by which that is turned already; 1 where it is upright in the file.
-        scalable: whether `read_image` can decode it at a reduced scale: it is a JPEG.
+        scalable: whether `read_image` can decode it downsampled: it is a JPEG.
     """
 
     size: tuple[int, int]
@@ -122,7 +122,7 @@ def _orientation(read: Callable[[], Image.Exif]) -> Any:
     try:
         return read().get(ExifTags.Base.Orientation, 1)
     except Exception:
-        # Pillow answers damaged EXIF with errors of almost any class. It says nothing of the pixels.
+        # Pillow raises, for damaged EXIF, errors of almost any class. It says nothing of the pixels.
         return 1
 
 
@@ -193,7 +193,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             f"{path}: {claim}; --max-pixels raises the limit", "take it out of the set, or store it smaller"
         ) from None
     except Exception as error:
-        # Pillow's decoders answer damaged data with errors of almost any class.
+        # Pillow's decoders raise, for damaged data, errors of almost any class.
         raise DataError(f"{path}: cannot be decoded ({error or type(error).__name__})", REPLACE) from error
 
 

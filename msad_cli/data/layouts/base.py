@@ -1,6 +1,6 @@
 """What a layout of data sets has to answer: whether a path is such a set, and where the files of a split lie.
 
-All other code reads COCO annotation files. A layout that has none makes one of what it has, which cache.py keeps. A new
+All other code reads COCO annotation files. A layout that has none makes one of what it has, by means of cache.py. A new
 layout is a file beside this one that ends in a `Layout`, and a line in table.py.
 """
 

@@ -1,4 +1,4 @@
-"""What is written as a set of another layout, and what every writer answers."""
+"""What is written as a set of another layout, and what every writer has to answer."""
 
 import os
 import shutil
@@ -45,8 +45,8 @@ def natural_task(document: Mapping[str, Any]) -> str:
     """The task that a COCO document has the most for: `keypoints`, `masks` or `boxes`."""
     if with_keypoints(document["categories"]):
         return "keypoints"
-    outlined = any(isinstance(each, dict) and each.get("segmentation") for each in document["annotations"])
-    return "masks" if outlined else "boxes"
+    segmented = any(isinstance(each, dict) and each.get("segmentation") for each in document["annotations"])
+    return "masks" if segmented else "boxes"
 
 
 def to_be_written(document: dict[str, Any], file: Path, folder: Path, task: str, learnt: Records | None) -> Source:

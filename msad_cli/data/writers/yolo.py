@@ -108,7 +108,7 @@ def _ring(
         notes["objects without a segmentation, written as that of their box"] += 1
         return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
     if isinstance(segmentation, dict):
-        notes["run lengths, written as polygons along the sides of pixels"] += 1
+        notes["RLE masks, written as polygons along the sides of pixels"] += 1
         segmentation = encode(segmentation, grid)  # their own may be another than the image's
     notes["segmentations of several polygons, joined into one"] += (
         isinstance(segmentation, list) and len(segmentation) > 1
