@@ -89,9 +89,7 @@ def both(*changes: Change) -> Change:
 
 def box(*sides: float, **fields: Any) -> Document:
     """An annotation of image 30 and class 7 that lacks nothing."""
-    return {
-        "id": 90, "image_id": 30, "category_id": 7, "bbox": list(sides), "area": 1, "iscrowd": 0, **fields
-    }  # fmt: skip
+    return {"id": 90, "image_id": 30, "category_id": 7, "bbox": list(sides), "area": 1, "iscrowd": 0, **fields}
 
 
 # --- what a clean set is like ---
@@ -104,9 +102,15 @@ def test_a_clean_set_has_counts_and_sizes_and_no_problems(clean: Path) -> None:
     # From the tables of conftest.py: 6 annotations less the one taken out, one of them a crowd region; image 20 has
     # none, and image 10 one box.
     assert train.counts == {
-        "images": 4, "images without boxes": 1, "annotations": 5, "boxes to learn from": 4, "crowd regions": 1,
-        "classes": 2, "classes without boxes": 0, "segmentations: none": 5,
-    }  # fmt: skip
+        "images": 4,
+        "images without boxes": 1,
+        "annotations": 5,
+        "boxes to learn from": 4,
+        "crowd regions": 1,
+        "classes": 2,
+        "classes without boxes": 0,
+        "segmentations: none": 5,
+    }
     assert train.classes == ((7, "red", 3), (90, "blue", 1))
     assert val.classes == ((7, "red", 2), (90, "blue", 2))
     # HR frames have 84 × 64 pixels for 64 × 48. Boxes of 20×16, 16×20, 16×12 and 14×18 pixels: the median of their
@@ -157,7 +161,7 @@ PROBLEMS: list[tuple[Change, Problem, int]] = [
     (add("annotations", box(8, 8, 16, 12), box(8.0, 8, 16, 12.0), box(8, 8, 16, 13)), kinds.REPEATED_BOX, 2),
     (both(set_in("images", 0, width=65), set_in("images", 1, width=48, height=64)), kinds.OTHER_SIZE, 2),
     (add("images", *({"id": i, "file_name": "x", "width": 9, "height": 9} for i in (1, 2))), kinds.MISSING, 2),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -203,9 +207,11 @@ def test_bad_boxes_leave_the_others_alone(clean: Path) -> None:
 
 def test_ground_truth_survives_what_the_reader_survives(clean: Path) -> None:
     odd: list[Document] = [
-        {"area": "9", "iscrowd": "0"}, {"area": np.nan, "iscrowd": None}, {"area": -4, "segmentation": {"counts": 3}},
+        {"area": "9", "iscrowd": "0"},
+        {"area": np.nan, "iscrowd": None},
+        {"area": -4, "segmentation": {"counts": 3}},
         {"area": [], "segmentation": "none"},
-    ]  # fmt: skip
+    ]
 
     def make_odd(document: Document) -> None:
         for each, fields in zip(document["annotations"], odd, strict=True):
@@ -224,14 +230,22 @@ def test_ground_truth_survives_what_the_reader_survives(clean: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
-        (None, "none"), ([], "none"), ({}, "none"), ([[0, 0, 4, 0, 4, 4.5]], "polygon"),
-        ([[0, 0, 4, 0, 4]], "malformed"), ([[0, 0, 4, 0]], "malformed"), ([0, 0, 4, 0, 4, 4], "malformed"),
-        ([["0", 0, 4, 0, 4, 4]], "malformed"), ({"size": [4, 4], "counts": "06R4"}, "RLE"),
-        ({"size": [4, 4], "counts": [3, 13]}, "uncompressed RLE"), ({"size": [4], "counts": "06R4"}, "malformed"),
-        ({"size": [4, 4]}, "malformed"), ("text", "malformed"),
+        (None, "none"),
+        ([], "none"),
+        ({}, "none"),
+        ([[0, 0, 4, 0, 4, 4.5]], "polygon"),
+        ([[0, 0, 4, 0, 4]], "malformed"),
+        ([[0, 0, 4, 0]], "malformed"),
+        ([0, 0, 4, 0, 4, 4], "malformed"),
+        ([["0", 0, 4, 0, 4, 4]], "malformed"),
+        ({"size": [4, 4], "counts": "06R4"}, "RLE"),
+        ({"size": [4, 4], "counts": [3, 13]}, "uncompressed RLE"),
+        ({"size": [4], "counts": "06R4"}, "malformed"),
+        ({"size": [4, 4]}, "malformed"),
+        ("text", "malformed"),
         (5, "malformed"),
     ],
-)  # fmt: skip
+)
 def test_kinds_of_segmentation(value: object, kind: str) -> None:
     assert segmentation_kind(value) == kind
 
@@ -257,10 +271,26 @@ def test_a_million_equal_problems_are_put_into_words_five_times() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "../a.png", "sub/../../a.png", "..", "sub/..", "/etc/a.png", "..\\a.png", "sub\\..\\..\\a.png", "C:\\a.png",
-        "c:/a.png", "\\\\server\\a.png", "", "a\0.png", "\ud800.png", "a" * 4097, None, 5, ["a.png"], {"a": 1},
+        "../a.png",
+        "sub/../../a.png",
+        "..",
+        "sub/..",
+        "/etc/a.png",
+        "..\\a.png",
+        "sub\\..\\..\\a.png",
+        "C:\\a.png",
+        "c:/a.png",
+        "\\\\server\\a.png",
+        "",
+        "a\0.png",
+        "\ud800.png",
+        "a" * 4097,
+        None,
+        5,
+        ["a.png"],
+        {"a": 1},
     ],
-)  # fmt: skip
+)
 def test_file_names_that_leave_the_folder_are_refused_and_never_opened(
     clean: Path, name: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -328,8 +358,10 @@ def test_unreadable_images_are_fatal_past_one_percent(clean: Path) -> None:
     (clean / "train2017" / "b.png").unlink()
     problems = {(name, each.code): each for name, each in check_folder(clean).problems}
     assert problems.keys() == {
-        ("train", kinds.MISSING.code), ("train", kinds.UNREADABLE.code), ("val", kinds.UNREADABLE.code),
-    }  # fmt: skip
+        ("train", kinds.MISSING.code),
+        ("train", kinds.UNREADABLE.code),
+        ("val", kinds.UNREADABLE.code),
+    }
     assert all(each.fatal for each in problems.values())
 
     # One of 101 is below 1%: the 4 images and 97 more.
@@ -515,9 +547,14 @@ def test_splits_and_single_files(clean: Path, capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_wrong_usage(
-    clean: Path, arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-) -> None:  # fmt: skip
+    clean: Path,
+    arguments: list[str],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("old.json").touch()
     assert run(["data", "check", *(each.format(clean) for each in arguments)]) == code
@@ -702,19 +739,26 @@ def test_what_a_repair_does(clean: Path, tmp_path: Path, capsys: pytest.CaptureF
             box(1, 1, 5, 5, id=5, image_id=50),
             box(1, 1, 5, 5, id=6, image_id=51),
             box(60, 40, 9, 9, id=7, iscrowd="1", area=None),
-        ]  # fmt: skip
+        ]
 
     change(clean, spoil)
     document, printed = repaired(clean, tmp_path / "r.json", capsys)
     # Texts get the numbers behind the largest category, 90, in the order of the alphabet.
     assert document["categories"] == [
-        {"id": 90, "name": "blue"}, {"id": 7, "name": "red"}, {"id": 92, "name": "cat"}, {"id": 91, "name": "ant"},
-    ]  # fmt: skip
+        {"id": 90, "name": "blue"},
+        {"id": 7, "name": "red"},
+        {"id": 92, "name": "cat"},
+        {"id": 91, "name": "ant"},
+    ]
     size = {"width": 64, "height": 48}
     # Of the ids that are renumbered, numbers come before texts: 2^60 is 51, behind 50, and "x" 52, which has no file.
     assert [(each["id"], each["file_name"]) for each in document["images"]] == [
-        (30, "a.png"), (10, "b.png"), (20, "c.png"), (40, "sub/d.png"), (51, "a.png"),
-    ]  # fmt: skip
+        (30, "a.png"),
+        (10, "b.png"),
+        (20, "c.png"),
+        (40, "sub/d.png"),
+        (51, "a.png"),
+    ]
     assert all(size.items() <= each.items() for each in document["images"])
     kept = {"iscrowd": 0, "image_id": 30, "category_id": 7}
     assert document["annotations"] == [

@@ -180,9 +180,7 @@ def test_run_lengths_become_one_polygon_that_is_the_same_mask() -> None:
         ring = one_ring(encode_mask(mask))
         assert (decode(encode([ring], size)) == mask).all()
         rows, columns = np.nonzero(mask)
-        assert [*ring.min(axis=0), *ring.max(axis=0)] == [
-            columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-        ]  # fmt: skip
+        assert [*ring.min(axis=0), *ring.max(axis=0)] == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
 def test_a_mask_is_traced_clockwise_along_its_pixels_and_its_hole_against_the_clock() -> None:
@@ -191,8 +189,9 @@ def test_a_mask_is_traced_clockwise_along_its_pixels_and_its_hole_against_the_cl
     outer, hole = sorted(traced(np.pad(mask, ((2, 0), (1, 0)))), key=len)
     rings = [[tuple(point) for point in ring.tolist()] for ring in (outer, hole)]
     assert {frozenset(ring) for ring in rings} == {
-        frozenset([(1, 2), (4, 2), (4, 5), (1, 5)]), frozenset([(2, 3), (3, 3), (3, 4), (2, 4)])
-    }  # fmt: skip
+        frozenset([(1, 2), (4, 2), (4, 5), (1, 5)]),
+        frozenset([(2, 3), (3, 3), (3, 4), (2, 4)]),
+    }
 
     def area(ring: Any) -> float:
         x, y = ring.T
@@ -227,9 +226,7 @@ def test_what_yolo_cannot_hold_is_counted(
     ):
         assert line in said
     found = {name: [each["bbox"] for each in of] for name, of in objects(yolo, "train").items()}
-    assert found == {
-        "a": [[40, 20, 24, 20], [8, 8, 16, 12]], "b": [[0, 0, 40, 30]], "c": [], "d": [[50, 30, 14, 18]]
-    }  # fmt: skip
+    assert found == {"a": [[40, 20, 24, 20], [8, 8, 16, 12]], "b": [[0, 0, 40, 30]], "c": [], "d": [[50, 30, 14, 18]]}
     # The joined segmentation is the union of its two pieces.
     (joined,) = objects(yolo, "train")["b"]
     pieces = [np.array(square).reshape(-1, 2), np.array([[30, 20], [40, 20], [40, 30]])]
@@ -248,8 +245,9 @@ def test_overlapping_polygons_of_an_object_do_not_cancel_out(
     ]
     document["annotations"] = [document["annotations"][4]]
     document["annotations"][0] |= {
-        "bbox": [3.3, 4.4, 18.9, 14.45], "segmentation": [ring.ravel().tolist() for ring in rings]
-    }  # fmt: skip
+        "bbox": [3.3, 4.4, 18.9, 14.45],
+        "segmentation": [ring.ravel().tolist() for ring in rings],
+    }
     file.write_text(json.dumps(document))
     (found,) = objects(converted(coco_folder, tmp_path / "yolo", "yolo"), "train")["a"]
     assert "1 of these, whose polygons overlap" in capsys.readouterr().err

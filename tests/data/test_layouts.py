@@ -75,9 +75,7 @@ def test_yolo_boxes_and_segmentations_become_pixels(yolo: Path) -> None:
     assert len(split) == 2
     # Half of the image: 80 × 40 / 2.
     (triangle,) = annotations(yolo, "val")
-    assert triangle == {
-        "category_id": 0, "bbox": [0, 0, 80, 40], "area": 1600, "segmentation": [[0, 0, 80, 0, 80, 40]]
-    }  # fmt: skip
+    assert triangle == {"category_id": 0, "bbox": [0, 0, 80, 40], "area": 1600, "segmentation": [[0, 0, 80, 0, 80, 40]]}
 
 
 @pytest.mark.parametrize(("shape", "row"), [("[2, 3]", "0.25 0.5 2 0 0 0"), ("[2, 2]", "0.25 0.5 0 0")])
@@ -102,8 +100,10 @@ def test_yolo_names_may_be_numbered_and_images_listed(yolo: Path) -> None:
         found = find_split(str(data), "train")
         split = document(found)
         assert [each["file_name"] for each in split["images"]] == [
-            "images/train/b.png", "images/train/a.png", "images/val/c.png"
-        ]  # fmt: skip
+            "images/train/b.png",
+            "images/train/a.png",
+            "images/val/c.png",
+        ]
         assert split["categories"] == [{"id": 3, "name": "cat"}, {"id": 1, "name": "dog"}, {"id": 0, "name": "7"}]
         assert "path '/content/set' is no folder below" in found.notes[0]
     names = [each["file_name"] for each in document(find_split(str(yolo), "val"))["images"]]
@@ -292,13 +292,17 @@ def test_voc_corners_count_from_1_and_are_inside(voc: Path) -> None:
     split = document(found)
     assert [each["file_name"] for each in split["images"]] == ["a.png", "b 1.png"]
     assert [(each["bbox"], each["area"], each["category_id"], each["iscrowd"]) for each in split["annotations"]] == [
-        ([0, 0, 80, 40], 3200, 2, 0), ([10, 20, 20, 10.5], 210, 3, 0), ([0, 0, 1, 1], 1, 3, 1)
-    ]  # fmt: skip
+        ([0, 0, 80, 40], 3200, 2, 0),
+        ([10, 20, 20, 10.5], 210, 3, 0),
+        ([0, 0, 1, 1], 1, 3, 1),
+    ]
     # In alphabetical order, over all splits.
     val = document(find_split(str(voc), "val"))
-    assert split["categories"] == val["categories"] == [
-        {"id": 1, "name": "ant"}, {"id": 2, "name": "cat"}, {"id": 3, "name": "dog"}
-    ]  # fmt: skip
+    assert (
+        split["categories"]
+        == val["categories"]
+        == [{"id": 1, "name": "ant"}, {"id": 2, "name": "cat"}, {"id": 3, "name": "dog"}]
+    )
 
 
 def test_voc_lists_stand_in_for_each_other_or_a_tenth_is_val(voc: Path) -> None:
@@ -382,9 +386,10 @@ def test_roboflows_folders_are_recognised_and_its_root_category_dropped(
     for split, name in (("train", "train"), ("val", "valid")):
         found = find_split(str(tmp_path), split)
         assert found == Files(
-            tmp_path / name / "_annotations.coco.json", tmp_path / name,
+            tmp_path / name / "_annotations.coco.json",
+            tmp_path / name,
             f"Roboflow COCO folder ({name}/_annotations.coco.json)",
-        )  # fmt: skip
+        )
         assert read_split(found.annotations, found.images).categories == ((1, "RBC"),)
     assert run(["data", "check", str(tmp_path), "--size", "64,96"]) == 0
     assert "category 0 ('cells')" in capsys.readouterr().err

@@ -154,19 +154,43 @@ def test_an_object_thinner_than_a_pixel_does_not_vanish() -> None:
 
 
 BAD: list[object] = [
-    None, [], {}, "text", 5, [[1, 2, 3, 4]], [[1, 2, 3, 4, 5]], [1, 2, 3, 4, 5, 6], [["1", 2, 3, 4, 5, 6]],
-    [[1, 2, 3, 4, float("nan"), 6]], [[1, 2, 3, 4, 5, 10**400]], [[1, 2, 3, 4, 5, 1e7]], [[True, 2, 3, 4, 5, 6]],
+    None,
+    [],
+    {},
+    "text",
+    5,
+    [[1, 2, 3, 4]],
+    [[1, 2, 3, 4, 5]],
+    [1, 2, 3, 4, 5, 6],
+    [["1", 2, 3, 4, 5, 6]],
+    [[1, 2, 3, 4, float("nan"), 6]],
+    [[1, 2, 3, 4, 5, 10**400]],
+    [[1, 2, 3, 4, 5, 1e7]],
+    [[True, 2, 3, 4, 5, 6]],
     [[0, 0, 900_000, 0, 0, 1]],  # more than a million pixels around
-    {"size": [4, 4]}, {"size": [4], "counts": [16]}, {"size": [4, 4], "counts": [16]},  # nothing inside
-    {"size": [4, 4], "counts": [3, 12]}, {"size": [4, 4], "counts": [3, 14]}, {"size": [4, 4], "counts": [-3, 19]},
-    {"size": [4, 4], "counts": [3.0, 13]}, {"size": [4, 4], "counts": [3, 13, "x"]}, {"size": [4, 4], "counts": 5},
-    {"size": [4, 4], "counts": [True, 15]}, {"size": [4.0, 4], "counts": [3, 13]},
+    {"size": [4, 4]},
+    {"size": [4], "counts": [16]},
+    {"size": [4, 4], "counts": [16]},  # nothing inside
+    {"size": [4, 4], "counts": [3, 12]},
+    {"size": [4, 4], "counts": [3, 14]},
+    {"size": [4, 4], "counts": [-3, 19]},
+    {"size": [4, 4], "counts": [3.0, 13]},
+    {"size": [4, 4], "counts": [3, 13, "x"]},
+    {"size": [4, 4], "counts": 5},
+    {"size": [4, 4], "counts": [True, 15]},
+    {"size": [4.0, 4], "counts": [3, 13]},
     {"size": [-4, -4], "counts": [3, 13]},
-    {"size": [4, 4], "counts": [2**70, 13]}, {"size": [10**6, 10**6], "counts": [1, 10**12 - 1]},
-    {"size": [4, 4], "counts": ""}, {"size": [4, 4], "counts": "P"},  # ends where more should follow
-    {"size": [4, 4], "counts": "3"}, {"size": [4, 4], "counts": "3\x7f"}, {"size": [4, 4], "counts": "3 "},
-    {"size": [4, 4], "counts": "3é"}, {"size": [4, 4], "counts": "oooooooooooooo1"}, {"size": [4, 4], "counts": "O1"},
-]  # fmt: skip
+    {"size": [4, 4], "counts": [2**70, 13]},
+    {"size": [10**6, 10**6], "counts": [1, 10**12 - 1]},
+    {"size": [4, 4], "counts": ""},
+    {"size": [4, 4], "counts": "P"},  # ends where more should follow
+    {"size": [4, 4], "counts": "3"},
+    {"size": [4, 4], "counts": "3\x7f"},
+    {"size": [4, 4], "counts": "3 "},
+    {"size": [4, 4], "counts": "3é"},
+    {"size": [4, 4], "counts": "oooooooooooooo1"},
+    {"size": [4, 4], "counts": "O1"},
+]
 
 
 @pytest.mark.parametrize("value", BAD, ids=lambda value: repr(value)[:40])

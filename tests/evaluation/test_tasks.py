@@ -425,9 +425,15 @@ def _pretend(monkeypatch: pytest.MonkeyPatch, student: Detector, split: CocoSpli
 
 @pytest.mark.parametrize(("task", "gate"), [("masks", "mask_AP50=0.9"), ("keypoints", "keypoint_AP=0.99")])
 def test_eval_measures_what_the_model_finds(
-    demo: Path, model: Path, student: Detector, task: str, gate: str, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    demo: Path,
+    model: Path,
+    student: Detector,
+    task: str,
+    gate: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     _pretend(monkeypatch, student, _val(demo, task))
     written = tmp_path / "found.json"
     command = ["eval", str(model), "--data", str(demo), "--device", "cpu", "--workers", "0", "--precision", "fp32"]
@@ -494,8 +500,11 @@ def test_predict_writes_and_draws_what_the_model_finds(
 
 def test_gates() -> None:
     assert parse_gates("AP=0.3,mask_AP50=0.5,keypoint_AR=0.1,AR300=1") == {
-        "AP": 0.3, "mask_AP50": 0.5, "keypoint_AR": 0.1, "AR300": 1.0,
-    }  # fmt: skip
+        "AP": 0.3,
+        "mask_AP50": 0.5,
+        "keypoint_AR": 0.1,
+        "AR300": 1.0,
+    }
     assert parse_gates(None) == {}
     for wrong in ("APP=1", "AP", "AP=x", "box_AP=1", "=1"):
         with pytest.raises(UsageError, match="not NAME=NUMBER"):

@@ -26,9 +26,18 @@ from msad_cli.runs.folder import RunFolder, Setting
 from msad_cli.system.files import fingerprint, write_text
 
 TEACHER = DetectorSpec(
-    role="teacher", detector="fcos", backbone="resnet18", width=0.25, channels=64, head_convs=2, norm="group",
-    scales="aligned", ks=(1, 2), resolution=Resolution(64, 96), classes=(ClassName(7, "red"),),
-)  # fmt: skip
+    role="teacher",
+    detector="fcos",
+    backbone="resnet18",
+    width=0.25,
+    channels=64,
+    head_convs=2,
+    norm="group",
+    scales="aligned",
+    ks=(1, 2),
+    resolution=Resolution(64, 96),
+    classes=(ClassName(7, "red"),),
+)
 CARD = Card(
     data="/data/images",
     data_fingerprint="ab12",
@@ -100,9 +109,11 @@ def _views(detector: Detector) -> dict[int, list[torch.Tensor]]:
 
 
 KEYPOINTS = {
-    "keypoints": ("nose", "left eye", "right eye"), "flip_pairs": ((1, 2),), "skeleton": ((0, 1), (0, 2)),
+    "keypoints": ("nose", "left eye", "right eye"),
+    "flip_pairs": ((1, 2),),
+    "skeleton": ((0, 1), (0, 2)),
     "sigmas": (0.026, 0.025, 0.025),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
