@@ -461,6 +461,10 @@ def test_a_model_that_finds_nothing_is_not_exported(
     assert run(["export", str(path), "--format", "pt2", "--data", str(demo)]) == 8
     assert "in 3 images neither msad nor pt2 finds anything, so that nothing is compared" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [path]
+    # Images of the set that it learnt from may hold something; here they are the same ones.
+    save_model(path, detector, Card(data=str(demo)))
+    assert run(["export", str(path), "--format", "pt2", "--data", str(demo)]) == 8
+    assert "in 6 images" in capsys.readouterr().err
 
 
 def test_a_new_format_is_a_file_and_a_line(

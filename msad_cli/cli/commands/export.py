@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msad_cli.cli import options
-from msad_cli.errors import GateMissedError, ModelFileError, UsageError
+from msad_cli.errors import DataError, GateMissedError, ModelFileError, UsageError
 from msad_cli.export.base import ExportFormat
 from msad_cli.export.formats import FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from torch import Tensor
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from msad_cli.export.runtime import ExportedModel, Model
     from msad_cli.export.sidecar import InputShape, Notes
     from msad_cli.models.detector import Detector
+    from msad_cli.models.model_file import Card
     from msad_cli.models.spec import DetectorSpec, View
 
 CALIBRATED = 100
@@ -86,7 +87,7 @@ def export(
     network = Deployed(detector, seen).eval()
     written = to.write(trace(network, shape), spec.task)
     graph = ExportedModel(spec, to.load(written, spec.task, str(path), shape, ""), shape)
-    say(_check(detector, seen, graph, to.name, val))
+    say(_check(detector, seen, graph, to.name, _compared(val, card, graph)))
     models: dict[str, Model] = {to.name: graph}
     if fixed:  # what the sides cost is no fault of the graph's: it has to equal the network in them
         models = {f"sides {fixed}": ExportedModel(spec, network, shape), **models}
@@ -209,7 +210,6 @@ def _fixed_spec(
 def _images(split: "CocoSplit", model: "ExportedModel") -> "Iterator[Tensor]":
     """The images that can be read, as the graph takes them: uint8 (3, h, w)."""
     from msad_cli.data.loading.dataset import EvaluationSet
-    from msad_cli.errors import DataError
 
     (k,) = model.spec.ks
     samples = EvaluationSet(split, model.resolution, (k,))
@@ -220,7 +220,17 @@ def _images(split: "CocoSplit", model: "ExportedModel") -> "Iterator[Tensor]":
             continue
 
 
-def _check(detector: "Detector", view: "View", graph: "ExportedModel", form: str, split: "CocoSplit") -> str:
+def _compared(split: "CocoSplit", card: "Card", graph: "ExportedModel") -> "Iterator[Tensor]":
+    """The images of a split and, where nothing is found in them, those of the set that the model learnt from."""
+    yield from _images(split, graph)
+    try:
+        own = _split_of(card.data, "val", graph.spec)
+    except (UsageError, DataError):  # it is not here, or not any more
+        return
+    yield from _images(own, graph)
+
+
+def _check(detector: "Detector", view: "View", graph: "ExportedModel", form: str, images: "Iterable[Tensor]") -> str:
     """A line on how alike the detections of a model and its graph are.
 
     Raises:
@@ -228,7 +238,7 @@ def _check(detector: "Detector", view: "View", graph: "ExportedModel", form: str
     """
     from msad_cli.export.parity import compare_models
 
-    parity = compare_models(detector, view, graph, _images(split, graph))
+    parity = compare_models(detector, view, graph, images)
     if not parity.detections:
         raise GateMissedError(
             f"nothing was written: in {parity.images} images neither msad nor {form} finds anything, so that nothing "
