@@ -25,6 +25,7 @@ from torchvision.ops import batched_nms
 
 from msad_cli.cli.app import run
 from msad_cli.data.layouts.demo import draw_demo
+from msad_cli.data.layouts.demo_scenes import CATEGORY_IDS
 from msad_cli.export import onnx, pt2
 from msad_cli.export.formats import FORMATS
 from msad_cli.export.parity import COMPARED, TOLERANCES, compare, compare_models
@@ -259,11 +260,14 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def of_demo() -> Detector:
+    return built("fcos", classes=tuple(ClassName(number, name) for name, number in CATEGORY_IDS.items()))
+
+
 @pytest.fixture(scope="module")
 def student(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A FCOS student of the demo set's classes, untrained, which finds things of score ~0.1."""
-    classes = json.loads((demo / "annotations/instances_val2017.json").read_text())["categories"]
-    detector = built("fcos", classes=tuple(ClassName(each["id"], each["name"]) for each in classes))
+    detector = of_demo()
     nn.init.normal_(detector.core.head.classification_head.cls_logits.weight, std=0.2)
     path = tmp_path_factory.mktemp("model") / "student.safetensors"
     save_model(path, detector, Card(data=str(demo), score_threshold=0.07))
@@ -450,7 +454,7 @@ def test_a_model_that_finds_nothing_is_not_exported(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "student.safetensors"
-    detector = built("fcos")
+    detector = of_demo()
     nn.init.constant_(detector.core.head.classification_head.cls_logits.bias, -20.0)
     nn.init.zeros_(detector.core.head.classification_head.cls_logits.weight)
     save_model(path, detector, Card())
