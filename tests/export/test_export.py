@@ -3,9 +3,11 @@
 import builtins
 import contextlib
 import functools
+import importlib
 import importlib.util
 import io
 import json
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,10 +25,12 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import heatmaps_to_keypoints
 from torchvision.ops import batched_nms
 
+from msad_cli import export
 from msad_cli.cli.app import run
 from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.data.layouts.demo_scenes import CATEGORY_IDS
 from msad_cli.export import onnx, pt2
+from msad_cli.export.base import ExportFormat
 from msad_cli.export.formats import FORMATS
 from msad_cli.export.parity import COMPARED, TOLERANCES, compare, compare_models
 from msad_cli.export.runtime import ExportedModel, open_model
@@ -469,6 +473,15 @@ def test_a_model_that_finds_nothing_is_not_exported(
     save_model(path, detector, Card(data=str(demo)))
     assert run(["export", str(path), "--format", "pt2", "--data", str(demo)]) == 8
     assert "in 6 images" in capsys.readouterr().err
+
+
+def test_every_format_is_in_the_table_by_its_name() -> None:
+    files = [
+        importlib.import_module(f"{export.__name__}.{each.name}") for each in pkgutil.iter_modules(export.__path__)
+    ]
+    rows = [row for file in files if isinstance(row := vars(file).get("FORMAT"), ExportFormat)]
+    assert list(FORMATS.values()) == rows
+    assert [each.name for each in rows] == list(FORMATS)
 
 
 def test_a_new_format_is_a_file_and_a_line(
