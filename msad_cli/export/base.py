@@ -24,7 +24,7 @@ class Run(Protocol):
 class Load(Protocol):
     """Makes a file's bytes something that runs."""
 
-    def __call__(self, model: bytes, task: str, name: str, shape: "InputShape", identity: str) -> Run:
+    def __call__(self, model: bytes, task: str, name: str, shape: "InputShape", identity: str, /) -> Run:
         """What runs the model, on the CPU.
 
         Args:

@@ -30,7 +30,7 @@ class Files:
 class Find(Protocol):
     """Where a split lies."""
 
-    def __call__(self, place: Path, split: str, images: Path | None, task: str) -> Files:
+    def __call__(self, place: Path, split: str, images: Path | None, task: str, /) -> Files:
         """The files of a split.
 
         Args:

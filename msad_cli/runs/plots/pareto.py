@@ -35,8 +35,15 @@ def plot_pareto(points: Mapping[str, Point], path: Path, where: str = "", budget
         axes.axvline(budget, linestyle="--", color="tab:red", label=f"{budget:g} ms")
         if (chosen := within(points, budget)) is not None:
             point = points[chosen]
-            ring = {"markersize": 14, "markerfacecolor": "none", "color": "tab:red"}
-            axes.plot(point.milliseconds, 100 * point.ap, "o", label=f"the best for it: {shown(chosen)}", **ring)
+            axes.plot(
+                point.milliseconds,
+                100 * point.ap,
+                "o",
+                markersize=14,
+                markerfacecolor="none",
+                color="tab:red",
+                label=f"the best for it: {shown(chosen)}",
+            )
         axes.legend(fontsize="small", loc="lower right")
     axes.set(title=where, xlabel="latency of one image, ms (median)", ylabel="AP")
     axes.title.set_fontsize("small")
