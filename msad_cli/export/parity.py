@@ -17,7 +17,6 @@ TOLERANCES = {"scores": 0.01, "boxes": 0.5, "masks": 0.05, "keypoints": 1.0}
 MOST_UNMATCHED = 0.01
 """The share of detections without a partner: rounding lets suppression take the other one of two like boxes."""
 
-
 COMPARED, SEARCHED = 16, 200
 """Images that are compared; and how many are looked at before it is given up to find something in any of them."""
 
