@@ -19,7 +19,7 @@ import numpy as np
 from mistakes import told
 
 from msad_cli.data.annotations.split import read_split
-from msad_cli.data.layouts.base import find_split
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.evaluation.detect_split import view_results
 from msad_cli.evaluation.ground_truth import ground_truth
 from msad_cli.evaluation.metrics import KINDS, PREFIXES, Result, score

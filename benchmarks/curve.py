@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from msad_cli.data.annotations.split import read_split
-from msad_cli.data.layouts.base import find_split
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.loading.dataset import TrainingSet, training_loader
 from msad_cli.distillation.aligned_teacher import AlignedTraining
 from msad_cli.distillation.distillation import Distillation, teaching

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.evaluation.coco_eval import EVALUATORS
 from msad_cli.evaluation.metrics import Result, Scores, score
+from msad_cli.system.extras import EVALUATORS
 
 CATEGORIES = 80
 

@@ -27,7 +27,7 @@ from evidence_report import METHODS, claims_for, write_report
 from mistakes import told
 
 from msad_cli.data.annotations.split import CocoSplit, read_split
-from msad_cli.data.layouts.base import find_split
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.loading.dataset import TrainingSet, training_loader
 from msad_cli.distillation.aligned_teacher import AlignedTraining
 from msad_cli.distillation.losses.table import suitable_methods
@@ -36,9 +36,8 @@ from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import read_header
 from msad_cli.models.spec import TASKS, DetectorSpec
 from msad_cli.runs.folder import RunFolder
-from msad_cli.system.device import Compute, choose_compute
+from msad_cli.system.device import Compute, choose_compute, to_device
 from msad_cli.text import parse_size
-from msad_cli.training.gradients import to_device
 from msad_cli.training.plan import invalid_values_named
 from msad_cli.training.sets import fields_from_data
 

@@ -17,7 +17,7 @@ from mistakes import told
 from numpy.typing import NDArray
 
 from msad_cli.data.annotations.split import CocoSplit, read_split
-from msad_cli.data.layouts.base import find_split
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.loading.dataset import EvaluationSet
 from msad_cli.evaluation.fusion_weights import fusion_weights
 from msad_cli.frame import Resolution

@@ -23,7 +23,7 @@ from evidence_report import metrics, spread
 from mistakes import told
 
 from msad_cli.data.annotations.split import read_split
-from msad_cli.data.layouts.base import find_split
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.loading.dataset import TrainingSet, training_loader
 from msad_cli.distillation.distillation import Distillation, teaching
 from msad_cli.distillation.losses.table import DISTILLERS, build_distillers

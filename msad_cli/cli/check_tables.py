@@ -2,13 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
-from msad_cli.cli.console import console, print_line
+from msad_cli.cli.console import cell, console, print_line
 from msad_cli.data.annotations.check import Report, SplitReport
 from msad_cli.data.annotations.problems import BEYOND_REPAIR
-from msad_cli.text import printable
 
 MOST_CLASSES = 20
 """Rows of a table of classes."""
@@ -45,8 +43,7 @@ def print_report(report: Report) -> None:
     print_counts(report)
     if report.problems:
         console.print(_problems(report))
-    beyond = {each.what for each in BEYOND_REPAIR}
-    if any(each.what not in beyond for _, each in report.problems):
+    if any(each.code not in BEYOND_REPAIR for _, each in report.problems):
         print_line("msad data check PATH --split NAME --fix -o FILE writes annotations without what can be repaired")
     if not any(each.fatal for _, each in report.problems):
         print_line("usable, with the problems above" if report.problems else "usable: no problems found")
@@ -59,17 +56,13 @@ def print_repairs(done: Mapping[str, int], out: str) -> None:
     print_line(f"{out} written" + ("" if done else ": there was nothing to repair"))
 
 
-def _cell(text: str) -> str:
-    return escape(printable(text))
-
-
 def _table(first: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     table = Table(box=None, header_style="bold")
     table.add_column(first, min_width=FIRST_WIDTH)
     for name in columns:
         table.add_column(name, justify="right", min_width=8)
     for row in rows:
-        table.add_row(*map(_cell, row))
+        table.add_row(*map(cell, row))
     return table
 
 
@@ -95,7 +88,7 @@ def _problems(report: Report) -> Table:
     table.add_column("what, and what msad does", overflow="fold")
     for name, each in report.problems:
         lines = [f"{each.what}: {'[bold]fatal[/], ' if each.fatal else ''}{each.outcome}"]
-        lines += [f"  {_cell(example)}" for example in each.examples[:SHOWN]]
-        lines += [f"  → {_cell(each.advice)}"] if each.advice else []
+        lines += [f"  {cell(example)}" for example in each.examples[:SHOWN]]
+        lines += [f"  → {cell(each.advice)}"] if each.advice else []
         table.add_row(name, str(each.count), "\n".join(lines))
     return table

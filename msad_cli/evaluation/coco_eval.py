@@ -6,17 +6,15 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, get_args
+from typing import Any
 
 import hotcoco
 import numpy as np
 from numpy.typing import NDArray
 
-Evaluator = Literal["hotcoco", "pycocotools"]
-"""hotcoco is the fast one, pycocotools COCO's own."""
-EVALUATORS: tuple[Evaluator, ...] = get_args(Evaluator)
+from msad_cli.system.extras import Evaluator
 
-ANSWERS = {"bbox": ("bbox", "segmentation", "keypoints"), "segm": ("segmentation",), "keypoints": ("keypoints",)}
+PREDICTED = {"bbox": ("bbox", "segmentation", "keypoints"), "segm": ("segmentation",), "keypoints": ("keypoints",)}
 """Of a detection, the first of these that it has is read, by COCOeval's name of the kind; others are made boxes."""
 OBJECTS = {"bbox": ("bbox",), "segm": ("segmentation",), "keypoints": ("bbox", "keypoints", "num_keypoints")}
 """What is read of an annotation beside area and crowd."""
@@ -140,7 +138,7 @@ def _needed(
         ],
     }
     return document, [
-        of(each, "score", next(field for field in ANSWERS[kind] if field in each))
+        of(each, "score", next(field for field in PREDICTED[kind] if field in each))
         for each in results
         if each["category_id"] in category
     ]

@@ -1,4 +1,4 @@
-"""What objects were taken for: the confusion matrix at IoU 0.5, in which nothing is a class too."""
+"""The confusion matrix at IoU 0.5: true classes against predicted ones, with background for a class too."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 IOU = 0.5
 Confusion = Counter[tuple[int | None, int | None]]
-"""How many, by category id of the object and of what it was taken for; None is background: missed, or not there."""
+"""How many, by true and predicted category id; None is background: an object missed, or a detection of none."""
 
 
 def confusion(truth: Mapping[str, Any], results: Iterable[Mapping[str, Any]], threshold: float) -> Confusion:
@@ -35,27 +35,27 @@ def confusion(truth: Mapping[str, Any], results: Iterable[Mapping[str, Any]], th
 def _of_image(objects: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> Confusion:
     single = [each for each in objects if not each.get("iscrowd")]
     crowds = [each for each in objects if each.get("iscrowd")]
-    is_class, taken_for = _classes(single), _classes(found)
+    true, predicted = _classes(single), _classes(found)
     overlap, covered = _overlaps(found, single)[0], _overlaps(found, crowds)[1]
-    alike = taken_for[:, None] == is_class
-    in_crowd = ((covered >= IOU) & (taken_for[:, None] == _classes(crowds))).any(axis=1)
+    alike = predicted[:, None] == true
+    in_crowd = ((covered >= IOU) & (predicted[:, None] == _classes(crowds))).any(axis=1)
     counts: Confusion = Counter()
     missed, wrong = set(range(len(single))), []
     for row in range(len(found)):
         column = _best(np.where(alike[row], overlap[row], 0.0), missed)
         if column is not None:
             missed.remove(column)
-            counts[int(is_class[column]), int(taken_for[row])] += 1
+            counts[int(true[column]), int(predicted[row])] += 1
         elif not in_crowd[row]:
             wrong.append(row)
     for row in wrong:
         column = _best(overlap[row], missed)
         if column is None:
-            counts[None, int(taken_for[row])] += 1
+            counts[None, int(predicted[row])] += 1
         else:
             missed.remove(column)
-            counts[int(is_class[column]), int(taken_for[row])] += 1
-    counts.update((int(is_class[column]), None) for column in missed)
+            counts[int(true[column]), int(predicted[row])] += 1
+    counts.update((int(true[column]), None) for column in missed)
     return counts
 
 

@@ -15,9 +15,8 @@ from msad_cli.export.runtime import Model
 from msad_cli.frame import Resolution
 from msad_cli.models.decode.paste_masks import LEARNT_SHIFT, paste_masks
 from msad_cli.models.spec import View
-from msad_cli.system.device import Compute
+from msad_cli.system.device import Compute, to_device
 from msad_cli.system.distributed import gather, hand_in, rank, size
-from msad_cli.training.gradients import to_device
 
 Detect = Callable[[Mapping[int, Sequence[Tensor]]], Sequence[Mapping[str, Tensor]]]
 """Views by k -> per image `boxes` (corners, HR pixels), `scores`, `labels` (from 1), and by task `masks`
@@ -79,7 +78,7 @@ def coco_results(
 ) -> list[Result]:
     """Detections of one image of (height, width) pixels in COCO's result form, categories with the user's own ids.
 
-    Masks become run lengths of the whole image, as text that JSON can hold; keypoints a list x, y, v, x, y, v, …
+    Masks become RLE of the whole image, as text that JSON can hold; keypoints a list x, y, v, x, y, v, …
     """
     corners = found["boxes"].double()
     sides = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
@@ -95,8 +94,8 @@ def coco_results(
     ]
     if "masks" in found:
         for each, mask in zip(results, paste_masks(found["masks"], found["mask_boxes"], size), strict=True):
-            runs = encode_mask(mask)
-            each["segmentation"] = {"size": runs["size"], "counts": runs["counts"].decode("ascii")}
+            encoded = encode_mask(mask)
+            each["segmentation"] = {"size": encoded["size"], "counts": encoded["counts"].decode("ascii")}
     if "keypoints" in found:
         for each, points in zip(results, found["keypoints"].double().flatten(1).tolist(), strict=True):
             each["keypoints"] = [round(value, 2) for value in points]

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.images.decode import limit_pixels
-from msad_cli.data.layouts.base import find_split
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.errors import UsageError
-from msad_cli.evaluation.coco_eval import EVALUATORS, Evaluator
 from msad_cli.evaluation.detect_split import view_results
 from msad_cli.evaluation.ground_truth import ground_truth
 from msad_cli.evaluation.metrics import Result, Scores, number_names, oks_sigmas, remarks, score
@@ -19,6 +18,7 @@ from msad_cli.export.runtime import Model, open_model
 from msad_cli.frame import Resolution
 from msad_cli.models.model_file import choose_views
 from msad_cli.system.device import Compute, choose_compute, default_workers
+from msad_cli.system.extras import EVALUATORS, Evaluator
 from msad_cli.system.files import write_text
 from msad_cli.text import MOST_PIXELS, parse_pixels, parse_sigmas, parse_sizes
 

@@ -9,8 +9,7 @@ from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.loading.dataset import EvaluationSet, evaluation_loader
 from msad_cli.models.detector import Detector
 from msad_cli.models.fusion import CrossFusion
-from msad_cli.system.device import Compute
-from msad_cli.training.gradients import to_device
+from msad_cli.system.device import Compute, to_device
 
 
 def weighs(detector: Detector) -> bool:

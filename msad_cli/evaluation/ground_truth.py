@@ -56,7 +56,7 @@ def ground_truth(split: CocoSplit) -> dict[str, Any]:
 
 
 def _draw_masks(truth: dict[str, Any], records: Records, has_area: list[bool]) -> None:
-    """Gives every image its size, and every annotation its mask, as run lengths of that size, and its area.
+    """Gives every image its size, and every annotation its mask, as RLE of that size, and its area.
 
     The size is that of the image's file, whatever the annotations say: detections have it, and COCOeval compares no
     masks of different sizes.

@@ -20,8 +20,8 @@ def timed_parts(detector: Model, view: View, paths: Sequence[Path], compute: Com
     """Seconds of each of `PARTS` for one batch of images.
 
     decode: from the file to RGB, no larger than the view needs; preprocess: resizing to what the view sees, and to the
-    device; model: backbone, pyramid, head; postprocess: the choice of boxes (in two-stage detectors with the RoIs
-    that they are made of), and their way to the pixels of the images.
+    device; model: backbone, pyramid, head; postprocess: non-maximum suppression (NMS), of
+    two-stage detectors the RoIs too, and the way of boxes to the pixels of the images.
 
     Raises:
         DataError: an image cannot be read.

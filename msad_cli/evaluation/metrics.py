@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.evaluation.coco_eval import Evaluator, Tables, evaluate
+from msad_cli.evaluation.coco_eval import Tables, evaluate
 from msad_cli.evaluation.curves import OverScore, PrecisionRecall, over_score, precision_over_recall
+from msad_cli.system.extras import Evaluator
 
 Result = dict[str, Any]
 """A detection in COCO's result form: image_id, category_id, bbox [x, y, w, h] in original pixels, score; and by task
@@ -156,7 +157,7 @@ def _names(kind: str, most: int) -> tuple[str, ...]:
 
 
 def _summary(tables: Tables) -> dict[str, float]:
-    """COCOeval's own summary, which looks for 100 detections by that number, and answers -1 for any other."""
+    """COCOeval's own summary, which looks for 100 detections by that number, and gives -1 for any other."""
     numbers = {}
     for name in _names(tables.kind, tables.limits[-1]):
         values = tables.precision if name.startswith("AP") else tables.recall

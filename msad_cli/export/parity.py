@@ -1,17 +1,24 @@
 """Whether two models find the same in the same images."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from msad_cli.export.runtime import ExportedModel, Model
 from msad_cli.models.detectors.dense import Detection
+from msad_cli.models.detectors.stock import SCORE_THRESHOLD
+from msad_cli.models.spec import View
 
 TOLERANCES = {"scores": 0.01, "boxes": 0.5, "masks": 0.05, "keypoints": 1.0}
 """The largest difference of two detections that are the same: boxes and keypoints in HR pixels."""
 MOST_UNMATCHED = 0.01
 """The share of detections without a partner: rounding lets suppression take the other one of two like boxes."""
+
+COMPARED, SEARCHED = 16, 200
+"""Images that are compared; and how many are looked at before it is given up to find something in any of them."""
 
 
 @dataclass
@@ -19,19 +26,41 @@ class Parity:
     """What a comparison found.
 
     Attributes:
+        images: in which detections were compared.
         detections: of both models, in all images.
         unmatched: of them, without a partner in the other model.
         differences: the largest ones between partners, by name.
     """
 
+    images: int
     detections: int
     unmatched: int
     differences: dict[str, float]
 
     @property
     def holds(self) -> bool:
-        """Whether as many detections as have to be have partners."""
-        return self.unmatched <= MOST_UNMATCHED * self.detections
+        """Whether as many detections as have to be have partners. Where nothing was found, nothing is proved."""
+        return self.detections > 0 and self.unmatched <= MOST_UNMATCHED * self.detections
+
+
+def compare_models(detector: Model, view: View, graph: ExportedModel, images: Iterable[Tensor]) -> Parity:
+    """The detections of a model and of its graph, in the first images and, while there are none, in more of them.
+
+    Args:
+        detector: on the CPU, in eval mode.
+        view: of the detector, that was exported.
+        images: as the graph takes them, uint8 (3, h, w).
+    """
+    (k,), (exported,) = graph.spec.ks, graph.spec.views
+    expected: list[Detection] = []
+    found: list[Detection] = []
+    with torch.inference_mode():
+        for image in itertools.islice(images, SEARCHED):
+            expected += detector.detect({k: [image]}, view)
+            found += graph.detect({k: [image]}, exported)
+            if len(found) >= COMPARED and any(len(each["scores"]) for each in (*expected, *found)):
+                break
+    return compare(expected, found, SCORE_THRESHOLD, graph.spec.detections_per_image)
 
 
 def compare(expected: Sequence[Detection], found: Sequence[Detection], lowest: float, most: int) -> Parity:
@@ -39,10 +68,10 @@ def compare(expected: Sequence[Detection], found: Sequence[Detection], lowest: f
 
     Args:
         expected, found: one dict an image, in HR pixels.
-        lowest: the score under which nothing is answered; what stands next to it may be missing.
+        lowest: the score under which nothing is found; what stands next to it may be missing.
         most: how many detections an image has at most; what stands next to the last of so many may be missing.
     """
-    parity = Parity(0, 0, {})
+    parity = Parity(len(expected), 0, 0, {})
     for one, other in zip(expected, found, strict=True):
         pairs = _pairs(one, other)
         parity.detections += len(one["scores"]) + len(other["scores"])

@@ -1,7 +1,6 @@
 """Exported models in a detector's place: what evaluates, predicts and times models takes both."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,23 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msad_cli.errors import ModelFileError
-from msad_cli.export.sidecar import ONNX, PT2, InputShape, fitting, pad_colour, read_exported
+from msad_cli.export.base import Run
+from msad_cli.export.formats import FORMATS, format_of
+from msad_cli.export.sidecar import InputShape, fitting, pad_colour, read_exported
 from msad_cli.frame import Resolution
-from msad_cli.models.decode.deployed import INPUT, OUTPUTS
+from msad_cli.models.decode.deployed import OUTPUTS
 from msad_cli.models.detectors.dense import Detection
 from msad_cli.models.model_file import Card, load_model
 from msad_cli.models.spec import DetectorSpec, View
-from msad_cli.system.extras import missing_extra
 
 if TYPE_CHECKING:
     from msad_cli.models.detector import Views
 
-IDENTITY = "msad"
-"""The name, in the metadata of an .onnx file, of what the JSON beside it repeats."""
 ANY = InputShape()
-
-Run = Callable[[Tensor], Sequence[Tensor]]
-"""uint8 images (N, 3, h, w) of one size -> what `Deployed` answers."""
 
 
 class Model(Protocol):
@@ -78,13 +73,13 @@ class ExportedModel:
     def look(self, views: "Views", view: View) -> list[Sequence[Tensor]]:
         """All that is computed, for neighbours of one size together."""
         images = [self.padded(each.cpu()) for each in views[self.spec.ks_of(view)[0]]]
-        answers: list[Sequence[Tensor]] = []
+        outputs: list[Sequence[Tensor]] = []
         while images:
             alike = next((i for i, each in enumerate(images) if each.shape != images[0].shape), len(images))
             count = min(alike, self.shape.batch or alike)
-            answers.append([each[:count] for each in self._run(self.stacked(images[:count]))])
+            outputs.append([each[:count] for each in self._run(self.stacked(images[:count]))])
             images = images[count:]
-        return answers
+        return outputs
 
     def padded(self, image: Tensor) -> Tensor:
         """An image (3, h, w) at the top left of the fixed sides; as it is where there are none."""
@@ -104,7 +99,7 @@ class ExportedModel:
         """What `look` gave, as one dict an image, without the padding."""
         (k,) = self.spec.ks
         names = OUTPUTS[self.spec.task]
-        rows = [dict(zip(names, row, strict=True)) for answers in seen for row in zip(*answers, strict=True)]
+        rows = [dict(zip(names, row, strict=True)) for outputs in seen for row in zip(*outputs, strict=True)]
         return [_in_frame({name: each[row["labels"] > 0] for name, each in row.items()}, k) for row in rows]
 
 
@@ -118,69 +113,21 @@ def _in_frame(found: Detection, k: int) -> Detection:
 
 
 def open_model(path: Path) -> tuple[Model, Card]:
-    """The model of a .safetensors or .onnx file, on the CPU and in eval mode, and its card.
+    """The model of a .safetensors or an exported file, on the CPU and in eval mode, and its card.
 
     Raises:
-        ModelFileError: it cannot be read, or an .onnx file has no JSON beside it.
-        UsageError: onnxruntime is not installed.
+        ModelFileError: it cannot be read, is of a format that is not opened, or has no JSON beside it.
+        UsageError: a package that runs it is not installed.
     """
-    if path.suffix.lower() == PT2:
-        raise ModelFileError(
-            f"{path}: a .pt2 file is not run, because loading one can run code", "msad export MODEL writes an .onnx"
-        )
-    if path.suffix.lower() != ONNX:
+    form = format_of(path)
+    if form is None:
         return load_model(path)
-    notes = read_exported(path)
-    run = onnx_run(path.read_bytes(), notes.spec.task, str(path), notes.shape, notes.identity)
-    return ExportedModel(notes.spec, run, notes.shape), notes.card
-
-
-def onnx_run(model: bytes, task: str, name: str, shape: InputShape = ANY, identity: str = "") -> Run:
-    """onnxruntime's session of a model, with as many threads as torch has.
-
-    Args:
-        task: that it has to answer.
-        name: of its file, for messages.
-        shape: that its input has to have.
-        identity: that its metadata have to repeat, if they have one; tools that change a graph may drop it.
-
-    Raises:
-        ModelFileError: onnxruntime refuses the model, or it is another one.
-        UsageError: onnxruntime is not installed.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise missing_extra("onnxruntime", "export") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    with _explained(name):
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-    known = session.get_modelmeta().custom_metadata_map.get(IDENTITY, identity)
-    names = tuple(each.name for each in session.get_outputs())
-    if known != identity or names != OUTPUTS[task] or [each.name for each in session.get_inputs()] != [INPUT]:
-        raise ModelFileError(f"{name}: the JSON beside it is that of another model", "copy both files of one export")
-    found = session.get_inputs()[0].shape
-    fixed, stated = ([each for each in sides if isinstance(each, int)] for sides in (found, shape.dimensions))
-    if fixed != stated:
+    if form.unopened:
+        opened = next(each for each in FORMATS.values() if not each.unopened)
         raise ModelFileError(
-            f"{name}: its input is {found}, the JSON beside it says {shape.dimensions}",
-            "msad export MODEL --fixed HEIGHT,WIDTH --batch N fixes it in both",
+            f"{path}: a {form.suffix} file is not run, because {form.unopened}",
+            f"msad export MODEL writes an {opened.suffix}",
         )
-
-    def run(pixels: Tensor) -> list[Tensor]:
-        with _explained(name):
-            return [torch.from_numpy(each) for each in session.run(None, {INPUT: pixels.numpy()})]
-
-    return run
-
-
-@contextmanager
-def _explained(name: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        # onnxruntime has classes of errors for what is wrong with a model, which share no base.
-        raise ModelFileError(f"{name}: onnxruntime cannot run it ({str(error)[:200]})", "export it again") from None
+    notes = read_exported(path)
+    run = form.load(path.read_bytes(), notes.spec.task, str(path), notes.shape, notes.identity)
+    return ExportedModel(notes.spec, run, notes.shape), notes.card

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from msad_cli.errors import ModelFileError
+from msad_cli.export.formats import is_exported
 from msad_cli.frame import SIDE_MULTIPLE, Letterbox, Resolution
 from msad_cli.models.model_file import Card, parse_card, read_header, strict_json
 from msad_cli.models.spec import DetectorSpec, Role, View
 
 FORMAT = "msad-export/1"
-ONNX, PT2 = ".onnx", ".pt2"
-"""Of exported models."""
 LARGEST = 16 * 2**20
 """Bytes, as of a model file's header."""
 
@@ -45,7 +44,7 @@ class Notes:
         spec: of the one view; where sides are fixed, its resolution is theirs.
         card: of the model that was exported; its scores are the exported model's own.
         precision: of the convolutions, `fp32` or `int8`.
-        identity: that the metadata of the .onnx file repeats; empty where there is none.
+        identity: that the exported file repeats, if its format can hold it; empty where there is none.
     """
 
     spec: DetectorSpec
@@ -53,11 +52,6 @@ class Notes:
     precision: str = "fp32"
     shape: InputShape = InputShape()
     identity: str = ""
-
-
-def is_exported(path: Path) -> bool:
-    """Whether a file is an exported model, by its name."""
-    return path.suffix.lower() in (ONNX, PT2)
 
 
 def sidecar_path(path: Path) -> Path:

@@ -77,11 +77,11 @@ def predict(
     """A prediction an image, in order; an image that cannot be read yields its error instead.
 
     Args:
-        score: the least that is answered.
+        score: the least of what is given.
         batch: how many neighbours of one size are given to the model at once. They need no padding for each other, so
             that this changes nothing but the rounding of sums.
         whole: whether `image` of every prediction will be asked for: then it is decoded beside the model too.
-        labels: of the classes that are answered, from 1; all if None.
+        labels: of the classes that are given, from 1; all if None.
     """
 
     def decode(source: Input) -> _Decoded | DataError:
@@ -189,6 +189,6 @@ def _detect(
         sure = found["scores"] >= score
         if labels is not None:
             sure &= torch.isin(found["labels"].long(), torch.tensor(sorted(labels), device=sure.device))
-        kept = {name: values[sure].float() for name, values in found.items()}
-        moved = in_original(kept, each.scaled.size, each.frame_size)
+        wanted = {name: values[sure].float() for name, values in found.items()}
+        moved = in_original(wanted, each.scaled.size, each.frame_size)
         yield Prediction(each.source, each.scaled, {**moved, "labels": moved["labels"].long()}, each.frame)

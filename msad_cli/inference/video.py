@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from msad_cli.data.images.decode import REPLACE, most_pixels
+from msad_cli.data.images.decode import REPLACE, most_pixels, scoped
 from msad_cli.errors import DataError
 from msad_cli.inference.predictor import Frames
 from msad_cli.system.extras import missing_extra
@@ -137,4 +137,5 @@ def _fitted(image: Image.Image, width: int, height: int) -> Image.Image:
     """The frame with these sides: a missing pixel at the right or below is black, other sizes are resized."""
     if image.width + image.width % 2 != width or image.height + image.height % 2 != height:
         return image.resize((width, height))
-    return image.crop((0, 0, width, height))
+    with scoped:
+        return image.crop((0, 0, width, height))

@@ -17,9 +17,10 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from msad_cli.data.annotations.segmentation import Runs, decode, pixels_inside
+from msad_cli.data.annotations.segmentation import Rle, decode, pixels_inside
 from msad_cli.data.annotations.tracing import one_ring
-from msad_cli.data.writers.folders import label_row
+from msad_cli.data.images.decode import scoped
+from msad_cli.data.writers.yolo import label_row
 from msad_cli.evaluation.detect_split import coco_results
 from msad_cli.evaluation.metrics import Result
 from msad_cli.inference.draw import draw_objects
@@ -38,9 +39,7 @@ LONGEST_CLASS = 100
 """Bytes of the folder of a class."""
 NO_FOLDER = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]|^\.+|[. ]+$')
 """What a folder's name must not have, on one system or another."""
-COLUMNS = (
-    "file", "frame", "image_id", "category_id", "category", "score", "x", "y", "width", "height",
-)  # fmt: skip
+COLUMNS = ("file", "frame", "image_id", "category_id", "category", "score", "x", "y", "width", "height")
 
 
 class Names:
@@ -155,7 +154,8 @@ def cropped(image: Image.Image, box: Sequence[float]) -> Image.Image:
     left, top = min(math.floor(box[0]), image.width - 1), min(math.floor(box[1]), image.height - 1)
     right, bottom = min(math.ceil(box[2]), image.width), min(math.ceil(box[3]), image.height)
     left, top = max(0, left), max(0, top)
-    return image.crop((left, top, max(left + 1, right), max(top + 1, bottom)))
+    with scoped:  # Pillow looks at the size of what is cropped too
+        return image.crop((left, top, max(left + 1, right), max(top + 1, bottom)))
 
 
 def save_image(image: Image.Image, names: Names, *wanted: PurePath) -> None:
@@ -219,8 +219,8 @@ def coco_document(images: Sequence[Mapping[str, Any]], results: Sequence[Result]
     for number, each in enumerate(results, start=1):
         own = {name: value for name, value in each.items() if name != "file_name"}
         area = round(each["bbox"][2] * each["bbox"][3], 2)
-        if runs := _runs(each):
-            area = pixels_inside(runs)
+        if encoded := _rle(each):
+            area = pixels_inside(encoded)
         if "keypoints" in each:
             own["num_keypoints"] = sum(visibility > 0 for visibility in each["keypoints"][2::3])
         annotations.append({"id": number, **own, "area": area, "iscrowd": 0})
@@ -234,12 +234,11 @@ def yolo_rows(labels: Sequence[int], results: Sequence[Result], size: tuple[int,
         x, y, width, height = each["bbox"]
         corners = np.array([(x, y), (x + width, y + height)]).clip(0, size) / size
         numbers = [*corners.mean(axis=0), *(corners[1] - corners[0])]
-        if runs := _runs(each):
+        if encoded := _rle(each):
             # A mask without a pixel has no segmentation; its box's stands for it.
             (left, top), (right, bottom) = corners
-            segmentation = (
-                one_ring(runs) / size if decode(runs).any() else [left, top, right, top, right, bottom, left, bottom]
-            )
+            of_box = [left, top, right, top, right, bottom, left, bottom]
+            segmentation = one_ring(encoded) / size if decode(encoded).any() else of_box
             numbers = list(np.ravel(segmentation))
         if "keypoints" in each:
             points = np.array(each["keypoints"]).reshape(-1, 3) / (*size, 1)
@@ -259,10 +258,10 @@ def class_folders(names: Sequence[str]) -> list[str]:
     return list(folders.values())
 
 
-def _runs(result: Result) -> Runs | None:
-    """The run lengths of a result's mask."""
-    runs = result.get("segmentation")
-    return runs and {"size": runs["size"], "counts": runs["counts"].encode()}
+def _rle(result: Result) -> Rle | None:
+    """The RLE of a result's mask."""
+    encoded = result.get("segmentation")
+    return encoded and {"size": encoded["size"], "counts": encoded["counts"].encode()}
 
 
 def _stems(seen: Prediction) -> tuple[PurePath, PurePath]:

@@ -3,6 +3,7 @@
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from msad_cli.data.annotations.values import MOST_KEYPOINTS
 from msad_cli.frame import Resolution, level_shift
 from msad_cli.text import meant
 
@@ -24,7 +25,6 @@ BACKBONE_NAMES = (
 
 LONGEST_NAME, LONGEST_NAMES = 1_000, 500_000
 """Characters: of one class or keypoint, and of all. The model file's header holds them."""
-MOST_KEYPOINTS = 1_000
 
 
 @dataclass(frozen=True)

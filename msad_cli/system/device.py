@@ -2,13 +2,14 @@
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from msad_cli.errors import DeviceError, UsageError
 from msad_cli.system.distributed import on_this_machine
@@ -117,6 +118,19 @@ def choose_compute(device: str, precision: str) -> Compute:
     """
     place, _ = choose_device(device)
     return Compute(place, choose_precision(precision, place)[0])
+
+
+def to_device(
+    views: Mapping[int, Sequence[Tensor]], targets: Sequence[Mapping[str, Tensor]], device: torch.device
+) -> tuple[dict[int, list[Tensor]], list[dict[str, Tensor]]]:
+    """A batch on a device; from page-locked memory it is copied while the device computes.
+
+    Args:
+        views: by k, an image (3, h, w) for each sample.
+        targets: by name, the boxes, labels, … of each sample.
+    """
+    moved = {k: [image.to(device, non_blocking=True) for image in images] for k, images in views.items()}
+    return moved, [{name: each.to(device, non_blocking=True) for name, each in target.items()} for target in targets]
 
 
 def peak_memory(device: torch.device) -> float:

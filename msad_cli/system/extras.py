@@ -1,6 +1,12 @@
-"""Packages that come with extras."""
+"""Packages that do one thing of msad each, by name, so that nobody needs to import them to say it."""
+
+from typing import Literal, get_args
 
 from msad_cli.errors import UsageError
+
+Evaluator = Literal["hotcoco", "pycocotools"]
+"""Evaluates as COCO does: hotcoco is the fast one, pycocotools COCO's own."""
+EVALUATORS: tuple[Evaluator, ...] = get_args(Evaluator)
 
 
 def missing_extra(package: str, extra: str) -> UsageError:

@@ -4,6 +4,7 @@ import errno
 import glob
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -36,21 +37,30 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:LONGEST_PREFIX]}.", dir=path.parent)
-        os.close(handle)
-    temporary = Path(name)
+        temporary = _new_file(path)
     try:
         yield temporary
         with explained(path, temporary.stat().st_size):
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-            # mkstemp's mode is private; the result gets what an ordinary new file would get.
-            mask = os.umask(0)
-            os.umask(mask)
-            temporary.chmod(0o666 & ~mask)
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _new_file(path: Path) -> Path:
+    """An empty file beside `path` that nobody else has, with the rights of an ordinary new file.
+
+    tempfile's files are private, and the rights that an ordinary one gets can only be read by changing them for a
+    moment, for all threads. So the system gives them here, when it makes the file.
+    """
+    while True:
+        temporary = path.with_name(f".{path.name[:LONGEST_PREFIX]}.{secrets.token_hex(4)}")
+        try:
+            temporary.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return temporary
 
 
 def write_text(path: Path, text: str) -> None:
@@ -71,6 +81,16 @@ def refuse_unwritable(path: Path) -> None:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def append_line(path: Path, line: str) -> None:
@@ -121,9 +141,3 @@ def _free(path: Path) -> int:
         return shutil.disk_usage(path.parent).free
     except OSError:
         return 0
-
-
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

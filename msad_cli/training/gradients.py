@@ -3,14 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from msad_cli.errors import DeviceError
 from msad_cli.models.whole_batch import ElsewhereOutOfMemoryError, add_up, sharing
-from msad_cli.system.device import Compute, is_out_of_memory
+from msad_cli.system.device import Compute, is_out_of_memory, to_device
 from msad_cli.system.distributed import gather, size, summed
 from msad_cli.training.exchange import Exchange
 
@@ -182,12 +182,6 @@ def split(batch: TrainingBatch, image_counts: Sequence[int], parts: int) -> list
         cut = {k: images[part] for k, images in views.items()}
         found.append(Part(cut, targets[part], here / total, here / everywhere))
     return found
-
-
-def to_device(views: Views, targets: Targets, device: torch.device) -> tuple[Any, Any]:
-    """Views and targets of a batch on a device."""
-    moved = {k: [image.to(device, non_blocking=True) for image in images] for k, images in views.items()}
-    return moved, [{name: each.to(device, non_blocking=True) for name, each in target.items()} for target in targets]
 
 
 def put_back(buffers: Buffers) -> None:

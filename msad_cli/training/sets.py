@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from msad_cli.data.annotations.kept_check import checked, refuse_unusable
+from msad_cli.data.annotations.check_cache import checked, refuse_unusable
 from msad_cli.data.annotations.records import read_records
 from msad_cli.data.annotations.split import CocoSplit, to_split
-from msad_cli.data.layouts.base import DEMO, find_split
+from msad_cli.data.layouts.demo import DEMO
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.data.writers.datasets import written_datasets
 from msad_cli.errors import UsageError

@@ -25,9 +25,13 @@ def test_summary_by_hand() -> None:
 
 
 def test_models_take_turns_over_the_images(
-    tmp_path: Path, coco_folder: Path, student: Detector, teacher: Detector, capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    coco_folder: Path,
+    student: Detector,
+    teacher: Detector,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     files = [str(tmp_path / f"{name}.safetensors") for name in ("student", "teacher")]
     for file, detector in zip(files, (student, teacher), strict=True):
         save_model(Path(file), detector, Card(data=str(coco_folder)))

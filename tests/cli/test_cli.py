@@ -16,9 +16,29 @@ from msad_cli.cli.app import run
 from msad_cli.data.layouts.demo import draw_demo
 
 TINY = [
-    "--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1",
-    "--size", "96,128", "--batch", "2", "--epochs", "2", "--device", "cpu", "--precision", "fp32", "--workers", "0",
-]  # fmt: skip
+    "--init",
+    "none",
+    "--backbone",
+    "resnet18",
+    "--width",
+    "0.25",
+    "--head-channels",
+    "64",
+    "--head-convs",
+    "1",
+    "--size",
+    "96,128",
+    "--batch",
+    "2",
+    "--epochs",
+    "2",
+    "--device",
+    "cpu",
+    "--precision",
+    "fp32",
+    "--workers",
+    "0",
+]
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +105,16 @@ def test_python_m_msad_cli_is_msad() -> None:
     ],
 )
 def test_wrong_input_gets_a_message_a_hint_and_its_exit_code(
-    arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, demo: Path,
-) -> None:  # fmt: skip
+    arguments: list[str],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    demo: Path,
+) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("msad_cli.data.layouts.base.demo_folder", lambda: demo)
+    monkeypatch.setattr("msad_cli.data.layouts.demo.demo_folder", lambda: demo)
     assert run(arguments) == code
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
@@ -117,7 +142,7 @@ def test_names_longer_than_the_system_allows_are_the_users_mistake(
     demo: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("msad_cli.data.layouts.base.demo_folder", lambda: demo)
+    monkeypatch.setattr("msad_cli.data.layouts.demo.demo_folder", lambda: demo)
     assert run(arguments) in (2, 3, 4)
     message = capsys.readouterr().err
     assert message.startswith("error: ")

@@ -11,10 +11,11 @@ import pytest
 
 from msad_cli.cli.app import run
 from msad_cli.cli.console import console
+from msad_cli.evaluation.pareto import Point, frontier, within
 from msad_cli.models.cost import count_cost
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, save_model
-from msad_cli.runs.plots.pareto import Point, frontier, plot_pareto, within
+from msad_cli.runs.plots.pareto import plot_pareto
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

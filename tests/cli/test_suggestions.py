@@ -42,9 +42,14 @@ def test_the_nearest_name_is_meant() -> None:
     ],
 )
 def test_misspelt_names_are_answered_with_the_nearest(
-    arguments: list[str], suggestion: str, teacher: Detector, coco_folder: Path,
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    arguments: list[str],
+    suggestion: str,
+    teacher: Detector,
+    coco_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.chdir(tmp_path)
     save_model(tmp_path / "teacher.safetensors", teacher, Card())
     more = {

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support import toy_layout, toy_writer
 
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.segmentation import decode, encode, encode_mask, read_segmentation
 from msad_cli.data.annotations.tracing import one_ring, traced
-from msad_cli.data.layouts.base import find_split
+from msad_cli.data.layouts import table as layouts
+from msad_cli.data.layouts.splits import find_split
+from msad_cli.data.writers import table
 
 NEAR = 0.01
 """Pixels."""
@@ -177,9 +180,7 @@ def test_run_lengths_become_one_polygon_that_is_the_same_mask() -> None:
         ring = one_ring(encode_mask(mask))
         assert (decode(encode([ring], size)) == mask).all()
         rows, columns = np.nonzero(mask)
-        assert [*ring.min(axis=0), *ring.max(axis=0)] == [
-            columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-        ]  # fmt: skip
+        assert [*ring.min(axis=0), *ring.max(axis=0)] == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
 def test_a_mask_is_traced_clockwise_along_its_pixels_and_its_hole_against_the_clock() -> None:
@@ -188,8 +189,9 @@ def test_a_mask_is_traced_clockwise_along_its_pixels_and_its_hole_against_the_cl
     outer, hole = sorted(traced(np.pad(mask, ((2, 0), (1, 0)))), key=len)
     rings = [[tuple(point) for point in ring.tolist()] for ring in (outer, hole)]
     assert {frozenset(ring) for ring in rings} == {
-        frozenset([(1, 2), (4, 2), (4, 5), (1, 5)]), frozenset([(2, 3), (3, 3), (3, 4), (2, 4)])
-    }  # fmt: skip
+        frozenset([(1, 2), (4, 2), (4, 5), (1, 5)]),
+        frozenset([(2, 3), (3, 3), (3, 4), (2, 4)]),
+    }
 
     def area(ring: Any) -> float:
         x, y = ring.T
@@ -217,16 +219,14 @@ def test_what_yolo_cannot_hold_is_counted(
         "1 crowd regions, left out",
         "1 boxes that are none, outside or repeated, left out",
         "1 boxes cut to their image",
-        "1 run lengths, written as polygons along the sides of pixels",
+        "1 RLE masks, written as polygons along the sides of pixels",
         "1 segmentations of several polygons, joined into one",
         "1 boxes more than a pixel off their segmentation, which alone is written",
         "6 objects without a segmentation, written as that of their box",
     ):
         assert line in said
     found = {name: [each["bbox"] for each in of] for name, of in objects(yolo, "train").items()}
-    assert found == {
-        "a": [[40, 20, 24, 20], [8, 8, 16, 12]], "b": [[0, 0, 40, 30]], "c": [], "d": [[50, 30, 14, 18]]
-    }  # fmt: skip
+    assert found == {"a": [[40, 20, 24, 20], [8, 8, 16, 12]], "b": [[0, 0, 40, 30]], "c": [], "d": [[50, 30, 14, 18]]}
     # The joined segmentation is the union of its two pieces.
     (joined,) = objects(yolo, "train")["b"]
     pieces = [np.array(square).reshape(-1, 2), np.array([[30, 20], [40, 20], [40, 30]])]
@@ -245,8 +245,9 @@ def test_overlapping_polygons_of_an_object_do_not_cancel_out(
     ]
     document["annotations"] = [document["annotations"][4]]
     document["annotations"][0] |= {
-        "bbox": [3.3, 4.4, 18.9, 14.45], "segmentation": [ring.ravel().tolist() for ring in rings]
-    }  # fmt: skip
+        "bbox": [3.3, 4.4, 18.9, 14.45],
+        "segmentation": [ring.ravel().tolist() for ring in rings],
+    }
     file.write_text(json.dumps(document))
     (found,) = objects(converted(coco_folder, tmp_path / "yolo", "yolo"), "train")["a"]
     assert "1 of these, whose polygons overlap" in capsys.readouterr().err
@@ -322,3 +323,19 @@ def test_coco_from_yolo_needs_no_other_split_and_keeps_what_it_is_given(coco_fol
     assert after == before
     images = [sorted(each.name for each in folder.rglob("*.png")) for folder in (coco_folder / "train2017", again)]
     assert images[0] == images[1] == ["a.png", "b.png", "c.png", "d.png"]
+
+
+def test_a_new_writer_is_a_file_and_a_line(
+    coco_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    convert = ["data", "convert", str(coco_folder), "-o", str(tmp_path / "toy"), "--to", "toy"]
+    assert run(convert) == 2
+    assert "give coco or yolo" in capsys.readouterr().err
+    monkeypatch.setitem(table.WRITERS, "toy", toy_writer.write)
+    assert run(convert) == 0
+    assert "names of classes, left out" in capsys.readouterr().err
+    # What was written in this layout is read by it: all boxes of both splits.
+    monkeypatch.setattr(layouts, "LAYOUTS", (*layouts.LAYOUTS, toy_layout.LAYOUT))
+    found = find_split(str(tmp_path / "toy"), "train")
+    assert found.recognised == "toy set"
+    assert len(json.loads(found.annotations.read_text())["annotations"]) == 10

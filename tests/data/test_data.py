@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.images.scaled import whole_image
-from msad_cli.data.layouts.base import Files, find_split
+from msad_cli.data.layouts.base import Files
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.loading.dataset import (
     Batch,
     EvaluationSet,
@@ -197,7 +198,7 @@ def test_images_may_lie_under_images_and_annotations_be_of_keypoints(coco_folder
 
 
 def test_the_word_demo_is_the_built_in_set(coco_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msad_cli.data.layouts.base.demo_folder", lambda: coco_folder)
+    monkeypatch.setattr("msad_cli.data.layouts.demo.demo_folder", lambda: coco_folder)
     found = find_split("demo", "train")
     assert found.recognised == "the built-in demo set"
     assert found.images == coco_folder / "train2017"
@@ -301,7 +302,7 @@ def test_flipping_twice_changes_nothing() -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_boxes_lie_on_their_pixels_in_every_view(seed: int) -> None:
-    # One white rectangle, off centre, in a black image of 64×48. In a view reduced k times its white pixels have to
+    # One white rectangle, off centre, in a black image of 64×48. In a view downsampled by k its white pixels have to
     # span the box / k; an edge between two pixels may fall on either side, hence one pixel of tolerance.
     image = Image.new("RGB", (64, 48))
     ImageDraw.Draw(image).rectangle((6, 10, 29, 33), fill="white")

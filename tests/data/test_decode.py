@@ -10,6 +10,7 @@ import struct
 import subprocess
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from msad_cli.data.images.decode import Header, limit_pixels, most_pixels, read_header, read_image
+from msad_cli.data.images.decode import Header, limit_pixels, most_pixels, read_header, read_image, scoped
 from msad_cli.errors import DataError
 from msad_cli.text import MOST_PIXELS
 
@@ -268,7 +269,7 @@ def test_no_program_is_run_for_a_image(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_limit_of_pixels_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # set back afterwards
+    monkeypatch.setattr(scoped, "most", scoped.most)  # set back afterwards
     assert most_pixels() == int(MOST_PIXELS)
     file = tmp_path / "image.png"
     Image.new("RGB", (20, 10)).save(file)
@@ -280,8 +281,28 @@ def test_the_limit_of_pixels_can_be_set(tmp_path: Path, monkeypatch: pytest.Monk
         read_image(file)
 
 
+@pytest.mark.parametrize("own", [50, None, 10**9])
+def test_pillows_own_limit_is_left_to_the_program_that_imports_msad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: int | None
+) -> None:
+    """Whatever it is, msad's holds for msad, in many threads too, and Pillow's is the program's again afterwards."""
+    monkeypatch.setattr(scoped, "most", scoped.most)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", own)
+    file = tmp_path / "image.png"
+    Image.new("RGB", (20, 10)).save(file)
+    limit_pixels(200)
+    assert own == Image.MAX_IMAGE_PIXELS
+    with ThreadPoolExecutor(8) as pool:
+        assert {image.size for image in pool.map(read_image, [file] * 100)} == {(20, 10)}
+    assert own == Image.MAX_IMAGE_PIXELS
+    limit_pixels(199)
+    with pytest.raises(DataError, match="exceeds limit of 199 pixels"):
+        read_image(file)
+    assert own == Image.MAX_IMAGE_PIXELS
+
+
 def test_loader_workers_take_the_limit_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    monkeypatch.setattr(scoped, "most", scoped.most)
     limit_pixels(5000)
     start = pickle.loads(pickle.dumps(functools.partial(limit_pixels, most_pixels())))  # as a spawned worker gets it
     limit_pixels(7000)

@@ -10,7 +10,8 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from msad_cli.data.layouts.demo import CATEGORY_IDS, KEYPOINTS, demo_folder, draw_demo
+from msad_cli.data.layouts.demo import demo_folder, draw_demo
+from msad_cli.data.layouts.demo_scenes import CATEGORY_IDS, KEYPOINTS
 
 # pycocotools 2.0.11 lacks the copy argument that NumPy 2 asks of __array__, which is for pycocotools to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support import toy_layout
 
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.records import root_categories
 from msad_cli.data.annotations.split import read_split
-from msad_cli.data.layouts.base import Files, find_split
+from msad_cli.data.layouts import table
+from msad_cli.data.layouts.base import Files
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.errors import AbsentSplitError, DataError
 
 WIDTH, HEIGHT = 80, 40
@@ -72,9 +75,7 @@ def test_yolo_boxes_and_segmentations_become_pixels(yolo: Path) -> None:
     assert len(split) == 2
     # Half of the image: 80 × 40 / 2.
     (triangle,) = annotations(yolo, "val")
-    assert triangle == {
-        "category_id": 0, "bbox": [0, 0, 80, 40], "area": 1600, "segmentation": [[0, 0, 80, 0, 80, 40]]
-    }  # fmt: skip
+    assert triangle == {"category_id": 0, "bbox": [0, 0, 80, 40], "area": 1600, "segmentation": [[0, 0, 80, 0, 80, 40]]}
 
 
 @pytest.mark.parametrize(("shape", "row"), [("[2, 3]", "0.25 0.5 2 0 0 0"), ("[2, 2]", "0.25 0.5 0 0")])
@@ -99,8 +100,10 @@ def test_yolo_names_may_be_numbered_and_images_listed(yolo: Path) -> None:
         found = find_split(str(data), "train")
         split = document(found)
         assert [each["file_name"] for each in split["images"]] == [
-            "images/train/b.png", "images/train/a.png", "images/val/c.png"
-        ]  # fmt: skip
+            "images/train/b.png",
+            "images/train/a.png",
+            "images/val/c.png",
+        ]
         assert split["categories"] == [{"id": 3, "name": "cat"}, {"id": 1, "name": "dog"}, {"id": 0, "name": "7"}]
         assert "path '/content/set' is no folder below" in found.notes[0]
     names = [each["file_name"] for each in document(find_split(str(yolo), "val"))["images"]]
@@ -289,13 +292,17 @@ def test_voc_corners_count_from_1_and_are_inside(voc: Path) -> None:
     split = document(found)
     assert [each["file_name"] for each in split["images"]] == ["a.png", "b 1.png"]
     assert [(each["bbox"], each["area"], each["category_id"], each["iscrowd"]) for each in split["annotations"]] == [
-        ([0, 0, 80, 40], 3200, 2, 0), ([10, 20, 20, 10.5], 210, 3, 0), ([0, 0, 1, 1], 1, 3, 1)
-    ]  # fmt: skip
+        ([0, 0, 80, 40], 3200, 2, 0),
+        ([10, 20, 20, 10.5], 210, 3, 0),
+        ([0, 0, 1, 1], 1, 3, 1),
+    ]
     # In alphabetical order, over all splits.
     val = document(find_split(str(voc), "val"))
-    assert split["categories"] == val["categories"] == [
-        {"id": 1, "name": "ant"}, {"id": 2, "name": "cat"}, {"id": 3, "name": "dog"}
-    ]  # fmt: skip
+    assert (
+        split["categories"]
+        == val["categories"]
+        == [{"id": 1, "name": "ant"}, {"id": 2, "name": "cat"}, {"id": 3, "name": "dog"}]
+    )
 
 
 def test_voc_lists_stand_in_for_each_other_or_a_tenth_is_val(voc: Path) -> None:
@@ -379,9 +386,10 @@ def test_roboflows_folders_are_recognised_and_its_root_category_dropped(
     for split, name in (("train", "train"), ("val", "valid")):
         found = find_split(str(tmp_path), split)
         assert found == Files(
-            tmp_path / name / "_annotations.coco.json", tmp_path / name,
+            tmp_path / name / "_annotations.coco.json",
+            tmp_path / name,
             f"Roboflow COCO folder ({name}/_annotations.coco.json)",
-        )  # fmt: skip
+        )
         assert read_split(found.annotations, found.images).categories == ((1, "RBC"),)
     assert run(["data", "check", str(tmp_path), "--size", "64,96"]) == 0
     assert "category 0 ('cells')" in capsys.readouterr().err
@@ -469,7 +477,7 @@ def test_commands_take_every_layout(
 def test_stats_warn_of_small_objects(yolo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["data", "stats", str(yolo), "--size", "40,80", "--k", "2"]) == 0
     # Of the sides 20 and 8 one is under 8 pixels at 1/2 of the size that the images have.
-    assert "train: 1 objects under 8 pixels in the reduced view: kept, such as 50%" in capsys.readouterr().err
+    assert "train: 1 objects under 8 pixels in the downsampled view: kept, such as 50%" in capsys.readouterr().err
     assert run(["data", "stats", str(yolo), "--size", "80,160", "--k", "2"]) == 0
     assert "under 8 pixels" not in capsys.readouterr().err
 
@@ -487,3 +495,27 @@ def test_nothing_is_left_of_a_conversion_that_fails(
     with pytest.raises(DataError):
         find_split(str(yolo), "train")
     assert not os.path.exists(tmp_path / "cache")
+
+
+# --- a layout of one's own: a file, and a line in a table ---
+
+
+def test_a_new_layout_is_a_file_and_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "toy"
+    draw(folder / "a.png")
+    write(folder / "boxes.txt", "a.png 4 4 16 16\na.png 40 8 20 20\n")
+    assert run(["data", "check", str(folder)]) == 3
+    assert "no set that msad knows" in capsys.readouterr().err
+    monkeypatch.setattr(table, "LAYOUTS", (*table.LAYOUTS, toy_layout.LAYOUT))
+    assert run(["data", "check", str(folder), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "train: toy set" in captured.err
+    assert "no val split: " in captured.err
+    (split,) = json.loads(captured.out)["splits"]
+    assert split["counts"]["boxes to learn from"] == 2
+    assert split["classes"] == [[1, "thing", 2]]
+    # What is not recognised is said with the toy's sign too.
+    assert run(["data", "check", str(draw(tmp_path / "empty" / "a.png").parent)]) == 3
+    assert "nor boxes.txt" in capsys.readouterr().err

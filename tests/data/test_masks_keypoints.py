@@ -16,7 +16,7 @@ from pycocotools import mask as rle
 from msad_cli.cli.app import run
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.check import check
-from msad_cli.data.annotations.keypoints import KeypointScheme, derived_pairs, read_keypoints, read_scheme
+from msad_cli.data.annotations.keypoint_scheme import KeypointScheme, derived_pairs, read_keypoints, read_scheme
 from msad_cli.data.annotations.problems import Problem, Tally
 from msad_cli.data.annotations.records import read_records
 from msad_cli.data.annotations.segmentation import (
@@ -29,8 +29,9 @@ from msad_cli.data.annotations.segmentation import (
 )
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.images.decode import limit_pixels, most_pixels
-from msad_cli.data.layouts.base import find_split
-from msad_cli.data.layouts.demo import CATEGORY_IDS, KEYPOINTS, SKELETON, draw_demo
+from msad_cli.data.layouts.demo import draw_demo
+from msad_cli.data.layouts.demo_scenes import CATEGORY_IDS, KEYPOINTS, SKELETON
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.data.loading.transforms import Placement
 from msad_cli.errors import DataError
@@ -153,19 +154,43 @@ def test_an_object_thinner_than_a_pixel_does_not_vanish() -> None:
 
 
 BAD: list[object] = [
-    None, [], {}, "text", 5, [[1, 2, 3, 4]], [[1, 2, 3, 4, 5]], [1, 2, 3, 4, 5, 6], [["1", 2, 3, 4, 5, 6]],
-    [[1, 2, 3, 4, float("nan"), 6]], [[1, 2, 3, 4, 5, 10**400]], [[1, 2, 3, 4, 5, 1e7]], [[True, 2, 3, 4, 5, 6]],
+    None,
+    [],
+    {},
+    "text",
+    5,
+    [[1, 2, 3, 4]],
+    [[1, 2, 3, 4, 5]],
+    [1, 2, 3, 4, 5, 6],
+    [["1", 2, 3, 4, 5, 6]],
+    [[1, 2, 3, 4, float("nan"), 6]],
+    [[1, 2, 3, 4, 5, 10**400]],
+    [[1, 2, 3, 4, 5, 1e7]],
+    [[True, 2, 3, 4, 5, 6]],
     [[0, 0, 900_000, 0, 0, 1]],  # more than a million pixels around
-    {"size": [4, 4]}, {"size": [4], "counts": [16]}, {"size": [4, 4], "counts": [16]},  # nothing inside
-    {"size": [4, 4], "counts": [3, 12]}, {"size": [4, 4], "counts": [3, 14]}, {"size": [4, 4], "counts": [-3, 19]},
-    {"size": [4, 4], "counts": [3.0, 13]}, {"size": [4, 4], "counts": [3, 13, "x"]}, {"size": [4, 4], "counts": 5},
-    {"size": [4, 4], "counts": [True, 15]}, {"size": [4.0, 4], "counts": [3, 13]},
+    {"size": [4, 4]},
+    {"size": [4], "counts": [16]},
+    {"size": [4, 4], "counts": [16]},  # nothing inside
+    {"size": [4, 4], "counts": [3, 12]},
+    {"size": [4, 4], "counts": [3, 14]},
+    {"size": [4, 4], "counts": [-3, 19]},
+    {"size": [4, 4], "counts": [3.0, 13]},
+    {"size": [4, 4], "counts": [3, 13, "x"]},
+    {"size": [4, 4], "counts": 5},
+    {"size": [4, 4], "counts": [True, 15]},
+    {"size": [4.0, 4], "counts": [3, 13]},
     {"size": [-4, -4], "counts": [3, 13]},
-    {"size": [4, 4], "counts": [2**70, 13]}, {"size": [10**6, 10**6], "counts": [1, 10**12 - 1]},
-    {"size": [4, 4], "counts": ""}, {"size": [4, 4], "counts": "P"},  # ends where more should follow
-    {"size": [4, 4], "counts": "3"}, {"size": [4, 4], "counts": "3\x7f"}, {"size": [4, 4], "counts": "3 "},
-    {"size": [4, 4], "counts": "3é"}, {"size": [4, 4], "counts": "oooooooooooooo1"}, {"size": [4, 4], "counts": "O1"},
-]  # fmt: skip
+    {"size": [4, 4], "counts": [2**70, 13]},
+    {"size": [10**6, 10**6], "counts": [1, 10**12 - 1]},
+    {"size": [4, 4], "counts": ""},
+    {"size": [4, 4], "counts": "P"},  # ends where more should follow
+    {"size": [4, 4], "counts": "3"},
+    {"size": [4, 4], "counts": "3\x7f"},
+    {"size": [4, 4], "counts": "3 "},
+    {"size": [4, 4], "counts": "3é"},
+    {"size": [4, 4], "counts": "oooooooooooooo1"},
+    {"size": [4, 4], "counts": "O1"},
+]
 
 
 @pytest.mark.parametrize("value", BAD, ids=lambda value: repr(value)[:40])
@@ -462,7 +487,7 @@ def test_the_check_knows_the_task(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_the_demo_set_serves_all_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_demo(tmp_path / "demo", train=6, val=2)
-    monkeypatch.setattr("msad_cli.data.layouts.base.demo_folder", lambda: tmp_path / "demo")
+    monkeypatch.setattr("msad_cli.data.layouts.demo.demo_folder", lambda: tmp_path / "demo")
     for task, name in (("boxes", "instances"), ("masks", "instances"), ("keypoints", "person_keypoints")):
         files = find_split("demo", "train", task=task)
         assert files.annotations.name == f"{name}_train2017.json"

@@ -1,4 +1,4 @@
-"""Decoding at reduced scale: which scale, that images stay where they are, and that views do not know each other."""
+"""Downsampled decoding: which scale, that images stay where they are, and that views do not know each other."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -72,9 +72,9 @@ def test_a_reduced_image_lies_where_the_whole_one_does(tmp_path: Path, orientati
     _save(file, orientation, 61, 84)
     size = (6, 4) if orientation >= 5 else (4, 6)
     assert scale_for(open_image(file).header, size) == 8
-    reduced = open_image(file).resized(size, mirrored).int()
+    small = open_image(file).resized(size, mirrored).int()
     expected = whole_image(read_image(file)).resized(size, mirrored).int()
-    assert (reduced - expected)[:2].abs().max() <= 4
+    assert (small - expected)[:2].abs().max() <= 4
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

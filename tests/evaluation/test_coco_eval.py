@@ -17,8 +17,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
 from msad_cli.data.annotations.segmentation import encode
-from msad_cli.evaluation.coco_eval import EVALUATORS, Evaluator, Tables, evaluate
+from msad_cli.evaluation.coco_eval import Tables, evaluate
 from msad_cli.evaluation.metrics import KINDS, OF_PERSONS, Result, score
+from msad_cli.system.extras import EVALUATORS, Evaluator
 
 # pycocotools 2.0.11 lacks the copy argument that NumPy 2 asks of __array__, which is for pycocotools to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -95,7 +96,7 @@ class Drawn:
             drawn = self._mask()
             ring = np.array(box[:2] * 4, dtype=np.float64).reshape(4, 2) % SIDE
             ring += [[0, 0], [9, 0], [9, 9], [0, 9]]
-            # As the ground truth of a split has it: run lengths, or polygons drawn by our own code; some have none.
+            # As the ground truth of a split has it: RLE, or polygons drawn by our own code; some have none.
             own = rle.encode(np.asfortranarray(drawn)) if self.draw.random() < 0.7 else encode([ring], (SIDE, SIDE))
             if self.draw.random() < 0.9:
                 annotation |= {"segmentation": own, "area": float(rle.area(own))}

@@ -14,13 +14,13 @@ from torch import Tensor
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.loading.dataset import EvaluationSet, evaluation_loader
 from msad_cli.data.loading.transforms import to_frame
-from msad_cli.evaluation.coco_eval import EVALUATORS, Evaluator
 from msad_cli.evaluation.detect_split import coco_results, in_original, split_results, view_results
 from msad_cli.evaluation.ground_truth import ground_truth
 from msad_cli.evaluation.metrics import KEYPOINT_NUMBERS, NUMBERS, PREFIXES, Result, score
 from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.system.device import Compute
+from msad_cli.system.extras import EVALUATORS, Evaluator
 
 # pycocotools 2.0.11 lacks the copy argument that NumPy 2 asks of __array__, which is for pycocotools to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

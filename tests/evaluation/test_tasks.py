@@ -23,8 +23,9 @@ from msad_cli.cli.app import run
 from msad_cli.cli.console import print_scores
 from msad_cli.cli.gates import parse_gates, refuse_unknown
 from msad_cli.data.annotations.split import CocoSplit, read_split
-from msad_cli.data.layouts.base import find_split
-from msad_cli.data.layouts.demo import KEYPOINTS, draw_demo
+from msad_cli.data.layouts.demo import draw_demo
+from msad_cli.data.layouts.demo_scenes import KEYPOINTS
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.loading.dataset import EvaluationSet, evaluation_loader
 from msad_cli.data.loading.transforms import Placement, to_frame
 from msad_cli.errors import UsageError
@@ -174,7 +175,7 @@ def test_numbers_are_cocoevals_own(demo: Path, task: str) -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no shared/data")
 @pytest.mark.parametrize("task", ["masks", "keypoints"])
 def test_ground_truth_of_coco_is_what_pycocotools_makes_of_it(task: str) -> None:
-    # Polygons, crowds in run lengths, persons without keypoints: the user's own file, read by COCOeval alone.
+    # Polygons, crowds as RLE, persons without keypoints: the user's own file, read by COCOeval alone.
     split = _val(SHARED / "coco_slice", task)
     truth = ground_truth(split)
     raw = json.loads(split.file.read_text())
@@ -426,9 +427,15 @@ def _pretend(monkeypatch: pytest.MonkeyPatch, student: Detector, split: CocoSpli
 
 @pytest.mark.parametrize(("task", "gate"), [("masks", "mask_AP50=0.9"), ("keypoints", "keypoint_AP=0.99")])
 def test_eval_measures_what_the_model_finds(
-    demo: Path, model: Path, student: Detector, task: str, gate: str, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    demo: Path,
+    model: Path,
+    student: Detector,
+    task: str,
+    gate: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     _pretend(monkeypatch, student, _val(demo, task))
     written = tmp_path / "found.json"
     command = ["eval", str(model), "--data", str(demo), "--device", "cpu", "--workers", "0", "--precision", "fp32"]
@@ -495,8 +502,11 @@ def test_predict_writes_and_draws_what_the_model_finds(
 
 def test_gates() -> None:
     assert parse_gates("AP=0.3,mask_AP50=0.5,keypoint_AR=0.1,AR300=1") == {
-        "AP": 0.3, "mask_AP50": 0.5, "keypoint_AR": 0.1, "AR300": 1.0,
-    }  # fmt: skip
+        "AP": 0.3,
+        "mask_AP50": 0.5,
+        "keypoint_AR": 0.1,
+        "AR300": 1.0,
+    }
     assert parse_gates(None) == {}
     for wrong in ("APP=1", "AP", "AP=x", "box_AP=1", "=1"):
         with pytest.raises(UsageError, match="not NAME=NUMBER"):

@@ -3,9 +3,11 @@
 import builtins
 import contextlib
 import functools
+import importlib
 import importlib.util
 import io
 import json
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,18 +18,24 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from support import toy_format
 from support.detectors import lively, spec_of
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import heatmaps_to_keypoints
 from torchvision.ops import batched_nms
 
+from msad_cli import export
 from msad_cli.cli.app import run
 from msad_cli.data.layouts.demo import draw_demo
-from msad_cli.export import formats as exporting
-from msad_cli.export.parity import TOLERANCES, compare
-from msad_cli.export.runtime import ExportedModel, onnx_run, open_model
+from msad_cli.data.layouts.demo_scenes import CATEGORY_IDS
+from msad_cli.export import onnx, pt2
+from msad_cli.export.base import ExportFormat
+from msad_cli.export.formats import FORMATS
+from msad_cli.export.parity import COMPARED, TOLERANCES, compare, compare_models
+from msad_cli.export.runtime import ExportedModel, open_model
 from msad_cli.export.sidecar import InputShape, Notes, exported_spec, read_sidecar, sidecar, sidecar_path
+from msad_cli.export.trace import trace
 from msad_cli.frame import Frame, Letterbox, Resolution
 from msad_cli.models.decode.deployed import Deployed
 from msad_cli.models.decode.keypoints import keypoint_places
@@ -115,9 +123,9 @@ def test_onnx_finds_what_the_detector_finds_in_batches(
     monkeypatch.setattr(torch.onnx, "export", functools.partial(torch.onnx.export, optimize=False))
     detector = built(name)
     shape = InputShape(batch, SIZES[name])
-    model = exporting.to_onnx(exporting.trace(Deployed(detector, "low").eval(), shape), detector.spec.task)
+    model = onnx.write(trace(Deployed(detector, "low").eval(), shape), detector.spec.task)
     spec = exported_spec(detector.spec, "low", SIZES[name])
-    exported = ExportedModel(spec, onnx_run(model, spec.task, "model", shape), shape)
+    exported = ExportedModel(spec, onnx.load(model, spec.task, "model", shape), shape)
     for count in (1, 3):
         images = list(pixels(*SIZES[name], count))
         assert_found(exported.detect({2: images}, "low"), detector.detect({2: images}, "low"))
@@ -217,7 +225,28 @@ def test_parity_by_hand() -> None:
     assert (parity.unmatched, parity.holds) == (2, False)
     other = {**one, "labels": torch.tensor([1, 1, 1])}
     assert compare([one], [other], LOWEST, 100).unmatched == 2
-    assert compare([], [], LOWEST, 100).holds
+
+
+def test_where_nothing_is_found_nothing_is_proved() -> None:
+    none = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64)}
+    for nothing in ([], [none]):
+        parity = compare(nothing, nothing, LOWEST, 100)
+        assert (parity.images, parity.detections, parity.unmatched, parity.holds) == (len(nothing), 0, 0, False)
+
+
+def test_images_are_looked_at_until_something_is_found() -> None:
+    """A network that finds a box in what is not black."""
+
+    def run(batch: Tensor) -> Sequence[Tensor]:
+        light = batch.amax(dim=(1, 2, 3))[:, None] > 0
+        return torch.tensor([0.0, 0.0, 8.0, 8.0]).expand(len(batch), 1, 4), 0.9 * light, light.long()
+
+    model = ExportedModel(exported_spec(built("fcos").spec, "low"), run)
+    black, light = (torch.full((3, 32, 32), value, dtype=torch.uint8) for value in (0, 9))
+    parity = compare_models(model, "low", model, [black] * 40 + [light] * 9)
+    assert (parity.images, parity.detections, parity.holds) == (41, 2, True)
+    assert compare_models(model, "low", model, [light] * 40).images == COMPARED
+    assert not compare_models(model, "low", model, [black] * 40).holds
 
 
 def test_masks_and_keypoints_have_to_agree_too() -> None:
@@ -235,11 +264,14 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def of_demo() -> Detector:
+    return built("fcos", classes=tuple(ClassName(number, name) for name, number in CATEGORY_IDS.items()))
+
+
 @pytest.fixture(scope="module")
 def student(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A FCOS student of the demo set's classes, untrained, which finds things of score ~0.1."""
-    classes = json.loads((demo / "annotations/instances_val2017.json").read_text())["categories"]
-    detector = built("fcos", classes=tuple(ClassName(each["id"], each["name"]) for each in classes))
+    detector = of_demo()
     nn.init.normal_(detector.core.head.classification_head.cls_logits.weight, std=0.2)
     path = tmp_path_factory.mktemp("model") / "student.safetensors"
     save_model(path, detector, Card(data=str(demo), score_threshold=0.07))
@@ -277,14 +309,13 @@ class Exported:
 def exported(student: Path, demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     path = tmp_path_factory.mktemp("exported") / "small.onnx"
     kept: dict[str, bytes] = {}
-    convert = exporting.to_onnx
 
     def keep(program: Any, task: str) -> bytes:
-        kept["pt2"] = exporting.to_pt2(program)
-        return kept.setdefault("onnx", convert(program, task))
+        kept["pt2"] = pt2.write(program, task)
+        return kept.setdefault("onnx", onnx.write(program, task))
 
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
-        patch.setattr(exporting, "to_onnx", keep)
+        patch.setitem(FORMATS, "onnx", replace(onnx.FORMAT, write=keep))
         assert run(["export", str(student), "-o", str(path), "--int8", "--data", str(demo)]) == 0
     return Exported(path, said.getvalue(), **kept)
 
@@ -295,7 +326,7 @@ def test_a_graph_finds_what_the_detector_finds_in_batches_and_images_of_any_size
     form: str, student: Path, exported: Exported
 ) -> None:
     detector, _ = load_model(student)
-    network = onnx_run(exported.onnx, "boxes", "m") if form == "onnx" else exporting.pt2_run(exported.pt2)
+    network = FORMATS[form].load(getattr(exported, form), "boxes", "m", InputShape(), "")
     graph = ExportedModel(detector.spec, network)
     images = [*pixels(60, 100), *pixels(130, 66, 3), *pixels(32, 32, 1)]
     assert_found(graph.detect({2: images}, "low"), [detector.detect({2: [each]}, "low")[0] for each in images])
@@ -404,12 +435,11 @@ def test_fixed_sides_and_batch(student: Path, demo: Path, tmp_path: Path, capsys
 def test_past_the_tolerance_nothing_is_written(
     student: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(model: bytes) -> Any:
+    def wrong(*_: object) -> Any:
         return lambda images: [torch.ones(len(images), 10, *of) for of in ((4,), (), ())]
 
-    monkeypatch.setattr(exporting, "trace", lambda *_: None)
-    monkeypatch.setattr(exporting, "to_pt2", lambda *_: b"graph")
-    monkeypatch.setattr(exporting, "pt2_run", wrong)
+    monkeypatch.setattr("msad_cli.export.trace.trace", lambda *_: None)
+    monkeypatch.setitem(FORMATS, "pt2", replace(pt2.FORMAT, write=lambda *_: b"graph", load=wrong))
     assert run(["export", str(student), "-o", str(tmp_path / "m.pt2"), "--data", str(demo)]) == 8
     assert "nothing was written" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -419,9 +449,67 @@ def test_a_place_where_nothing_can_be_written_is_named_before_the_work(
     student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(exporting, "trace", lambda *_: pytest.fail("it was traced"))
+    monkeypatch.setattr("msad_cli.export.trace.trace", lambda *_: pytest.fail("it was traced"))
     assert run(["export", str(student), "-o", str(tmp_path / "file" / "m.onnx")]) == 2
     assert f"cannot write {tmp_path / 'file' / 'm.onnx'}" in capsys.readouterr().err
+
+
+def test_a_model_that_finds_nothing_is_not_exported(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "student.safetensors"
+    detector = of_demo()
+    nn.init.constant_(detector.core.head.classification_head.cls_logits.bias, -20.0)
+    nn.init.zeros_(detector.core.head.classification_head.cls_logits.weight)
+    save_model(path, detector, Card())
+    nothing = [torch.zeros(1, 10, *of) for of in ((4,), (), ())]
+    monkeypatch.setattr("msad_cli.export.trace.trace", lambda *_: None)
+    toy = replace(pt2.FORMAT, write=lambda *_: b"graph", load=lambda *_: lambda _: nothing)
+    monkeypatch.setitem(FORMATS, "pt2", toy)
+    assert run(["export", str(path), "--format", "pt2", "--data", str(demo)]) == 8
+    assert "in 3 images neither msad nor pt2 finds anything, so that nothing is compared" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [path]
+    # Images of the set that it learnt from may hold something; here they are the same ones.
+    save_model(path, detector, Card(data=str(demo)))
+    assert run(["export", str(path), "--format", "pt2", "--data", str(demo)]) == 8
+    assert "in 6 images" in capsys.readouterr().err
+
+
+def test_every_format_is_in_the_table_by_its_name() -> None:
+    files = [
+        importlib.import_module(f"{export.__name__}.{each.name}") for each in pkgutil.iter_modules(export.__path__)
+    ]
+    rows = [row for file in files if isinstance(row := vars(file).get("FORMAT"), ExportFormat)]
+    assert list(FORMATS.values()) == rows
+    assert [each.name for each in rows] == list(FORMATS)
+
+
+def test_a_new_format_is_a_file_and_a_line(
+    student: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written, checked, and read back by every command that takes exported models."""
+    out = tmp_path / "m.toy"
+    assert run(["export", str(student), "-o", str(out)]) == 2
+    assert "it writes onnx and pt2" in capsys.readouterr().err
+    monkeypatch.setitem(FORMATS, "toy", toy_format.FORMAT)
+    assert run(["export", str(student), "-o", str(out), "--fixed", "72,48", "--data", str(demo)]) == 0
+    said = capsys.readouterr().err
+    assert "toy against msad: " in said
+    assert "0 without a partner" in said
+    assert f"next: msad eval {out}" in said
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["m.toy", "m.toy.json"]
+
+    assert run(["info", str(out), "--json"]) == 0
+    remembered = json.loads(capsys.readouterr().out)["scores"]["low"]["AP"]
+    assert run(["eval", str(out), "--json", "--workers", "0", *FLAGS]) == 0
+    assert json.loads(capsys.readouterr().out)["low"]["AP"] == remembered
+    folder, image = tmp_path / "seen", next((demo / "val2017").iterdir())
+    assert run(["predict", str(image), "-m", str(out), "-o", str(folder), "--save", "json", *FLAGS]) == 0
+    assert json.loads((folder / "predictions.json").read_text())
+    assert run(["export", str(student), "--format", "toy", "--int8"]) == 2
+    assert "--int8 --format toy: not a format with 8 bits" in capsys.readouterr().err
+    assert run(["export", str(out)]) == 4
+    assert "exported already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -430,7 +518,7 @@ def test_a_place_where_nothing_can_be_written_is_named_before_the_work(
         (["--format", "tflite"], "--format tflite: not a format that msad writes"),
         (["-o", "m.engine"], "--out m.engine: not a format that msad writes"),
         (["-o", "m.onnx", "--format", "pt2"], "--out m.onnx: not the name of an .pt2 file"),
-        (["--format", "pt2", "--int8"], "only onnxruntime quantises"),
+        (["--format", "pt2", "--int8"], "not a format with 8 bits"),
         (["--view", "high"], "--view high"),
         (["--fixed", "64"], "--fixed 64: not two numbers"),
         (["--fixed", "64,x"], "--fixed 64,x: not two numbers"),

@@ -263,9 +263,13 @@ def test_a_text_named_as_a_image(model: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_the_model_of_this_folder_is_the_default(
-    coco_folder: Path, model: Path, teacher: Detector, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    coco_folder: Path,
+    model: Path,
+    teacher: Detector,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)

@@ -18,6 +18,7 @@ from torch import Tensor
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.segmentation import encode_mask
 from msad_cli.data.annotations.split import read_split
+from msad_cli.data.images.decode import scoped
 from msad_cli.errors import DataError, UsageError
 from msad_cli.inference.inputs import Input, find_inputs
 from msad_cli.inference.video import Video, writing_video
@@ -91,9 +92,17 @@ def test_every_format_of_one_folder(predict: Callable[..., int], tmp_path: Path)
         rows = list(csv.DictReader(file))
     assert [each["file"] for each in rows] == ["a.png", "a.png", "sub/b.png", "sub/b.png"]
     assert rows[2] == {
-        "file": "sub/b.png", "frame": "", "image_id": "2", "category_id": "90", "category": "blue", "score": "0.9",
-        "x": "8.0", "y": "12.0", "width": "16.0", "height": "24.0",
-    }  # fmt: skip
+        "file": "sub/b.png",
+        "frame": "",
+        "image_id": "2",
+        "category_id": "90",
+        "category": "blue",
+        "score": "0.9",
+        "x": "8.0",
+        "y": "12.0",
+        "width": "16.0",
+        "height": "24.0",
+    }
     pixels = np.asarray(Image.open(tmp_path / "in" / "a.png"))
     assert np.array_equal(np.asarray(Image.open(out / "crops" / "blue" / "a-1.png")), pixels[12:36, 8:24])
     assert np.array_equal(np.asarray(Image.open(out / "crops" / "red" / "a-2.png")), pixels[:, 32:])
@@ -137,8 +146,12 @@ def test_masks_and_keypoints_in_coco_and_yolo(student_spec: DetectorSpec) -> Non
     )
     document = coco_document([], [posed], spec)
     assert document["categories"][0] == {
-        "id": 7, "name": "red", "keypoints": ["l", "r"], "skeleton": [[1, 2]], "flip_pairs": [[0, 1]],
-    }  # fmt: skip
+        "id": 7,
+        "name": "red",
+        "keypoints": ["l", "r"],
+        "skeleton": [[1, 2]],
+        "flip_pairs": [[0, 1]],
+    }
     (annotation,) = document["annotations"]
     assert (annotation["id"], annotation["area"], annotation["num_keypoints"]) == (1, 400, 2)
 
@@ -160,10 +173,19 @@ def test_images_of_one_stem_never_share_a_file(predict: Callable[..., int], tmp_
     assert _files(tmp_path / "out") == {
         "data.yaml",
         # A GIF's result is a PNG; the image that has this name already is numbered.
-        "a.gif.png", "a.gif-2.png", "a.jpg", "a.png",
-        "labels/a.txt", "labels/a.gif.txt", "labels/a.jpg.txt", "labels/a.png.txt",
-        "crops/red/a-1.gif.png", "crops/red/a.gif-1.png", "crops/red/a-1.jpg", "crops/red/a-1.png",
-    }  # fmt: skip
+        "a.gif.png",
+        "a.gif-2.png",
+        "a.jpg",
+        "a.png",
+        "labels/a.txt",
+        "labels/a.gif.txt",
+        "labels/a.jpg.txt",
+        "labels/a.png.txt",
+        "crops/red/a-1.gif.png",
+        "crops/red/a.gif-1.png",
+        "crops/red/a-1.jpg",
+        "crops/red/a-1.png",
+    }
 
 
 def test_names_are_given_once_and_stay_below_their_folder(tmp_path: Path) -> None:
@@ -259,14 +281,21 @@ def test_a_video_is_drawn_and_its_frames_are_numbered(predict: Callable[..., int
     found = json.loads((out / "predictions.json").read_text())
     # Images come first; the video is the second input.
     assert [(each["image_id"], each["file_name"], each.get("frame")) for each in found] == [
-        (1, "sub/clip.png", None), *((2, "sub/clip.mov", number) for number in range(7)),
-    ]  # fmt: skip
+        (1, "sub/clip.png", None),
+        *((2, "sub/clip.mov", number) for number in range(7)),
+    ]
     frames = {f"clip-{number:06}" for number in range(7)}
     assert _files(out) == {
-        "sub/clip.mp4", "sub/clip.png", "predictions.json", "predictions.csv", "data.yaml",
-        "labels/sub/clip.txt", *(f"labels/sub/{name}.txt" for name in frames),
-        "crops/blue/sub/clip-1.png", *(f"crops/blue/sub/{name}-1.jpg" for name in frames),
-    }  # fmt: skip
+        "sub/clip.mp4",
+        "sub/clip.png",
+        "predictions.json",
+        "predictions.csv",
+        "data.yaml",
+        "labels/sub/clip.txt",
+        *(f"labels/sub/{name}.txt" for name in frames),
+        "crops/blue/sub/clip-1.png",
+        *(f"crops/blue/sub/{name}-1.jpg" for name in frames),
+    }
     before, after = Video(clip), Video(out / "sub" / "clip.mp4")
     assert before.rate == after.rate == 10
     plain, drawn = ([np.asarray(image).astype(int) for _, image in each.frames()] for each in (before, after))
@@ -325,7 +354,7 @@ def test_what_fails_while_a_video_is_written_leaves_nothing(tmp_path: Path) -> N
 def test_frames_of_too_many_pixels(
     predict: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # what the flag sets, for this test alone
+    monkeypatch.setattr(scoped, "most", scoped.most)  # what the flag sets, for this test alone
     assert predict(_clip(tmp_path / "clip.mp4"), "--max-pixels", "3000") == 7
     assert "frames of 64×48 exceed the limit of 3000 pixels" in capsys.readouterr().err
     assert not (tmp_path / "out" / "clip.mp4").exists()

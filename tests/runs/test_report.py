@@ -20,8 +20,8 @@ from pycocotools.cocoeval import COCOeval
 
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.split import read_split
-from msad_cli.data.layouts.base import find_split
 from msad_cli.data.layouts.demo import draw_demo
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.loading.dataset import EvaluationSet, TrainingSet, first_batch, training_loader
 from msad_cli.errors import UsageError
 from msad_cli.evaluation.confusion import Confusion, confusion

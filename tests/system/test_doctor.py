@@ -22,9 +22,8 @@ from msad_cli.errors import DeviceError
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, save_model
 from msad_cli.models.spec import DetectorSpec
-from msad_cli.system import device
-from msad_cli.system import doctor as examination
-from msad_cli.system.doctor import Finding
+from msad_cli.system import device, examination, memory
+from msad_cli.system.examination import Check
 
 
 def raising(error: Exception) -> Any:
@@ -71,7 +70,7 @@ def test_a_gpu_that_fails_or_multiplies_wrongly_is_an_error(monkeypatch: pytest.
     fake = SimpleNamespace(type="cuda")
     monkeypatch.setattr(device, "choose_device", lambda _: (fake, ""))
     monkeypatch.setattr(torch.Tensor, "to", lambda self, _: self + 1)
-    assert examination.gpu() == Finding(
+    assert examination.gpu() == Check(
         "GPU", "error", f"{fake} multiplies wrongly", "update its driver, or type --device cpu"
     )
 
@@ -87,7 +86,7 @@ def test_a_usable_gpu_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert examination.gpu() == Finding("GPU", "ok", "Some GPU (80 GiB), driver 580.95.05, usable, bf16")
+    assert examination.gpu() == Check("GPU", "ok", "Some GPU (80 GiB), driver 580.95.05, usable, bf16")
     monkeypatch.setattr(examination, "DRIVER", tmp_path / "none")
     assert "driver unknown" in examination.gpu().found
 
@@ -123,8 +122,8 @@ def test_extras_are_those_of_the_metadata(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(metadata, "requires", lambda _: required)
     monkeypatch.setattr(metadata, "version", version)
     assert list(examination.extras()) == [
-        Finding("extra one", "ok", "here 1.5"),
-        Finding("extra two", "ok", "gone is not installed", "if you want it: pip install 'msad[two]'"),
+        Check("extra one", "ok", "here 1.5"),
+        Check("extra two", "ok", "gone is not installed", "if you want it: pip install 'msad[two]'"),
     ]
     monkeypatch.setattr(metadata, "requires", raising(metadata.PackageNotFoundError("msad")))
     assert [each.state for each in examination.extras()] == ["warning"]
@@ -136,10 +135,10 @@ def test_little_shared_memory_and_a_full_or_absent_cache_are_warnings(
     """64 MiB is what Docker gives a container."""
     usage = SimpleNamespace(total=64 * 2**20, free=10 * 2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    monkeypatch.setattr(examination, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(memory, "SHARED", tmp_path)
     assert (examination.shared_memory().state, examination.shared_memory().found[:8]) == ("warning", "0.06 GiB")
     assert "--shm-size" in examination.shared_memory().advice
-    monkeypatch.setattr(examination, "SHARED_MEMORY", tmp_path / "none")
+    monkeypatch.setattr(memory, "SHARED", tmp_path / "none")
     assert examination.shared_memory().state == "ok"
     monkeypatch.setenv("MSAD_CACHE", str(tmp_path))
     assert examination.cache().state == "warning"

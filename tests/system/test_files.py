@@ -26,9 +26,18 @@ from msad_cli.runs.folder import RunFolder, Setting
 from msad_cli.system.files import fingerprint, write_text
 
 TEACHER = DetectorSpec(
-    role="teacher", detector="fcos", backbone="resnet18", width=0.25, channels=64, head_convs=2, norm="group",
-    scales="aligned", ks=(1, 2), resolution=Resolution(64, 96), classes=(ClassName(7, "red"),),
-)  # fmt: skip
+    role="teacher",
+    detector="fcos",
+    backbone="resnet18",
+    width=0.25,
+    channels=64,
+    head_convs=2,
+    norm="group",
+    scales="aligned",
+    ks=(1, 2),
+    resolution=Resolution(64, 96),
+    classes=(ClassName(7, "red"),),
+)
 CARD = Card(
     data="/data/images",
     data_fingerprint="ab12",
@@ -75,6 +84,12 @@ def test_a_new_file_has_the_mode_of_an_ordinary_one(tmp_path: Path) -> None:
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
+def test_the_mask_of_rights_is_never_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It belongs to the process: another thread's file, made meanwhile, would be everybody's to write."""
+    monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the mask was set"))
+    write_text(tmp_path / "file.txt", "text")
+
+
 def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
     path = tmp_path / ("a" * 255)
     write_text(path, "long")
@@ -94,9 +109,11 @@ def _views(detector: Detector) -> dict[int, list[torch.Tensor]]:
 
 
 KEYPOINTS = {
-    "keypoints": ("nose", "left eye", "right eye"), "flip_pairs": ((1, 2),), "skeleton": ((0, 1), (0, 2)),
+    "keypoints": ("nose", "left eye", "right eye"),
+    "flip_pairs": ((1, 2),),
+    "skeleton": ((0, 1), (0, 2)),
     "sigmas": (0.026, 0.025, 0.025),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(

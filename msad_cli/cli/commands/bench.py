@@ -144,7 +144,7 @@ def _images(inputs: list[str] | None, data: str) -> list[Path]:
         UsageError: nothing was named, and the model's own set is not here.
     """
     from msad_cli.data.annotations.records import read_records
-    from msad_cli.data.layouts.base import find_split
+    from msad_cli.data.layouts.splits import find_split
     from msad_cli.errors import DataError
     from msad_cli.inference.inputs import find_inputs
 

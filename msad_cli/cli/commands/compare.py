@@ -11,9 +11,9 @@ from msad_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from msad_cli.evaluation.pareto import Point
     from msad_cli.models.model_file import Card
     from msad_cli.models.spec import DetectorSpec, View
-    from msad_cli.runs.plots.pareto import Point
 
 Row = dict[str, float | str | None]
 ACCURACY = ("AP", "APs", "APm", "APl")
@@ -45,7 +45,8 @@ def compare(
     """Compare models: AP at the end of training, GMACs by part, latency, and the share of the gap that is closed."""
     from msad_cli.cli.commands.bench import machine_in_words, measure
     from msad_cli.cli.console import print_json, print_line
-    from msad_cli.runs.plots.pareto import Point, plot_pareto, within
+    from msad_cli.evaluation.pareto import Point, within
+    from msad_cli.runs.plots.pareto import plot_pareto
     from msad_cli.system.device import choose_compute
 
     if (budget is not None or plot is not None) and not runs:

@@ -1,4 +1,4 @@
-"""msad data convert: a set of any layout as COCO or YOLO folder."""
+"""msad data convert: a set of any layout that is read in any that is written."""
 
 import os
 import tempfile
@@ -15,7 +15,7 @@ from msad_cli.text import MOST_PIXELS, parse_pixels
 def convert(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A set of any layout that --data takes.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DST", help="The folder to write.")],
-    to: Annotated[str, typer.Option("--to", metavar="coco|yolo", help="The layout to write.")],
+    to: Annotated[str, typer.Option("--to", metavar="LAYOUT", help="The layout to write, such as coco or yolo.")],
     task: Annotated[
         str | None, typer.Option(metavar="boxes|masks|keypoints", help="What to keep. Default: all that is there.")
     ] = None,
@@ -27,12 +27,12 @@ def convert(
     from msad_cli.data.annotations.records import read_document
     from msad_cli.data.images.decode import limit_pixels
     from msad_cli.data.layouts.splits import find_splits, parse_task
-    from msad_cli.data.writers.folders import Source, natural_task, to_be_written, write_coco, write_yolo
+    from msad_cli.data.writers import table
+    from msad_cli.data.writers.source import Source, natural_task, to_be_written
     from msad_cli.system.files import explained
 
-    writers = {"coco": write_coco, "yolo": write_yolo}
-    if to not in writers:
-        raise UsageError(f"--to {to}: unknown", f"give {' or '.join(writers)}")
+    if to not in table.WRITERS:
+        raise UsageError(f"--to {to}: unknown", f"give {' or '.join(table.WRITERS)}")
     if out.exists():
         raise UsageError(f"{out} exists", "give a folder that does not exist yet")
     parse_task(task or "boxes")
@@ -47,7 +47,7 @@ def convert(
     with explained(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=out.parent) as temporary:
-            notes = writers[to](Path(temporary) / out.name, splits)
+            notes = table.WRITERS[to](Path(temporary) / out.name, splits)
             os.replace(Path(temporary) / out.name, out)
     if quiet:
         return

@@ -17,7 +17,7 @@ Source = Annotated[str, typer.Argument(metavar="DIR|FILE|demo", help="A set, its
 Split = Annotated[str | None, typer.Option(metavar="train|val", help="Only this one.")]
 Images = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the images of FILE lie.")]
 Size = Annotated[str, typer.Option(metavar="SHORT,LONG", help="Sides of the large (HR) image.")]
-Reductions = Annotated[str, typer.Option("--k", metavar="2[,4]", help="How many times the low view is reduced.")]
+Reductions = Annotated[str, typer.Option("--k", metavar="2[,4]", help="By how much the low view is downsampled.")]
 Task = Annotated[str, typer.Option(metavar="boxes|masks|keypoints", help="What is to be learnt.")]
 
 app = typer.Typer(no_args_is_help=True, help="Data sets: check, repair, convert and count them, draw the demo set.")
@@ -47,7 +47,7 @@ def check(
     """Look for everything that is wrong with a data set: boxes, ids, files, train against val. Exit 3 if unusable."""
     from msad_cli.cli.check_tables import print_report
     from msad_cli.cli.console import print_json, print_line
-    from msad_cli.data.annotations.kept_check import checked, refuse_unusable
+    from msad_cli.data.annotations.check_cache import checked, refuse_unusable
     from msad_cli.data.layouts.splits import records_of
 
     if fix != (out is not None):
@@ -79,7 +79,7 @@ def stats(
     """Count images and objects by class, and say how large these are at HR and at 1/k. Exit 3 if unusable."""
     from msad_cli.cli.check_tables import print_counts, print_problems
     from msad_cli.cli.console import print_json, print_line
-    from msad_cli.data.annotations.kept_check import checked, refuse_unusable
+    from msad_cli.data.annotations.check_cache import checked, refuse_unusable
     from msad_cli.data.layouts.splits import records_of
 
     resolution, ks = parse_size(size), parse_ks("--k", k)

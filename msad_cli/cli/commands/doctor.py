@@ -9,17 +9,17 @@ from msad_cli.errors import DeviceError
 def doctor(as_json: options.Json = False) -> None:
     """Check torch, GPU, CPU, decoder, evaluators, extras, shared memory and cache. Exit 5 if something is unusable."""
     from msad_cli.cli.console import print_json, print_line
-    from msad_cli.system.doctor import examine
+    from msad_cli.system.examination import examine
 
-    findings = []
+    checks = []
     for each in examine():
-        findings.append(each)
+        checks.append(each)
         if not as_json:
             print_line(f"{each.state:8} {each.name:17} {each.found}")
         if not as_json and each.advice:
             print_line(f"{'':8} {'':17} → {each.advice}")
     if as_json:
-        print_json([asdict(each) for each in findings])
-    for each in findings:
+        print_json([asdict(each) for each in checks])
+    for each in checks:
         if each.state == "error":
             raise DeviceError(f"{each.name}: {each.found}", each.advice)

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msad_cli.cli import options
-from msad_cli.errors import GateMissedError, ModelFileError, UsageError
+from msad_cli.errors import DataError, GateMissedError, ModelFileError, UsageError
+from msad_cli.export.base import ExportFormat
+from msad_cli.export.formats import FORMATS
 from msad_cli.text import MOST_PIXELS, parse_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from torch import Tensor
 
@@ -21,11 +23,9 @@ if TYPE_CHECKING:
     from msad_cli.export.runtime import ExportedModel, Model
     from msad_cli.export.sidecar import InputShape, Notes
     from msad_cli.models.detector import Detector
+    from msad_cli.models.model_file import Card
     from msad_cli.models.spec import DetectorSpec, View
 
-FORMATS = ("onnx", "pt2")
-COMPARED = 16
-"""Images in which the detections of both models are compared."""
 CALIBRATED = 100
 """Training images from which 8-bit ranges are learnt."""
 MOST_AP_LOST = 0.001
@@ -38,7 +38,8 @@ def export(
         Path | None, typer.Option("--out", "-o", metavar="FILE.onnx", help="Default: MODEL.onnx, or .int8.onnx, .pt2.")
     ] = None,
     form: Annotated[
-        str | None, typer.Option("--format", metavar="onnx|pt2", help="Default: from the name of --out, else onnx.")
+        str | None,
+        typer.Option("--format", metavar="|".join(FORMATS), help="Default: from the name of --out, else onnx."),
     ] = None,
     view: Annotated[
         str | None, typer.Option(metavar="high|middle|low", help="Which one image the model sees, if it has several.")
@@ -61,20 +62,20 @@ def export(
     """Write a model as ONNX (or torch.export's .pt2): pixels in, boxes out, in pixels of the image that it sees."""
     from msad_cli.cli.console import print_line, print_scores
     from msad_cli.data.images.decode import limit_pixels
-    from msad_cli.export import formats as exporting
-    from msad_cli.export.runtime import ExportedModel, onnx_run
-    from msad_cli.export.sidecar import Notes, is_exported, sidecar_path
+    from msad_cli.export.formats import is_exported
+    from msad_cli.export.runtime import ExportedModel
+    from msad_cli.export.sidecar import Notes, sidecar_path
+    from msad_cli.export.trace import trace
     from msad_cli.models.decode.deployed import Deployed
     from msad_cli.models.model_file import load_model
     from msad_cli.runs.folder import without_nan
 
     if is_exported(model):
         raise ModelFileError(f"{model}: exported already", "give the .safetensors file that it was exported from")
-    form = _format(form, out, int8)
-    path = out or model.with_suffix(f".int8.{form}" if int8 else f".{form}")
+    to = _format(form, out, int8)
+    path = out or model.with_suffix(f".int8{to.suffix}" if int8 else to.suffix)
     _claim(path, overwrite)
-    if form == "onnx":
-        exporting.need_packages()
+    to.need()
     limit_pixels(parse_pixels(max_pixels))
     detector, card = load_model(model)
     seen = _single_view(view, detector.spec, model)
@@ -85,47 +86,51 @@ def export(
     say = (lambda _: None) if quiet else print_line
     say(f"{model}: {spec.detector}, view {seen}, of 1/{spec.ks[0]} of the HR size; it is traced for a minute or two")
     network = Deployed(detector, seen).eval()
-    program = exporting.trace(network, shape)
-    written = exporting.to_onnx(program, spec.task) if form == "onnx" else exporting.to_pt2(program)
-    run = onnx_run(written, spec.task, str(path), shape) if form == "onnx" else exporting.pt2_run(written)
-    graph = ExportedModel(spec, run, shape)
-    say(_check(detector, seen, graph, form, val))
-    models: dict[str, Model] = {form: graph}
+    written = to.write(trace(network, shape), spec.task)
+    graph = ExportedModel(spec, to.load(written, spec.task, str(path), shape, ""), shape)
+    say(_check(detector, seen, graph, to.name, _compared(val, card, graph)))
+    models: dict[str, Model] = {to.name: graph}
     if fixed:  # what the sides cost is no fault of the graph's: it has to equal the network in them
         models = {f"sides {fixed}": ExportedModel(spec, network, shape), **models}
-    if train is not None:
-        written = exporting.quantise(written, (graph.stacked([each]) for each in _images(train, graph, CALIBRATED)))
-        models["int8"] = ExportedModel(spec, onnx_run(written, spec.task, str(path), shape), shape)
+    if train is not None and to.quantise is not None:
+        images = itertools.islice(_images(train, graph), CALIBRATED)
+        written = to.quantise(written, (graph.stacked([each]) for each in images))
+        models["int8"] = ExportedModel(spec, to.load(written, spec.task, str(path), shape, ""), shape)
     scores = _scores(detector, seen, models, val) if measured else {}
     if scores and not quiet:
         print_scores("msad and its graph", scores, "model")
-    for line in _costs(scores, form):
+    for line in _costs(scores, to.name):
         say(line)
     if data is not None and Path(data).resolve() != Path(card.data).resolve():
         scores = {}  # the card's scores are those on the set that the model remembers
     known = list(scores.values())[-1] if scores else None if fixed or int8 else (card.scores or {}).get(seen)
     card = replace(card, scores=None if known is None else without_nan({spec.views[0]: known}))
-    _write(path, written, Notes(spec, card, "int8" if int8 else "fp32", shape))
+    _write(to, path, written, Notes(spec, card, "int8" if int8 else "fp32", shape))
     say(f"{path}: {len(written) / 2**20:.1f} MiB; {sidecar_path(path)} says what goes in and comes out")
-    if form == "onnx":
+    if not to.unopened:
         say(f"next: msad eval {path}")
 
 
-def _format(form: str | None, out: Path | None, int8: bool) -> str:
+def _format(form: str | None, out: Path | None, int8: bool) -> ExportFormat:
     """The format that is typed, or that the name of the result tells.
 
     Raises:
         UsageError: there is no such format, or the name tells another, or it has no 8-bit form.
     """
     named = out.suffix.removeprefix(".") if out else None
-    chosen = form or named or FORMATS[0]
-    if chosen not in FORMATS:
+    chosen = FORMATS.get(form or named or next(iter(FORMATS)))
+    if chosen is None:
         flag = f"--format {form}" if form else f"--out {out}"
         raise UsageError(f"{flag}: not a format that msad writes", f"it writes {' and '.join(FORMATS)}")
-    if out and named != chosen:
-        raise UsageError(f"--out {out}: not the name of an .{chosen} file", f"--out {out.with_suffix('.' + chosen)}")
-    if int8 and chosen != "onnx":
-        raise UsageError(f"--int8 --format {chosen}: only onnxruntime quantises", "leave one of them out")
+    if out and named != chosen.name:
+        raise UsageError(
+            f"--out {out}: not the name of an {chosen.suffix} file", f"--out {out.with_suffix(chosen.suffix)}"
+        )
+    if int8 and chosen.quantise is None:
+        able = " and ".join(each.name for each in FORMATS.values() if each.quantise is not None)
+        raise UsageError(
+            f"--int8 --format {chosen.name}: not a format with 8 bits", f"leave one of them out; {able} has"
+        )
     return chosen
 
 
@@ -167,7 +172,7 @@ def _single_view(view: str | None, spec: "DetectorSpec", model: Path) -> "View":
 def _split_of(data: str | None, split: str, spec: "DetectorSpec | None" = None) -> "CocoSplit":
     """A split of a set; with a spec, as the model that it describes understands it."""
     from msad_cli.data.annotations.split import read_split
-    from msad_cli.data.layouts.base import find_split
+    from msad_cli.data.layouts.splits import find_split
 
     if spec is None:
         files = find_split(data, split)
@@ -203,40 +208,47 @@ def _fixed_spec(
         ) from None
 
 
-def _images(split: "CocoSplit", model: "ExportedModel", most: int) -> "Iterator[Tensor]":
-    """The first images that can be read, as the graph takes them: uint8 (3, h, w)."""
+def _images(split: "CocoSplit", model: "ExportedModel") -> "Iterator[Tensor]":
+    """The images that can be read, as the graph takes them: uint8 (3, h, w)."""
     from msad_cli.data.loading.dataset import EvaluationSet
-    from msad_cli.errors import DataError
 
     (k,) = model.spec.ks
     samples = EvaluationSet(split, model.resolution, (k,))
-    for index in range(min(most, len(samples))):
+    for index in range(len(samples)):
         try:
             yield model.padded(samples[index].views[k])
         except DataError:
             continue
 
 
-def _check(detector: "Detector", view: "View", graph: "ExportedModel", form: str, split: "CocoSplit") -> str:
+def _compared(split: "CocoSplit", card: "Card", graph: "ExportedModel") -> "Iterator[Tensor]":
+    """The images of a split and, where nothing is found in them, those of the set that the model learnt from."""
+    yield from _images(split, graph)
+    try:
+        own = _split_of(card.data, "val", graph.spec)
+    except (UsageError, DataError):  # it is not here, or not any more
+        return
+    yield from _images(own, graph)
+
+
+def _check(detector: "Detector", view: "View", graph: "ExportedModel", form: str, images: "Iterable[Tensor]") -> str:
     """A line on how alike the detections of a model and its graph are.
 
     Raises:
-        GateMissedError: they are not.
+        GateMissedError: they are not, or there are none to compare.
     """
-    import torch
+    from msad_cli.export.parity import compare_models
 
-    from msad_cli.export.parity import compare
-    from msad_cli.models.detectors.stock import SCORE_THRESHOLD
-
-    (k,) = graph.spec.ks
-    images = list(_images(split, graph, COMPARED))
-    with torch.inference_mode():
-        expected = [detector.detect({k: [each]}, view)[0] for each in images]
-        got = [graph.detect({k: [each]}, graph.spec.views[0])[0] for each in images]
-    parity = compare(expected, got, SCORE_THRESHOLD, graph.spec.detections_per_image)
+    parity = compare_models(detector, view, graph, images)
+    if not parity.detections:
+        raise GateMissedError(
+            f"nothing was written: in {parity.images} images neither msad nor {form} finds anything, so that nothing "
+            "is compared",
+            "train the model, or name images with its objects by --data",
+        )
     apart = ", ".join(f"{name} {value:.2g}" for name, value in parity.differences.items())
     line = (
-        f"{form} against msad: {parity.detections} detections in {len(images)} images, {parity.unmatched} without "
+        f"{form} against msad: {parity.detections} detections in {parity.images} images, {parity.unmatched} without "
         f"a partner; the others differ by at most {apart}"
     )
     if not parity.holds:
@@ -287,12 +299,11 @@ def _costs(scores: "Mapping[str, Mapping[str, float]]", form: str) -> "Iterator[
                 raise GateMissedError(f"nothing was written: {name} of {form} is {-100 * lost:.2f} off", "report it")
 
 
-def _write(path: Path, written: bytes, notes: "Notes") -> None:
+def _write(form: ExportFormat, path: Path, written: bytes, notes: "Notes") -> None:
     """Both files, with something in each by which they know each other."""
-    from msad_cli.export.formats import marked
-    from msad_cli.export.sidecar import ONNX, sidecar, sidecar_path
+    from msad_cli.export.sidecar import sidecar, sidecar_path
     from msad_cli.system.files import write_bytes, write_text
 
     identity = hashlib.sha256(written).hexdigest()
     write_text(sidecar_path(path), sidecar(replace(notes, identity=identity)))
-    write_bytes(path, marked(written, identity) if path.suffix == ONNX else written)
+    write_bytes(path, written if form.mark is None else form.mark(written, identity))

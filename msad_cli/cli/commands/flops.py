@@ -98,7 +98,7 @@ def flops(
         kind = "the pixels of the images alone" if unpadded else "padding to 128 HR pixels included"
         console.print(f"GMACs, one image, {kind}; GFLOPs = 2 × GMACs. The aligned head runs on the HR grid at every k.")
         if spec.detector in REGION_DETECTORS:
-            console.print(f"roi: {PROPOSALS} regions for boxes, {spec.detections_per_image} for {spec.task}.")
+            console.print(f"roi: {PROPOSALS} RoIs for boxes, {spec.detections_per_image} for {spec.task}.")
 
 
 def image_sizes(data: str) -> list[tuple[int, int]]:
@@ -108,7 +108,7 @@ def image_sizes(data: str) -> list[tuple[int, int]]:
         UsageError: it states none.
     """
     from msad_cli.data.annotations.records import read_records
-    from msad_cli.data.layouts.base import find_split
+    from msad_cli.data.layouts.splits import find_split
 
     files = find_split(data, "val")
     stated = read_records(files.annotations, files.images).sizes.tolist()

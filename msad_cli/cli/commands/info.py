@@ -20,7 +20,7 @@ def info(
     as_json: options.Json = False,
 ) -> None:
     """Show what a model file remembers: architecture, classes, data, AP."""
-    from msad_cli.export.sidecar import is_exported
+    from msad_cli.export.formats import is_exported
     from msad_cli.runs.folder import json_text
     from msad_cli.system.files import fingerprint
     from msad_cli.text import printable

@@ -38,7 +38,7 @@ def predict(
         float | None, typer.Option(min=0.0, max=1.0, help="Least score. Default: the model's best-F1.")
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(metavar="NAME|ID,…", help="Answer these classes alone. Default: all.")
+        str | None, typer.Option(metavar="NAME|ID,…", help="Find these classes alone. Default: all.")
     ] = None,
     view: Annotated[
         str | None, typer.Option(metavar="high|middle|low|fused", help="Default: the model's best.")

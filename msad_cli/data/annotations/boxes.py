@@ -20,13 +20,13 @@ class Judged:
     """What became of the boxes.
 
     Attributes:
-        kept: (A,) bool, the boxes to learn from: neither crowd regions nor bad, nor without the mask or the keypoints
+        usable: (A,) bool, the boxes to learn from: neither crowd regions nor bad, nor without the mask or the keypoints
             that the task asks for.
         bad: (A,) bool, the boxes that are none, lie outside, or repeat another one.
         problems: the rest, by kind; crowd regions with a bad box included.
     """
 
-    kept: NDArray[np.bool_]
+    usable: NDArray[np.bool_]
     bad: NDArray[np.bool_]
     problems: tuple[Problem, ...]
 

@@ -23,7 +23,7 @@ BOTH = "train and val"
 
 @dataclass(frozen=True)
 class ObjectSizes:
-    """Square roots of the objects' areas in pixels of the view reduced k times: quantiles, and how many are small."""
+    """Square roots of the objects' areas in pixels of the view downsampled by k: quantiles, and how many are small."""
 
     k: int
     quantiles: tuple[float, ...]
@@ -39,7 +39,7 @@ class SplitReport:
         file, folder: of the annotations and of the images.
         counts: by name, how many there are of each thing that is no problem.
         classes: (category id, name, boxes to learn from).
-        sizes: at HR and in each reduced view; none without boxes.
+        sizes: at HR and in each downsampled view; none without boxes.
         problems: in the order in which they were met.
     """
 
@@ -107,7 +107,7 @@ def check(splits: Mapping[str, Records], resolution: Resolution, ks: Sequence[in
     Args:
         splits: `train`, `val` or both; val's read with the categories of train.
         resolution: the HR size.
-        ks: the reductions of the views.
+        ks: by which the views are downsampled.
         decode: whether all pixels of all images are decoded too, which takes much longer.
     """
     images = {name: look_at_images(records, decode) for name, records in splits.items()}
@@ -126,33 +126,33 @@ def _check_split(
     sizes = np.where(images.sizes > 0, images.sizes, records.sizes)
     judged = judge_boxes(records, sizes)
     found = [*records.problems, *images.problems, *judged.problems]
-    if not judged.kept.any():
+    if not judged.usable.any():
         kind = kinds.NO_BOXES if name == "train" else kinds.VAL_EMPTY
         beside = "" if records.task == "boxes" else f" with {records.task}"
         found.append(replace(kind, count=1, examples=(f"none{beside} in {len(of)} annotations",)))
     lengths = _lengths(records, judged, sizes, resolution)
-    reduced = [k for k in ks if k > 1]
-    for k in reduced:
+    downsampled = [k for k in ks if k > 1]
+    for k in downsampled:
         small = int((lengths / k < SMALL_SIDE).sum())
         if small > MOST_SMALL * len(lengths):
             words = f"{small / len(lengths):.0%} of all at 1/{k} of {resolution.short_side},{resolution.long_side}"
             found.append(replace(kinds.SMALL, count=small, examples=(words,)))
-    boxes = np.bincount(of.labels[judged.kept], minlength=len(records.categories) + 1)[1:].tolist()
+    boxes = np.bincount(of.labels[judged.usable], minlength=len(records.categories) + 1)[1:].tolist()
     return SplitReport(
         name=name,
         file=str(records.file),
         folder=str(records.folder),
         counts=_counts(records, judged, boxes),
         classes=tuple((*each, count) for each, count in zip(records.categories, boxes, strict=True)),
-        sizes=tuple(_sizes(lengths, k) for k in (1, *reduced)) if len(lengths) else (),
+        sizes=tuple(_sizes(lengths, k) for k in (1, *downsampled)) if len(lengths) else (),
         problems=tuple(found),
     )
 
 
 def _lengths(records: Records, judged: Judged, sizes: NDArray[np.int64], resolution: Resolution) -> NDArray[np.float64]:
-    """√(width × height) in HR pixels of each kept box, clipped to its image, where the image's size is known."""
+    """√(width × height) in HR pixels of each box to learn from, clipped to its image, if the image's size is known."""
     of = records.annotations
-    rows = np.flatnonzero(judged.kept & (sizes[of.images] > 0).all(axis=1))
+    rows = np.flatnonzero(judged.usable & (sizes[of.images] > 0).all(axis=1))
     distinct, which = np.unique(sizes, axis=0, return_inverse=True)
     frames = np.array([resolution.frame_size(*size) if all(size) else (0, 0) for size in distinct.tolist()])
     image = of.images[rows]
@@ -170,12 +170,12 @@ def _sizes(lengths: NDArray[np.float64], k: int) -> ObjectSizes:
 
 def _counts(records: Records, judged: Judged, boxes: list[int]) -> dict[str, int]:
     of = records.annotations
-    with_boxes = len(np.unique(of.images[judged.kept]))
+    with_boxes = len(np.unique(of.images[judged.usable]))
     return {
         "images": len(records.image_ids),
         "images without boxes": len(records.image_ids) - with_boxes,
         "annotations": len(of),
-        "boxes to learn from": int(judged.kept.sum()),
+        "boxes to learn from": int(judged.usable.sum()),
         "crowd regions": int(of.crowd.sum()),
         "classes": len(boxes),
         "classes without boxes": boxes.count(0),
@@ -187,7 +187,7 @@ def _counts(records: Records, judged: Judged, boxes: list[int]) -> dict[str, int
 def _keypoint_counts(records: Records, judged: Judged) -> dict[str, int]:
     if records.task != "keypoints":
         return {}
-    labelled = records.annotations.keypoints[judged.kept, :, 2] > 0
+    labelled = records.annotations.keypoints[judged.usable, :, 2] > 0
     return {
         "keypoints of an object": labelled.shape[1],
         "keypoints with a label": int(labelled.sum()),

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.keypoints import read_keypoints
+from msad_cli.data.annotations.keypoint_scheme import read_keypoints
 from msad_cli.data.annotations.problems import Problem, Tally
 from msad_cli.data.annotations.segmentation import Segmentations, SegmentationsBuilder, read_segmentation
 from msad_cli.data.annotations.values import read_area, read_box, read_crowd, read_id, shown, whole_number
 
+TASKS = ("boxes", "masks", "keypoints")
+"""What is learnt of an object; the last two beside its box."""
 UNKNOWN_ID = -1
 KEYLESS = 0
 """In place of the label of a class that has no keypoints."""

@@ -1,5 +1,6 @@
 """What can be wrong with a data set: each kind of problem, what msad does about it, and what the user can do."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ class Problem:
     """A kind of problem and, once it was met, where.
 
     Attributes:
+        code: of the kind, for programs; it stays what it is when the words change.
         what: the records concerned, in the plural.
         outcome: what msad does about them.
         advice: what the user can do; may be empty.
@@ -20,6 +22,7 @@ class Problem:
         examples: the first few of them, in words.
     """
 
+    code: str
     what: str
     outcome: str
     advice: str = ""
@@ -33,87 +36,142 @@ class Problem:
         return f"{self.what}{where}" + (f" (one of {self.count})" if self.count > 1 else "")
 
 
-def _fatal(what: str, advice: str = "") -> Problem:
-    return Problem(what, "refused", advice, fatal=True)
+def _fatal(code: str, what: str, advice: str = "") -> Problem:
+    return Problem(code, what, "refused", advice, fatal=True)
 
 
-NO_IMAGES = _fatal("no images")
-MALFORMED = _fatal("malformed records", "correct them, or let msad data check FILE --fix -o NEW take them out")
-BAD_ID = _fatal("ids that are no whole numbers", "msad data check FILE --fix -o NEW renumbers them")
-REPEATED_ID = _fatal("ids that stand several times", "give every image and every category an id of its own")
-UNLISTED_IMAGE = _fatal("annotations of images that are not listed", "add the images, or take the annotations out")
-UNKNOWN_CATEGORY = _fatal("annotations of categories that are not known")
-RENAMED_CATEGORY = _fatal("category ids that mean another class elsewhere", "give one id one name everywhere")
-BAD_NAME = _fatal("file names that leave the folder of the images or are none", "name files relative to that folder")
+NO_IMAGES = _fatal("no-images", "no images")
+MALFORMED = _fatal(
+    "record-malformed", "malformed records", "correct them, or let msad data check FILE --fix -o NEW take them out"
+)
+BAD_ID = _fatal("id-not-whole", "ids that are no whole numbers", "msad data check FILE --fix -o NEW renumbers them")
+REPEATED_ID = _fatal(
+    "id-repeated", "ids that stand several times", "give every image and every category an id of its own"
+)
+UNLISTED_IMAGE = _fatal(
+    "image-not-listed", "annotations of images that are not listed", "add the images, or take the annotations out"
+)
+UNKNOWN_CATEGORY = _fatal("category-unknown", "annotations of categories that are not known")
+RENAMED_CATEGORY = _fatal(
+    "category-renamed", "category ids that mean another class elsewhere", "give one id one name everywhere"
+)
+BAD_NAME = _fatal(
+    "file-name-refused",
+    "file names that leave the folder of the images or are none",
+    "name files relative to that folder",
+)
 OUTWARD_LINK = _fatal(
+    "image-link-outward",
     "images that are links to outside the folder of the images",
     "where the links are your own: give the folder they lead to, replace them by hard links (cp -rlL FOLDER NEW), or "
     "make the whole folder one link",
 )
 NO_BOXES = _fatal(
-    "no boxes to learn from", "check the list 'annotations'; masks are only for Mask R-CNN, boxes for all"
+    "no-boxes", "no boxes to learn from", "check the list 'annotations'; masks are only for Mask R-CNN, boxes for all"
 )
 
 NO_KEYPOINTS = _fatal(
+    "no-keypoints",
     "no class with keypoints",
     "give a file whose category lists them, as COCO's person_keypoints_train2017.json: --train-json, --val-json",
 )
 SEVERAL_SCHEMES = _fatal(
+    "keypoints-differ-by-class",
     "classes with other keypoints than the first one's",
     "a model finds one list of keypoints: give all classes the same, or make a file for each",
 )
-OTHER_KEYPOINTS = _fatal("keypoints of other names than those learnt", "name them alike, in one order, in all files")
+OTHER_KEYPOINTS = _fatal(
+    "keypoints-not-those-learnt",
+    "keypoints of other names than those learnt",
+    "name them alike, in one order, in all files",
+)
 
-LOOSE_ID = Problem("ids written as text or with a decimal point", "read as whole numbers")
-LARGE_ID = Problem("ids above 2^53", "kept", "tools that read numbers as doubles confuse them: use smaller ones")
-UNNUMBERED = Problem("annotations without an id of their own", "kept, numbered anew")
-SHARED_NAME = Problem("categories with the name of another one", "kept apart", "merge them if they are one class")
-ROOT_CATEGORY = Problem("categories that only stand above all others, as Roboflow writes them", "left out")
-SHARED_FILE = Problem("images listed under several ids", "kept, each with its own boxes", "merge their annotations")
-NO_SIZE = Problem("images without width and height", "read from the files")
-NO_CROWD = Problem("annotations without iscrowd", "filled in with 0")
-ODD_CROWD = Problem("annotations whose iscrowd is neither 0 nor 1", "read as one of them")
-NO_AREA = Problem("annotations without area", "filled in with width × height")
-ODD_AREA = Problem("annotations whose area is no number from 0 on", "replaced by width × height")
-ODD_SEGMENTATION = Problem("annotations whose segmentation is malformed", "ignored")
-NO_SEGMENTATION = Problem("annotations without a usable segmentation", "dropped, masks are to be learnt")
-NO_POINTS = Problem("annotations without a usable list of keypoints", "dropped, keypoints are to be learnt")
-KEYLESS = Problem("annotations of classes without keypoints", "left out")
-ODD_SCHEME = Problem("skeletons and mirrored pairs that are malformed", "ignored")
+LOOSE_ID = Problem("id-loosely-written", "ids written as text or with a decimal point", "read as whole numbers")
+LARGE_ID = Problem(
+    "id-too-large", "ids above 2^53", "kept", "tools that read numbers as doubles confuse them: use smaller ones"
+)
+UNNUMBERED = Problem("annotation-without-id", "annotations without an id of their own", "kept, numbered anew")
+SHARED_NAME = Problem(
+    "category-name-shared", "categories with the name of another one", "kept apart", "merge them if they are one class"
+)
+ROOT_CATEGORY = Problem(
+    "category-root", "categories that only stand above all others, as Roboflow writes them", "left out"
+)
+SHARED_FILE = Problem(
+    "image-file-shared", "images listed under several ids", "kept, each with its own boxes", "merge their annotations"
+)
+NO_SIZE = Problem("image-size-missing", "images without width and height", "read from the files")
+NO_CROWD = Problem("iscrowd-missing", "annotations without iscrowd", "filled in with 0")
+ODD_CROWD = Problem("iscrowd-odd", "annotations whose iscrowd is neither 0 nor 1", "read as one of them")
+NO_AREA = Problem("area-missing", "annotations without area", "filled in with width × height")
+ODD_AREA = Problem("area-odd", "annotations whose area is no number from 0 on", "replaced by width × height")
+ODD_SEGMENTATION = Problem("segmentation-malformed", "annotations whose segmentation is malformed", "ignored")
+NO_SEGMENTATION = Problem(
+    "segmentation-missing", "annotations without a usable segmentation", "dropped, masks are to be learnt"
+)
+NO_POINTS = Problem(
+    "keypoints-missing", "annotations without a usable list of keypoints", "dropped, keypoints are to be learnt"
+)
+KEYLESS = Problem("class-without-keypoints", "annotations of classes without keypoints", "left out")
+ODD_SCHEME = Problem("keypoint-scheme-malformed", "skeletons and mirrored pairs that are malformed", "ignored")
 
-NO_EXTENT = Problem("boxes without width or height", "dropped")
-NOT_FINITE = Problem("boxes that are not finite", "dropped")
-TOO_FAR = Problem("boxes with coordinates beyond 1e9", "dropped")
-OUTSIDE = Problem("boxes wholly outside their image", "dropped")
-CUT = Problem("boxes that stick out of their image by more than a pixel", "clipped")
-REPEATED_BOX = Problem("boxes that repeat another one of the same class", "dropped")
+NO_EXTENT = Problem("box-without-extent", "boxes without width or height", "dropped")
+NOT_FINITE = Problem("box-not-finite", "boxes that are not finite", "dropped")
+TOO_FAR = Problem("box-too-far", "boxes with coordinates beyond 1e9", "dropped")
+OUTSIDE = Problem("box-outside-image", "boxes wholly outside their image", "dropped")
+CUT = Problem("box-cut-by-image", "boxes that stick out of their image by more than a pixel", "clipped")
+REPEATED_BOX = Problem("box-repeated", "boxes that repeat another one of the same class", "dropped")
 
-MISSING = Problem("images that are missing", "passed over", "add the files, or --fix takes them out")
-UNREADABLE = Problem("images that cannot be read", "passed over", "replace the files, or --fix takes them out")
-OTHER_SIZE = Problem("images of another size than the annotation file says", "the file's size is taken")
+MISSING = Problem("image-missing", "images that are missing", "passed over", "add the files, or --fix takes them out")
+UNREADABLE = Problem(
+    "image-unreadable", "images that cannot be read", "passed over", "replace the files, or --fix takes them out"
+)
+OTHER_SIZE = Problem(
+    "image-size-differs", "images of another size than the annotation file says", "the file's size is taken"
+)
 TURNED = Problem(
+    "image-turned-by-exif",
     "images that EXIF turns, while the annotation file has the unturned size",
     "turned, their boxes are not",
     "look whether the boxes fit; if not, store the images without EXIF orientation",
 )
-SMALL = Problem("objects under 8 pixels in the reduced view", "kept", "a larger --size, or a smaller --k")
+SMALL = Problem(
+    "object-small", "objects under 8 pixels in the downsampled view", "kept", "a larger --size, or a smaller --k"
+)
 
-SEEN_TWICE = Problem("images of val that are in train too", "kept", "take them out of one: AP will look too good")
-VAL_EMPTY = Problem("no boxes to measure by", "kept, AP will be unknown")
+SEEN_TWICE = Problem(
+    "image-in-both-splits", "images of val that are in train too", "kept", "take them out of one: AP will look too good"
+)
+VAL_EMPTY = Problem("val-without-boxes", "no boxes to measure by", "kept, AP will be unknown")
 
-BEYOND_REPAIR = (
-    SHARED_NAME, ROOT_CATEGORY, SHARED_FILE, TURNED, SMALL, SEEN_TWICE, VAL_EMPTY, NO_SEGMENTATION, NO_POINTS, KEYLESS,
-    ODD_SCHEME,
-)  # fmt: skip
-"""What `--fix` leaves as it is, because it takes a decision or more than one task knows."""
+KINDS = tuple(each for each in list(vars().values()) if isinstance(each, Problem))
+"""All of them."""
+BEYOND_REPAIR = {
+    kind.code
+    for kind in (
+        SHARED_NAME,
+        ROOT_CATEGORY,
+        SHARED_FILE,
+        TURNED,
+        SMALL,
+        SEEN_TWICE,
+        VAL_EMPTY,
+        NO_SEGMENTATION,
+        NO_POINTS,
+        KEYLESS,
+        ODD_SCHEME,
+    )
+}
+"""Codes of what `--fix` leaves as it is, because it takes a decision or more than one task knows."""
 
 
 class Tally:
     """Counts problems by kind, and keeps the words for the first few of each."""
 
     def __init__(self) -> None:
-        self._counts: dict[Problem, int] = {}
-        self._examples: dict[Problem, list[str]] = {}
+        self._kinds: dict[str, Problem] = {}
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = {}
 
     def add(self, kind: Problem, words: str, *values: object) -> None:
         """One more. `words.format(*values)` names it, and is only made for the first few: records may be a million."""
@@ -122,12 +180,14 @@ class Tally:
     def add_all(self, kind: Problem, places: Sequence[int], words: Callable[[int], str]) -> None:
         """One more for each place, which `words` names."""
         if len(places):
-            self._counts[kind] = self._counts.get(kind, 0) + len(places)
-            examples = self._examples.setdefault(kind, [])
+            self._kinds.setdefault(kind.code, kind)
+            self._counts[kind.code] += len(places)
+            examples = self._examples.setdefault(kind.code, [])
             examples.extend(words(place) for place in places[: EXAMPLES - len(examples)])
 
     def problems(self) -> tuple[Problem, ...]:
         """The kinds met, in the order in which they were met first."""
         return tuple(
-            replace(kind, count=count, examples=tuple(self._examples[kind])) for kind, count in self._counts.items()
+            replace(kind, count=self._counts[code], examples=tuple(self._examples[code]))
+            for code, kind in self._kinds.items()
         )

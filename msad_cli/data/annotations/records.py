@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.keypoints import KeypointScheme, read_scheme, with_keypoints
+from msad_cli.data.annotations.keypoint_scheme import KeypointScheme, read_scheme, with_keypoints
 from msad_cli.data.annotations.objects import Annotations, Asked, read_annotations
 from msad_cli.data.annotations.problems import Problem, Tally
 from msad_cli.data.annotations.values import read_id, read_side, shown, whole_number
@@ -133,10 +133,8 @@ def examine(
     known = tuple(able if categories is None else categories)
     for category, name in known:
         if category in own and not same_name(own[category], name):
-            tally.add(
-                kinds.RENAMED_CATEGORY, "category {} is {!r} here, but {!r} where it was learnt", category,
-                own[category], name,
-            )  # fmt: skip
+            words = "category {} is {!r} here, but {!r} where it was learnt"
+            tally.add(kinds.RENAMED_CATEGORY, words, category, own[category], name)
     scheme = KeypointScheme()
     if task == "keypoints":
         scheme = read_scheme(document["categories"], dict(known), keypoints, tally)

@@ -46,7 +46,7 @@ def repair(document: dict[str, Any], file: Path, folder: Path, decode: bool = Fa
     images = _repaired_images(plain["images"], records, seen, done)
     annotations = _repaired_annotations(plain["annotations"], records, seen, done)
     readable = seen.sizes[records.annotations.images, 0] > 0
-    if not (judge_boxes(records, seen.sizes).kept & readable).any():
+    if not (judge_boxes(records, seen.sizes).usable & readable).any():
         raise DataError(f"{file}: no {'boxes' if images else 'images'} would be left", "msad data check lists why")
     repaired = {**plain, "images": images, "annotations": annotations}
     return Repaired(repaired, {what: count for what, count in done.items() if count})

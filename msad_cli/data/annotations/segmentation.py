@@ -1,4 +1,4 @@
-"""Segmentations: polygons and run lengths (RLE), held as a few flat arrays and drawn at any size."""
+"""Segmentations: polygons and run-length encodings (RLE), held as a few flat arrays and drawn at any size."""
 
 import math
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from msad_cli.data.images.decode import most_pixels
 
 Rings = list[NDArray[Any]]
 """Polygons of one object, each (P, 2) floats x, y; the object is their union."""
-Runs = dict[str, Any]
-"""COCO's compressed run lengths: `size` [height, width], `counts` bytes."""
-Segmentation = Rings | Runs
+Rle = dict[str, Any]
+"""COCO's compressed RLE: `size` [height, width], `counts` bytes."""
+Segmentation = Rings | Rle
 
 FARTHEST = 1e6
 """Pixels from the corner of the image: beyond it, pycocotools' integers overflow."""
@@ -24,7 +24,7 @@ LONGEST = 1e6
 FEWEST_NUMBERS = 6
 """Of a polygon: three points."""
 MOST_GROUPS = 7
-"""Of five bits, in one run length: more than any image needs."""
+"""Of five bits, in the length of one run: more than any image needs."""
 BETWEEN = np.full((1, 2), np.nan, dtype=np.float32)
 """Stands between two polygons of one object."""
 
@@ -33,13 +33,13 @@ BETWEEN = np.full((1, 2), np.nan, dtype=np.float32)
 class Segmentations:
     """Segmentations of A objects.
 
-    Polygons stay polygons: they are drawn sharply at any size, and need no size of the image. Run lengths stay text.
+    Polygons stay polygons: they are drawn sharply at any size, and need no size of the image. RLE stays text.
 
     Attributes:
         data: (D,) uint8, one object after the other: polygons as float32 x, y, x, y, … in pixels of the original
             image, a pair of NaN between two; or compressed counts.
         starts: (A + 1,) object i owns data[starts[i]:starts[i + 1]], nothing where it has no usable segmentation.
-        sizes: (A, 2) height and width of the grid of run lengths in pixels; 0 for polygons.
+        sizes: (A, 2) height and width of the RLE's grid in pixels; 0 for polygons.
     """
 
     data: NDArray[np.uint8]
@@ -117,15 +117,15 @@ def read_segmentation(value: object) -> Segmentation | None:
         return None
     if isinstance(counts, str):
         return {"size": size, "counts": counts.encode()}
-    compressed: Runs = rle.frPyObjects({"size": size, "counts": lengths.tolist()}, *size)
+    compressed: Rle = rle.frPyObjects({"size": size, "counts": lengths.tolist()}, *size)
     return compressed
 
 
-def encode(segmentation: Segmentation, size: tuple[int, int], scale: tuple[float, float] = (1.0, 1.0)) -> Runs:
-    """Run lengths of a segmentation on a grid of (height, width) pixels.
+def encode(segmentation: Segmentation, size: tuple[int, int], scale: tuple[float, float] = (1.0, 1.0)) -> Rle:
+    """RLE of a segmentation on a grid of (height, width) pixels.
 
     Args:
-        segmentation: polygons in pixels of the original, or run lengths, whose grid covers the whole image.
+        segmentation: polygons in pixels of the original, or RLE, whose grid covers the whole image.
         size: the grid.
         scale: its pixels for one of the original, down and across.
     """
@@ -135,21 +135,21 @@ def encode(segmentation: Segmentation, size: tuple[int, int], scale: tuple[float
     drawn = [ring.ravel().tolist() for ring in rings if _is_drawable(ring)]
     if not drawn:
         return encode_mask(np.zeros(size, dtype=np.uint8))
-    merged: Runs = rle.merge(rle.frPyObjects(drawn, *size))
+    merged: Rle = rle.merge(rle.frPyObjects(drawn, *size))
     return merged
 
 
-def decode(runs: Runs) -> NDArray[np.uint8]:
-    """The mask (height, width) of run lengths, 1 inside. They go down the columns, and begin outside."""
-    lengths = _decompressed(runs["counts"].decode("ascii"))
-    assert lengths is not None, "run lengths are checked where they are read"
+def decode(encoded: Rle) -> NDArray[np.uint8]:
+    """The mask (height, width) of an RLE, 1 inside. Its runs go down the columns, and begin outside."""
+    lengths = _decompressed(encoded["counts"].decode("ascii"))
+    assert lengths is not None, "an RLE is checked where it is read"
     inside = np.arange(len(lengths), dtype=np.uint8) & np.uint8(1)
-    return np.repeat(inside, lengths).reshape(runs["size"], order="F")
+    return np.repeat(inside, lengths).reshape(encoded["size"], order="F")
 
 
-def pixels_inside(runs: Runs) -> int:
+def pixels_inside(encoded: Rle) -> int:
     """The area of a mask."""
-    return int(rle.area(runs))
+    return int(rle.area(encoded))
 
 
 def overlap(rings: Rings, size: tuple[int, int]) -> bool:
@@ -158,15 +158,15 @@ def overlap(rings: Rings, size: tuple[int, int]) -> bool:
     return alone > pixels_inside(encode(rings, size))
 
 
-def encode_mask(mask: NDArray[np.uint8]) -> Runs:
-    """Run lengths of a mask (height, width), 1 inside."""
-    encoded: Runs = rle.encode(np.asfortranarray(mask))
+def encode_mask(mask: NDArray[np.uint8]) -> Rle:
+    """RLE of a mask (height, width), 1 inside."""
+    encoded: Rle = rle.encode(np.asfortranarray(mask))
     return encoded
 
 
-def _resized(runs: Runs, size: tuple[int, int]) -> Runs:
+def _resized(encoded: Rle, size: tuple[int, int]) -> Rle:
     # Pillow's filter averages where it shrinks. An object that is thinner than a pixel keeps its densest pixels.
-    image = Image.fromarray(decode(runs) * np.uint8(255)).resize(size[::-1], Image.Resampling.BILINEAR)
+    image = Image.fromarray(decode(encoded) * np.uint8(255)).resize(size[::-1], Image.Resampling.BILINEAR)
     shares = np.asarray(image)
     return encode_mask((shares >= min(128, max(1, int(shares.max())))).astype(np.uint8))
 
@@ -196,24 +196,24 @@ def _read_lengths(counts: list[Any]) -> NDArray[np.int64] | None:
 
 
 def _decompressed(counts: object) -> NDArray[np.int64] | None:
-    """The run lengths that a compressed text stands for.
+    """The lengths of the runs that a compressed text stands for.
 
     A character holds five bits of a number, lowest first, and whether more follow; the last one's highest bit is the
     sign. From the fourth number on, what is written is the difference to the one before the last.
     """
     if not isinstance(counts, str) or not counts or not counts.isascii():
         return None
-    codes = np.frombuffer(counts.encode(), dtype=np.uint8).astype(np.int64) - 48
-    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+    digits = np.frombuffer(counts.encode(), dtype=np.uint8).astype(np.int64) - 48
+    if digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
         return None
-    ends = np.flatnonzero((codes & 32) == 0)
+    ends = np.flatnonzero((digits & 32) == 0)
     groups = np.diff(ends, prepend=-1)
     if groups.max() > MOST_GROUPS:
         return None
     begins = ends + 1 - groups
-    shifts = 5 * (np.arange(len(codes)) - np.repeat(begins, groups))
-    numbers = np.add.reduceat((codes & 31) << shifts, begins)
-    numbers -= ((codes[ends] & 16) >> 4) << (5 * groups)
+    shifts = 5 * (np.arange(len(digits)) - np.repeat(begins, groups))
+    numbers = np.add.reduceat((digits & 31) << shifts, begins)
+    numbers -= ((digits[ends] & 16) >> 4) << (5 * groups)
     for chain in (numbers[1::2], numbers[2::2]):
         np.cumsum(chain, out=chain)
     return numbers

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msad_cli.data.annotations.boxes import judge_boxes
-from msad_cli.data.annotations.keypoints import KeypointScheme
+from msad_cli.data.annotations.keypoint_scheme import KeypointScheme
 from msad_cli.data.annotations.records import Names, Records, read_records
 from msad_cli.data.annotations.segmentation import Segmentations
 from msad_cli.errors import DataError
@@ -95,7 +95,7 @@ def to_split(records: Records) -> CocoSplit:
         if problem.fatal:
             raise DataError(f"{records.file}: {problem.in_words()}", problem.advice)
     of = records.annotations
-    rows = np.flatnonzero(judge_boxes(records).kept)
+    rows = np.flatnonzero(judge_boxes(records).usable)
     rows = rows[np.argsort(of.images[rows], kind="stable")]
     corners = np.concatenate([of.boxes[rows, :2], of.boxes[rows, :2] + of.boxes[rows, 2:]], axis=1)
     return CocoSplit(

@@ -13,6 +13,8 @@ EXACT = 2**53
 LONGEST_SIDE = 2**31
 LARGEST_AREA = 1e18
 LONGEST_SHOWN = 120
+MOST_KEYPOINTS = 1_000
+"""Of one object."""
 CROWD: dict[str | float, int] = {0: 0, 1: 1, "0": 0, "1": 1}
 WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*", re.ASCII)
 

@@ -35,6 +35,8 @@ TURNS: dict[Any, Image.Transpose] = {
 """What brings an image upright, by EXIF orientation. ImageOps.exif_transpose writes EXIF anew, which may fail."""
 QUARTER_TURNS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
+MOST_PIXELS = 178_956_970
+"""Of an image unless somebody says otherwise: as Pillow itself has it."""
 LONGEST_EXIF = 2**16
 """Bytes, JPEG's limit."""
 
@@ -48,13 +50,12 @@ def limit_pixels(most: int, _worker: int = 0) -> None:
 
     `functools.partial(limit_pixels, most_pixels())` as a loader's `worker_init_fn` hands the limit on to its workers.
     """
-    # Pillow warns of more pixels than its own limit and refuses more than twice as many.
-    Image.MAX_IMAGE_PIXELS = (most + 1) // 2
+    scoped.most = most
 
 
 def most_pixels() -> int:
-    """Pixels of the largest image that this process reads; Pillow's own limit unless `limit_pixels` was called."""
-    return 2 * (Image.MAX_IMAGE_PIXELS or 0)
+    """Pixels of the largest image that this process reads; what Pillow takes unless `limit_pixels` was called."""
+    return scoped.most
 
 
 def read_image(path: Path, scale: int = 1) -> Image.Image:
@@ -84,7 +85,7 @@ class Header:
     Attributes:
         size: height and width in pixels of the image that `read_image` gives.
         orientation: EXIF's, by which that is turned already; 1 where it is upright in the file.
-        scalable: whether `read_image` can decode it at a reduced scale: it is a JPEG.
+        scalable: whether `read_image` can decode it downsampled: it is a JPEG.
     """
 
     size: tuple[int, int]
@@ -121,7 +122,7 @@ def _orientation(read: Callable[[], Image.Exif]) -> Any:
     try:
         return read().get(ExifTags.Base.Orientation, 1)
     except Exception:
-        # Pillow answers damaged EXIF with errors of almost any class. It says nothing of the pixels.
+        # Pillow raises, for damaged EXIF, errors of almost any class. It says nothing of the pixels.
         return 1
 
 
@@ -131,13 +132,19 @@ def _end(path: Path) -> bytes:
         return file.read()
 
 
-class _Quiet:
-    """No warnings as long as any thread is inside: what Pillow only warns of does not matter, such as damaged metadata.
+class PillowScope:
+    """Pillow with msad's limit of pixels and without warnings, as long as any thread is inside; as it was afterwards.
 
-    Filters of warnings belong to the process, so that threads which each set and restore them would undo each other's.
+    What Pillow only warns of does not matter, such as damaged metadata. Its limit and the filters of warnings belong to
+    the process: a program that imports msad finds its own again. Threads that each set and restored them would undo
+    each other's, so they are counted.
+
+    Attributes:
+        most: pixels of the largest image that is read.
     """
 
     def __init__(self) -> None:
+        self.most = MOST_PIXELS
         self._lock = threading.Lock()
         self._inside = 0
 
@@ -147,16 +154,20 @@ class _Quiet:
                 self._outside = warnings.catch_warnings()
                 self._outside.__enter__()
                 warnings.simplefilter("ignore")
+                self._limit = Image.MAX_IMAGE_PIXELS
+                # Pillow refuses more than twice as many.
+                Image.MAX_IMAGE_PIXELS = (self.most + 1) // 2
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside:
+                Image.MAX_IMAGE_PIXELS = self._limit
                 self._outside.__exit__(None, None, None)
 
 
-_quiet = _Quiet()
+scoped = PillowScope()
 
 
 @contextmanager
@@ -166,8 +177,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         # Opening a pipe would wait for a writer.
         if path.exists() and not path.is_file():
             raise DataError(f"{path}: not a file", REPLACE)
-        with _quiet, Image.open(path, formats=FORMATS) as image:
-            _refuse_vast_tiles(image)
+        with scoped, Image.open(path, formats=FORMATS) as image:
+            _refuse_vast(image)
             yield image
     except DataError:
         raise
@@ -182,20 +193,20 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             f"{path}: {claim}; --max-pixels raises the limit", "take it out of the set, or store it smaller"
         ) from None
     except Exception as error:
-        # Pillow's decoders answer damaged data with errors of almost any class.
+        # Pillow's decoders raise, for damaged data, errors of almost any class.
         raise DataError(f"{path}: cannot be decoded ({error or type(error).__name__})", REPLACE) from error
 
 
-def _refuse_vast_tiles(image: Image.Image) -> None:
-    # Pillow checks the image's size; but libtiff takes memory for whole tiles, which may be larger than the image.
+def _refuse_vast(image: Image.Image) -> None:
+    # Pillow's own check of an image's size knows even limits alone. And libtiff takes memory for whole tiles, which may
+    # be larger than the image.
     tags = getattr(image, "tag_v2", {})
     sides = [tags.get(tag, 1) for tag in (TILE_WIDTH, TILE_LENGTH)]
     if not all(isinstance(each, int) for each in sides):
         raise ValueError("its tiles have no size")
-    if math.prod(sides) > most_pixels():
-        raise Image.DecompressionBombError(
-            f"Tile size ({math.prod(sides)} pixels) exceeds limit of {most_pixels()} pixels"
-        )
+    for what, pixels in (("Image", math.prod(image.size)), ("Tile", math.prod(sides))):
+        if pixels > most_pixels():
+            raise Image.DecompressionBombError(f"{what} size ({pixels} pixels) exceeds limit of {most_pixels()} pixels")
 
 
 def _white(largest: float, mode: str) -> float:

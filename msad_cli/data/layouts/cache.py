@@ -1,4 +1,4 @@
-"""Sets of other layouts become COCO annotation files, made once and kept, so that all other code reads COCO's."""
+"""Sets of other layouts become COCO annotation files, made once and cached, so that all other code reads COCO's."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ import numpy as np
 
 from msad_cli import __version__
 from msad_cli.errors import DataError
-from msad_cli.system.cache import cache_folder, file_state, keep_text
+from msad_cli.system.cache_folder import cache_folder, file_state, keep_text
 
 DECIMALS = 4
 """Of pixels, in the files that are made."""
@@ -28,8 +28,8 @@ class Converted:
     notes: tuple[str, ...] = ()
 
 
-def kept(name: str, sources: Iterable[str | Path], make: Callable[[], Converted]) -> tuple[Path, tuple[str, ...]]:
-    """The annotation file that was made of some sources, if none of them changed since; else made and kept now.
+def cached(name: str, sources: Iterable[str | Path], make: Callable[[], Converted]) -> tuple[Path, tuple[str, ...]]:
+    """The annotation file that was made of some sources, if none of them changed since; else made and cached now.
 
     Args:
         name: the beginning of the file's name.

@@ -1,12 +1,14 @@
-"""What `msad data` looks at: the splits of a set, or a single annotation file."""
+"""Finding the files of a split, in whatever layout the set is; or a single annotation file."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from msad_cli.data.annotations.objects import TASKS
 from msad_cli.data.annotations.records import Records, read_records
-from msad_cli.data.layouts.base import Files, find_file, find_split
-from msad_cli.data.layouts.yolo import YAML_SUFFIXES
-from msad_cli.errors import AbsentSplitError, UsageError
-from msad_cli.models.spec import TASKS
+from msad_cli.data.layouts import single_json, table
+from msad_cli.data.layouts.base import Files, Layout
+from msad_cli.data.layouts.coco import image_folder
+from msad_cli.errors import AbsentSplitError, DataError, UsageError
 
 SPLITS = ("train", "val")
 
@@ -17,8 +19,70 @@ def parse_task(task: str) -> None:
     Raises:
         UsageError: there is none of this name.
     """
-    if task not in TASKS.values():
-        raise UsageError(f"--task {task}: unknown", f"give {', '.join(dict.fromkeys(TASKS.values()))}")
+    if task not in TASKS:
+        raise UsageError(f"--task {task}: unknown", f"give {', '.join(TASKS)}")
+
+
+def find_split(
+    data: str | None, split: str, annotations: Path | None = None, images: Path | None = None, task: str = "boxes"
+) -> Files:
+    """Where a split lies.
+
+    Args:
+        data: the folder of a set, its data.yaml or single .json, or `demo` (drawn at the first call, then cached);
+            None if both paths are given.
+        split: `train` or `val`.
+        annotations, images: take the place of what is found in `data`.
+        task: `boxes`, `masks` or `keypoints`; a layout may have different files for them.
+
+    Raises:
+        UsageError: neither `data` nor both paths.
+        DataError: no such folder, nothing in it that msad recognises, or a file of another layout than COCO's that
+            cannot be used, with its line.
+    """
+    if annotations is not None and images is not None:
+        return Files(annotations, images, "files as given")
+    if not data:
+        raise UsageError("no data given", "add --data DIR, or --data demo for the built-in set")
+    place, named = Path(data), next((each for each in table.LAYOUTS if each.word == data), None)
+    if named is None and not place.exists():
+        raise DataError(f"--data {data}: no such folder", "give the folder of a set, or the word demo")
+    if annotations is None:
+        return (named or _recognised(place, split)).find(place, split, images, task)
+    if named is not None:
+        return replace(named.find(place, split, images, task), annotations=annotations)
+    folder = images or image_folder(place, split, annotations, f"--{split}-images")
+    return Files(annotations, folder, f"COCO folder ({annotations.name})")
+
+
+def _layout_of(place: Path) -> Layout | None:
+    return next((each for each in table.LAYOUTS if each.recognises(place)), None)
+
+
+def _recognised(place: Path, split: str) -> Layout:
+    """The layout of the set at a place.
+
+    Raises:
+        DataError: msad does not know it.
+    """
+    if (found := _layout_of(place)) is not None:
+        return found
+    if place.is_file():
+        raise DataError(f"--data {place}: a file, not a folder", "give the folder of a set, a .json or a data.yaml")
+    *others, last = (each.sign.format(split=split) for each in table.LAYOUTS if each.sign)
+    raise DataError(
+        f"{place}: no set that msad knows: no {', '.join(others)}, nor {last}", "docs/data.md shows the layouts"
+    )
+
+
+def find_file(file: Path, split: str, images: Path | None = None) -> Files:
+    """A single annotation file of a split and its images: `images`, or the folder that lies beside it as in COCO.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    folder = file.parent.parent if file.parent.name == "annotations" else file.parent
+    return Files(file, images or image_folder(folder, split, file, "--images"), "an annotation file")
 
 
 def find_splits(path: str, split: str | None, images: Path | None, task: str) -> tuple[dict[str, Files], list[str]]:
@@ -51,9 +115,11 @@ def find_splits_or_file(
     path: str, split: str | None, images: Path | None, task: str
 ) -> tuple[dict[str, Files], list[str]]:
     """`find_splits`, or a single annotation file as the split that its name tells."""
-    if split in (None, *SPLITS) and Path(path).is_file() and Path(path).suffix.lower() not in YAML_SUFFIXES:
-        name = split or ("val" if "val" in Path(path).stem else "train")
-        return {name: find_file(Path(path), name, images)}, []
+    place = Path(path)
+    # A .json is looked at as it is, not split into train and val as it is to be learnt from.
+    if split in (None, *SPLITS) and place.is_file() and _layout_of(place) in (None, single_json.LAYOUT):
+        name = split or ("val" if "val" in place.stem else "train")
+        return {name: find_file(place, name, images)}, []
     return find_splits(path, split, images, task)
 
 

@@ -13,7 +13,8 @@ from xml.parsers import expat
 from msad_cli.data.annotations.values import read_side, shown
 from msad_cli.data.images.decode import IMAGE_SUFFIXES
 from msad_cli.data.images.names import outward_links, refused_name
-from msad_cli.data.layouts.cache import DECIMALS, Converted, kept, read_text, validation_part
+from msad_cli.data.layouts.base import Files, Layout
+from msad_cli.data.layouts.cache import DECIMALS, Converted, cached, read_text, validation_part
 from msad_cli.errors import AbsentSplitError, DataError
 
 LISTS = {"train": ("train", "trainval"), "val": ("val", "test")}
@@ -38,25 +39,19 @@ class _Element:
         return next((each.text.strip() for each in self.all(tag)), "")
 
 
-def is_voc(folder: Path) -> bool:
-    """Whether a folder has VOC's annotations."""
+def _recognises(folder: Path) -> bool:
     return next((folder / "Annotations").glob("*.xml"), None) is not None
 
 
-def split_of_voc(folder: Path, split: str) -> tuple[Path, Path, tuple[str, ...]]:
-    """The annotation file of a split, the folder of its images, and notes.
-
-    Raises:
-        DataError: a list or an XML file cannot be used; names file and line.
-    """
-    files = sorted((folder / "Annotations").rglob("[!.]*.xml"))  # macOS leaves ._a.xml beside a.xml
-    names, list_file, notes = _names(folder, split, files)
+def _find(place: Path, split: str, images: Path | None, task: str) -> Files:
+    files = sorted((place / "Annotations").rglob("[!.]*.xml"))  # macOS leaves ._a.xml beside a.xml
+    names, list_file, notes = _names(place, split, files)
     read = [*files, *([list_file] if list_file else [])]
-    for name, target in outward_links(folder, [str(each.relative_to(folder)) for each in read]).items():
-        raise DataError(f"{folder / name}: a link to {target}, outside {folder}", "put the file itself there")
-    images = folder / "JPEGImages"
-    annotations, others = kept(f"voc-{split}", [*read, images], lambda: _convert(folder, images, files, names))
-    return annotations, images, (*notes, *others)
+    for name, target in outward_links(place, [str(each.relative_to(place)) for each in read]).items():
+        raise DataError(f"{place / name}: a link to {target}, outside {place}", "put the file itself there")
+    own = place / "JPEGImages"
+    annotations, others = cached(f"voc-{split}", [*read, own], lambda: _convert(place, own, files, names))
+    return Files(annotations, images or own, "Pascal VOC folder", (*notes, *others))
 
 
 def _names(folder: Path, split: str, files: Sequence[Path]) -> tuple[list[str], Path | None, tuple[str, ...]]:
@@ -177,3 +172,6 @@ def _parse(file: Path) -> _Element:
     except ValueError as error:
         raise DataError(f"{file}, line {parser.CurrentLineNumber}: {error}") from None
     return above[0].children[0]
+
+
+LAYOUT = Layout("Annotations/*.xml", _recognises, _find)

@@ -9,13 +9,13 @@ from typing import Any
 
 import yaml
 
-from msad_cli.data.annotations.keypoints import MOST_KEYPOINTS
 from msad_cli.data.annotations.records import examine
-from msad_cli.data.annotations.values import shown
+from msad_cli.data.annotations.values import MOST_KEYPOINTS, shown
 from msad_cli.data.images.decode import IMAGE_SUFFIXES
 from msad_cli.data.images.names import outward_links, refused_name
 from msad_cli.data.images.split_images import look_at_images
-from msad_cli.data.layouts.cache import Converted, kept, read_text
+from msad_cli.data.layouts.base import Files, Layout
+from msad_cli.data.layouts.cache import Converted, cached, read_text
 from msad_cli.data.layouts.yolo_labels import read_labels
 from msad_cli.errors import AbsentSplitError, DataError
 
@@ -43,28 +43,27 @@ class YoloSet:
     notes: tuple[str, ...]
 
 
-def yolo_file(folder: Path) -> Path | None:
-    """The data.yaml of a folder; of another name, if it is the only such file and names classes."""
-    found = sorted(each for each in folder.iterdir() if each.suffix.lower() in YAML_SUFFIXES and each.is_file())
+def yolo_file(place: Path) -> Path | None:
+    """A data.yaml itself, or that of a folder; of another name, if it is the only such file there and names classes."""
+    if place.is_file():
+        return place if place.suffix.lower() in YAML_SUFFIXES else None
+    found = sorted(each for each in place.iterdir() if each.suffix.lower() in YAML_SUFFIXES and each.is_file())
     if named := [each for each in found if each.stem == "data"]:
         return named[0]
     return found[0] if len(found) == 1 and re.search(rb"^names\s*:", found[0].read_bytes(), re.MULTILINE) else None
 
 
-def split_of_yolo(file: Path, split: str) -> tuple[Path, Path, tuple[str, ...]]:
-    """The annotation file of a split, the folder that its images' names are relative to, and notes.
-
-    Raises:
-        DataError: data.yaml, a list of images or a file of labels cannot be used; names file and line.
-    """
+def _find(place: Path, split: str, images: Path | None, task: str) -> Files:
+    file = yolo_file(place)
+    assert file is not None, "the layout recognised the place by it"
     of = read_yolo(file)
     names, lists = _images(of, split)
     labels = [label_name(name) for name in names]
     for label, target in outward_links(of.root, labels).items():
         raise DataError(f"{of.root / label}: a link to {target}, outside {of.root}", "put the file itself there")
     sources = [of.file, *lists, *(of.root / each for each in (*names, *labels))]
-    annotations, notes = kept(f"yolo-{split}", sources, lambda: _convert(of, names))
-    return annotations, of.root, (*of.notes, *notes)
+    annotations, notes = cached(f"yolo-{split}", sources, lambda: _convert(of, names))
+    return Files(annotations, images or of.root, f"YOLO set ({file.name})", (*of.notes, *notes))
 
 
 def label_name(image: str) -> str:
@@ -244,3 +243,6 @@ def _categories(of: YoloSet) -> list[dict[str, Any]]:
 
 def _is_list_of(value: object, kind: type, count: int) -> bool:
     return isinstance(value, list) and len(value) == count and all(type(each) is kind for each in value)
+
+
+LAYOUT = Layout("data.yaml", lambda place: yolo_file(place) is not None, _find)

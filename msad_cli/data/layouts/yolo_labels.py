@@ -79,7 +79,7 @@ def _read_row(
     if np.abs(shares).max() > FARTHEST_SHARE:
         raise ValueError(f"{shares[np.abs(shares).argmax()]:g} is no share of the image's width or height")
     if ring is not None:
-        return {"category_id": category, **_outlined(ring * size)}
+        return {"category_id": category, **_segmented(ring * size)}
     x, y, width, height = (box * (*size, *size)).tolist()
     bbox = [round(each, DECIMALS) for each in (x - width / 2, y - height / 2, width, height)]
     own = {} if points is None else _posed(points, size)
@@ -93,7 +93,7 @@ def _is_number(word: str) -> bool:
         return False
 
 
-def _outlined(ring: NDArray[np.float64]) -> dict[str, Any]:
+def _segmented(ring: NDArray[np.float64]) -> dict[str, Any]:
     """Segmentation, box and area of a ring (P, 2) in pixels."""
     (left, top), (right, bottom) = ring.min(axis=0), ring.max(axis=0)
     x, y = ring.T

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.images.decode import TOLERATED
 from msad_cli.data.images.scaled import open_image
-from msad_cli.data.loading.image_cache import KeptImages
+from msad_cli.data.loading.image_cache import CachedImages
 from msad_cli.data.loading.transforms import JITTER, render, training_views
 from msad_cli.data.loading.workers import batches_of
 from msad_cli.errors import DataError
@@ -89,11 +89,11 @@ class TrainingSet(Dataset[Sample]):
         self.ks = tuple(ks)
         self.jitter = jitter
         self.seed = seed
-        self.kept: KeptImages | None = None
+        self.kept: CachedImages | None = None
 
     def keep_decoded(self) -> int:
         """Has decoded images kept between epochs, from the first batch on: the bytes that they will take."""
-        self.kept = KeptImages(self.split, self._view_sizes)
+        self.kept = CachedImages(self.split, self._view_sizes)
         return self.kept.size
 
     def _view_sizes(self, height: int, width: int) -> set[tuple[int, int]]:

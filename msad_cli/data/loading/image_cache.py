@@ -1,4 +1,4 @@
-"""Decoded images kept in memory between epochs."""
+"""Decoded images cached in memory between epochs."""
 
 import functools
 import math
@@ -21,7 +21,7 @@ COLUMNS = {scale: column for column, scale in enumerate((1, *sorted(SCALES)))}
 """Of the table of places, by scale."""
 
 
-class KeptImages:
+class CachedImages:
     """The images of a split, each decoded once at each scale, by whichever process first asks for it.
 
     They lie in one block of bytes, in which every image has its place for every scale that its views can ask for. So
@@ -108,7 +108,7 @@ class KeptImages:
 
 
 def _header(path: Path) -> Header:
-    """Of an image that cannot be read, one without a size: there is nothing to keep."""
+    """Of an image that cannot be read, one without a size: there is nothing to cache."""
     try:
         return read_header(path)
     except DataError:

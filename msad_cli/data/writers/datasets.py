@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from msad_cli.data.images.in_memory import rgb_image
 from msad_cli.errors import DataError, UsageError
-from msad_cli.system.cache import cache_folder
+from msad_cli.system.cache_folder import cache_folder
 
 SPLITS = ("train2017", "val2017")
 FILES = ("instances", "person_keypoints")

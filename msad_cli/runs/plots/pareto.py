@@ -1,10 +1,10 @@
-"""Accuracy against latency: which models no other model beats in both, and their image."""
+"""The image of accuracy against latency."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msad_cli.evaluation.pareto import Point, frontier, within
 from msad_cli.runs.plots.epochs import new_figure, shown, write_figure
 
 if TYPE_CHECKING:
@@ -14,29 +14,6 @@ BESIDE = (6, 3)
 """Points (1/72 inch) from a model to its name, across and up."""
 LONGEST_NAME = 40
 """Letters: three eighths of the image."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A model's latency in milliseconds and its AP from 0 to 1."""
-
-    milliseconds: float
-    ap: float
-
-
-def frontier(points: Mapping[str, Point]) -> list[str]:
-    """The names of the models that no other beats, the fastest first: each slower one has a higher AP."""
-    best: list[str] = []
-    for name, point in sorted(points.items(), key=lambda each: (each[1].milliseconds, -each[1].ap)):
-        if not best or point.ap > points[best[-1]].ap:
-            best.append(name)
-    return best
-
-
-def within(points: Mapping[str, Point], budget: float) -> str | None:
-    """The most accurate model that takes at most so many milliseconds, of equal ones the fastest; None if none does."""
-    fitting = [name for name in frontier(points) if points[name].milliseconds <= budget]
-    return fitting[-1] if fitting else None
 
 
 def plot_pareto(points: Mapping[str, Point], path: Path, where: str = "", budget: float | None = None) -> None:
@@ -59,9 +36,14 @@ def plot_pareto(points: Mapping[str, Point], path: Path, where: str = "", budget
         if (chosen := within(points, budget)) is not None:
             point = points[chosen]
             axes.plot(
-                point.milliseconds, 100 * point.ap, "o", markersize=14, markerfacecolor="none", color="tab:red",
+                point.milliseconds,
+                100 * point.ap,
+                "o",
+                markersize=14,
+                markerfacecolor="none",
+                color="tab:red",
                 label=f"the best for it: {shown(chosen)}",
-            )  # fmt: skip
+            )
         axes.legend(fontsize="small", loc="lower right")
     axes.set(title=where, xlabel="latency of one image, ms (median)", ylabel="AP")
     axes.title.set_fontsize("small")

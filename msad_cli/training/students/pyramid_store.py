@@ -17,11 +17,10 @@ from msad_cli.errors import DataError
 from msad_cli.frame import Frame
 from msad_cli.models.detector import Views
 from msad_cli.models.spec import DetectorSpec
-from msad_cli.system.cache import file_state
-from msad_cli.system.device import Compute
+from msad_cli.system.cache_folder import file_state
+from msad_cli.system.device import Compute, to_device
 from msad_cli.system.distributed import rank, size, wait_for_all
 from msad_cli.system.files import write_bytes
-from msad_cli.training.gradients import to_device
 
 Look = Callable[[Views], Sequence[Tensor]]
 Done = Callable[[int], None]

@@ -1,6 +1,6 @@
-"""What `msad doctor` looks at: each check tries what a run will need, and answers with a finding, never with an error.
+"""What `msad doctor` looks at: each check tries what a run will need, and gives a `Check`, never an error.
 
-Nothing here imports torch before the check that does so: a broken installation is a finding too.
+Nothing here imports torch before the check that does so: a broken installation is something to be found.
 """
 
 import importlib
@@ -18,26 +18,26 @@ import PIL
 from PIL import features
 
 from msad_cli.errors import DeviceError
-from msad_cli.system.cache import cache_folder
+from msad_cli.system import memory
+from msad_cli.system.cache_folder import cache_folder
+from msad_cli.system.extras import EVALUATORS
 from msad_cli.system.processor import cores, multiplies_bf16
 
 if TYPE_CHECKING:
     import torch
 
-SHARED_MEMORY = Path("/dev/shm")
 LEAST_SHARED = 2**30
 """Bytes. Eight loader processes with two batches of 16 images each, at 800 × 1333 and at half of it, hold 1.02e9."""
 LEAST_CACHE = 2**30
 """Bytes; ImageNet weights of a large backbone and a demo set are a few hundred MB."""
 DRIVER = Path("/proc/driver/nvidia/version")
-EVALUATORS = ("hotcoco", "pycocotools")
 DEVELOPMENT = "dev"
 """The extra of those who change msad."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a check found.
+class Check:
+    """A thing that was looked at, and what was found.
 
     Attributes:
         name: of what was looked at.
@@ -52,15 +52,15 @@ class Finding:
     advice: str = ""
 
 
-def examine() -> Iterator[Finding]:
+def examine() -> Iterator[Check]:
     """All checks, one after the other."""
-    yield Finding("Python", "ok", f"{platform.python_version()} on {platform.platform()}")
+    yield Check("Python", "ok", f"{platform.python_version()} on {platform.platform()}")
     build = torch_build()
     yield build
     if build.state == "ok":
         yield gpu()
     width = "bf16 instructions" if multiplies_bf16() else "no bf16 instructions: float32 is computed"
-    yield Finding("CPU", "ok", f"{cores()} cores, {width}")
+    yield Check("CPU", "ok", f"{cores()} cores, {width}")
     yield decoder()
     yield from evaluators()
     yield from extras()
@@ -68,7 +68,7 @@ def examine() -> Iterator[Finding]:
     yield cache()
 
 
-def torch_build() -> Finding:
+def torch_build() -> Check:
     """Whether torch and torchvision work, and belong together."""
     try:
         import torch
@@ -77,19 +77,19 @@ def torch_build() -> Finding:
 
         nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)  # compiled code of torchvision, for this torch
     except Exception as error:
-        return Finding(
+        return Check(
             "torch", "error", _words(error), "install torch and torchvision again, of releases that belong together"
         )
     platforms = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip}
     built = [f"{name} {version}" for name, version in platforms.items() if version]
-    return Finding(
+    return Check(
         "torch",
         "ok",
         f"{torch.__version__}, torchvision {torchvision.__version__}, built for {' and '.join(built) or 'the CPU'}",
     )
 
 
-def gpu() -> Finding:
+def gpu() -> Check:
     """The device that `--device auto` takes, after a product of two matrices on it; torch has to work."""
     import torch
 
@@ -98,45 +98,45 @@ def gpu() -> Finding:
     try:
         device, _ = choose_device("auto")
         if device.type == "cpu":
-            return Finding("GPU", "ok", "none: everything is computed on the CPU")
+            return Check("GPU", "ok", "none: everything is computed on the CPU")
         numbers = torch.arange(256.0).reshape(16, 16)
         product = (numbers.to(device) @ numbers.to(device)).cpu()
         if not torch.allclose(product, numbers @ numbers, rtol=1e-2):
-            return Finding("GPU", "error", f"{device} multiplies wrongly", "update its driver, or type --device cpu")
+            return Check("GPU", "error", f"{device} multiplies wrongly", "update its driver, or type --device cpu")
     except DeviceError as error:
-        return Finding("GPU", "error", error.message, error.hint)
+        return Check("GPU", "error", error.message, error.hint)
     except Exception as error:
-        return Finding("GPU", "error", _words(error), "see to its driver and to other programs, or type --device cpu")
-    return Finding("GPU", "ok", _named(device))
+        return Check("GPU", "error", _words(error), "see to its driver and to other programs, or type --device cpu")
+    return Check("GPU", "ok", _named(device))
 
 
-def decoder() -> Finding:
+def decoder() -> Check:
     """Whether Pillow reads JPEGs, and by which library."""
     found = PIL.__version__
     if not features.check("jpg"):
-        return Finding("Pillow", "error", f"{found}, which cannot decode JPEGs", "install pillow again, from its wheel")
+        return Check("Pillow", "error", f"{found}, which cannot decode JPEGs", "install pillow again, from its wheel")
     if not features.check_feature("libjpeg_turbo"):
         library = f"{found}, JPEGs by libjpeg {features.version('jpg')} without turbo"
-        return Finding("Pillow", "warning", library, "install pillow from its wheel: libjpeg-turbo decodes faster")
-    return Finding("Pillow", "ok", f"{found}, JPEGs by libjpeg-turbo {features.version_feature('libjpeg_turbo')}")
+        return Check("Pillow", "warning", library, "install pillow from its wheel: libjpeg-turbo decodes faster")
+    return Check("Pillow", "ok", f"{found}, JPEGs by libjpeg-turbo {features.version_feature('libjpeg_turbo')}")
 
 
-def evaluators() -> Iterator[Finding]:
+def evaluators() -> Iterator[Check]:
     """The libraries that make COCO's numbers."""
     for name in EVALUATORS:
         try:
             importlib.import_module(name)
-            yield Finding(name, "ok", metadata.version(name))
+            yield Check(name, "ok", metadata.version(name))
         except Exception as error:
-            yield Finding(name, "error", _words(error), f"pip install {name}")
+            yield Check(name, "error", _words(error), f"pip install {name}")
 
 
-def extras() -> Iterator[Finding]:
+def extras() -> Iterator[Check]:
     """The optional parts that msad's own metadata lists, installed or not."""
     try:
         required = metadata.requires("msad") or []
     except metadata.PackageNotFoundError:
-        yield Finding("extras", "warning", "msad runs from a folder, without metadata", "pip install its folder")
+        yield Check("extras", "warning", "msad runs from a folder, without metadata", "pip install its folder")
         return
     packages: dict[str, list[str]] = {}
     for line in required:
@@ -147,35 +147,35 @@ def extras() -> Iterator[Finding]:
         versions = {name: _version(name) for name in names}
         found = ", ".join(f"{name} {version or 'is not installed'}" for name, version in versions.items())
         advice = "" if all(versions.values()) else f"if you want it: pip install 'msad[{extra}]'"
-        yield Finding(f"extra {extra}", "ok", found, advice)
+        yield Check(f"extra {extra}", "ok", found, advice)
 
 
-def shared_memory() -> Finding:
+def shared_memory() -> Check:
     """Where loader processes hand over images."""
-    if not SHARED_MEMORY.is_dir():
-        return Finding("shared memory", "ok", "as the system has it")
-    size = shutil.disk_usage(SHARED_MEMORY).total
-    found = f"{size / 2**30:.2f} GiB in {SHARED_MEMORY}"
+    if not memory.SHARED.is_dir():
+        return Check("shared memory", "ok", "as the system has it")
+    size = shutil.disk_usage(memory.SHARED).total
+    found = f"{size / 2**30:.2f} GiB in {memory.SHARED}"
     if size < LEAST_SHARED:
         advice = "loader processes may die of it: --workers 0, or start the container with --shm-size 2g"
-        return Finding("shared memory", "warning", found, advice)
-    return Finding("shared memory", "ok", found)
+        return Check("shared memory", "warning", found, advice)
+    return Check("shared memory", "ok", found)
 
 
-def cache() -> Finding:
+def cache() -> Check:
     """Room for the demo set and finished checks."""
     try:
         wanted = cache_folder()
         folder = next(each for each in (wanted, *wanted.absolute().parents) if each.is_dir())
         free = shutil.disk_usage(folder).free
     except (OSError, RuntimeError, StopIteration) as error:
-        return Finding("cache", "warning", _words(error), "name a folder in MSAD_CACHE")
+        return Check("cache", "warning", _words(error), "name a folder in MSAD_CACHE")
     found = f"{free / 2**30:.1f} GiB free for {wanted}"
     if not os.access(folder, os.W_OK):
-        return Finding("cache", "warning", f"{folder} cannot be written to", "name another folder in MSAD_CACHE")
+        return Check("cache", "warning", f"{folder} cannot be written to", "name another folder in MSAD_CACHE")
     if free < LEAST_CACHE:
-        return Finding("cache", "warning", found, "free space, or name another folder in MSAD_CACHE")
-    return Finding("cache", "ok", found)
+        return Check("cache", "warning", found, "free space, or name another folder in MSAD_CACHE")
+    return Check("cache", "ok", found)
 
 
 def _named(device: "torch.device") -> str:

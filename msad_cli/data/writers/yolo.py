@@ -1,11 +1,7 @@
-"""Writing a checked set as COCO or YOLO folder: images and annotations."""
+"""YOLO sets: data.yaml, images/train/, labels/train/, …, a text file of labels an image."""
 
-import json
 import os
-import shutil
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,105 +9,25 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from msad_cli.data.annotations.boxes import LEAST_CUT, Judged, judge_boxes
-from msad_cli.data.annotations.keypoints import with_keypoints
+from msad_cli.data.annotations.boxes import LEAST_CUT
 from msad_cli.data.annotations.problems import KEYLESS
-from msad_cli.data.annotations.records import Records, examine, root_categories
+from msad_cli.data.annotations.records import Records
 from msad_cli.data.annotations.segmentation import encode, overlap
 from msad_cli.data.annotations.tracing import one_ring, stretched
-from msad_cli.data.annotations.values import shown, whole_number
+from msad_cli.data.annotations.values import shown
 from msad_cli.data.images.decode import IMAGE_SUFFIXES
-from msad_cli.data.images.split_images import SplitImages, look_at_images
 from msad_cli.data.layouts.yolo import label_name
+from msad_cli.data.writers.source import Notes, Source, copy_images
 from msad_cli.errors import DataError
 
-Notes = Counter[str]
-"""What a format cannot hold, or what is missing, and how often."""
 
-
-@dataclass(frozen=True)
-class Source:
-    """A split to be written.
-
-    Attributes:
-        document: COCO's.
-        records: made of it.
-        images: its files.
-        judged: its boxes.
-        places: (I,) names of the images below the folder that they have in common; empty where there is no file.
-    """
-
-    document: dict[str, Any]
-    records: Records
-    looked: SplitImages
-    judged: Judged
-    places: list[str]
-
-
-def natural_task(document: Mapping[str, Any]) -> str:
-    """The task that a COCO document has the most for: `keypoints`, `masks` or `boxes`."""
-    if with_keypoints(document["categories"]):
-        return "keypoints"
-    outlined = any(isinstance(each, dict) and each.get("segmentation") for each in document["annotations"])
-    return "masks" if outlined else "boxes"
-
-
-def to_be_written(document: dict[str, Any], file: Path, folder: Path, task: str, learnt: Records | None) -> Source:
-    """A split, if it can be used.
-
-    Args:
-        document: of the annotation file.
-        file, folder: of the annotations and of the images.
-        task: `boxes`, `masks` or `keypoints`.
-        learnt: the training split, whose classes and keypoints the others share.
-
-    Raises:
-        DataError: something is wrong that is fatal.
-    """
-    known = (None, task) if learnt is None else (learnt.categories, task, learnt.scheme.names)
-    records = examine(document, file, folder, *known)
-    images = look_at_images(records)
-    judged = judge_boxes(records, images.sizes)
-    for problem in (*records.problems, *images.problems):
-        if problem.fatal:
-            raise DataError(f"{file}: {problem.in_words()}", problem.advice)
-    names = records.file_names.tolist()
-    above = os.path.commonpath([os.path.dirname(name) for name in names]) if names else ""
-    seen = (images.sizes[:, 0] > 0).tolist()
-    places = [os.path.relpath(name, above or ".") if there else "" for name, there in zip(names, seen, strict=True)]
-    return Source(document, records, images, judged, places)
-
-
-def write_coco(folder: Path, splits: Mapping[str, Source]) -> Notes:
-    """Writes annotations/instances_train2017.json, train2017/, …; annotations stay as they are."""
-    notes: Notes = Counter()
-    for name, of in splits.items():
-        _copy_images(of, folder / f"{name}2017", notes)
-        place: dict[int | None, str] = dict(zip(of.records.image_ids.tolist(), of.places, strict=True))
-        named = [{**each, "file_name": place.get(whole_number(each["id"]))} for each in of.document["images"]]
-        images = [each for each in named if each["file_name"]]
-        there = {whole_number(each["id"]) for each in images}
-        root = root_categories(of.document)
-        document = {
-            **of.document,
-            "images": images,
-            "annotations": [each for each in of.document["annotations"] if whole_number(each["image_id"]) in there],
-            "categories": [each for each in of.document["categories"] if whole_number(each["id"]) not in root],
-        }
-        kind = "person_keypoints" if of.records.task == "keypoints" else "instances"
-        file = folder / "annotations" / f"{kind}_{name}2017.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(document) + "\n", encoding="utf-8")
-    return notes
-
-
-def write_yolo(folder: Path, splits: Mapping[str, Source]) -> Notes:
+def write(folder: Path, splits: Mapping[str, Source]) -> Notes:
     """Writes data.yaml, images/train/, labels/train/, …
 
     Raises:
         DataError: two images would share a file of labels.
     """
-    notes: Notes = Counter()
+    notes = Notes()
     fields: dict[str, Any] = {name: f"images/{name}" for name in splits}
     records = next(iter(splits.values())).records
     fields["names"] = dict(enumerate(name for _, name in records.categories))
@@ -122,22 +38,13 @@ def write_yolo(folder: Path, splits: Mapping[str, Source]) -> Notes:
             fields["flip_idx"] = records.scheme.mirrored
     folder.mkdir(exist_ok=True)
     for name, of in splits.items():
-        _copy_images(of, folder / "images" / name, notes)
+        copy_images(of, folder / "images" / name, notes)
         for place, lines in _labels(of, name, notes).items():
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             (folder / place).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, default_flow_style=None)
     (folder / "data.yaml").write_text(text, encoding="utf-8")
     return notes
-
-
-def _copy_images(of: Source, folder: Path, notes: Notes) -> None:
-    for place, path in zip(of.places, of.looked.paths, strict=True):
-        if not place:
-            notes["images that are missing or unreadable, left out"] += 1
-            continue
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / place)
 
 
 def _labels(of: Source, split: str, notes: Notes) -> dict[str, list[str]]:
@@ -155,7 +62,7 @@ def _labels(of: Source, split: str, notes: Notes) -> dict[str, list[str]]:
     lines: dict[str, list[str]] = {label: [] for label in owners}
     notes["crowd regions, left out"] += int(annotations.crowd.sum())
     notes["boxes that are none, outside or repeated, left out"] += int((of.judged.bad & ~annotations.crowd).sum())
-    keyless = (each.count for each in of.records.problems if each.what == KEYLESS.what)
+    keyless = (each.count for each in of.records.problems if each.code == KEYLESS.code)
     notes["annotations of classes without keypoints, left out"] += sum(keyless)
     for row in np.flatnonzero(~of.judged.bad & ~annotations.crowd).tolist():
         image = int(annotations.images[row])
@@ -201,7 +108,7 @@ def _ring(
         notes["objects without a segmentation, written as that of their box"] += 1
         return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
     if isinstance(segmentation, dict):
-        notes["run lengths, written as polygons along the sides of pixels"] += 1
+        notes["RLE masks, written as polygons along the sides of pixels"] += 1
         segmentation = encode(segmentation, grid)  # their own may be another than the image's
     notes["segmentations of several polygons, joined into one"] += (
         isinstance(segmentation, list) and len(segmentation) > 1

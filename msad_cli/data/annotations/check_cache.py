@@ -1,4 +1,4 @@
-"""What both trainings and `msad data check` do with a check: keep it, show what it found, refuse an unusable set."""
+"""What both trainings and `msad data check` do with a check: cache it, show what it found, refuse an unusable set."""
 
 import contextlib
 import hashlib
@@ -13,7 +13,7 @@ from msad_cli.data.annotations.records import Records
 from msad_cli.data.images.decode import most_pixels
 from msad_cli.errors import DataError, UsageError
 from msad_cli.frame import Resolution
-from msad_cli.system.cache import cache_folder, file_state
+from msad_cli.system.cache_folder import cache_folder, file_state
 from msad_cli.system.files import fingerprint, write_text
 
 
@@ -26,27 +26,27 @@ def checked(
     anew: bool = False,
     decode: bool = False,
 ) -> Report:
-    """The check of a set as it was kept, if neither annotations nor images changed since; else a new one, kept now.
+    """The cached check of a set, if neither annotations nor images changed since; else a new one, cached now.
 
     Args:
         splits: `train`, `val` or both.
         resolution, ks: HR size and reductions.
         announce: is told before images are looked at, which takes minutes in a large set.
-        anew: whatever was kept.
+        anew: whatever is cached.
         decode: whether all pixels are decoded.
     """
-    kept = _place(splits, resolution, ks)
-    if kept is not None and not anew:
+    cached = _place(splits, resolution, ks)
+    if cached is not None and not anew:
         try:
-            return Report.from_json(json.loads(kept.read_bytes()))
+            return Report.from_json(json.loads(cached.read_bytes()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            pass  # never kept, or not by this version
+            pass  # never cached, or not by this version
     images = " + ".join(str(len(each.image_ids)) for each in splits.values())
     announce(f"checking {images} images of {', '.join(str(each.folder) for each in splits.values())}")
     report = check(splits, resolution, ks, decode)
-    if kept is not None:
+    if cached is not None:
         with contextlib.suppress(UsageError):  # a cache that cannot be written only costs time
-            write_text(kept, json.dumps(report.to_json()))
+            write_text(cached, json.dumps(report.to_json()))
     return report
 
 
@@ -55,11 +55,8 @@ def _place(splits: Mapping[str, Records], resolution: Resolution, ks: Sequence[i
     digest = hashlib.blake2b(digest_size=20)
     try:
         for name, each in splits.items():
-            said = (
-                name, each.task, str(each.file), fingerprint(each.file), os.path.realpath(each.folder),
-                each.categories, each.scheme,
-            )  # fmt: skip
-            digest.update(repr(said).encode())
+            file, folder = (str(each.file), fingerprint(each.file)), os.path.realpath(each.folder)
+            digest.update(repr((name, each.task, *file, folder, each.categories, each.scheme)).encode())
             for file_name in each.file_names.tolist():
                 digest.update(repr((file_name, file_state(each.folder / file_name))).encode())
         digest.update(repr((__version__, resolution, tuple(ks), most_pixels())).encode())

@@ -1,4 +1,4 @@
-"""Where msad keeps what it can make again: the demo set, finished checks, sets of other layouts as COCO's."""
+"""Where msad caches what it can make again: the demo set, finished checks, sets of other layouts as COCO's."""
 
 import os
 import tempfile

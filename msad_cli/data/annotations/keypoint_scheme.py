@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.problems import Tally
-from msad_cli.data.annotations.values import shown, whole_number
+from msad_cli.data.annotations.values import MOST_KEYPOINTS, shown, whole_number
 
 Pairs = tuple[tuple[int, int], ...]
 
-MOST_KEYPOINTS = 1000
 FARTHEST = 1e9
 """Pixels. A keypoint beyond this is an error, not a place in an image."""
 FLIP_KEYS = ("flip_pairs", "keypoint_flip_map", "flip_idx")

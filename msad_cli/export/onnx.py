@@ -1,0 +1,145 @@
+"""The format .onnx, which onnxruntime and many others run. Written by torch.onnx, in 8 bits by onnxruntime."""
+
+import importlib.util
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msad_cli.errors import ModelFileError
+from msad_cli.export.base import ExportFormat, Run
+from msad_cli.system.extras import missing_extra
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+    from torch.export import ExportedProgram
+
+    from msad_cli.export.sidecar import InputShape
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+IDENTITY = "msad"
+"""The name, in the metadata of a file, of what the JSON beside it repeats."""
+
+
+def need_packages() -> None:
+    """Does nothing where the extra `export` is installed.
+
+    Raises:
+        UsageError: a package of it is missing.
+    """
+    for package in PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise missing_extra(package, "export")
+
+
+def write(program: "ExportedProgram", task: str) -> bytes:
+    """The bytes of an .onnx file."""
+    import torch
+
+    from msad_cli.export.trace import quiet
+    from msad_cli.models.decode.deployed import INPUT, OUTPUTS
+
+    with quiet():
+        exported: Any = torch.onnx.export(
+            program, dynamo=True, input_names=[INPUT], output_names=list(OUTPUTS[task]), verbose=False
+        )
+    written: bytes = exported.model_proto.SerializeToString()
+    return written
+
+
+def mark(model: bytes, identity: str) -> bytes:
+    """An .onnx file's bytes with what tells it from others in its metadata."""
+    from onnx import ModelProto, StringStringEntryProto
+
+    # Of messages of protobuf that lie one behind the other, the second one's lists are added to the first one's.
+    entry = StringStringEntryProto(key=IDENTITY, value=identity)
+    metadata: bytes = ModelProto(metadata_props=[entry]).SerializeToString()
+    return model + metadata
+
+
+def quantise(model: bytes, batches: "Iterable[Tensor]") -> bytes:
+    """An ONNX model whose convolutions compute with 8 bits, by onnxruntime's static quantisation.
+
+    Args:
+        model: the bytes of an .onnx file.
+        batches: of images, uint8 (N, 3, h, w), to learn the ranges of values from.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    from msad_cli.export.trace import quiet
+    from msad_cli.models.decode.deployed import INPUT
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches = iter(batches)
+
+        def get_next(self) -> "dict[str, np.ndarray[Any, Any]] | None":
+            batch = next(self.batches, None)
+            return None if batch is None else {INPUT: batch.numpy()}
+
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        whole, ready, small = (Path(folder) / f"{name}.onnx" for name in ("whole", "ready", "small"))
+        whole.write_bytes(model)
+        # Normalisation is folded into convolutions before their ranges are measured.
+        quant_pre_process(str(whole), str(ready), skip_symbolic_shape=True)
+        quantize_static(
+            str(ready),
+            str(small),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            op_types_to_quantize=["Conv"],
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return small.read_bytes()
+
+
+def load(model: bytes, task: str, name: str, shape: "InputShape", identity: str = "") -> Run:
+    """onnxruntime's session of a model, with as many threads as torch has; see `Load`."""
+    import torch
+
+    from msad_cli.models.decode.deployed import INPUT, OUTPUTS
+
+    try:
+        import onnxruntime
+    except ImportError:
+        raise missing_extra("onnxruntime", "export") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    with _explained(name):
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    known = session.get_modelmeta().custom_metadata_map.get(IDENTITY, identity)
+    names = tuple(each.name for each in session.get_outputs())
+    if known != identity or names != OUTPUTS[task] or [each.name for each in session.get_inputs()] != [INPUT]:
+        raise ModelFileError(f"{name}: the JSON beside it is that of another model", "copy both files of one export")
+    found = session.get_inputs()[0].shape
+    fixed, stated = ([each for each in sides if isinstance(each, int)] for sides in (found, shape.dimensions))
+    if fixed != stated:
+        raise ModelFileError(
+            f"{name}: its input is {found}, the JSON beside it says {shape.dimensions}",
+            "msad export MODEL --fixed HEIGHT,WIDTH --batch N fixes it in both",
+        )
+
+    def run(pixels: "Tensor") -> "list[Tensor]":
+        with _explained(name):
+            return [torch.from_numpy(each) for each in session.run(None, {INPUT: pixels.numpy()})]
+
+    return run
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # onnxruntime has classes of errors for what is wrong with a model, which share no base.
+        raise ModelFileError(f"{name}: onnxruntime cannot run it ({str(error)[:200]})", "export it again") from None
+
+
+FORMAT = ExportFormat("onnx", write, load, quantise, mark, need_packages)
