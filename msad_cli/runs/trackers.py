@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from msad_cli.errors import UsageError
+from msad_cli.system.extras import how_to_install
 from msad_cli.text import meant
 
 Numbers = Mapping[str, float]
@@ -127,5 +128,5 @@ def parse_trackers(text: str | None) -> tuple[str, ...]:
         if name not in TRACKERS:
             raise UsageError(f"--log {name}: unknown{meant(name, TRACKERS)}", f"give some of {', '.join(TRACKERS)}")
         if importlib.util.find_spec(name) is None:
-            raise UsageError(f"--log {name}: the package {name} is not installed", f"pip install 'msad[{name}]'")
+            raise UsageError(f"--log {name}: the package {name} is not installed", how_to_install(name))
     return names

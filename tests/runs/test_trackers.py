@@ -170,7 +170,7 @@ def test_what_cannot_be_used_is_said_before_anything_is_written(
     command = ["teacher", "--data", str(demo), *TINY, "--out", str(tmp_path / "t.safetensors"), "--log"]
     assert run([*command, "tensorboard,wandb"]) == 2
     assert capsys.readouterr().err == (
-        "error: --log wandb: the package wandb is not installed\n\nhint: pip install 'msad[wandb]'\n"
+        "error: --log wandb: the package wandb is not installed\n\nhint: pip install '.[wandb]' in the clone of msad\n"
     )
     assert run([*command, "tensorbord"]) == 2
     assert "did you mean tensorboard?" in capsys.readouterr().err
