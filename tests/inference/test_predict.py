@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.places import SHARED
 from torch import Tensor
 
 from msad_cli.cli.app import run
@@ -423,17 +424,16 @@ def test_a_folder_that_cannot_be_written_is_named(
 
 # --- what a folder of the world holds ---
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "robustness_images"
-MANIFEST = SHARED / "manifest.json"
+ROBUSTNESS = SHARED / "robustness_images"
 
 
-@pytest.mark.skipif(not MANIFEST.exists(), reason="no shared/data/robustness_images")
+@pytest.mark.shared("robustness_images")
 def test_every_image_of_the_world_behaves_as_its_manifest_says(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    entries = json.loads(MANIFEST.read_text())
+    entries = json.loads((ROBUSTNESS / "manifest.json").read_text())
     out = tmp_path / "out"
-    names = [str(SHARED / each["file"]) for each in entries]
+    names = [str(ROBUSTNESS / each["file"]) for each in entries]
     assert len(names) == 66
     assert run(["predict", *names, "-m", str(model), "-o", str(out), *FLAGS]) == 7
     lines = capsys.readouterr().err.splitlines()

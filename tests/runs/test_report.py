@@ -48,7 +48,10 @@ from msad_cli.runs.samples import COLUMNS, GAP, LINE, TILE, spread
 from msad_cli.system.device import Compute
 
 # pycocotools 2.0.11 lacks the copy argument that NumPy 2 asks of __array__, which is for pycocotools to mend.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+    pytest.mark.plots,
+]
 
 IMAGES, BATCH = 6, 2
 TINY = [

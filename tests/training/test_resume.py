@@ -21,6 +21,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support.places import SHARED
 
 import msad_cli.training.trainer as fit_module
 from msad_cli.cli.app import run
@@ -567,7 +568,7 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(stopped: Path) 
 
 # --- images that cannot be read ---
 
-ROBUSTNESS = Path(__file__).parents[3] / "shared" / "data" / "robustness_images"
+ROBUSTNESS = SHARED / "robustness_images"
 TINY = [
     "--scales", "single", "--init", "none", "--backbone", "resnet18", "--width", "0.125", "--head-channels", "64",
     "--head-convs", "1", "--size", "32,32", "--epochs", "1", "--workers", "0", "--precision", "fp32",
@@ -619,7 +620,7 @@ def test_one_percent_of_bad_images_is_passed_over_and_more_ends_the_run(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not ROBUSTNESS.is_dir(), reason="no shared/data/robustness_images")
+@pytest.mark.shared("robustness_images")
 def test_no_odd_image_ends_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Torn, empty, huge and strange files among so many others that they are less than 1%."""
     entries = json.loads((ROBUSTNESS / "manifest.json").read_text())
