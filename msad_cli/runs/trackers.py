@@ -66,9 +66,14 @@ class WeightsAndBiases:
 
         project = os.environ.get("WANDB_PROJECT", "msad")
         self.run = wandb.init(
-            project=project, name=folder.stem, dir=str(folder), config=dict(settings), id=id_ or None, resume="allow",
+            project=project,
+            name=folder.stem,
+            dir=str(folder),
+            config=dict(settings),
+            id=id_ or None,
+            resume="allow",
             settings=wandb.Settings(silent=quiet),
-        )  # fmt: skip
+        )
         self.id = str(self.run.id)
 
     def add(self, epoch: int, row: Numbers) -> None:

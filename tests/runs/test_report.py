@@ -32,18 +32,18 @@ from msad_cli.frame import Resolution
 from msad_cli.inference.draw import draw_boxes
 from msad_cli.models.model_file import load_model
 from msad_cli.runs import report as album
-from msad_cli.runs.findings import (
+from msad_cli.runs.plots import results as result_plots
+from msad_cli.runs.plots.epochs import shown
+from msad_cli.runs.run_curves import (
     OTHERS,
     SIZE_EDGES,
-    Findings,
+    RunCurves,
+    collect_curves,
     confusion_matrix,
     count_sizes,
-    find,
-    read_findings,
-    write_findings,
+    read_curves,
+    write_curves,
 )
-from msad_cli.runs.plots import results as findings_plots
-from msad_cli.runs.plots.epochs import shown
 from msad_cli.runs.samples import COLUMNS, GAP, LINE, TILE, spread
 from msad_cli.system.device import Compute
 
@@ -226,7 +226,7 @@ def test_sizes_are_binned_by_hand() -> None:
 def test_ap_by_size_is_that_of_each_view() -> None:
     truth, results = drawn(0)
     scores = {"high": score(truth, results), "low": score(truth, results[:40])}
-    found = find(truth, scores, confusion(truth, results, 0.5), None)
+    found = collect_curves(truth, scores, confusion(truth, results, 0.5), None)
     assert found.view == "high"
     for view, each in scores.items():
         assert found.size_ap[view] == pytest.approx([each.numbers[name] for name in ("APs", "APm", "APl")], nan_ok=True)
@@ -255,27 +255,27 @@ def _split(folder: Path, name: str) -> Any:
     return read_split(files.annotations, files.images)
 
 
-def _findings() -> Findings:
+def _curves() -> RunCurves:
     truth, results = drawn(1)
     scores = score(truth, results)
-    return find(truth, {"low": scores}, confusion(truth, results, scores.threshold), None)
+    return collect_curves(truth, {"low": scores}, confusion(truth, results, scores.threshold), None)
 
 
-def test_findings_come_back_from_their_file(tmp_path: Path) -> None:
+def test_curves_come_back_from_their_file(tmp_path: Path) -> None:
     """To the four digits that are written."""
-    findings, path = _findings(), tmp_path / "curves.json"
-    write_findings(path, findings)
-    again = read_findings(path)
+    curves, path = _curves(), tmp_path / "curves.json"
+    write_curves(path, curves)
+    again = read_curves(path)
     assert again is not None
-    assert again.over_score.f1 == pytest.approx(findings.over_score.f1, abs=5e-5)
-    assert again.over_score.precision == pytest.approx(findings.over_score.precision, abs=5e-5, nan_ok=True)
+    assert again.over_score.f1 == pytest.approx(curves.over_score.f1, abs=5e-5)
+    assert again.over_score.precision == pytest.approx(curves.over_score.precision, abs=5e-5, nan_ok=True)
     assert again.precision["boxes"].by_class["cat"] == pytest.approx(
-        findings.precision["boxes"].by_class["cat"], abs=5e-5
+        curves.precision["boxes"].by_class["cat"], abs=5e-5
     )
-    assert np.array_equal(again.confusion, findings.confusion)
-    assert again.classes == findings.classes
-    assert np.array_equal(again.sizes, findings.sizes)
-    assert read_findings(tmp_path / "none.json") is None
+    assert np.array_equal(again.confusion, curves.confusion)
+    assert again.classes == curves.classes
+    assert np.array_equal(again.sizes, curves.sizes)
+    assert read_curves(tmp_path / "none.json") is None
 
 
 # --- the files ---
@@ -366,10 +366,10 @@ def test_names_of_all_kinds_can_be_drawn(tmp_path: Path) -> None:
     for number, each in enumerate(truth["annotations"] + results):
         each["category_id"] = number % len(names)
     scores = score(truth, results)
-    findings = find(truth, {"low": scores}, confusion(truth, results, 0.1), None)
-    assert len(findings.precision["boxes"].by_class) == len(names)
-    for name, draw in findings_plots.drawings(findings).items():
-        draw(findings, tmp_path / name)
+    curves = collect_curves(truth, {"low": scores}, confusion(truth, results, 0.1), None)
+    assert len(curves.precision["boxes"].by_class) == len(names)
+    for name, draw in result_plots.drawings(curves).items():
+        draw(curves, tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
     assert all(len(shown(name)) <= 26 for name in names)
 
@@ -382,7 +382,7 @@ def test_names_of_all_kinds_can_be_drawn(tmp_path: Path) -> None:
     [
         ((album, "draw_training", "plot_epochs", "draw_found", "confusion"), None),
         ((album, "plot_epochs"), {"plots/loss.png", "plots/ap.png"}),
-        ((findings_plots, "plot_confusion"), {"plots/confusion.png"}),
+        ((result_plots, "plot_confusion"), {"plots/confusion.png"}),
     ],
 )
 def test_a_image_that_fails_is_a_line_in_the_log(
@@ -480,10 +480,10 @@ def test_plot_refuses_what_is_no_run(
 )  # fmt: skip
 def test_curves_of_wrong_shapes_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "curves.json"
-    write_findings(path, _findings())
+    write_curves(path, _curves())
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UsageError, match="damaged"):
-        read_findings(path)
+        read_curves(path)
 
 
 def test_plot_needs_no_torch(teacher: Path) -> None:

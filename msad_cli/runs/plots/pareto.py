@@ -1,4 +1,4 @@
-"""Accuracy against latency: which models no other model beats in both, and their image."""
+"""Accuracy against latency: which models no other model beats in both, and their plot."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 BESIDE = (6, 3)
 """Points (1/72 inch) from a model to its name, across and up."""
 LONGEST_NAME = 40
-"""Letters: three eighths of the image."""
+"""Letters: three eighths of the plot."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,9 @@ def plot_pareto(points: Mapping[str, Point], path: Path, where: str = "", budget
         axes.axvline(budget, linestyle="--", color="tab:red", label=f"{budget:g} ms")
         if (chosen := within(points, budget)) is not None:
             point = points[chosen]
-            axes.plot(
-                point.milliseconds, 100 * point.ap, "o", markersize=14, markerfacecolor="none", color="tab:red",
-                label=f"the best for it: {shown(chosen)}",
-            )  # fmt: skip
+            ring = {"markersize": 14, "markerfacecolor": "none", "color": "tab:red"}
+            label = f"the best for it: {shown(chosen)}"
+            axes.plot(point.milliseconds, 100 * point.ap, "o", label=label, **ring)
         axes.legend(fontsize="small", loc="lower right")
     axes.set(title=where, xlabel="latency of one image, ms (median)", ylabel="AP")
     axes.title.set_fontsize("small")
