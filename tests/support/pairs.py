@@ -12,7 +12,10 @@ from support.training import TARGETS
 EMPTY = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
 
 
-def pair(method: str, detector: str = "fcos", aligned: bool = True) -> tuple[Detector, Detector, Distillation]:
+def pair(
+    method: str, detector: str = "fcos", aligned: bool = True, channels: int = 64
+) -> tuple[Detector, Detector, Distillation]:
+    """A student of so many channels, its teacher of 64, and what trains one by the other."""
     torch.manual_seed(0)
     teacher = Detector(spec(detector=detector, head_convs=2))
     # A teacher that is sure of something: fresh heads say the same everywhere.
@@ -20,7 +23,7 @@ def pair(method: str, detector: str = "fcos", aligned: bool = True) -> tuple[Det
         for each in teacher.core.parameters():
             each.add_(0.02 * torch.randn_like(each))
     scales = {"scales": "aligned" if aligned else "single", "ks": (2,)}
-    student = Detector(spec(detector=detector, head_convs=2, role="student", **scales))
+    student = Detector(spec(detector=detector, head_convs=2, role="student", channels=channels, **scales))
     distillers = build_distillers(student.spec, teacher.spec, {method: 1.0})
     return student, teacher, Distillation(student, teaching(teacher, student), distillers, 1)
 

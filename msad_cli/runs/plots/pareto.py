@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msad_cli.runs.plots.epochs import new_figure, shown, write_figure
 
@@ -58,7 +58,7 @@ def plot_pareto(points: Mapping[str, Point], path: Path, where: str = "", budget
         axes.axvline(budget, linestyle="--", color="tab:red", label=f"{budget:g} ms")
         if (chosen := within(points, budget)) is not None:
             point = points[chosen]
-            ring = {"markersize": 14, "markerfacecolor": "none", "color": "tab:red"}
+            ring: dict[str, Any] = {"markersize": 14, "markerfacecolor": "none", "color": "tab:red"}
             label = f"the best for it: {shown(chosen)}"
             axes.plot(point.milliseconds, 100 * point.ap, "o", label=label, **ring)
         axes.legend(fontsize="small", loc="lower right")
