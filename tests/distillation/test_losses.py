@@ -205,7 +205,13 @@ def test_a_step_helps_when_the_prompts_are_learnt(method: str, detector: str, al
     assert after < total(losses)
 
 
-@pytest.mark.parametrize(("method", "detector", "aligned"), CASES)
+QUICK = {("fcos", True), ("retinanet", False), ("maskrcnn", True)}
+
+
+@pytest.mark.parametrize(
+    ("method", "detector", "aligned"),
+    [pytest.param(*each, marks=[] if each[1:] in QUICK else pytest.mark.slow) for each in CASES],
+)
 def test_batches_without_objects(method: str, detector: str, aligned: bool) -> None:
     student, teacher = pair(detector, aligned, 96)
     distiller = build(method, student, teacher)
