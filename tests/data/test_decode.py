@@ -257,7 +257,7 @@ def test_bombs_are_refused_before_they_take_memory(tmp_path: Path, name: str) ->
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 120 * 1024
 
 
-def test_no_program_is_run_for_a_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_program_is_run_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Pillow hands PostScript to Ghostscript, whatever the file's name is.
     file = tmp_path / "page.jpg"
     file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")

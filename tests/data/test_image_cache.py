@@ -124,7 +124,7 @@ def test_the_size_by_hand(split: CocoSplit) -> None:
     assert data.keep_decoded() == 3 * pixels
 
 
-def test_a_image_that_changes_during_the_run_is_passed_over(split: CocoSplit) -> None:
+def test_an_image_that_changes_during_the_run_is_passed_over(split: CocoSplit) -> None:
     data = TrainingSet(split, RESOLUTION, (1, 2), jitter=False, seed=0)
     data.keep_decoded()
     Image.new("RGB", (50, 40)).save(split.path(2), "PNG")

@@ -86,7 +86,7 @@ def test_images_of_one_name_get_numbers(tmp_path: Path) -> None:
     assert [each.path.parent.name for each in found] == ["a", "b", "c", "c"]
 
 
-def test_a_image_named_twice_is_taken_once(tmp_path: Path) -> None:
+def test_an_image_named_twice_is_taken_once(tmp_path: Path) -> None:
     _touch(tmp_path, "sub/a.jpg")
     names = [str(tmp_path / "sub" / "a.jpg"), str(tmp_path), str(tmp_path / "sub" / ".." / "sub" / "a.jpg")]
     assert _relative(find_inputs(names)) == ["a.jpg"]
@@ -255,7 +255,7 @@ def test_a_broken_image_among_others(
     ]
 
 
-def test_a_text_named_as_a_image(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_text_named_as_an_image(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "text.jpg"
     file.write_text("no image")
     assert run(["predict", str(file), "-m", str(model), "-o", str(tmp_path / "out"), *FLAGS]) == 7
@@ -525,7 +525,7 @@ def test_names_command_no_terminal(model: Path, tmp_path: Path, capsys: pytest.C
     assert "\x1b" not in capsys.readouterr().err
 
 
-def test_a_image_too_long_for_its_format_is_saved_as_png(model: Path, tmp_path: Path) -> None:
+def test_an_image_too_long_for_its_format_is_saved_as_png(model: Path, tmp_path: Path) -> None:
     # 65,500 pixels are the most of a JPEG; the file holds a PNG.
     Image.new("RGB", (65_501, 1)).save(tmp_path / "long.jpg", format="PNG")
     out = tmp_path / "out"

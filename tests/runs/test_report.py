@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from support.flags import EXACT, SMALLEST
 
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.split import read_split
@@ -54,11 +55,7 @@ pytestmark = [
 ]
 
 IMAGES, BATCH = 6, 2
-TINY = [
-    "--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1",
-    "--size", "96,128", "--batch", str(BATCH), "--epochs", "1", "--device", "cpu", "--precision", "fp32",
-    "--workers", "0",
-]  # fmt: skip
+TINY = [*SMALLEST, "--size=96,128", f"--batch={BATCH}", "--epochs=1", *EXACT]
 PLOTS = {"loss.png", "ap.png", "pr.png", "f1.png", "confusion.png", "sizes.png", "fusion.png"}
 
 
@@ -385,11 +382,15 @@ def test_names_of_all_kinds_can_be_drawn(tmp_path: Path) -> None:
         ((result_plots, "plot_confusion"), {"plots/confusion.png"}),
     ],
 )
-def test_a_image_that_fails_is_a_line_in_the_log(
-    demo: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, functions: tuple[Any, ...],
+def test_a_plot_that_fails_is_a_line_in_the_log(
+    demo: Path,
+    teacher: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    functions: tuple[Any, ...],
     missing: set[str] | None,
-) -> None:  # fmt: skip
-    """None: all that is drawn, and curves.json."""
+) -> None:
+    """`missing` is None where all that is drawn is, and curves.json."""
 
     def fail(*args: Any) -> None:
         raise RuntimeError("no ink")
@@ -457,9 +458,13 @@ def test_plot_draws_what_an_unfinished_run_has(
     ],
 )
 def test_plot_refuses_what_is_no_run(
-    name: str, files: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    files: dict[str, str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     for file, text in files.items():
         Path(file).parent.mkdir(exist_ok=True)

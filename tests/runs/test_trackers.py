@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.flags import EXACT, SMALLEST
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from msad_cli.cli.app import run
@@ -21,11 +22,7 @@ from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.runs.onlooker import Onlooker
 from msad_cli.training.plan import claim_output
 
-TINY = [
-    "--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1",
-    "--size", "96,128", "--batch", "2", "--epochs", "2", "--eval-every", "1", "--device", "cpu", "--precision", "fp32",
-    "--workers", "0",
-]  # fmt: skip
+TINY = [*SMALLEST, "--size=96,128", "--batch=2", "--epochs=2", "--eval-every=1", *EXACT]
 
 
 @pytest.fixture(scope="module")
