@@ -247,11 +247,11 @@ def train_row(data: Path, out: Path, detector: str, scale: Scale, epochs: int, r
 
 def hours(runs: list[Run], train: CocoSplit, detector: str, scale: Scale, epochs: int, k: int) -> float:
     """Of one job after another, by a few steps of an aligned teacher on the set's own images."""
-    second = seconds_a_image(train, detector, scale, k, choose_compute("auto", "auto"))
+    second = seconds_an_image(train, detector, scale, k, choose_compute("auto", "auto"))
     return sum(row.share * row.schedules for row, _ in runs) * epochs * len(train) * second / 3600
 
 
-def seconds_a_image(train: CocoSplit, detector: str, scale: Scale, k: int, compute: Compute, steps: int = 3) -> float:
+def seconds_an_image(train: CocoSplit, detector: str, scale: Scale, k: int, compute: Compute, steps: int = 3) -> float:
     """Of a teacher's forward and backward pass, loading included; the first step warms up."""
     words = scale.network.split()
     given = dict(zip(words[::2], words[1::2], strict=True))

@@ -1,6 +1,7 @@
 """A tiny COCO folder and tiny models."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,16 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from support.places import SHARED
 
 from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import ClassName, DetectorSpec
+from msad_cli.runs import report
+
+# One thread a process: tiny models gain nothing by more, and two workers of pytest-xdist share two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 WIDTH, HEIGHT = 64, 48
 COLOURS = {7: (230, 30, 30), 90: (30, 30, 230)}
@@ -75,6 +82,24 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _interruptible() -> None:
     """What a shell starts in the background ignores SIGINT from the first."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _plots_where_they_are_looked_at(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Plots are most of the time of a tiny training. Only modules marked `plots` have their trainings draw them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("plots") is None:
+            patch.setattr(report, "plot_epochs", lambda rows, folder: [])
+            patch.setattr(report, "drawings", lambda curves: {})
+        yield
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Checks on files that no clone has say so where those are not there."""
+    for marker in item.iter_markers("shared"):
+        place = SHARED / str(marker.args[0])
+        if not place.exists():
+            pytest.skip(f"{place} is not there; MSAD_SHARED names the folder of {marker.args[0]}")
 
 
 @pytest.fixture

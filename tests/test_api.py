@@ -183,7 +183,7 @@ def test_mistakes_are_raised(demo: Path, tmp_path: Path, file: Path, capfd: pyte
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_image_is_the_same_in_every_form(file: Path, image: Image.Image, tmp_path: Path) -> None:
+def test_an_image_is_the_same_in_every_form(file: Path, image: Image.Image, tmp_path: Path) -> None:
     """And what is found in it is what `msad predict` writes, which has boxes as x, y, width, height to 0.01 pixels."""
     path = tmp_path / "image.png"
     image.save(path)

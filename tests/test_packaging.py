@@ -60,8 +60,8 @@ def contents(wheel: Path) -> dict[str, bytes]:
 
 def test_the_wheel_holds_the_package_its_licence_and_nothing_else(built: Path) -> None:
     wheel = only(built, "*.whl")
-    assert wheel.name == f"msad-{msad_cli.__version__}-py3-none-any.whl"
-    described = f"msad-{msad_cli.__version__}.dist-info/"
+    assert wheel.name == f"msad_cli-{msad_cli.__version__}-py3-none-any.whl"
+    described = f"msad_cli-{msad_cli.__version__}.dist-info/"
     code = {str(file.relative_to(ROOT)) for file in (ROOT / "msad_cli").rglob("*.py")}
     files = contents(wheel)
     assert files.keys() == code | {"msad_cli/py.typed"} | {
@@ -69,7 +69,7 @@ def test_the_wheel_holds_the_package_its_licence_and_nothing_else(built: Path) -
     }
     assert files[described + "licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()
     metadata = message_from_bytes(files[described + "METADATA"])
-    assert (metadata["Name"], metadata["License-Expression"]) == ("msad", "Apache-2.0")
+    assert (metadata["Name"], metadata["License-Expression"]) == ("msad-cli", "Apache-2.0")
     # An index refuses packages whose requirements are addresses.
     assert all(Requirement(each).url is None for each in metadata.get_all("Requires-Dist", []))
 
@@ -77,7 +77,7 @@ def test_the_wheel_holds_the_package_its_licence_and_nothing_else(built: Path) -
 def test_the_sdist_holds_what_tests_need_and_makes_the_same_wheel(built: Path, tmp_path: Path) -> None:
     with tarfile.open(only(built, "*.tar.gz")) as opened:
         opened.extractall(tmp_path, filter="data")
-    source = only(tmp_path, "msad-*")
+    source = only(tmp_path, "msad_cli-*")
     assert {each.name for each in source.iterdir()} == {
         ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "PKG-INFO", "README.md", "benchmarks", "docs",
         "examples", "msad_cli", "pyproject.toml", "tests",
@@ -133,7 +133,7 @@ def brought_along(msad: Distribution) -> dict[str, tuple[str, Distribution]]:
     """
     found: dict[str, tuple[str, Distribution]] = {}
     extras = {*msad.metadata.get_all("Provides-Extra", []), ""} - {DEVELOPMENT}
-    asking = [("msad", msad, extra) for extra in sorted(extras)]
+    asking = [("msad-cli", msad, extra) for extra in sorted(extras)]
     asked: set[tuple[str, str]] = set()
     while asking:
         parent, package, extra = asking.pop()
@@ -165,3 +165,16 @@ def test_all_that_is_brought_along_is_permissive(built: Path) -> None:
 def test_every_requirement_has_a_lower_bound(built: Path) -> None:
     for stated in map(Requirement, own(built).requires or []):
         assert any(bound.operator == ">=" for bound in stated.specifier), stated
+
+
+def test_no_hint_installs_somebody_elses_msad() -> None:
+    """On PyPI, msad is an Active Directory client. From a clone, `pip install '.[export]'` works."""
+    old = re.compile(r"""pip install(?:\s+-\S+)*\s+['"]?msad(?![-\w.])|['"]msad\[""")
+    assert old.search("pip install -U 'msad[export]'")
+    assert old.search("pip install msad")
+    assert not old.search("pip install '.[export]' in the clone of msad; pip install msad-cli")
+    files = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "pyproject.toml", ROOT / ".ci" / "run"]
+    for folder in ("msad_cli", "examples", "benchmarks", "tests"):
+        files += [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.sh")]
+    files.remove(Path(__file__))
+    assert [str(each.relative_to(ROOT)) for each in files if old.search(each.read_text())] == []

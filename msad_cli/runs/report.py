@@ -1,4 +1,4 @@
-"""The images that a run leaves in its folder while it goes and at its end; none of them can end it."""
+"""The plots and samples that a run leaves in its folder while it goes and at its end; none of them can end it."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +12,10 @@ from msad_cli.evaluation.confusion import confusion
 from msad_cli.evaluation.fusion_weights import fusion_weights, weighs
 from msad_cli.evaluation.metrics import Result, Scores
 from msad_cli.models.detector import Detector
-from msad_cli.runs.findings import Findings, Fusion, find, write_findings
 from msad_cli.runs.folder import RunFolder
 from msad_cli.runs.plots.epochs import plot_epochs
 from msad_cli.runs.plots.results import Draw, drawings
+from msad_cli.runs.run_curves import Fusion, RunCurves, collect_curves, write_curves
 from msad_cli.runs.samples import MOST_FOUND, MOST_TRAINED, draw_found, draw_training, spread
 from msad_cli.system.device import Compute
 from msad_cli.system.distributed import rank
@@ -65,7 +65,7 @@ def show_findings(
     scores: Mapping[str, Scores],
     compute: Compute,
 ) -> None:
-    """The model's findings at the end: curves.json, its plots, and some images of the split.
+    """The model's curves at the end: curves.json, its plots, and some images of the split.
 
     Args:
         results: of the model's best view, the first of `scores`.
@@ -73,10 +73,10 @@ def show_findings(
     threshold = next(iter(scores.values())).threshold
     _show_found(folder, split, results, threshold)
     fusion = _fusion(detector, split, compute) if weighs(detector) else None
-    findings = find(truth, scores, confusion(truth, results, threshold), fusion)
-    write_findings(folder.curves, findings)
-    for name, draw in drawings(findings).items():
-        _show_plot(folder, findings, name, draw)
+    curves = collect_curves(truth, scores, confusion(truth, results, threshold), fusion)
+    write_curves(folder.curves, curves)
+    for name, draw in drawings(curves).items():
+        _show_plot(folder, curves, name, draw)
 
 
 @_in_passing
@@ -85,8 +85,8 @@ def _show_found(folder: RunFolder, split: CocoSplit, results: Sequence[Result], 
 
 
 @_in_passing
-def _show_plot(folder: RunFolder, findings: Findings, name: str, draw: Draw) -> None:
-    draw(findings, folder.plots / name)
+def _show_plot(folder: RunFolder, curves: RunCurves, name: str, draw: Draw) -> None:
+    draw(curves, folder.plots / name)
 
 
 def _fusion(detector: Detector, split: CocoSplit, compute: Compute) -> Fusion:

@@ -85,10 +85,10 @@ def draw_found(split: CocoSplit, places: Sequence[int], results: Sequence[Result
         except DataError:
             continue  # the evaluation has said so
         found = [each for each in results if each["image_id"] == split.image_ids[place] and each["score"] >= least]
-        true, taken = _true_objects(split, place, image), _found_objects(split, found, image)
+        true, predicted = _true_objects(split, place, image), _found_objects(split, found, image)
         name = Path(str(split.file_names[place])).name
         one = f"{name}: {_count(true)}", _drawn(image, true, split)
-        other = f"found: {_count(taken)} of score {least:.2f} and above", _drawn(image, taken, split)
+        other = f"found: {_count(predicted)} of score {least:.2f} and above", _drawn(image, predicted, split)
         pairs.append([one, other])
     _write(pairs, path)
 
@@ -96,10 +96,9 @@ def draw_found(split: CocoSplit, places: Sequence[int], results: Sequence[Result
 def _views(sample: Sample, split: CocoSplit) -> list[Tile]:
     target = {name: each.numpy() for name, each in sample.target.items()}
     labels = target["labels"].tolist()
-    objects = Objects(
-        target["boxes"], labels, _names(split, labels), sample.frame_size,
-        list(target["masks"]) if "masks" in target else None, target.get("keypoints"),
-    )  # fmt: skip
+    masks = list(target["masks"]) if "masks" in target else None
+    names = _names(split, labels)
+    objects = Objects(target["boxes"], labels, names, sample.frame_size, masks, target.get("keypoints"))
     row: list[Tile] = []
     for k, pixels in sorted(sample.views.items()):
         name = Path(str(split.file_names[sample.index])).name if not row else ""

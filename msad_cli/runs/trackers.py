@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from msad_cli.errors import UsageError
+from msad_cli.system.extras import how_to_install
 from msad_cli.text import meant
 
 Numbers = Mapping[str, float]
@@ -65,9 +66,14 @@ class WeightsAndBiases:
 
         project = os.environ.get("WANDB_PROJECT", "msad")
         self.run = wandb.init(
-            project=project, name=folder.stem, dir=str(folder), config=dict(settings), id=id_ or None, resume="allow",
+            project=project,
+            name=folder.stem,
+            dir=str(folder),
+            config=dict(settings),
+            id=id_ or None,
+            resume="allow",
             settings=wandb.Settings(silent=quiet),
-        )  # fmt: skip
+        )
         self.id = str(self.run.id)
 
     def add(self, epoch: int, row: Numbers) -> None:
@@ -127,5 +133,5 @@ def parse_trackers(text: str | None) -> tuple[str, ...]:
         if name not in TRACKERS:
             raise UsageError(f"--log {name}: unknown{meant(name, TRACKERS)}", f"give some of {', '.join(TRACKERS)}")
         if importlib.util.find_spec(name) is None:
-            raise UsageError(f"--log {name}: the package {name} is not installed", f"pip install 'msad[{name}]'")
+            raise UsageError(f"--log {name}: the package {name} is not installed", how_to_install(name))
     return names

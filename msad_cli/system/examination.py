@@ -20,7 +20,7 @@ from PIL import features
 from msad_cli.errors import DeviceError
 from msad_cli.system import memory
 from msad_cli.system.cache_folder import cache_folder
-from msad_cli.system.extras import EVALUATORS
+from msad_cli.system.extras import EVALUATORS, how_to_install
 from msad_cli.system.processor import cores, multiplies_bf16
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ LEAST_SHARED = 2**30
 LEAST_CACHE = 2**30
 """Bytes; ImageNet weights of a large backbone and a demo set are a few hundred MB."""
 DRIVER = Path("/proc/driver/nvidia/version")
+DISTRIBUTION, COMMAND = "msad-cli", "msad"
+"""Of this package. On PyPI, `msad` is an Active Directory client, which installs a command `msad` too."""
+SCRIPT = re.compile(rf"^(?:.*/)?(?:bin|Scripts)/{COMMAND}(?:\.exe|-script\.py)?,", re.MULTILINE)
+"""In a distribution's list of its files."""
 DEVELOPMENT = "dev"
 """The extra of those who change msad."""
 
@@ -63,6 +67,7 @@ def examine() -> Iterator[Check]:
     yield Check("CPU", "ok", f"{cores()} cores, {width}")
     yield decoder()
     yield from evaluators()
+    yield command()
     yield from extras()
     yield shared_memory()
     yield cache()
@@ -131,10 +136,22 @@ def evaluators() -> Iterator[Check]:
             yield Check(name, "error", _words(error), f"pip install {name}")
 
 
+def command() -> Check:
+    """Whether `msad` in a shell is this msad."""
+    owners = sorted({each.metadata["Name"] for each in metadata.distributions() if _installs_the_command(each)})
+    others = [name for name in owners if name.lower().replace("_", "-") != DISTRIBUTION]
+    if not others:
+        return Check("command", "ok", f"{COMMAND}, of {owners[0]}" if owners else "python -m msad_cli")
+    names = " and ".join(others)
+    found = f"{COMMAND} may be another program: {names} installs a command of that name too"
+    advice = f"pip uninstall {' '.join(others)}, then pip install --force-reinstall --no-deps the clone of msad"
+    return Check("command", "warning", found, f"{advice}; or type python -m msad_cli")
+
+
 def extras() -> Iterator[Check]:
     """The optional parts that msad's own metadata lists, installed or not."""
     try:
-        required = metadata.requires("msad") or []
+        required = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         yield Check("extras", "warning", "msad runs from a folder, without metadata", "pip install its folder")
         return
@@ -146,7 +163,7 @@ def extras() -> Iterator[Check]:
     for extra, names in packages.items():
         versions = {name: _version(name) for name in names}
         found = ", ".join(f"{name} {version or 'is not installed'}" for name, version in versions.items())
-        advice = "" if all(versions.values()) else f"if you want it: pip install 'msad[{extra}]'"
+        advice = "" if all(versions.values()) else f"if you want it: {how_to_install(extra)}"
         yield Check(f"extra {extra}", "ok", found, advice)
 
 
@@ -197,6 +214,11 @@ def _driver() -> str:
     except OSError:
         match = None
     return match[1] if match else "unknown"
+
+
+def _installs_the_command(distribution: metadata.Distribution) -> bool:
+    entries = distribution.entry_points.select(group="console_scripts", name=COMMAND)
+    return bool(entries) or SCRIPT.search(distribution.read_text("RECORD") or "") is not None
 
 
 def _version(name: str) -> str:

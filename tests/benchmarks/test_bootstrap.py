@@ -33,7 +33,7 @@ HALF = [{**each, "score": 0.9} for each in boxes([(7, 5.0), (8, 60.0)])]
 """Found in image 7, missed in 8."""
 
 
-def test_a_image_that_is_drawn_twice_counts_twice(boot: Any) -> None:
+def test_an_image_that_is_drawn_twice_counts_twice(boot: Any) -> None:
     document = boot.redrawn(TRUTH["images"], boot.by_image(TRUTH["annotations"]), [8, 8, 7])
     assert [each["id"] for each in document["images"]] == [1, 2, 3]
     assert [(each["id"], each["image_id"]) for each in document["annotations"]] == [(1, 1), (2, 2), (3, 3)]

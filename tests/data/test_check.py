@@ -407,7 +407,7 @@ def test_exif_behind_the_pixels_of_a_png_counts(clean: Path) -> None:
     assert found(check_folder(clean)) == {("train", kinds.TURNED.code): 1}
 
 
-def test_boxes_are_judged_by_the_true_size_of_a_image(clean: Path) -> None:
+def test_boxes_are_judged_by_the_true_size_of_an_image(clean: Path) -> None:
     # The file has 64×48 pixels, the annotations say 32×24: the boxes beyond 32×24 are fine all the same.
     change(clean, lambda document: [each.update(width=32, height=24) for each in document["images"]])
     report = check_folder(clean)

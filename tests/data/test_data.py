@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageOps
+from support.places import SHARED
 from torch.utils.data import DataLoader
 
 from msad_cli.data.annotations.split import CocoSplit, read_split
@@ -36,7 +37,7 @@ from msad_cli.frame import Resolution
 
 RESOLUTION = Resolution(64, 96)
 
-ROBUSTNESS = Path(__file__).parents[3] / "shared" / "data" / "robustness_images"
+ROBUSTNESS = SHARED / "robustness_images"
 
 # Python 3.12 and 3.13 warn of every fork beside a thread. Torch has threads, and forks its loader workers all the same.
 forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -506,7 +507,7 @@ def test_a_killed_worker_is_named(train: CocoSplit) -> None:
     assert "--workers 0" in caught.value.hint
 
 
-@pytest.mark.skipif(not ROBUSTNESS.is_dir(), reason="no shared/data/robustness_images")
+@pytest.mark.shared("robustness_images")
 def test_odd_images_are_left_out_of_their_batches(train: CocoSplit) -> None:
     """Torn, empty, huge and strange files: all that can be read arrives, for the rest there is a reason."""
     entries = {Path(entry["file"]).name: entry for entry in json.loads((ROBUSTNESS / "manifest.json").read_text())}

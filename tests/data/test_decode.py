@@ -18,14 +18,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from support.places import SHARED
 
 from msad_cli.data.images.decode import Header, limit_pixels, most_pixels, read_header, read_image, scoped
 from msad_cli.errors import DataError
 from msad_cli.text import MOST_PIXELS
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "robustness_images"
-MANIFEST = SHARED / "manifest.json"
-ENTRIES: list[dict[str, Any]] = json.loads(MANIFEST.read_text()) if MANIFEST.exists() else []
+ROBUSTNESS = SHARED / "robustness_images"
 
 UPRIGHT = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10  # 2 high, 3 wide, every value another
 # Where a file's first row and first column lie in the upright image: EXIF 2.3, tag 274.
@@ -259,7 +258,7 @@ def test_bombs_are_refused_before_they_take_memory(tmp_path: Path, name: str) ->
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 120 * 1024
 
 
-def test_no_program_is_run_for_a_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_program_is_run_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Pillow hands PostScript to Ghostscript, whatever the file's name is.
     file = tmp_path / "page.jpg"
     file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
@@ -344,20 +343,20 @@ def test_unreadable_files_are_named(tmp_path: Path, write: Callable[[Path], obje
     assert caught.value.exit_code == 3
 
 
-@pytest.mark.skipif(not ENTRIES, reason="no shared/data/robustness_images")
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: str(entry["file"]))
-def test_images_from_the_world(entry: dict[str, Any]) -> None:
+@pytest.mark.shared("robustness_images")
+def test_images_from_the_world() -> None:
     """Files of Pillow's own tests and others; their manifest says what a tool should do with each."""
-    path = SHARED / entry["file"]
-    found = _image_or_error(path)
-    if isinstance(found, DataError):
-        assert str(path) in found.message
-        assert entry["expect"] != "must load"
-    else:
-        assert not entry["expect"].startswith("must be reported and skipped")
-        assert found.mode == "RGB"
-        turned = (entry["exif_orientation"] or 1) >= 5
-        assert list(found.size) == (entry["size"][::-1] if turned else entry["size"])
+    for entry in json.loads((ROBUSTNESS / "manifest.json").read_text()):
+        path = ROBUSTNESS / entry["file"]
+        found = _image_or_error(path)
+        if isinstance(found, DataError):
+            assert str(path) in found.message
+            assert entry["expect"] != "must load", path
+        else:
+            assert not entry["expect"].startswith("must be reported and skipped"), path
+            assert found.mode == "RGB", path
+            turned = (entry["exif_orientation"] or 1) >= 5
+            assert list(found.size) == (entry["size"][::-1] if turned else entry["size"]), path
 
 
 def _image_or_error(path: Path) -> Image.Image | DataError:
@@ -367,18 +366,18 @@ def _image_or_error(path: Path) -> Image.Image | DataError:
         return error
 
 
-@pytest.mark.skipif(not ENTRIES, reason="no shared/data/robustness_images")
+@pytest.mark.shared("robustness_images")
 def test_sixteen_bit_photograph_is_not_white() -> None:
     # Its manifest says that a plain convert("RGB") clips it to white.
-    grey = np.asarray(read_image(SHARED / "grey16.png"))
+    grey = np.asarray(read_image(ROBUSTNESS / "grey16.png"))
     assert 50 < grey.mean() < 200
     assert len(np.unique(grey)) > 100
 
 
-@pytest.mark.skipif(not ENTRIES, reason="no shared/data/robustness_images")
+@pytest.mark.shared("robustness_images")
 def test_one_photograph_in_all_orientations() -> None:
     # The same face, stored turned in eight ways and compressed anew each time: it comes out upright in all of them.
-    expected = np.asarray(read_image(SHARED / "hopper_orientation_2.jpg"), dtype=float)
+    expected = np.asarray(read_image(ROBUSTNESS / "hopper_orientation_2.jpg"), dtype=float)
     for orientation in range(3, 9):
-        found = np.asarray(read_image(SHARED / f"hopper_orientation_{orientation}.jpg"), dtype=float)
+        found = np.asarray(read_image(ROBUSTNESS / f"hopper_orientation_{orientation}.jpg"), dtype=float)
         assert np.abs(found - expected).mean() < 8  # JPEG's noise is 4; turned by mistake it would be about 60

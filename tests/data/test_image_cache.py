@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.flags import EXACT, SMALLEST
 
 from msad_cli.cli import console
 from msad_cli.cli.app import run
@@ -123,7 +124,7 @@ def test_the_size_by_hand(split: CocoSplit) -> None:
     assert data.keep_decoded() == 3 * pixels
 
 
-def test_a_image_that_changes_during_the_run_is_passed_over(split: CocoSplit) -> None:
+def test_an_image_that_changes_during_the_run_is_passed_over(split: CocoSplit) -> None:
     data = TrainingSet(split, RESOLUTION, (1, 2), jitter=False, seed=0)
     data.keep_decoded()
     Image.new("RGB", (50, 40)).save(split.path(2), "PNG")
@@ -133,8 +134,8 @@ def test_a_image_that_changes_during_the_run_is_passed_over(split: CocoSplit) ->
 
 # --- the command ---
 
-TINY = ["--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1"]
-SHORT = ["--size", "64,96", "--batch", "2", "--epochs", "2", "--device", "cpu", "--precision", "fp32", "--workers", "0"]
+TINY = SMALLEST
+SHORT = ["--size=64,96", "--batch=2", "--epochs=2", *EXACT]
 
 
 @pytest.fixture(scope="module")

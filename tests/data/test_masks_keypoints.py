@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from pycocotools import mask as rle
+from support.places import SHARED
 
 from msad_cli.cli.app import run
 from msad_cli.data.annotations import problems as kinds
@@ -41,7 +42,6 @@ from msad_cli.frame import Resolution
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 RESOLUTION = Resolution(96, 128)
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 WIDTH, HEIGHT = 64, 48
 
 # A red L of 32 × 8 and 8 × 24 pixels; a keypoint lies in the middle of a white dot of 4 × 4 pixels.
@@ -504,17 +504,19 @@ def test_the_demo_set_serves_all_tasks(tmp_path: Path, monkeypatch: pytest.Monke
     assert split.scheme.skeleton == tuple((start - 1, end - 1) for start, end in SKELETON)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared/data")
 @pytest.mark.parametrize(
     ("folder", "task", "objects"),
     [
-        # Objects as shared/data/README.md counts them.
-        ("nuclei_dsb2018_coco", "masks", 13532),
-        ("coco_slice", "masks", 368),
-        ("glue_tubes_keypoints_coco", "keypoints", 185),
+        pytest.param(*each, marks=pytest.mark.shared(each[0]))
+        for each in (
+            ("nuclei_dsb2018_coco", "masks", 13532),
+            ("coco_slice", "masks", 368),
+            ("glue_tubes_keypoints_coco", "keypoints", 185),
+        )
     ],
 )
 def test_real_sets_are_read(folder: str, task: str, objects: int) -> None:
+    """Objects as the README beside these sets counts them."""
     files = find_split(str(SHARED / folder), "train", task=task)
     split = read_split(files.annotations, files.images, task=task)
     assert (len(split.boxes), split.dropped) == (objects, 0)

@@ -13,8 +13,11 @@ from msad_cli.distillation.losses.table import DISTILLERS
 from msad_cli.models.detector import Detector
 
 DETECTORS = ("fcos", "retinanet", "maskrcnn")
+MASKED = ("mgd", "amd", "dmkd", "dsamkd")
+"""A step may change which cells they hide, and by that the loss more than it helps; below they fall over five steps."""
+QUICK = {("fcos", True), ("retinanet", False), ("maskrcnn", True)}
 PAIRS = [
-    (method, detector, aligned)
+    pytest.param(method, detector, aligned, marks=[] if (detector, aligned) in QUICK else pytest.mark.slow)
     for method in DISTILLERS
     for detector in DETECTORS
     for aligned in (True, False)
@@ -30,19 +33,34 @@ def distilled(losses: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_gradients_reach_all_that_is_trained_and_nothing_of_the_teacher(
     method: str, detector: str, aligned: bool
 ) -> None:
-    student, teacher, module = pair(method, detector, aligned)
+    """A student of other channels, so that there are adapters; RoI-KD and CrossKD have none, and want equal ones."""
+    equal = method in ("roi-kd", "crosskd")
+    student, teacher, module = pair(method, detector, aligned, 64 if equal else 96)
+    torch.manual_seed(5)  # two stages draw their samples, and some methods their masks
     losses = module.train()(views(), targets())
     assert distilled(losses)
-    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(loss.isfinite() and loss.ndim == 0 for loss in losses.values())
     total(losses).backward()
     assert [name for name, each in student.named_parameters() if each.requires_grad and each.grad is None] == []
     assert [name for name, each in module.distillers.named_parameters() if each.grad is None] == []
     assert all(each.grad is None and not each.requires_grad for each in teacher.parameters())
-    # Alone, it moves the student, as far as it looks at it: the backbone in any case.
-    student.zero_grad()
-    total(distilled(module(views(), targets()))).backward()
+    # Alone, it moves the student, as far as it looks at it: the backbone in any case. A step along its gradient helps.
+    module.zero_grad()
+    torch.manual_seed(5)
+    alone = total(distilled(module(views(), targets())))
+    alone.backward()
     moved = [each.grad.abs().sum() for each in student.core.backbone.body.parameters() if each.grad is not None]
     assert torch.stack(moved).sum() > 0
+    trained = [(each, each.grad) for each in module.parameters() if each.grad is not None]
+    assert all(slope.isfinite().all() for _, slope in trained)
+    if method in MASKED:
+        return
+    size = torch.stack([slope.square().sum() for _, slope in trained]).sum()
+    with torch.no_grad():
+        for each, slope in trained:
+            each.sub_(1e-3 * alone / size * slope)  # a thousandth off the loss, in a straight line
+        torch.manual_seed(5)
+        assert total(distilled(module(views(), targets()))) < alone
 
 
 @pytest.mark.parametrize("method", DISTILLERS)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from support.flags import EXACT, SMALLEST
 from support.specs import spec
 from support.training import TARGETS, detectors, total, views
 from support.unaligned import odd_views, unaligned
@@ -27,8 +29,7 @@ from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import load_model, read_header
 from msad_cli.training.students.assistant import assistant_file
 
-MODEL = ["--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1"]
-SHORT = ["--batch", "2", "--epochs", "2", "--device", "cpu", "--precision", "fp32", "--workers", "0"]
+SHORT = ["--batch=2", "--epochs=2", *EXACT]
 
 
 def assistant(**changes: Any) -> Detector:
@@ -175,19 +176,26 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pixel")
     draw_demo(folder / "demo", train=4, val=2, seed=1, size=(128, 96))
     out = folder / "teacher.safetensors"
-    arguments = ["teacher", "--data", str(folder / "demo"), *MODEL, *SHORT, "--size", "96,128", "--epochs", "1"]
+    arguments = ["teacher", "--data", str(folder / "demo"), *SMALLEST, *SHORT, "--size=96,128", "--epochs=1"]
     assert run([*arguments, "--out", str(out)]) == 0
     return out
 
 
 def pixel(teacher: Path, out: Path, *more: str) -> int:
-    small = ["--method", "pixel", "--width", "0.125", "--assistant-method", "l1,output-kd"]
+    small = ["--method", "pixel", "--assistant-method", "l1,output-kd"]
     return run(["distill", "--teacher", str(teacher), *small, *SHORT, "--out", str(out), *more])
 
 
-def test_both_stages(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "student.safetensors"
+@pytest.fixture(scope="module")
+def whole(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that was left alone, both stages of it."""
+    out = tmp_path_factory.mktemp("whole") / "student.safetensors"
     assert pixel(teacher, out) == 0
+    return out
+
+
+def test_both_stages(teacher: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = Path(shutil.copytree(whole.parent, tmp_path / "copy")) / whole.name
     between, student = (read_header(each) for each in (assistant_file(out), out))
     assert (between[0].ks, between[0].scales, between[0].width) == ((1,), "aligned", 0.125)
     assert (student[0].ks, student[0].scales, student[0].width) == ((2,), "single", 0.125)
@@ -226,10 +234,9 @@ def test_both_stages(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_each_stage_goes_on_where_it_was_interrupted(
-    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    teacher: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
-    assert pixel(teacher, whole) == 0
+    cut = tmp_path / "cut.safetensors"
 
     def interrupt(of: Any, step: int) -> None:
         forward, calls = of.forward, []

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.places import SHARED
 from torch import Tensor
 
 from msad_cli.data.annotations.split import CocoSplit, read_split
@@ -25,7 +26,7 @@ from msad_cli.system.extras import EVALUATORS, Evaluator
 # pycocotools 2.0.11 lacks the copy argument that NumPy 2 asks of __array__, which is for pycocotools to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "coco_eval_golden"
+GOLDEN = SHARED / "coco_eval_golden"
 CPU = Compute(torch.device("cpu"), "fp32")
 
 
@@ -132,17 +133,17 @@ def test_results_stay_as_they_were() -> None:
         assert (truth, results) == (THREE, FOUND)
 
 
-EXPECTED: dict[str, Any] = json.loads((SHARED / "expected.json").read_text()) if SHARED.exists() else {}
+EXPECTED: dict[str, Any] = json.loads((GOLDEN / "expected.json").read_text()) if GOLDEN.exists() else {}
 TASK = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
 
 
-@pytest.mark.skipif(not EXPECTED, reason="no shared/data/coco_eval_golden")
+@pytest.mark.shared("coco_eval_golden")
 @pytest.mark.parametrize("evaluator", EVALUATORS)
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", EXPECTED or ["expected.json"])
 def test_published_numbers(name: str, evaluator: Evaluator) -> None:
     """Cases of cocoapi and others; expected.json holds their published numbers and pycocotools' own in full."""
     case = EXPECTED[name]
-    truth, results = (json.loads((SHARED / case[key]).read_text()) for key in ("gt", "dt"))
+    truth, results = (json.loads((GOLDEN / case[key]).read_text()) for key in ("gt", "dt"))
     found = score(truth, results, TASK[case["iou_type"]], evaluator=evaluator).numbers
     names = KEYPOINT_NUMBERS if case["iou_type"] == "keypoints" else NUMBERS
     assert set(names) == case["pycocotools"].keys()

@@ -16,6 +16,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from support.places import SHARED
 from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
 
@@ -55,7 +56,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 
 CPU = Compute(torch.device("cpu"), "fp32")
 RESOLUTION = Resolution(256, 256)
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 COCOS_OWN = {"boxes": "bbox", "masks": "segm", "keypoints": "keypoints"}
 
 
@@ -172,7 +172,7 @@ def test_numbers_are_cocoevals_own(demo: Path, task: str) -> None:
     assert 0 < numbers["AP"] < 1
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared/data")
+@pytest.mark.shared("coco_slice")
 @pytest.mark.parametrize("task", ["masks", "keypoints"])
 def test_ground_truth_of_coco_is_what_pycocotools_makes_of_it(task: str) -> None:
     # Polygons, crowds as RLE, persons without keypoints: the user's own file, read by COCOeval alone.

@@ -554,7 +554,10 @@ def test_without_the_extra(student: Path, capsys: pytest.CaptureFixture[str], mo
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find(name))
     assert run(["export", str(student)]) == 2
-    assert capsys.readouterr().err == "error: onnxscript is not installed\n\nhint: pip install 'msad[export]'\n"
+    assert (
+        capsys.readouterr().err
+        == "error: onnxscript is not installed\n\nhint: pip install '.[export]' in the clone of msad\n"
+    )
     path = student.with_name("m.onnx")
     path.write_bytes(b"graph")
     model, card = open_model(student)

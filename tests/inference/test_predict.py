@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.places import SHARED
 from torch import Tensor
 
 from msad_cli.cli.app import run
@@ -85,7 +86,7 @@ def test_images_of_one_name_get_numbers(tmp_path: Path) -> None:
     assert [each.path.parent.name for each in found] == ["a", "b", "c", "c"]
 
 
-def test_a_image_named_twice_is_taken_once(tmp_path: Path) -> None:
+def test_an_image_named_twice_is_taken_once(tmp_path: Path) -> None:
     _touch(tmp_path, "sub/a.jpg")
     names = [str(tmp_path / "sub" / "a.jpg"), str(tmp_path), str(tmp_path / "sub" / ".." / "sub" / "a.jpg")]
     assert _relative(find_inputs(names)) == ["a.jpg"]
@@ -254,7 +255,7 @@ def test_a_broken_image_among_others(
     ]
 
 
-def test_a_text_named_as_a_image(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_text_named_as_an_image(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "text.jpg"
     file.write_text("no image")
     assert run(["predict", str(file), "-m", str(model), "-o", str(tmp_path / "out"), *FLAGS]) == 7
@@ -427,17 +428,16 @@ def test_a_folder_that_cannot_be_written_is_named(
 
 # --- what a folder of the world holds ---
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "robustness_images"
-MANIFEST = SHARED / "manifest.json"
+ROBUSTNESS = SHARED / "robustness_images"
 
 
-@pytest.mark.skipif(not MANIFEST.exists(), reason="no shared/data/robustness_images")
+@pytest.mark.shared("robustness_images")
 def test_every_image_of_the_world_behaves_as_its_manifest_says(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    entries = json.loads(MANIFEST.read_text())
+    entries = json.loads((ROBUSTNESS / "manifest.json").read_text())
     out = tmp_path / "out"
-    names = [str(SHARED / each["file"]) for each in entries]
+    names = [str(ROBUSTNESS / each["file"]) for each in entries]
     assert len(names) == 66
     assert run(["predict", *names, "-m", str(model), "-o", str(out), *FLAGS]) == 7
     lines = capsys.readouterr().err.splitlines()
@@ -529,7 +529,7 @@ def test_names_command_no_terminal(model: Path, tmp_path: Path, capsys: pytest.C
     assert "\x1b" not in capsys.readouterr().err
 
 
-def test_a_image_too_long_for_its_format_is_saved_as_png(model: Path, tmp_path: Path) -> None:
+def test_an_image_too_long_for_its_format_is_saved_as_png(model: Path, tmp_path: Path) -> None:
     # 65,500 pixels are the most of a JPEG; the file holds a PNG.
     Image.new("RGB", (65_501, 1)).save(tmp_path / "long.jpg", format="PNG")
     out = tmp_path / "out"

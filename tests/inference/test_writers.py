@@ -389,7 +389,7 @@ def test_a_video_without_pyav_or_for_coco(
     assert f"--save coco: {clip} is a video" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "av", None)
     assert predict(clip) == 2
-    assert "av is not installed\n\nhint: pip install 'msad[video]'" in capsys.readouterr().err
+    assert "av is not installed\n\nhint: pip install '.[video]' in the clone of msad" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -329,7 +329,7 @@ def test_a_depthwise_tower_is_eight_to_nine_times_as_cheap_and_keeps_the_scale()
     torch.testing.assert_close(tower(x).square().mean(), torch.tensor(0.5), rtol=0.05, atol=0.0)
 
 
-def test_a_two_stage_detector_learns_from_so_many_regions_of_a_image() -> None:
+def test_a_two_stage_detector_learns_from_so_many_regions_of_an_image() -> None:
     torch.manual_seed(0)
     detector = Detector(spec_of("maskrcnn", rois=24))
     pyramid, frame = detector.pyramid(images(ORDINARY), 1), detector.frame(images(ORDINARY), 1)

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from support.flags import EXACT, SMALLEST
 
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.split import read_split
@@ -32,30 +33,29 @@ from msad_cli.frame import Resolution
 from msad_cli.inference.draw import draw_boxes
 from msad_cli.models.model_file import load_model
 from msad_cli.runs import report as album
-from msad_cli.runs.findings import (
+from msad_cli.runs.plots import results as result_plots
+from msad_cli.runs.plots.epochs import shown
+from msad_cli.runs.run_curves import (
     OTHERS,
     SIZE_EDGES,
-    Findings,
+    RunCurves,
+    collect_curves,
     confusion_matrix,
     count_sizes,
-    find,
-    read_findings,
-    write_findings,
+    read_curves,
+    write_curves,
 )
-from msad_cli.runs.plots import results as findings_plots
-from msad_cli.runs.plots.epochs import shown
 from msad_cli.runs.samples import COLUMNS, GAP, LINE, TILE, spread
 from msad_cli.system.device import Compute
 
 # pycocotools 2.0.11 lacks the copy argument that NumPy 2 asks of __array__, which is for pycocotools to mend.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+    pytest.mark.plots,
+]
 
 IMAGES, BATCH = 6, 2
-TINY = [
-    "--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1",
-    "--size", "96,128", "--batch", str(BATCH), "--epochs", "1", "--device", "cpu", "--precision", "fp32",
-    "--workers", "0",
-]  # fmt: skip
+TINY = [*SMALLEST, "--size=96,128", f"--batch={BATCH}", "--epochs=1", *EXACT]
 PLOTS = {"loss.png", "ap.png", "pr.png", "f1.png", "confusion.png", "sizes.png", "fusion.png"}
 
 
@@ -223,7 +223,7 @@ def test_sizes_are_binned_by_hand() -> None:
 def test_ap_by_size_is_that_of_each_view() -> None:
     truth, results = drawn(0)
     scores = {"high": score(truth, results), "low": score(truth, results[:40])}
-    found = find(truth, scores, confusion(truth, results, 0.5), None)
+    found = collect_curves(truth, scores, confusion(truth, results, 0.5), None)
     assert found.view == "high"
     for view, each in scores.items():
         assert found.size_ap[view] == pytest.approx([each.numbers[name] for name in ("APs", "APm", "APl")], nan_ok=True)
@@ -252,27 +252,27 @@ def _split(folder: Path, name: str) -> Any:
     return read_split(files.annotations, files.images)
 
 
-def _findings() -> Findings:
+def _curves() -> RunCurves:
     truth, results = drawn(1)
     scores = score(truth, results)
-    return find(truth, {"low": scores}, confusion(truth, results, scores.threshold), None)
+    return collect_curves(truth, {"low": scores}, confusion(truth, results, scores.threshold), None)
 
 
-def test_findings_come_back_from_their_file(tmp_path: Path) -> None:
+def test_curves_come_back_from_their_file(tmp_path: Path) -> None:
     """To the four digits that are written."""
-    findings, path = _findings(), tmp_path / "curves.json"
-    write_findings(path, findings)
-    again = read_findings(path)
+    curves, path = _curves(), tmp_path / "curves.json"
+    write_curves(path, curves)
+    again = read_curves(path)
     assert again is not None
-    assert again.over_score.f1 == pytest.approx(findings.over_score.f1, abs=5e-5)
-    assert again.over_score.precision == pytest.approx(findings.over_score.precision, abs=5e-5, nan_ok=True)
+    assert again.over_score.f1 == pytest.approx(curves.over_score.f1, abs=5e-5)
+    assert again.over_score.precision == pytest.approx(curves.over_score.precision, abs=5e-5, nan_ok=True)
     assert again.precision["boxes"].by_class["cat"] == pytest.approx(
-        findings.precision["boxes"].by_class["cat"], abs=5e-5
+        curves.precision["boxes"].by_class["cat"], abs=5e-5
     )
-    assert np.array_equal(again.confusion, findings.confusion)
-    assert again.classes == findings.classes
-    assert np.array_equal(again.sizes, findings.sizes)
-    assert read_findings(tmp_path / "none.json") is None
+    assert np.array_equal(again.confusion, curves.confusion)
+    assert again.classes == curves.classes
+    assert np.array_equal(again.sizes, curves.sizes)
+    assert read_curves(tmp_path / "none.json") is None
 
 
 # --- the files ---
@@ -363,10 +363,10 @@ def test_names_of_all_kinds_can_be_drawn(tmp_path: Path) -> None:
     for number, each in enumerate(truth["annotations"] + results):
         each["category_id"] = number % len(names)
     scores = score(truth, results)
-    findings = find(truth, {"low": scores}, confusion(truth, results, 0.1), None)
-    assert len(findings.precision["boxes"].by_class) == len(names)
-    for name, draw in findings_plots.drawings(findings).items():
-        draw(findings, tmp_path / name)
+    curves = collect_curves(truth, {"low": scores}, confusion(truth, results, 0.1), None)
+    assert len(curves.precision["boxes"].by_class) == len(names)
+    for name, draw in result_plots.drawings(curves).items():
+        draw(curves, tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
     assert all(len(shown(name)) <= 26 for name in names)
 
@@ -379,14 +379,18 @@ def test_names_of_all_kinds_can_be_drawn(tmp_path: Path) -> None:
     [
         ((album, "draw_training", "plot_epochs", "draw_found", "confusion"), None),
         ((album, "plot_epochs"), {"plots/loss.png", "plots/ap.png"}),
-        ((findings_plots, "plot_confusion"), {"plots/confusion.png"}),
+        ((result_plots, "plot_confusion"), {"plots/confusion.png"}),
     ],
 )
-def test_a_image_that_fails_is_a_line_in_the_log(
-    demo: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, functions: tuple[Any, ...],
+def test_a_plot_that_fails_is_a_line_in_the_log(
+    demo: Path,
+    teacher: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    functions: tuple[Any, ...],
     missing: set[str] | None,
-) -> None:  # fmt: skip
-    """None: all that is drawn, and curves.json."""
+) -> None:
+    """`missing` is None where all that is drawn is, and curves.json."""
 
     def fail(*args: Any) -> None:
         raise RuntimeError("no ink")
@@ -454,9 +458,13 @@ def test_plot_draws_what_an_unfinished_run_has(
     ],
 )
 def test_plot_refuses_what_is_no_run(
-    name: str, files: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    files: dict[str, str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     for file, text in files.items():
         Path(file).parent.mkdir(exist_ok=True)
@@ -477,10 +485,10 @@ def test_plot_refuses_what_is_no_run(
 )  # fmt: skip
 def test_curves_of_wrong_shapes_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "curves.json"
-    write_findings(path, _findings())
+    write_curves(path, _curves())
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UsageError, match="damaged"):
-        read_findings(path)
+        read_curves(path)
 
 
 def test_plot_needs_no_torch(teacher: Path) -> None:

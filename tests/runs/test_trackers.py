@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.flags import EXACT, SMALLEST
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from msad_cli.cli.app import run
@@ -23,11 +24,7 @@ from msad_cli.training.config import TeacherConfig
 from msad_cli.training.observer import Observer
 from msad_cli.training.plan import claim_output
 
-TINY = [
-    "--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1",
-    "--size", "96,128", "--batch", "2", "--epochs", "2", "--eval-every", "1", "--device", "cpu", "--precision", "fp32",
-    "--workers", "0",
-]  # fmt: skip
+TINY = [*SMALLEST, "--size=96,128", "--batch=2", "--epochs=2", "--eval-every=1", *EXACT]
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +169,7 @@ def test_what_cannot_be_used_is_said_before_anything_is_written(
     command = ["teacher", "--data", str(demo), *TINY, "--out", str(tmp_path / "t.safetensors"), "--log"]
     assert run([*command, "tensorboard,wandb"]) == 2
     assert capsys.readouterr().err == (
-        "error: --log wandb: the package wandb is not installed\n\nhint: pip install 'msad[wandb]'\n"
+        "error: --log wandb: the package wandb is not installed\n\nhint: pip install '.[wandb]' in the clone of msad\n"
     )
     assert run([*command, "tensorbord"]) == 2
     assert "did you mean tensorboard?" in capsys.readouterr().err

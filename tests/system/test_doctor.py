@@ -121,12 +121,42 @@ def test_extras_are_those_of_the_metadata(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(metadata, "requires", lambda _: required)
     monkeypatch.setattr(metadata, "version", version)
+    advice = "if you want it: pip install '.[two]' in the clone of msad"
     assert list(examination.extras()) == [
         Check("extra one", "ok", "here 1.5"),
-        Check("extra two", "ok", "gone is not installed", "if you want it: pip install 'msad[two]'"),
+        Check("extra two", "ok", "gone is not installed", advice),
     ]
-    monkeypatch.setattr(metadata, "requires", raising(metadata.PackageNotFoundError("msad")))
+    monkeypatch.setattr(metadata, "requires", raising(metadata.PackageNotFoundError("msad-cli")))
     assert [each.state for each in examination.extras()] == ["warning"]
+
+
+def installed(site: Path, name: str, **files: str) -> Path:
+    """A distribution's metadata in a folder of packages."""
+    folder = site / f"{name.replace('-', '_')}-1.0.dist-info"
+    folder.mkdir(parents=True)
+    for file, text in {"METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", **files}.items():
+        (folder / file.replace("_txt", ".txt")).write_text(text)
+    return folder
+
+
+def test_another_distribution_with_the_command_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """PyPI's msad is an Active Directory client; a distribution may install scripts without an entry point."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert examination.command() == Check("command", "ok", "python -m msad_cli")
+    installed(tmp_path, "msad-cli", entry_points_txt="[console_scripts]\nmsad = msad_cli.cli.app:main\n")
+    installed(tmp_path, "quiet", RECORD="quiet/msad.py,,\n../../../bin/msadx,,\n")
+    assert examination.command() == Check("command", "ok", "msad, of msad-cli")
+    for files in (
+        {"entry_points_txt": "[console_scripts]\nmsad = msad:main\n"},
+        {"RECORD": "msad/__init__.py,,\n../../../bin/msad,sha256=x,10\n"},
+        {"RECORD": "../../Scripts/msad.exe,sha256=x,10\n"},
+    ):
+        folder = installed(tmp_path, "msad", **files)
+        found = examination.command()
+        assert (found.name, found.state) == ("command", "warning")
+        assert found.found == "msad may be another program: msad installs a command of that name too"
+        assert found.advice.startswith("pip uninstall msad, then pip install ")
+        shutil.rmtree(folder)
 
 
 def test_little_shared_memory_and_a_full_or_absent_cache_are_warnings(

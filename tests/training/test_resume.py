@@ -21,6 +21,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support.flags import EXACT, SMALLEST
+from support.places import SHARED
 
 import msad_cli.training.trainer as fit_module
 from msad_cli.cli.app import run
@@ -33,10 +35,9 @@ from msad_cli.text import parse_duration
 
 IMAGES, BATCH, EPOCHS = 6, 2, 2
 STEPS = IMAGES // BATCH * EPOCHS
-TRAINING = [
-    "--batch", str(BATCH), "--epochs", str(EPOCHS), "--ema", "0.9", "--distill-warmup", "5", "--device", "cpu",
-    "--precision", "fp32", "--workers", "0",
-]  # fmt: skip
+QUICK_CUTS = (2, IMAGES // BATCH)
+"""In the middle of an epoch, and at its end; the other places are slow ones."""
+TRAINING = [f"--batch={BATCH}", f"--epochs={EPOCHS}", "--ema=0.9", "--distill-warmup=5", *EXACT]
 # Python 3.12 and 3.13 warn of every fork beside a thread. Torch has threads, and forks its loader workers all the same.
 forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -51,13 +52,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def teacher(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
-    tiny = ["--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1"]
-    short = ["--size", "96,128", "--batch", "2", "--epochs", "1", "--device", "cpu", "--precision", "fp32"]
-    assert run(["teacher", "--data", str(demo), *tiny, *short, "--workers", "0", "--out", str(out)]) == 0
+    flags = [*SMALLEST, "--size=96,128", "--batch=2", "--epochs=1", *EXACT]
+    assert run(["teacher", "--data", str(demo), *flags, "--out", str(out)]) == 0
     return out
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def start(teacher: Path) -> Callable[..., int]:
     """Starts a distillation into a file."""
 
@@ -134,10 +134,27 @@ def whole(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def first_step(start: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that stopped after its first step."""
+    out = tmp_path_factory.mktemp("first") / "stopped.safetensors"
+    assert start(out, "--time", "0s") == 0
+    return out.with_suffix(".run")
+
+
+@pytest.fixture
+def stopped(first_step: Path, tmp_path: Path) -> Path:
+    """A run that stopped after its first step: a copy, as a run is wherever its folder is."""
+    shutil.copytree(first_step, tmp_path / first_step.name)
+    return tmp_path / "stopped.safetensors"
+
+
 # --- resumed equals uninterrupted ---
 
 
-@pytest.mark.parametrize("step", range(1, STEPS))
+@pytest.mark.parametrize(
+    "step", [step if step in QUICK_CUTS else pytest.param(step, marks=pytest.mark.slow) for step in range(1, STEPS)]
+)
 def test_resumed_equals_uninterrupted_wherever_it_was_cut(
     start: Callable[..., int], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
@@ -170,14 +187,12 @@ def test_resumed_equals_uninterrupted_with_random_numbers_in_the_method(
 
 @forks
 def test_resumed_equals_uninterrupted_with_other_workers(
-    start: Callable[..., int], whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stopped: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cut = tmp_path / "cut.safetensors"
-    assert start(cut, "--time", "0s") == 0
     capsys.readouterr()
-    assert resume(cut, "--workers", "1") == 0
+    assert resume(stopped, "--workers", "1") == 0
     assert "changed: workers 0 → 1" in capsys.readouterr().err
-    assert_same_run(whole, cut)
+    assert_same_run(whole, stopped)
 
 
 def test_resumed_equals_uninterrupted_when_cut_while_evaluating(
@@ -199,34 +214,28 @@ def test_resumed_equals_uninterrupted_when_cut_while_evaluating(
 
 
 def test_resumed_equals_uninterrupted_when_the_last_state_is_damaged(
-    start: Callable[..., int], whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stopped: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two generations: the state before the last one is whole, although a step older."""
-    cut = tmp_path / "cut.safetensors"
-    assert start(cut, "--time", "0s") == 0
-    assert resume(cut, "--time", "0s") == 0
-    folder = RunFolder(cut)
+    assert resume(stopped, "--time", "0s") == 0
+    folder = RunFolder(stopped)
     assert folder.load_state()[0]["progress"]["step"] == 2
     folder.state.write_bytes(folder.state.read_bytes()[:1000])
     state, remark = folder.load_state()
     assert state["progress"]["step"] == 1
     assert "state.pt is damaged" in remark
     capsys.readouterr()
-    assert resume(cut) == 0
+    assert resume(stopped) == 0
     assert "going on from the state before it" in capsys.readouterr().err
-    assert_same_run(whole, cut)
+    assert_same_run(whole, stopped)
 
 
-def test_a_state_that_was_moved_but_not_yet_replaced_is_found(
-    start: Callable[..., int], whole: Path, tmp_path: Path
-) -> None:
+def test_a_state_that_was_moved_but_not_yet_replaced_is_found(stopped: Path, whole: Path) -> None:
     """A kill between the two renames of a checkpoint."""
-    cut = tmp_path / "cut.safetensors"
-    assert start(cut, "--time", "0s") == 0
-    folder = RunFolder(cut)
+    folder = RunFolder(stopped)
     folder.state.replace(folder.previous_state)
-    assert resume(cut) == 0
-    assert_same_run(whole, cut)
+    assert resume(stopped) == 0
+    assert_same_run(whole, stopped)
 
 
 def test_a_finished_run_is_resumed_to_the_same(start: Callable[..., int], whole: Path, tmp_path: Path) -> None:
@@ -237,14 +246,6 @@ def test_a_finished_run_is_resumed_to_the_same(start: Callable[..., int], whole:
 
 
 # --- what may change, and what may not ---
-
-
-@pytest.fixture
-def stopped(start: Callable[..., int], tmp_path: Path) -> Path:
-    """A run that stopped after its first step."""
-    out = tmp_path / "stopped.safetensors"
-    assert start(out, "--time", "0s") == 0
-    return out
 
 
 def test_what_may_change_is_printed_and_recorded(
@@ -355,9 +356,13 @@ def test_damaged_files_of_a_run_are_named(stopped: Path, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_with_the_command_that_resumes(
-    start: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int,
+    start: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    code: int,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     out = tmp_path / "cut.safetensors"
     with forward_replaced(monkeypatch, signalling(number, 2)):
         assert start(out) == code
@@ -512,9 +517,8 @@ def test_no_memory_for_one_image_ends_with_advice(
 
 @forks
 def test_a_killed_worker_ends_the_run_with_a_state(
-    start: Callable[..., int], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    start: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out.safetensors"
 
     def killing(forward: Forward) -> Forward:
@@ -567,11 +571,8 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(stopped: Path) 
 
 # --- images that cannot be read ---
 
-ROBUSTNESS = Path(__file__).parents[3] / "shared" / "data" / "robustness_images"
-TINY = [
-    "--scales", "single", "--init", "none", "--backbone", "resnet18", "--width", "0.125", "--head-channels", "64",
-    "--head-convs", "1", "--size", "32,32", "--epochs", "1", "--workers", "0", "--precision", "fp32",
-]  # fmt: skip
+ROBUSTNESS = SHARED / "robustness_images"
+TINY = ["--scales=single", *SMALLEST, "--size=32,32", "--epochs=1", *EXACT]
 
 
 def many_images(data: Path, count: int, more: Sequence[Path] = ()) -> Path:
@@ -619,7 +620,7 @@ def test_one_percent_of_bad_images_is_passed_over_and_more_ends_the_run(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not ROBUSTNESS.is_dir(), reason="no shared/data/robustness_images")
+@pytest.mark.shared("robustness_images")
 def test_no_odd_image_ends_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Torn, empty, huge and strange files among so many others that they are less than 1%."""
     entries = json.loads((ROBUSTNESS / "manifest.json").read_text())

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support.flags import SMALLEST
 from torch import Tensor
 
 from msad_cli.cli.app import run
@@ -169,7 +170,7 @@ def test_the_predicted_room_is_what_is_taken(split: CocoSplit, teacher: Detector
 
 # --- the command ---
 
-MODEL = ["--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1"]
+MODEL = SMALLEST
 SHORT = ["--device", "cpu", "--precision", "bf16", "--workers", "0", "--batch", "3", "--epochs", "2"]
 
 

@@ -5,28 +5,29 @@ from pathlib import Path
 
 import pytest
 from safetensors import safe_open
+from support.flags import EXACT, SMALLEST
+from support.overfit import OF_TASK, SIZE, SQUARES, overfit, squares
 
 from msad_cli.cli.app import run
-from msad_cli.data.layouts.demo import draw_demo
 
-MODEL = ["--init", "none", "--backbone", "resnet18", "--width", "0.25", "--head-channels", "64", "--head-convs", "1"]
-SHORT = ["--batch", "2", "--epochs", "1", "--device", "cpu", "--precision", "fp32", "--workers", "0", "--quiet"]
-SIZE = ["--size", "96,128"]
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "demo"
-    draw_demo(folder, train=4, val=2, seed=1, size=(128, 96))
-    return folder
+SHORT = ["--batch=8", "--epochs=1", *EXACT, "--quiet"]
+GENTLE = [*SHORT, "--lr=0.001"]
+"""Of a student that begins with its teacher's weights and shall not lose what these find."""
+LEAST = 0.3
+"""AP that an overfitted model and its student have at least: that two models find nothing proves nothing."""
+AP_OF = {"maskrcnn": "mask_AP", "keypointrcnn": "keypoint_AP"}
+ALIGNED = {"fused", "high", "low"}
 
 
 @pytest.fixture(scope="module")
-def teacher(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return squares(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The plain one: FCOS, k = 2, C-FF."""
-    out = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
-    assert run(["teacher", "--data", str(demo), *MODEL, *SIZE, *SHORT, "--out", str(out)]) == 0
-    return out
+    return overfit(tmp_path_factory)
 
 
 def metrics(model: Path) -> dict[str, dict[str, float]]:
@@ -43,90 +44,167 @@ def spec_of(model: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object
     return facts
 
 
-def use(model: Path, demo: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Evaluation agrees with the end of the training; prediction answers, and of students the costs do."""
-    capsys.readouterr()
-    assert run(["eval", str(model), "--json", "--precision", "fp32", "--workers", "0"]) == 0
-    scores = json.loads(capsys.readouterr().out)
+def use(model: Path, data: Path, folder: Path, capsys: pytest.CaptureFixture[str], ap: str = "AP") -> None:
+    """A model that finds something: evaluation agrees with the end of the training, prediction finds the squares."""
     recorded = metrics(model)
+    for name in {"AP", ap}:
+        assert next(iter(recorded.values()))[name] > LEAST, (name, recorded)
+    capsys.readouterr()
+    assert run(["eval", str(model), "--json", "--precision=fp32", "--workers=0"]) == 0
+    scores = json.loads(capsys.readouterr().out)
     assert scores.keys() == recorded.keys()
     for view, numbers in recorded.items():
-        for name in ("AP", "mask_AP", "keypoint_AP"):
-            assert scores[view].get(name, 0.0) == pytest.approx(numbers.get(name, 0.0), abs=1e-9), (view, name)
+        for name in {"AP", "AP50", ap}:
+            assert scores[view][name] == pytest.approx(numbers[name], abs=1e-9), (view, name)
     predictions = folder / "predictions"
-    assert run(["predict", str(demo / "val2017"), "-m", str(model), "-o", str(predictions), "--score", "0", "-q"]) == 0
-    assert isinstance(json.loads((predictions / "predictions.json").read_text()), list)
+    assert run(["predict", str(data / "val2017"), "-m", str(model), "-o", str(predictions), "--save=json", "-q"]) == 0
+    found = json.loads((predictions / "predictions.json").read_text())
+    best = {name: max(each["score"] for each in found if each["file_name"] == name) for name in names_of(data)}
+    for each in found:
+        if each["score"] == best[each["file_name"]]:
+            wanted = SQUARES[int(each["file_name"].removesuffix(".png")) - 1]
+            assert each["bbox"] == pytest.approx(wanted, abs=24), each  # where the square is, if not to the pixel
+
+
+def names_of(data: Path) -> set[str]:
+    return {each.name for each in (data / "val2017").iterdir()}
+
+
+def costs(model: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The names of the models whose costs `msad flops` gives beside each other."""
     capsys.readouterr()
-    if model.stem == "student":
-        assert run(["flops", str(model), "--json"]) == 0
-        assert json.loads(capsys.readouterr().out)
+    assert run(["flops", str(model), "--json"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    assert all(each["total_macs"] > 0 for each in report["models"].values())
+    return list(report["models"])
 
 
-@pytest.mark.parametrize(
-    ("flags", "views"),
-    [
-        (["--detector", "retinanet"], {"fused", "high", "low"}),
-        (["--detector", "maskrcnn"], {"fused", "high", "low"}),
-        (["--detector", "keypointrcnn"], {"fused", "high", "low"}),
-        (["--k", "4"], {"fused", "high", "low"}),
-        (["--k", "2,4"], {"fused", "high", "middle", "low"}),
-        (["--fusion", "sigmoid"], {"fused", "high", "low"}),
-        (["--fusion", "channel"], {"fused", "high", "low"}),
-        (["--fusion", "sum"], {"fused", "high", "low"}),
-        (["--fusion", "concat"], {"fused", "high", "low"}),
-        (["--backbone", "mobilenet_v2", "--width", "0.35"], {"fused", "high", "low"}),
-        (["--norm", "batch"], {"fused", "high", "low"}),
-        (["--strategy", "two-step", "--epochs", "2"], {"fused", "high", "low"}),
-        (["--head-depthwise"], {"fused", "high", "low"}),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_teachers(
-    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], views: set[str]
+def distil(teacher: Path, out: Path, *flags: str) -> Path:
+    assert run(["distill", "--teacher", str(teacher), *SHORT, *flags, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.mark.parametrize("detector", ["fcos", "retinanet", "maskrcnn", "keypointrcnn"])
+def test_from_the_teacher_to_what_its_student_finds(
+    detector: str,
+    data: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    out, student = tmp_path / "teacher.safetensors", tmp_path / "student.safetensors"
-    assert run(["teacher", "--data", str(demo), *MODEL, *SIZE, *SHORT, *flags, "--out", str(out)]) == 0
-    assert metrics(out).keys() == views
-    use(out, demo, tmp_path / "teacher", capsys)
-    assert run(["distill", "--teacher", str(out), *SHORT, "--out", str(student)]) == 0
+    ap = AP_OF.get(detector, "AP")
+    flags = OF_TASK.get(detector, [] if detector == "fcos" else [f"--detector={detector}"])
+    teacher = overfit(tmp_path_factory, flags)
+    assert metrics(teacher).keys() == ALIGNED
+    use(teacher, data, tmp_path / "teacher", capsys, ap)
+    student = distil(teacher, tmp_path / "student.safetensors", *GENTLE)
     assert metrics(student).keys() == {"low"}
-    use(student, demo, tmp_path / "student", capsys)
+    use(student, data, tmp_path / "student", capsys, ap)
+    assert costs(student, capsys) == [f"stock {detector}, HR", "teacher, fused", "student, 1/2"]
+
+
+VARIANTS = [
+    (["--k=4"], ALIGNED),
+    (["--k=2,4"], ALIGNED | {"middle"}),
+    (["--fusion=sigmoid"], ALIGNED),
+    (["--fusion=channel"], ALIGNED),
+    (["--fusion=sum"], ALIGNED),
+    (["--fusion=concat"], ALIGNED),
+    (["--backbone=mobilenet_v2", "--width=0.35"], ALIGNED),
+    (["--norm=batch"], ALIGNED),
+    (["--strategy=two-step"], ALIGNED),
+    (["--head-depthwise"], ALIGNED),
+    (["--scales=single", "--k=2"], {"low"}),
+    (["--scales=single"], {"high"}),
+    (["--scales=vanilla"], {"high", "low"}),
+]
+COMBINED = [
+    (["--k=2,4", "--fusion=sigmoid", "--norm=batch"], ALIGNED | {"middle"}),
+    (["--k=4", "--fusion=sum", "--head-depthwise"], ALIGNED),
+    (["--fusion=channel", "--backbone=mobilenet_v2", "--width=0.35", "--strategy=two-step", "--epochs=2"], ALIGNED),
+    (["--fusion=concat"], ALIGNED),
+    (["--scales=single", "--k=2"], {"low"}),
+]
+
+
+def spelt(value: object) -> str:
+    return " ".join(value) if isinstance(value, list) else ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("flags", "views"), VARIANTS, ids=spelt)
+def test_teachers_find_what_they_learnt(
+    flags: list[str],
+    views: set[str],
+    data: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    teacher = overfit(tmp_path_factory, ["--epochs=30", "--eval-every=30", *flags])
+    assert metrics(teacher).keys() == views
+    use(teacher, data, tmp_path / "teacher", capsys)
+
+
+@pytest.mark.parametrize(("flags", "views"), COMBINED, ids=spelt)
+def test_teachers_of_every_kind_have_students(flags: list[str], views: set[str], data: Path, tmp_path: Path) -> None:
+    """Two steps each, a variant of each part of the model at once; the slow set has one at a time, and trains it."""
+    out = tmp_path / "teacher.safetensors"
+    assert run(["teacher", f"--data={data}", *SMALLEST, SIZE, *SHORT, *flags, "--out", str(out)]) == 0
+    assert metrics(out).keys() == views
+    if "high" in views:
+        student = distil(out, tmp_path / "student.safetensors")
+        assert metrics(student).keys() == {"low"}
 
 
 @pytest.mark.parametrize(
-    ("flags", "view", "expected"),
+    ("flags", "view", "expected", "finds"),
     [
-        (["--k", "1"], "high", {"ks": [1]}),
-        (["--k", "4"], "low", {"ks": [4]}),
-        (["--width", "0.5"], "low", {"width": 0.5}),
-        (["--backbone", "resnet34"], "low", {"backbone": "resnet34"}),
-        (["--backbone", "mobilenet_v2", "--width", "0.35"], "low", {"backbone": "mobilenet_v2", "norm": "group"}),
-        (["--head-channels", "96"], "low", {"channels": 96}),
-        (["--head-depthwise", "--head-convs", "2"], "low", {"head_depthwise": True, "head_convs": 2}),
-        (["--k", "1,2"], "fused", {"ks": [1, 2], "low_backbone": ""}),
+        (["--k", "1"], "high", {"ks": [1]}, True),
+        (["--k", "4"], "low", {"ks": [4]}, False),
+        (["--width", "0.5"], "low", {"width": 0.5}, False),
+        (["--backbone", "resnet34"], "low", {"backbone": "resnet34"}, False),
         (
-            ["--k", "1,2", "--width", "0.125", "--low-width", "0.5"],
-            "fused",
-            {"width": 0.125, "low_width": 0.5, "low_backbone": "resnet18"},
+            ["--backbone", "mobilenet_v2", "--width", "0.35"],
+            "low",
+            {"backbone": "mobilenet_v2", "norm": "group"},
+            False,
         ),
-        (["--method", "l1,output-kd", "--weight", "l1=0.3"], "low", {}),
-        (["--unaligned", "--method", "l1,output-kd"], "low", {"scales": "single", "ks": [2]}),
-        (["--unaligned", "--no-distill", "--init", "none"], "low", {"scales": "single", "ks": [2]}),
+        (["--head-channels", "96"], "low", {"channels": 96}, False),
+        (["--head-depthwise", "--head-convs", "2"], "low", {"head_depthwise": True, "head_convs": 2}, False),
+        (["--k", "1,2"], "fused", {"ks": [1, 2], "low_backbone": ""}, True),
+        (
+            ["--k", "1,2", "--width", "0.25", "--low-width", "0.5"],
+            "fused",
+            {"width": 0.25, "low_width": 0.5, "low_backbone": "resnet18"},
+            False,
+        ),
+        (["--method", "l1,output-kd", "--weight", "l1=0.3"], "low", {}, True),
+        (["--unaligned", "--method", "l1,output-kd"], "low", {"scales": "single", "ks": [2]}, False),
+        (["--unaligned", "--no-distill", "--init", "none"], "low", {"scales": "single", "ks": [2]}, False),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ids=spelt,
 )
 def test_students_of_one_teacher(
-    teacher: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    flags: list[str], view: str, expected: dict[str, object],
-) -> None:  # fmt: skip
-    out = tmp_path / "student.safetensors"
-    assert run(["distill", "--teacher", str(teacher), *SHORT, *flags, "--out", str(out)]) == 0
+    teacher: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    view: str,
+    expected: dict[str, object],
+    finds: bool,
+) -> None:
+    """What has its teacher's architecture begins with its weights, and finds what it finds."""
+    out = distil(teacher, tmp_path / "student.safetensors", *GENTLE, *flags)
     assert next(iter(metrics(out))) == view
     facts = spec_of(out, capsys)
     assert {name: facts[name] for name in expected} == expected
     with safe_open(out, "pt") as file:
         assert not [name for name in file.keys() if "adapter" in name]  # noqa: SIM118
-    use(out, demo, tmp_path, capsys)
+    assert costs(out, capsys)[-1].startswith("student")
+    if finds:
+        use(out, data, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
@@ -158,49 +236,39 @@ def test_costs_of_students_that_do_not_exist_yet(
 
 def test_ap_over_input_size(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Sizes of what the model sees: of a teacher the HR image's, of its student half of that."""
-    student, image = tmp_path / "student.safetensors", tmp_path / "sizes.png"
-    assert run(["distill", "--teacher", str(teacher), *SHORT, "--out", str(student)]) == 0
-    assert run(["eval", str(student), "--size", "48,40,32", "--plot", str(image), "--workers", "0"]) == 0
+    student, image = distil(teacher, tmp_path / "student.safetensors", *GENTLE), tmp_path / "sizes.png"
+    assert run(["eval", str(student), "--size", "64,56,48", "--plot", str(image), "--workers", "0"]) == 0
     table = capsys.readouterr().err
-    assert all(f"{side} low" in table for side in (48, 40, 32))
+    assert all(f"{side} low" in table for side in (64, 56, 48))
     assert image.read_bytes().startswith(b"\x89PNG")
     arguments = ["eval", str(student), "--json", "--precision", "fp32", "--workers", "0"]
-    assert run([*arguments, "--size", "40,32", "--plot", str(image)]) == 0
+    assert run([*arguments, "--size", "64,56", "--plot", str(image)]) == 0
     several = json.loads(capsys.readouterr().out)
-    assert list(several) == ["40", "32"]
-    assert run([*arguments, "--size", "80,107"]) == 0  # 2 × 40, and 128 / 96 of it
-    assert json.loads(capsys.readouterr().out) == several["40"]
+    assert list(several) == ["64", "56"]
+    assert several["64"]["low"]["AP"] == pytest.approx(metrics(student)["low"]["AP"], abs=1e-9)
+    assert several["56"]["low"]["AP"] > 0
+    assert run([*arguments, "--size", "112,112"]) == 0  # 2 × 56
+    assert json.loads(capsys.readouterr().out) == several["56"]
     assert run([*arguments, "--size", "40,32,36"]) == 2
     assert run([*arguments, "--size", "40,32,30", "--fail-under", "AP=0"]) == 2
 
 
-def test_single_scale_at_the_low_resolution(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "single.safetensors"
-    flags = ["--scales", "single", "--k", "2", *MODEL, *SIZE, *SHORT]
-    assert run(["teacher", "--data", str(demo), *flags, "--out", str(out)]) == 0
-    assert metrics(out).keys() == {"low"}
-    use(out, demo, tmp_path, capsys)
-
-
 @pytest.mark.parametrize("scales", ["single", "vanilla"])
-def test_a_teacher_without_fusion(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], scales: str) -> None:
+def test_a_teacher_without_fusion(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], scales: str) -> None:
     """The paper's row of a teacher that knows the large image alone (published: 38.2 instead of 39.9)."""
-    out, student = tmp_path / "teacher.safetensors", tmp_path / "student.safetensors"
-    assert run(["teacher", "--data", str(demo), *MODEL, *SIZE, *SHORT, "--scales", scales, "--out", str(out)]) == 0
-    assert run(["distill", "--teacher", str(out), *SHORT, "--out", str(student)]) == 0
+    out = tmp_path / "teacher.safetensors"
+    command = ["teacher", f"--data={data}", *SMALLEST, SIZE, *SHORT, "--scales", scales]
+    assert run([*command, "--out", str(out)]) == 0
+    student = distil(out, tmp_path / "student.safetensors")
     facts = spec_of(student, capsys)
     assert (facts["role"], facts["scales"], facts["ks"]) == ("student", "aligned", [2])
-    use(student, demo, tmp_path, capsys)
-    assert run(["flops", str(student), "--json"]) == 0
-    (report,) = json.loads(capsys.readouterr().out)
-    assert list(report["models"]) == ["stock fcos, HR", "teacher, high", "student, 1/2"]
+    assert costs(student, capsys) == ["stock fcos, HR", "teacher, high", "student, 1/2"]
 
 
 def test_a_student_of_the_small_image_teaches_nobody(
     teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    student = tmp_path / "student.safetensors"
-    assert run(["distill", "--teacher", str(teacher), *SHORT, "--out", str(student)]) == 0
+    student = distil(teacher, tmp_path / "student.safetensors")
     assert run(["distill", "--teacher", str(student), *SHORT, "--out", str(tmp_path / "next.safetensors")]) == 2
     assert "sees only images reduced 2 times" in capsys.readouterr().err
 
@@ -228,10 +296,10 @@ def test_a_student_of_the_small_image_teaches_nobody(
     ],
 )
 def test_what_cannot_be_is_refused_with_its_reason(
-    teacher: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, message: str
+    teacher: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, message: str
 ) -> None:
     name, *flags = command.split()
-    start = ["--data", str(demo), *MODEL, *SIZE] if name == "teacher" else ["--teacher", str(teacher)]
+    start = [f"--data={data}", *SMALLEST, SIZE] if name == "teacher" else ["--teacher", str(teacher)]
     assert run([name, *start, *SHORT, *flags, "--out", str(tmp_path / "out.safetensors")]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ from msad_cli.errors import DeviceError
 
 
 def doctor(as_json: options.Json = False) -> None:
-    """Check torch, GPU, CPU, decoder, evaluators, extras, shared memory and cache. Exit 5 if something is unusable."""
+    """Check torch, GPU, CPU, decoder, evaluators, command, extras, shared memory, cache. Exit 5 if one is unusable."""
     from msad_cli.cli.console import print_json, print_line
     from msad_cli.system.examination import examine
 

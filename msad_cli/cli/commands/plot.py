@@ -17,10 +17,10 @@ def plot(
 ) -> None:
     """Draw the plots of a run again: losses and AP over epochs and, of a finished run, what it finds."""
     from msad_cli.cli.console import print_line
-    from msad_cli.runs.findings import read_findings
     from msad_cli.runs.folder import RunFolder
     from msad_cli.runs.plots.epochs import plot_epochs
     from msad_cli.runs.plots.results import drawings
+    from msad_cli.runs.run_curves import read_curves
 
     run = run if run.name else run.absolute()  # `.`, in the folder itself
     if run.is_dir() and run.suffix != ".run":
@@ -30,13 +30,13 @@ def plot(
     if not rows:
         what = "no results.csv with an epoch in it" if folder.path.is_dir() else "no such folder"
         raise UsageError(f"{folder.path}: {what}", HINT)
-    findings = read_findings(folder.curves)
+    curves = read_curves(folder.curves)
     drawn = plot_epochs(rows, folder.plots)
-    if findings is not None:
-        for name, draw in drawings(findings).items():
-            draw(findings, folder.plots / name)
+    if curves is not None:
+        for name, draw in drawings(curves).items():
+            draw(curves, folder.plots / name)
             drawn.append(folder.plots / name)
     for path in () if quiet else drawn:
         print_line(f"drawn: {path}")
-    if findings is None and not quiet:
+    if curves is None and not quiet:
         print_line(f"no {folder.curves}: a run writes it at its end; precision, F1, confusion and sizes need it")

@@ -1,4 +1,4 @@
-"""The images of a run: losses and AP over epochs, and what all images of numbers share."""
+"""Plots of a run: losses and AP over epochs, and what all plots share."""
 
 import io
 import warnings
@@ -83,12 +83,12 @@ def shown(name: str, longest: int = LONGEST_NAME) -> str:
 
 def write_figure(figure: "Figure", path: Path) -> None:
     """Writes a figure of matplotlib as PNG, whole or not at all."""
-    image = io.BytesIO()
+    written = io.BytesIO()
     with warnings.catch_warnings():
         # Its font has no Chinese, among others; an empty box stands for what it lacks.
         warnings.filterwarnings("ignore", "Glyph .* missing")
-        figure.savefig(image, format="png", dpi=120)
-    write_bytes(path, image.getbuffer())
+        figure.savefig(written, format="png", dpi=120)
+    write_bytes(path, written.getbuffer())
 
 
 def _draw(lines: Mapping[str, Sequence[tuple[float, float]]], title: str, path: Path, below: str = "epoch") -> None:

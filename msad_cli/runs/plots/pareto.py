@@ -1,8 +1,8 @@
-"""The image of accuracy against latency."""
+"""The plot of accuracy against latency."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msad_cli.evaluation.pareto import Point, frontier, within
 from msad_cli.runs.plots.epochs import new_figure, shown, write_figure
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 BESIDE = (6, 3)
 """Points (1/72 inch) from a model to its name, across and up."""
 LONGEST_NAME = 40
-"""Letters: three eighths of the image."""
+"""Letters: three eighths of the plot."""
 
 
 def plot_pareto(points: Mapping[str, Point], path: Path, where: str = "", budget: float | None = None) -> None:
@@ -35,15 +35,9 @@ def plot_pareto(points: Mapping[str, Point], path: Path, where: str = "", budget
         axes.axvline(budget, linestyle="--", color="tab:red", label=f"{budget:g} ms")
         if (chosen := within(points, budget)) is not None:
             point = points[chosen]
-            axes.plot(
-                point.milliseconds,
-                100 * point.ap,
-                "o",
-                markersize=14,
-                markerfacecolor="none",
-                color="tab:red",
-                label=f"the best for it: {shown(chosen)}",
-            )
+            ring: dict[str, Any] = {"markersize": 14, "markerfacecolor": "none", "color": "tab:red"}
+            label = f"the best for it: {shown(chosen)}"
+            axes.plot(point.milliseconds, 100 * point.ap, "o", label=label, **ring)
         axes.legend(fontsize="small", loc="lower right")
     axes.set(title=where, xlabel="latency of one image, ms (median)", ylabel="AP")
     axes.title.set_fontsize("small")

@@ -1,4 +1,4 @@
-"""Images of what a model finds: precision and recall, F1, confusion, sizes of objects, weights of a fusion."""
+"""Plots of what a model finds: precision and recall, F1, confusion, sizes of objects, weights of a fusion."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from msad_cli.evaluation.curves import STEPS
-from msad_cli.runs.findings import SIZE_EDGES, Findings
 from msad_cli.runs.plots.epochs import legend_beside, new_figure, shown, write_figure
+from msad_cli.runs.run_curves import SIZE_EDGES, RunCurves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,20 +17,23 @@ COCO_BORDERS = (32, 96)
 """Pixels: between small, medium and large objects."""
 MOST_NUMBERED = 15
 """Classes up to which every cell of a confusion matrix has room for its number."""
-Draw = Callable[[Findings, Path], None]
+Draw = Callable[[RunCurves, Path], None]
 
 
-def drawings(findings: Findings) -> dict[str, Draw]:
+def drawings(curves: RunCurves) -> dict[str, Draw]:
     """What there is to draw, by the name of the file."""
     always: dict[str, Draw] = {
-        "pr.png": plot_precision, "f1.png": plot_f1, "confusion.png": plot_confusion, "sizes.png": plot_object_sizes,
-    }  # fmt: skip
-    return always if findings.fusion is None else always | {"fusion.png": plot_fusion}
+        "pr.png": plot_precision,
+        "f1.png": plot_f1,
+        "confusion.png": plot_confusion,
+        "sizes.png": plot_object_sizes,
+    }
+    return always if curves.fusion is None else always | {"fusion.png": plot_fusion}
 
 
-def plot_precision(findings: Findings, path: Path) -> None:
+def plot_precision(curves: RunCurves, path: Path) -> None:
     """Precision over recall: a panel for each kind, and in it the classes with the most objects."""
-    kinds = findings.precision
+    kinds = curves.precision
     figure, panels = new_figure(1 + 5.5 * len(kinds), 4.8, len(kinds))
     for axes, (kind, curve) in zip(panels, kinds.items(), strict=True):
         measure = "OKS" if kind == "keypoints" else "IoU"
@@ -38,35 +41,35 @@ def plot_precision(findings: Findings, path: Path) -> None:
         axes.plot(STEPS, curve.at75, color="black", linewidth=1.5, linestyle="--", label=f"all classes, {measure} 0.75")
         for name, line in curve.by_class.items():
             axes.plot(STEPS, line, linewidth=1, label=f"{shown(name)}, 0.5")
-        axes.set(title=_title(findings, kind), xlabel="recall", ylabel="precision")
+        axes.set(title=_title(curves, kind), xlabel="recall", ylabel="precision")
         _shares(axes, "xy")
         legend_beside(axes)
     write_figure(figure, path)
 
 
-def plot_f1(findings: Findings, path: Path) -> None:
+def plot_f1(curves: RunCurves, path: Path) -> None:
     """Precision, recall and F1 of all boxes over the least score that counts, the best F1 being marked."""
     figure, (axes,) = new_figure(8, 4.8)
-    curve = findings.over_score
+    curve = curves.over_score
     axes.plot(STEPS, curve.precision, linewidth=1, label="precision")
     axes.plot(STEPS, curve.recall, linewidth=1, label="recall")
     axes.plot(STEPS, curve.f1, color="black", linewidth=2.5, label="F1")
-    if findings.f1 > 0:
-        axes.axvline(findings.threshold, color="tab:red", linestyle="--", linewidth=1)
-        best = f"best F1 {findings.f1:.2f}\nat {findings.threshold:.2f}"
-        axes.plot(findings.threshold, findings.f1, "o", color="tab:red", label=best)
-    axes.set(title=_title(findings), xlabel="least score", ylabel="share, at IoU 0.5")
+    if curves.f1 > 0:
+        axes.axvline(curves.threshold, color="tab:red", linestyle="--", linewidth=1)
+        best = f"best F1 {curves.f1:.2f}\nat {curves.threshold:.2f}"
+        axes.plot(curves.threshold, curves.f1, "o", color="tab:red", label=best)
+    axes.set(title=_title(curves), xlabel="least score", ylabel="share, at IoU 0.5")
     _shares(axes, "xy")
     legend_beside(axes)
     write_figure(figure, path)
 
 
-def plot_confusion(findings: Findings, path: Path) -> None:
-    """Objects by class, down, and what they were taken for, across; each row's colours are its shares.
+def plot_confusion(curves: RunCurves, path: Path) -> None:
+    """The confusion matrix, true classes down and predicted ones across; each row's colours are its shares.
 
-    What was found in the background has no objects to be a share of: it is one of all that was taken for the class.
+    What was found in the background has no objects to be a share of: it is one of all predictions of the class.
     """
-    matrix, names = findings.confusion, [*map(shown, findings.classes), "background"]
+    matrix, names = curves.confusion, [*map(shown, curves.classes), "background"]
     side = max(4.0, 0.45 * len(names))
     figure, (axes,) = new_figure(side + 2.8, side + 1.2)
     share = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
@@ -79,20 +82,20 @@ def plot_confusion(findings: Findings, path: Path) -> None:
                 axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize="small")
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
-    below = f"taken for (score ≥ {findings.threshold:.2f}, IoU 0.5)"
-    axes.set(title=_title(findings), xlabel=below, ylabel="object")
+    below = f"predicted (score ≥ {curves.threshold:.2f}, IoU 0.5)"
+    axes.set(title=_title(curves), xlabel=below, ylabel="true")
     figure.colorbar(image, ax=axes, label="share of the row; below, of the column", shrink=0.8)
     write_figure(figure, path)
 
 
-def plot_object_sizes(findings: Findings, path: Path) -> None:
+def plot_object_sizes(curves: RunCurves, path: Path) -> None:
     """How many objects of the split there are of each size, and AP of small, medium and large ones."""
     from matplotlib.ticker import MaxNLocator
 
     figure, (axes,) = new_figure(8.5, 4.8)
-    axes.stairs(findings.sizes, SIZE_EDGES, fill=True, color="lightgrey", label="objects")
+    axes.stairs(curves.sizes, SIZE_EDGES, fill=True, color="lightgrey", label="objects")
     axes.set_xscale("log", base=2)
-    there = np.flatnonzero(findings.sizes)
+    there = np.flatnonzero(curves.sizes)
     ends = (there[0], there[-1] + 1) if len(there) else (0, -1)
     first, last = 2 ** np.floor(np.log2(SIZE_EDGES[ends[0]])), 2 ** np.ceil(np.log2(SIZE_EDGES[ends[1]]))
     axes.set_xlim(first, last)
@@ -102,7 +105,7 @@ def plot_object_sizes(findings: Findings, path: Path) -> None:
     axes.set_ylabel("objects of the split")
     above = axes.twinx()
     borders = np.maximum.accumulate([first, *COCO_BORDERS, last])
-    for number, (name, values) in enumerate(findings.size_ap.items()):
+    for number, (name, values) in enumerate(curves.size_ap.items()):
         # Views are often alike: a later line leaves something of an earlier one to be seen.
         above.stairs(100 * values, borders, baseline=None, linewidth=max(1.5, 4.5 - number), label=shown(name))
     for border in COCO_BORDERS:
@@ -113,9 +116,9 @@ def plot_object_sizes(findings: Findings, path: Path) -> None:
     write_figure(figure, path)
 
 
-def plot_fusion(findings: Findings, path: Path) -> None:
+def plot_fusion(curves: RunCurves, path: Path) -> None:
     """The mean weight of each view, level by level, with its standard deviation over images."""
-    fusion = findings.fusion
+    fusion = curves.fusion
     assert fusion is not None
     figure, (axes,) = new_figure(8, 4.5)
     width = 0.8 / len(fusion.ks)
@@ -132,8 +135,8 @@ def plot_fusion(findings: Findings, path: Path) -> None:
     write_figure(figure, path)
 
 
-def _title(findings: Findings, kind: str = "boxes") -> str:
-    return f"{kind}, {findings.view} view"
+def _title(curves: RunCurves, kind: str = "boxes") -> str:
+    return f"{kind}, {curves.view} view"
 
 
 def _shares(axes: "Axes", which: str) -> None:

@@ -38,7 +38,7 @@ class Fusion:
 
 
 @dataclass(frozen=True)
-class Findings:
+class RunCurves:
     """An evaluation's curves and counts.
 
     Attributes:
@@ -47,7 +47,7 @@ class Findings:
         over_score: of boxes.
         threshold, f1: the score of best F1, at which `confusion` is counted, and that F1.
         classes: names of the confusion matrix's C rows and columns, the most frequent first.
-        confusion: (C + 1, C + 1) objects by their class, down, and what they were taken for, across; background last.
+        confusion: (C + 1, C + 1) objects by their true class, down, and their predicted ones, across; background last.
         sizes: how many objects of the split have a √area in each of the bins of `SIZE_EDGES`, original pixels.
         size_ap: AP of small, medium and large objects (3,), from 0 to 1, by view and kind.
         fusion: None for a model that weighs no views.
@@ -65,25 +65,33 @@ class Findings:
     fusion: Fusion | None
 
 
-def find(
+def collect_curves(
     truth: Mapping[str, Any], scores: Mapping[str, Scores], confused: Confusion, fusion: Fusion | None
-) -> Findings:
+) -> RunCurves:
     """Puts together what was found in a split.
 
     Args:
         truth: its ground truth.
         scores: by view, the model's best first.
-        confused: what that view took objects for, at its threshold.
+        confused: that view's confusion matrix at its threshold, as counts.
         fusion: of the same model.
     """
     view, best = next(iter(scores.items()))
     names = {each["id"]: str(each["name"]) for each in truth["categories"]}
     classes, matrix = confusion_matrix(confused, names)
     areas = [each["area"] for each in truth["annotations"] if not each.get("iscrowd")]
-    return Findings(
-        view, {KIND_NAMES[kind]: each for kind, each in best.precision.items()}, best.over_score, best.threshold,
-        best.f1, classes, matrix, count_sizes(areas), _size_ap(scores), fusion,
-    )  # fmt: skip
+    return RunCurves(
+        view=view,
+        precision={KIND_NAMES[kind]: each for kind, each in best.precision.items()},
+        over_score=best.over_score,
+        threshold=best.threshold,
+        f1=best.f1,
+        classes=classes,
+        confusion=matrix,
+        sizes=count_sizes(areas),
+        size_ap=_size_ap(scores),
+        fusion=fusion,
+    )
 
 
 def confusion_matrix(
@@ -105,8 +113,8 @@ def confusion_matrix(
     place: dict[int | None, int] = {category: min(i, size - 1) for i, category in enumerate(ranked)}
     place[None] = size
     matrix = np.zeros((size + 1, size + 1), dtype=np.int64)
-    for (category, taken_for), count in counts.items():
-        matrix[place[category], place[taken_for]] += count
+    for (true, predicted), count in counts.items():
+        matrix[place[true], place[predicted]] += count
     return (*(names[category] for category in shown), *rest), matrix
 
 
@@ -127,20 +135,20 @@ def _size_ap(scores: Mapping[str, Scores]) -> dict[str, NDArray[np.float64]]:
     return found
 
 
-def write_findings(path: Path, findings: Findings) -> None:
+def write_curves(path: Path, curves: RunCurves) -> None:
     """Writes curves.json."""
-    write_text(path, json.dumps(without_nan(_plain(asdict(findings)))) + "\n")
+    write_text(path, json.dumps(without_nan(_plain(asdict(curves)))) + "\n")
 
 
-def read_findings(path: Path) -> Findings | None:
-    """The findings of a curves.json; None where there is none.
+def read_curves(path: Path) -> RunCurves | None:
+    """The curves of a curves.json; None where there is none.
 
     Raises:
         UsageError: it cannot be read, or holds something else.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return _findings(values)
+        return _curves(values)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
@@ -156,7 +164,7 @@ def _plain(value: Any) -> Any:
     return value.round(4).tolist() if isinstance(value, np.ndarray) else value
 
 
-def _findings(values: Mapping[str, Any]) -> Findings:
+def _curves(values: Mapping[str, Any]) -> RunCurves:
     """`_plain`'s reverse, of arrays that have the right shapes.
 
     Raises:
@@ -172,14 +180,18 @@ def _findings(values: Mapping[str, Any]) -> Findings:
         for kind, each in values["precision"].items()
     }
     over_score = OverScore(*(_numbers(values["over_score"][name], steps) for name in ("precision", "recall", "f1")))
-    return Findings(
-        str(values["view"]), precision, over_score, float(values["threshold"]),
-        math.nan if values["f1"] is None else float(values["f1"]), classes,
-        _numbers(values["confusion"], len(classes) + 1, len(classes) + 1).astype(np.int64),
-        _numbers(values["sizes"], len(SIZE_EDGES) - 1).astype(np.int64),
-        {str(name): _numbers(each, len(AREAS)) for name, each in values["size_ap"].items()},
-        None if values["fusion"] is None else _fusion(values["fusion"]),
-    )  # fmt: skip
+    return RunCurves(
+        view=str(values["view"]),
+        precision=precision,
+        over_score=over_score,
+        threshold=float(values["threshold"]),
+        f1=math.nan if values["f1"] is None else float(values["f1"]),
+        classes=classes,
+        confusion=_numbers(values["confusion"], len(classes) + 1, len(classes) + 1).astype(np.int64),
+        sizes=_numbers(values["sizes"], len(SIZE_EDGES) - 1).astype(np.int64),
+        size_ap={str(name): _numbers(each, len(AREAS)) for name, each in values["size_ap"].items()},
+        fusion=None if values["fusion"] is None else _fusion(values["fusion"]),
+    )
 
 
 def _fusion(values: Mapping[str, Any]) -> Fusion:
