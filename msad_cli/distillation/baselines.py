@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msad_cli.models.detector import Detector, Views
-from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.base import Target
 
 
 class UnshiftedTraining(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from msad_cli.distillation.knowledge import Knowledge, best_view, student_view
 from msad_cli.distillation.unaligned import reduced_teacher
 from msad_cli.models.detector import Detector, Views
-from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.base import Target
 
 Teach = Callable[[Views, Sequence[Target]], Knowledge]
 """From the views and targets (in HR pixels) of a batch to a teacher's knowledge of it."""

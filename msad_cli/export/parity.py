@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from msad_cli.models.detectors.dense import Detection
+from msad_cli.models.detectors.base import Detection
 
 TOLERANCES = {"scores": 0.01, "boxes": 0.5, "masks": 0.05, "keypoints": 1.0}
 """The largest difference of two detections that are the same: boxes and keypoints in HR pixels."""

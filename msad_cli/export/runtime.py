@@ -13,7 +13,7 @@ from msad_cli.errors import ModelFileError
 from msad_cli.export.sidecar import ONNX, PT2, InputShape, fitting, pad_colour, read_exported
 from msad_cli.frame import Resolution
 from msad_cli.models.decode.deployed import INPUT, OUTPUTS
-from msad_cli.models.detectors.dense import Detection
+from msad_cli.models.detectors.base import Detection
 from msad_cli.models.model_file import Card, load_model
 from msad_cli.models.spec import DetectorSpec, View
 from msad_cli.system.extras import missing_extra

@@ -20,6 +20,17 @@ LEVELS = 5
 """How many maps a detector reads: P3–P7 of the HR view if it is a dense one, P2–P6 if it has two stages."""
 
 
+def subsampled_top(finest: int) -> bool:
+    """Whether the coarsest of five levels from P_finest on is every second cell of the one before: P6 of P2–P6.
+
+    Those of P3–P7 have a convolution each.
+
+    Raises:
+        KeyError: a pyramid begins with P2 or P3.
+    """
+    return {2: True, 3: False}[finest]
+
+
 class FinerLevel(nn.Module):
     """The lateral and output convolutions of one level below the stock pyramid, initialised as its own are."""
 
@@ -52,7 +63,7 @@ class AlignedBackbone(nn.Module):
         self.finest = finest
         self.body = backbone
         stock = [backbone.channels[level] for level in range(finest, 6)]
-        extra: ExtraFPNBlock = LastLevelP6P7(channels, channels) if finest == 3 else LastLevelMaxPool()
+        extra: ExtraFPNBlock = LastLevelMaxPool() if subsampled_top(finest) else LastLevelP6P7(channels, channels)
         self.fpn = FeaturePyramidNetwork(stock, channels, extra_blocks=extra)
         below = range(finest - 1, finest - 1 - level_shift(max(ks)), -1)
         self.finer = nn.ModuleDict({str(level): FinerLevel(backbone.channels[level], channels) for level in below})

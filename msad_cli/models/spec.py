@@ -4,6 +4,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from msad_cli.frame import Resolution, level_shift
+from msad_cli.models.detectors.kinds import DETECTORS, Family, Task
 from msad_cli.text import meant
 
 Role = Literal["teacher", "student", "baseline"]
@@ -12,15 +13,9 @@ Norm = Literal["frozen", "batch", "group"]
 Fusion = Literal["c-ff", "sigmoid", "channel", "sum", "concat"]
 View = Literal["high", "middle", "low", "fused"]
 
-TASKS = {"fcos": "boxes", "retinanet": "boxes", "maskrcnn": "masks", "keypointrcnn": "keypoints"}
-"""What each of torchvision's detectors finds; boxes they all find."""
-DETECTORS = tuple(TASKS)
-REGION_DETECTORS = ("maskrcnn", "keypointrcnn")
-"""The two-stage detectors, whose HR levels are P2–P6; the others, the dense ones, have P3–P7."""
-BACKBONE_NAMES = (
-    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
-    "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "mobilenet_v2",
-)  # fmt: skip
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+RESNEXTS = ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d")
+BACKBONE_NAMES = (*RESNETS, *RESNEXTS, "mobilenet_v2")
 
 LONGEST_NAME, LONGEST_NAMES = 1_000, 500_000
 """Characters: of one class or keypoint, and of all. The model file's header holds them."""
@@ -87,7 +82,7 @@ class DetectorSpec:
 
     def __post_init__(self) -> None:
         _one_of("role", self.role, get_args(Role))
-        _one_of("detector", self.detector, DETECTORS)
+        _one_of("detector", self.detector, tuple(DETECTORS))
         _one_of("backbone", self.backbone, BACKBONE_NAMES)
         _one_of("norm", self.norm, get_args(Norm))
         _one_of("scales", self.scales, get_args(Scales))
@@ -164,19 +159,29 @@ class DetectorSpec:
         return tuple((each.category_id, each.name) for each in self.classes)
 
     @property
-    def task(self) -> str:
-        """What it finds: boxes, masks or keypoints."""
-        return TASKS[self.detector]
+    def task(self) -> Task:
+        """What it finds beside boxes: boxes alone, masks or keypoints."""
+        return DETECTORS[self.detector].task
+
+    @property
+    def family(self) -> Family:
+        """How its head predicts: at every cell (`dense`), or proposals first (`two-stage`)."""
+        return DETECTORS[self.detector].family
 
     @property
     def dense(self) -> bool:
-        """Whether its head answers cell by cell; the others are two-stage detectors."""
-        return self.detector not in REGION_DETECTORS
+        """Whether its head predicts at every cell."""
+        return self.family == "dense"
+
+    @property
+    def two_stage(self) -> bool:
+        """Whether it predicts proposals first, and then looks at these RoIs."""
+        return self.family == "two-stage"
 
     @property
     def finest_level(self) -> int:
         """l of the finest level P_l of the HR view; there are five. Its stride is 2^l HR pixels."""
-        return 3 if self.dense else 2
+        return DETECTORS[self.detector].finest_level
 
     @property
     def levels(self) -> range:
@@ -238,13 +243,15 @@ class DetectorSpec:
 
 
 _LATER: dict[str, Any] = {field.name: field.default for field in fields(DetectorSpec) if field.default is not MISSING}
-_NUMBERS = {
-    "channels": int, "head_convs": int, "detections_per_image": int, "rois": int, "width": (int, float),
-    "low_width": (int, float),
-}  # fmt: skip
+_INTEGERS = ("channels", "head_convs", "detections_per_image", "rois")
+_NUMBERS = dict.fromkeys(_INTEGERS, int) | dict.fromkeys(("width", "low_width"), (int, float))
 _LISTS: dict[str, tuple[type, ...]] = {
-    "ks": (int,), "mean": (int, float), "std": (int, float), "keypoints": (str,), "sigmas": (int, float),
-}  # fmt: skip
+    "ks": (int,),
+    "mean": (int, float),
+    "std": (int, float),
+    "keypoints": (str,),
+    "sigmas": (int, float),
+}
 
 
 def _listed(name: str, values: Any, kinds: tuple[type, ...], length: int | None = None) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.detectors import POINTS, images, lively, spec_of, targets
+from support.detectors import POINTS, TWO_STAGES, images, lively, spec_of, targets
 from support.specs import assert_same, spec
 from torch import Tensor
 from torchvision.ops import FeaturePyramidNetwork
@@ -18,7 +18,7 @@ from msad_cli.models.backbones.normalisation import norm_layer
 from msad_cli.models.backbones.resnet import ResNetBackbone
 from msad_cli.models.detector import Detector
 from msad_cli.models.pyramid import AlignedBackbone
-from msad_cli.models.spec import DETECTORS, REGION_DETECTORS, DetectorSpec
+from msad_cli.models.spec import DETECTORS, DetectorSpec
 from msad_cli.models.weights.initialise import copy_matching
 
 SQUARE = ((128, 128), (128, 128))
@@ -115,7 +115,7 @@ def test_views_have_names_and_pixels() -> None:
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_the_joint_loss_trains_every_parameter_of_a_teacher(name: str) -> None:
-    ks = (1, 2) if name in REGION_DETECTORS else (1, 2, 4)
+    ks = (1, 2) if name in TWO_STAGES else (1, 2, 4)
     torch.manual_seed(0)
     teacher = Detector(spec_of(name, ks=ks))
     losses = train(AlignedTraining(teacher), ks)
@@ -128,7 +128,7 @@ def test_the_joint_loss_trains_every_parameter_of_a_teacher(name: str) -> None:
     ("name", "k"), [("fcos", 1), ("fcos", 4), ("retinanet", 2), ("maskrcnn", 2), ("keypointrcnn", 1)]
 )
 def test_a_student_has_all_from_its_teacher_and_freezes_what_it_cannot_reach(name: str, k: int) -> None:
-    ks = (1, 2) if name in REGION_DETECTORS else (1, 2, 4)
+    ks = (1, 2) if name in TWO_STAGES else (1, 2, 4)
     torch.manual_seed(0)
     teacher, student = Detector(spec_of(name, ks=ks)), Detector(spec_of(name, role="student", ks=(k,)))
     copied = copy_matching(student, teacher.state_dict())
@@ -137,10 +137,10 @@ def test_a_student_has_all_from_its_teacher_and_freezes_what_it_cannot_reach(nam
         Distillation(student, teaching(teacher, student), build_distillers(student.spec, teacher.spec, {"l1": 0.6})), ks
     )
     assert without_gradient(student) == []
-    unreached = {1: "", 2: "7", 4: "67"}[k] if name not in REGION_DETECTORS else ""
+    unreached = {1: "", 2: "7", 4: "67"}[k] if name not in TWO_STAGES else ""
     extra = "core.backbone.fpn.extra_blocks"
     assert frozen(student) == {f"{extra}.p{level}.{part}" for level in unreached for part in ("weight", "bias")}
-    finer = {1: [], 2: ["1" if name in REGION_DETECTORS else "2"], 4: ["1", "2"]}
+    finer = {1: [], 2: ["1" if name in TWO_STAGES else "2"], 4: ["1", "2"]}
     assert sorted(student.core.backbone.finer) == finer[k]
 
 
@@ -159,7 +159,7 @@ def test_a_fusion_student_has_two_backbones_and_one_head(name: str) -> None:
     assert student.core.state_dict().keys() == single.core.state_dict().keys()
     assert student.low is not None
     assert student.low.body.channels == {1: 32, 2: 32, 3: 64, 4: 128, 5: 256}
-    unreached = set() if name in REGION_DETECTORS else {"weight", "bias"}
+    unreached = set() if name in TWO_STAGES else {"weight", "bias"}
     assert frozen(student) == {f"low.fpn.extra_blocks.p7.{part}" for part in unreached}
     shown = views((1, 2))
     pyramids = [student.core.backbone.pyramid(student.pixels(shown[1], 1), 1)]

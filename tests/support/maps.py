@@ -12,7 +12,7 @@ from msad_cli.distillation.losses import freekd
 from msad_cli.distillation.losses.table import build_distillers
 from msad_cli.distillation.unaligned import reduced_teacher
 from msad_cli.models.detector import Detector
-from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.base import Target
 from support.specs import spec
 from support.training import TARGETS, views
 
@@ -68,5 +68,5 @@ def build(method: str, student: Detector, teacher: Detector) -> nn.Module:
     name = method.split(maxsplit=1)[0]
     distiller = build_distillers(student.spec, teacher.spec, {name: 1.0})[name].distiller
     if name != method:
-        distiller.steps_done.fill_(freekd.PROMPT_STEPS)  # type: ignore[operator]
+        distiller.load_state_dict({**distiller.state_dict(), "steps_done": torch.tensor(freekd.PROMPT_STEPS)})
     return distiller

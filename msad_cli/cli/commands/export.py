@@ -225,7 +225,7 @@ def _check(detector: "Detector", view: "View", graph: "ExportedModel", form: str
     import torch
 
     from msad_cli.export.parity import compare
-    from msad_cli.models.detectors.stock import SCORE_THRESHOLD
+    from msad_cli.models.detectors.base import SCORE_THRESHOLD
 
     (k,) = graph.spec.ks
     images = list(_images(split, graph, COMPARED))

@@ -6,6 +6,7 @@ import typer
 
 from msad_cli.cli import options
 from msad_cli.errors import UsageError
+from msad_cli.models.detectors.kinds import DETECTORS, task_of
 from msad_cli.training.resume import all_settings, is_typed, resumable
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def teacher(
         str | None, typer.Option(metavar="2|4|2,4", help="How many times the reduced views are. Default: 2.")
     ] = None,
     detector: Annotated[
-        str, typer.Option(metavar="fcos|retinanet|maskrcnn|keypointrcnn", help="Torchvision's detector to build on.")
+        str, typer.Option(metavar="|".join(DETECTORS), help="Torchvision's detector to build on.")
     ] = "fcos",
     backbone: Annotated[
         str, typer.Option(metavar="NAME", help="resnet18…152, resnext50_32x4d, resnext101_32x8d…, mobilenet_v2")
@@ -90,7 +91,7 @@ def teacher(
     from msad_cli.data.loading.dataset import TrainingSet
     from msad_cli.models.detector import Detector
     from msad_cli.models.model_file import Card, fingerprint
-    from msad_cli.models.spec import TASKS, DetectorSpec
+    from msad_cli.models.spec import DetectorSpec
     from msad_cli.models.weights.initialise import initialise
     from msad_cli.training.clock import Clock
     from msad_cli.training.plan import (
@@ -113,7 +114,7 @@ def teacher(
     clock = Clock.of(time, checkpoint)
     limit_pixels(options.parse_pixels(max_pixels))
     folder = claim_output(out, resume, overwrite or dry_run, log, quiet)
-    task = TASKS.get(detector, "boxes")
+    task = task_of(detector)
     train, val, found = read_data(data, train_json, val_json, train_images, val_images, resolution, ks, task, quiet)
     fields, detections = fields_from_data(train, sigmas)
     choices = choose(
@@ -165,9 +166,8 @@ def _refuse_idle(context: typer.Context, detector: str, scales: str) -> None:
     Raises:
         UsageError: one was typed that means nothing to this detector or to these scales.
     """
-    from msad_cli.models.spec import TASKS
-
-    if TASKS.get(detector) == "boxes" and is_typed(context, "rois"):
+    known = DETECTORS.get(detector)
+    if known is not None and known.family != "two-stage" and is_typed(context, "rois"):
         raise UsageError(f"--rois: {detector} has no regions", "leave it out")
     if scales != "aligned" and (is_typed(context, "fusion") or is_typed(context, "lambda_")):
         raise UsageError(f"--fusion, --lambda: --scales {scales} fuses nothing", "leave them out")

@@ -6,7 +6,7 @@ from msad_cli.data.annotations.records import Records, read_records
 from msad_cli.data.layouts.base import Files, find_file, find_split
 from msad_cli.data.layouts.yolo import YAML_SUFFIXES
 from msad_cli.errors import AbsentSplitError, UsageError
-from msad_cli.models.spec import TASKS
+from msad_cli.models.detectors.kinds import TASKS
 
 SPLITS = ("train", "val")
 
@@ -17,8 +17,8 @@ def parse_task(task: str) -> None:
     Raises:
         UsageError: there is none of this name.
     """
-    if task not in TASKS.values():
-        raise UsageError(f"--task {task}: unknown", f"give {', '.join(dict.fromkeys(TASKS.values()))}")
+    if task not in TASKS:
+        raise UsageError(f"--task {task}: unknown", f"give {', '.join(TASKS)}")
 
 
 def find_splits(path: str, split: str | None, images: Path | None, task: str) -> tuple[dict[str, Files], list[str]]:

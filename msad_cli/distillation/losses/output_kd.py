@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msad_cli.distillation.knowledge import Knowledge
-from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.base import Target
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.whole_batch import batch_divisor
 

@@ -84,7 +84,9 @@ def from_coco(detector: Detector) -> Copied:
     Raises:
         UsageError: there are none for this architecture, or they cannot be downloaded.
     """
-    spec = detector.spec
+    spec, published = detector.spec, detector.kind.published
+    if published is None:
+        raise UsageError(f"--init coco: there are no published weights of {spec.detector}", "add --init imagenet")
     stock = (spec.backbone, spec.width, spec.channels, spec.head_convs) == ("resnet50", 1.0, 256, 4)
     if not stock or spec.head_depthwise or spec.low_backbone:
         raise UsageError(
@@ -92,8 +94,8 @@ def from_coco(detector: Detector) -> Copied:
             "4 convolutions and one backbone",
             "leave --backbone, --width, --head-channels and --head-convs away, or use --init imagenet",
         )
-    weights = get_model_weights(f"{spec.detector}_resnet50_fpn")["DEFAULT"]
-    return copy_matching(detector.core, fitted(_download(weights), weights.meta, detector.core, spec))
+    weights = get_model_weights(published.name)["DEFAULT"]
+    return copy_matching(detector.core, fitted(detector.kind, _download(weights), weights.meta))
 
 
 def from_file(detector: Detector, path: Path) -> Copied:
@@ -106,7 +108,9 @@ def from_file(detector: Detector, path: Path) -> Copied:
         ModelFileError: the file is no such thing, or nothing in it fits.
         UsageError: a slimmable network lacks the width.
     """
-    state = current_names(_read_state(path), detector.spec.detector)
+    state = _read_state(path)
+    if detector.kind.published is not None:
+        state = current_names(state, detector.kind.published.old_names)
     try:
         copied = max(_offers(detector, state), key=lambda each: each.tensors)
     except RuntimeError as error:
