@@ -1,4 +1,4 @@
-"""A frozen teacher of which the pyramids were kept, so that a student's steps do without its forward pass."""
+"""A frozen teacher whose pyramids are cached, so that a student's steps do without its forward pass."""
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -11,24 +11,25 @@ from msad_cli.distillation.knowledge import Inside, Knowledge
 from msad_cli.models.detector import Detector, Views, as_convolved
 from msad_cli.models.detectors.base import Target
 
-Kept = Callable[[int, bool], Sequence[Tensor]]
+CachedPyramids = Callable[[int, bool], Sequence[Tensor]]
 """From an image's place in its split, and whether it is mirrored, to five maps (C, h, w) on the grids of its own
 frame."""
 
 
-class KeptTeacher:
-    """What a teacher that was looked at once knows of a batch; for students that share its HR frame.
+class CachedTeacher:
+    """What a teacher that looked once at every image knows of a batch; for students that share its HR frame.
 
     Its maps are those of each image alone. Where a batch is padded beyond an image's own frame they are zero, and
     `inside` tells so. Images of one size have one frame, and maps that are the teacher's own but for their rounding.
 
     Args:
-        teacher: its head answers on the kept maps.
+        teacher: its head predicts on the cached maps.
+        cached: gives the maps of an image.
     """
 
-    def __init__(self, teacher: Detector, kept: Kept) -> None:
+    def __init__(self, teacher: Detector, cached: CachedPyramids) -> None:
         self._teacher = teacher
-        self._kept = kept
+        self._cached = cached
 
     def __call__(self, views: Views, targets: Sequence[Target]) -> Knowledge:
         """As a teacher's own forward pass; each target names its `image` (place in the split, mirrored)."""
@@ -55,7 +56,7 @@ class KeptTeacher:
 
     def _of(self, image: list[int], grids: Sequence[tuple[int, int]]) -> Sequence[Tensor]:
         if image:
-            return self._kept(image[0], bool(image[1]))
+            return self._cached(image[0], bool(image[1]))
         # What stands for an empty share of a batch is no image, and counts for nothing.
         return [torch.zeros(self._teacher.spec.channels, *grid) for grid in grids]
 

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from msad_cli.distillation.baselines import reduced_target
+from msad_cli.distillation.baselines import downsampled_target
 from msad_cli.frame import FRAME_DIVISOR, Frame
 from msad_cli.models.detector import Detector, Views
 from msad_cli.models.detectors.base import Target
@@ -34,7 +34,7 @@ class Knowledge:
         pyramid: five maps (N, C, h, w), finest first. The grids of student and teacher are the same.
         frame: in which anchors and targets live: the HR frame, or for a student that is not aligned, that of its own
             small image.
-        views: the images at every reduction that was rendered, those that this network did not see included.
+        views: the images at every k that was rendered, those that this network did not see included.
         inside: where something is known; None where everything is.
     """
 
@@ -99,4 +99,4 @@ def student_view(student: Detector, views: Views, targets: Sequence[Target]) -> 
         return best_view(student, views), targets
     k = student.spec.ks[-1]
     own = Knowledge(student, student.pyramid(views[k], 1), student.frame(views[k], 1), views)
-    return own, [reduced_target(target, k) for target in targets]
+    return own, [downsampled_target(target, k) for target in targets]

@@ -12,7 +12,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msad_cli.distillation.baselines import reduced_target
+from msad_cli.distillation.baselines import downsampled_target
 from msad_cli.distillation.distillation import WARMUP_STEPS, Distillation, Weighted
 from msad_cli.distillation.knowledge import Knowledge, best_view
 from msad_cli.distillation.parts.steps import StepCounter
@@ -27,7 +27,7 @@ TUNE_SHARE = 0.25
 
 
 class AlteredAssistant(nn.Module):
-    """An assistant that looks at the large image and answers on the grid, and in the frame, of the small one.
+    """An assistant that looks at the large image and predicts on the grid, and in the frame, of the small one.
 
     `shift` leaves out the m = log2 k finest levels and adds m coarser ones, made from the last as P7 is made from P6
     (as P6 of P2–P6, by leaving out every second cell): levels P(3+m)…P(7+m) of the large image. `resize` takes
@@ -68,7 +68,7 @@ class PixelDistillation(StepCounter):
     """First the altered assistant is tuned on the detection loss; then, frozen, it teaches the student.
 
     Args:
-        student: not aligned: an ordinary network that sees the image reduced k times.
+        student: not aligned: an ordinary network that sees the image downsampled by k.
         assistant: the same network, trained on the large image. Altered and tuned, it belongs to the resume state.
         distillers: of the second part, ISRD among them.
         warmup_steps: as in `Distillation`, from the second part's beginning.
@@ -98,5 +98,5 @@ class PixelDistillation(StepCounter):
             self.assistant.eval().requires_grad_(False)
             losses: dict[str, Tensor] = self.distillation(views, targets)
             return losses
-        own = [reduced_target(target, self.k) for target in targets]
+        own = [downsampled_target(target, self.k) for target in targets]
         return {f"assistant/{name}": loss for name, loss in self.assistant(views).losses(own).items()}

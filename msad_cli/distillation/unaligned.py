@@ -20,20 +20,20 @@ COMPARABLE = ("cls_logits", "bbox_ctrness")
 """Outputs that mean the same at both sizes. Boxes do not: a level of one name finds objects of other sizes."""
 
 
-def reduced_teacher(teacher: Detector, k: int) -> Callable[[Views], Knowledge]:
+def unaligned_teacher(teacher: Detector, k: int) -> Callable[[Views], Knowledge]:
     """Of a batch, what a teacher knows on the grid of an ordinary network that sees the image downsampled by k."""
 
     def know(views: Views) -> Knowledge:
         # Padded so that its grids, down to the coarsest, are exactly k times as fine as those of the small image.
         whole = best_view(teacher, views, FRAME_DIVISOR * k)
-        pyramid = [_reduced(each, k) for each in whole.pyramid]
-        return _Reduced(teacher, pyramid, teacher.frame(views[k], 1), views, whole=whole, k=k)
+        pyramid = [_downsampled(each, k) for each in whole.pyramid]
+        return _Downsampled(teacher, pyramid, teacher.frame(views[k], 1), views, whole=whole, k=k)
 
     return know
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Reduced(Knowledge):
+class _Downsampled(Knowledge):
     whole: Knowledge
     k: int
 
@@ -47,13 +47,13 @@ class _Reduced(Knowledge):
         grids = [each.shape[-2:] for each in self.whole.pyramid]
         anchors = output.shape[1] // sum(height * width for height, width in grids)
         levels = output.split([height * width * anchors for height, width in grids], dim=1)
-        reduced = []
+        smaller = []
         for level, (height, width) in zip(levels, grids, strict=True):
             cells = level.reshape(len(output), height, width, -1).permute(0, 3, 1, 2)
-            reduced.append(_reduced(cells, self.k).permute(0, 2, 3, 1).reshape(len(output), -1, output.shape[2]))
-        return torch.cat(reduced, dim=1)
+            smaller.append(_downsampled(cells, self.k).permute(0, 2, 3, 1).reshape(len(output), -1, output.shape[2]))
+        return torch.cat(smaller, dim=1)
 
 
-def _reduced(maps: Tensor, k: int) -> Tensor:
+def _downsampled(maps: Tensor, k: int) -> Tensor:
     """(N, C, h, w) -> (N, C, h/k, w/k)."""
     return F.interpolate(maps, scale_factor=1 / k, mode="bilinear", align_corners=False)

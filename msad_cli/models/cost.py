@@ -60,7 +60,7 @@ def relatives(spec: DetectorSpec, teacher: DetectorSpec | None = None) -> dict[s
     if spec.role == "student" and (spec.fuses or low == 1):
         found["student, fused" if spec.fuses else "student, HR"] = (spec, spec.views[0])
     elif spec.role == "student":
-        grid = "" if spec.scales == "aligned" else ", own grid"
+        grid = "" if spec.scales == "aligned" else ", unaligned"
         found[f"student, 1/{low}{grid}"] = (spec, "low")
     elif spec.role == "teacher":
         found |= {f"student, 1/{k}": (replace(spec, role="student", ks=(k,)), "low") for k in spec.ks[1:]}

@@ -15,7 +15,7 @@ from msad_cli.models.pyramid import AlignedBackbone
 from msad_cli.models.spec import DetectorSpec, View
 
 Views = Mapping[int, Sequence[Tensor]]
-"""The same N images at each reduction k: uint8 RGB images (3, h/k, w/k), h × w being the HR size."""
+"""The same N images downsampled by each k: uint8 RGB images (3, h/k, w/k), h × w being the HR size."""
 
 
 class Detector(nn.Module):
@@ -43,7 +43,7 @@ class Detector(nn.Module):
             self.register_buffer(name, torch.tensor(values, device="cpu")[:, None, None], persistent=False)
 
     def backbone(self, k: int) -> AlignedBackbone:
-        """The backbone and pyramid that a view reduced k times goes through."""
+        """The backbone and pyramid that a view downsampled by k goes through."""
         backbone: AlignedBackbone = self.core.backbone if self.low is None or k == 1 else self.low
         return backbone
 
@@ -52,7 +52,7 @@ class Detector(nn.Module):
         return [self.core.backbone, *([] if self.low is None else [self.low]), self.kind.head]
 
     def frame(self, images: Sequence[Tensor], k: int) -> Frame:
-        """The HR frame around images (3, h/k, w/k) that are reduced k times."""
+        """The HR frame around images (3, h/k, w/k) that are downsampled by k."""
         return Frame.around([(image.shape[-2], image.shape[-1]) for image in images], k)
 
     @property

@@ -1,4 +1,4 @@
-"""The aligned feature pyramid: a view reduced k times answers with levels shifted by log2 k (MSAD, section 3.1)."""
+"""The aligned feature pyramid: a view downsampled by k has levels shifted by log2 k (MSAD, section 3.1)."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class AlignedBackbone(nn.Module):
     """A backbone and the pyramid above it.
 
     `body` and `fpn` carry the names of torchvision's stock detectors, whose weights load into them; `finer` holds what
-    the reduced views need in addition. P6 is made from P5, as in torchvision: by a convolution where P7 follows it (the
+    the smaller views need in addition. P6 is made from P5, as in torchvision: by a convolution where P7 follows it (the
     official MSAD code takes C5), else by leaving out every second cell.
 
     Args:
@@ -78,7 +78,7 @@ class AlignedBackbone(nn.Module):
 
         Args:
             images: (N, 3, H/k, W/k), the normalised and padded view, H and W being multiples of 128 HR pixels.
-            k: how many times the view is reduced.
+            k: by how much the view is downsampled.
 
         Returns:
             Five maps (N, channels, H/s, W/s), whatever k is; s, in HR pixels, doubles from level to level and begins

@@ -38,7 +38,7 @@ class DetectorSpec:
         role: teacher (several views and a fusion), student (one view; with several, a fusion student as in table 7 of
             the paper), baseline (no fusion).
         scales: how it was trained: aligned views, vanilla multi-scale, or a single scale.
-        ks: by how much each of its views is reduced, ascending; (1, 2) for a teacher, (2,) for its student.
+        ks: by how much each of its views is downsampled, ascending; (1, 2) for a teacher, (2,) for its student.
         channels: channels of the pyramid and of the head's towers. Of the two-stage detectors: of the mask head, half
             those of the keypoint head, a quarter of the box head's.
         head_convs: convolutions of each tower of the head. Of the two-stage detectors: of the mask head, half those of
@@ -46,14 +46,14 @@ class DetectorSpec:
         resolution: the HR frame's size. A student sees images 1/k of it.
         mean, std: normalisation of RGB in [0, 1].
         fusion: how aligned pyramids become one, if this model fuses.
-        detections_per_image: how many detections are answered at most.
+        detections_per_image: how many detections an image has at most.
         head_depthwise: a dense head's 3×3 convolutions are depthwise separable.
-        low_backbone, low_width: the backbone of a fusion student's reduced views; empty for one backbone for all views.
+        low_backbone, low_width: the backbone of a fusion student's smaller views; empty for one backbone for all views.
         keypoints: names of the keypoints that keypointrcnn finds on each object.
         flip_pairs: pairs of places in `keypoints`, from 0, that a mirrored image swaps.
         skeleton: pairs of places in `keypoints`, from 0, between which lines are drawn.
         sigmas: of each keypoint, how far off annotators place it (COCO's OKS); empty for the evaluation's own.
-        rois: regions that a two-stage detector samples of an image to learn from.
+        rois: proposals of an image that a two-stage detector samples to learn from.
     """
 
     role: Role
@@ -117,8 +117,8 @@ class DetectorSpec:
         finest = self.finest_level - max(level_shift(k) for k in self.ks)
         if self.scales == "aligned" and finest < 1:
             raise ValueError(
-                f"{self.detector}: a view reduced {self.ks[-1]} times would need level P{finest}, and the stem's P1 is "
-                "the finest there is; take k = 2, or a dense detector"
+                f"{self.detector}: a view downsampled by {self.ks[-1]} would need level P{finest}, and the stem's P1 "
+                "is the finest there is; take k = 2, or a dense detector"
             )
         if self.role == "teacher" and len(self.ks) < 2:
             raise ValueError(f"k = {self.ks}: a teacher fuses several views")
@@ -190,7 +190,7 @@ class DetectorSpec:
 
     @property
     def fuses(self) -> bool:
-        """Whether it answers from a fusion of its views."""
+        """Whether it predicts from a fusion of its views."""
         return self.role != "baseline" and len(self.ks) > 1
 
     @property
@@ -201,12 +201,12 @@ class DetectorSpec:
 
     def ks_of(self, view: View) -> tuple[int, ...]:
         """The reductions whose pixels a view needs; none for a view that this model does not have."""
-        reduced = tuple(k for k in self.ks if k > 1)
+        smaller = tuple(k for k in self.ks if k > 1)
         return {
             "fused": self.ks if self.fuses else (),
             "high": self.ks[:1] if self.ks[0] == 1 else (),
-            "middle": reduced[:-1],
-            "low": reduced[-1:],
+            "middle": smaller[:-1],
+            "low": smaller[-1:],
         }[view]
 
     def to_json(self) -> dict[str, Any]:

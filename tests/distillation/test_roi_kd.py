@@ -88,7 +88,7 @@ def test_masks_are_of_a_quarter_of_the_regions() -> None:
 def test_a_student_on_its_own_grid_is_refused() -> None:
     own = spec(detector="maskrcnn", role="student", scales="single", ks=(2,))
     with pytest.raises(
-        ValueError, match="method output-kd: maskrcnn learns answers about regions on aligned grids alone"
+        ValueError, match="method output-kd: maskrcnn learns predictions at RoIs on aligned grids alone"
     ):
         build_distillers(own, spec(detector="maskrcnn"), {"output-kd": 1.0})
 

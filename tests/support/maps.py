@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from msad_cli.distillation.knowledge import Knowledge, best_view, student_view
 from msad_cli.distillation.losses import freekd
 from msad_cli.distillation.losses.table import build_distillers
-from msad_cli.distillation.unaligned import reduced_teacher
+from msad_cli.distillation.unaligned import unaligned_teacher
 from msad_cli.models.detector import Detector
 from msad_cli.models.detectors.base import Target
 from support.specs import spec
@@ -58,7 +58,7 @@ def knowledge(
     mine, targets = student_view(student, views(), targets)
     with torch.no_grad():
         aligned = student.spec.scales == "aligned"
-        theirs = best_view(teacher, views()) if aligned else reduced_teacher(teacher, 2)(views())
+        theirs = best_view(teacher, views()) if aligned else unaligned_teacher(teacher, 2)(views())
     return mine, theirs, targets
 
 

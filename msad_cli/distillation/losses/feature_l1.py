@@ -1,4 +1,4 @@
-"""L1 between aligned pyramids (MSAD, section 3.3, equation for L_KD), reduced as the official code reduces it."""
+"""L1 between aligned pyramids (MSAD, section 3.3, equation for L_KD), averaged as in the official code."""
 
 from collections.abc import Sequence
 

@@ -19,7 +19,7 @@ PROMPT_STEPS = 200
 """So many steps the prompts are learnt on the teacher, before they are frozen and weigh the student's frequencies."""
 
 FEATURES = 5.0
-"""Weight of the maps' squared distance; the frequencies and the box answers have 1."""
+"""Weight of the maps' squared distance; the frequencies and the box regression have 1."""
 
 
 class FreeKD(StepCounter):
@@ -29,7 +29,7 @@ class FreeKD(StepCounter):
     low band and for each scale; prompt p of scale j marks cells by the mask m = σ(p · sum of the teacher's high bands):
 
         bands    = Σ over levels and scales of mean m·|high^S − high^T|
-        features = 5 · Σ over levels of MSE(S, T),    boxes = SmoothL1 of dense heads' box answers
+        features = 5 · Σ over levels of MSE(S, T),    boxes = SmoothL1 of dense heads' box regression
 
     In the first 200 steps the prompts learn instead: the teacher detects on maps rebuilt from masked bands, and the
     prompts of one band are to mark different cells. The teacher does not change. Then the prompts stand still, as a

@@ -38,9 +38,7 @@ class RoIKD(nn.Module):
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
         if student.scales != "aligned":
-            raise ValueError(
-                f"method output-kd: {student.detector} learns answers about regions on aligned grids alone"
-            )
+            raise ValueError(f"method output-kd: {student.detector} learns predictions at RoIs on aligned grids alone")
         self.rois = student.rois
         self.task = student.task
 

@@ -26,7 +26,7 @@ OFFLINE_HINT = "without a network: --init none, or --init FILE with a .pth that 
 
 @dataclass(frozen=True)
 class Copied:
-    """How many of a model's tensors were taken over, of how many, and the first names that were not."""
+    """How many of a model's tensors were loaded, of how many, and the first names that were not."""
 
     tensors: int
     of: int
@@ -34,7 +34,7 @@ class Copied:
 
     def __str__(self) -> str:
         rest = f"; not, for example, {', '.join(self.left[:3])}" if self.left else ""
-        return f"{self.tensors} of {self.of} tensors taken over{rest}"
+        return f"{self.tensors} of {self.of} tensors loaded{rest}"
 
 
 def copy_matching(module: nn.Module, state: Mapping[str, Tensor]) -> Copied:
@@ -141,14 +141,14 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name, those that weights can be copied from."""
     from safetensors.torch import load
 
-    if not os.path.isfile(path):  # unlike Path's, it answers for names that are too long, too
+    if not os.path.isfile(path):  # unlike Path's, it says no to names that are too long, too
         what = f"{path}: not a file" if os.path.exists(path) else f"no such weights file: {path}"
         raise ModelFileError(what, "--init takes imagenet, coco, none or a file")
     try:
         # Read as a whole: a file that is mapped to memory and gets shorter ends the process.
         state = load(path.read_bytes()) if path.suffix == ".safetensors" else _read_pickle(path)
     except Exception as error:
-        # Torch answers damaged files with whatever its reader stumbles over, and others with how to run their code.
+        # Torch raises whatever its reader stumbles over in damaged files, and tells of others how to run their code.
         what = (str(error) or type(error).__name__).splitlines()[0][:120]
         if isinstance(error, UnpicklingError):
             what = "a damaged pickle, or one of more than tensors, which could run code"
