@@ -34,7 +34,8 @@ OPPOSITE = torch.tensor([[[[2.0, 2.0], [1.0, 1.0]], [[4.0, 4.0], [2.0, 2.0]]]])
 
 def build(name: str, channels: int = 2, dense: bool = True, of_teacher: int | None = None) -> nn.Module:
     """A distiller between networks that do not exist."""
-    own, theirs = (SimpleNamespace(channels=each, dense=dense) for each in (channels, of_teacher or channels))
+    kind = {"family": "dense" if dense else "two-stage", "dense": dense, "finest_level": 3 if dense else 2}
+    own, theirs = (SimpleNamespace(channels=each, **kind) for each in (channels, of_teacher or channels))
     return DISTILLERS[name][0](own, theirs)
 
 
@@ -44,7 +45,7 @@ def pyramid(finest: Tensor) -> list[Tensor]:
 
 
 def known(finest: Tensor) -> Knowledge:
-    """A dense network's knowledge: one map, and answers of a single cell that are 0."""
+    """A dense network's knowledge: one map, and outputs of a single cell that are 0."""
     return _framed(pyramid(finest), torch.zeros(len(finest), 1, 1))
 
 
@@ -197,7 +198,7 @@ def test_dsamkds_features_by_hand() -> None:
     assert values(alone) == pytest.approx({"features": 5e-7 / 3 * (whole + 20 * pooled)})
 
 
-def test_dsamkds_weights_of_answers_by_hand() -> None:
+def test_dsamkds_weights_of_cells_by_hand() -> None:
     # Of two classes, the larger differences are 0.1, 0.2, 0.3, 0.4: mean 0.25, and 0.1 is in the lower half.
     teacher = torch.tensor([[[0.5, 0.6], [0.7, 0.5], [0.5, 0.2], [0.9, 0.5]]])
     student = torch.full((1, 4, 2), 0.5)
@@ -211,7 +212,7 @@ def test_dsamkds_weights_of_answers_by_hand() -> None:
     assert not difference_weight(student, student).any()
 
 
-def test_dsamkds_answers_by_hand() -> None:
+def test_dsamkds_outputs_by_hand() -> None:
     """Two cells, one class: logits 0, 0 and ln 3, 0. Scores 3/4 and 1/2, whose sum is 5/4.
 
     Differences 1/4 and 0, mean 1/8: weights 2 and 0; the cross-entropy of 1/2 is ln 2 whatever is wanted.
@@ -240,10 +241,10 @@ def test_dense_boxes_by_hand() -> None:
     assert boxes.shape == (2, cells, 4)
     assert boxes[1, :2].tolist() == [[-8.0, -8.0, 8.0, 8.0], [0.0, -8.0, 16.0, 8.0]]
     assert boxes[0, -1].tolist() == [-128.0, -128.0, 128.0, 128.0]
-    # Codes of 0 are the anchors; the fourth of nine is the square of 32. Shifted by a quarter of its width.
-    codes = torch.zeros(2, 9 * cells, 4)
-    codes[1, 3, 0] = 0.25
-    boxes = retinanet.boxes(maps, frame, {"bbox_regression": codes})
+    # Deltas of 0 are the anchors; the fourth of nine is the square of 32. Shifted by a quarter of its width.
+    deltas = torch.zeros(2, 9 * cells, 4)
+    deltas[1, 3, 0] = 0.25
+    boxes = retinanet.boxes(maps, frame, {"bbox_regression": deltas})
     assert boxes[:, 3].tolist() == [[-16.0, -16.0, 16.0, 16.0], [-8.0, -16.0, 24.0, 16.0]]
 
 

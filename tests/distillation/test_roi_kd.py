@@ -25,10 +25,10 @@ def test_anchors_by_hand() -> None:
     assert found == pytest.approx({"objectness": kl, "proposals": 0.75 * 0.5}, rel=1e-5)
 
 
-def test_regions_by_hand() -> None:
-    """Two regions, background and one class. Teacher's logits (0, 2·ln 3): 9/10 of the class, 3/4 at T = 2.
+def test_rois_by_hand() -> None:
+    """Two RoIs, background and one class. Teacher's logits (0, 2·ln 3): 9/10 of the class, 3/4 at T = 2.
 
-    The second region is background for certain: its box counts for nothing. The mean over two regions is half of
+    The second is background for certain: its box counts for nothing. The mean over two RoIs is half of
     T²·KL(3/4 ‖ 1/2), as the student knows nothing of the first and agrees on the second.
     """
     certain = torch.tensor([100.0, 0.0])
@@ -52,15 +52,15 @@ def known(detector: str, **fields: object) -> tuple[Knowledge, Knowledge, RoIKD]
     ("detector", "fields", "last"),
     [("maskrcnn", {}, "masks"), ("keypointrcnn", {"keypoints": ("head", "tail")}, "keypoints")],
 )
-def test_equal_answers_cost_nothing_and_others_teach_every_head(
+def test_equal_outputs_cost_nothing_and_others_teach_every_head(
     detector: str, fields: dict[str, object], last: str
 ) -> None:
-    student, teacher, region_kd = known(detector, **fields)
+    student, teacher, roi_kd = known(detector, **fields)
     names = {"objectness", "proposals", "classes", "boxes", last}
-    equal = region_kd(teacher, teacher, [])
+    equal = roi_kd(teacher, teacher, [])
     assert set(equal) == names
     torch.testing.assert_close(total(equal), torch.tensor(0.0), atol=1e-5, rtol=0)
-    losses = region_kd(student, teacher, [])
+    losses = roi_kd(student, teacher, [])
     assert all(loss.item() > 0 for loss in losses.values())
     total(losses).backward()
     assert [
@@ -69,19 +69,19 @@ def test_equal_answers_cost_nothing_and_others_teach_every_head(
 
 
 def test_where_the_teacher_finds_nothing_there_is_no_mask_to_learn() -> None:
-    student, teacher, region_kd = known("maskrcnn")
+    student, teacher, roi_kd = known("maskrcnn")
     teacher.detector.core.roi_heads.score_thresh = 1.1
-    losses = region_kd(student, teacher, [])
+    losses = roi_kd(student, teacher, [])
     assert losses["masks"].item() == 0
     assert losses["classes"].item() > 0
 
 
-def test_masks_are_of_a_quarter_of_the_regions() -> None:
-    """8 regions an image, of which 2 at most may be objects; a random network finds that many in each of two."""
-    student, teacher, region_kd = known("maskrcnn")
+def test_masks_are_of_a_quarter_of_the_proposals() -> None:
+    """8 proposals an image, of which 2 at most may be objects; a random network finds that many in each of two."""
+    student, teacher, roi_kd = known("maskrcnn")
     asked: list[int] = []
     student.detector.core.roi_heads.mask_head.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))
-    region_kd(student, teacher, [])
+    roi_kd(student, teacher, [])
     assert asked == [2 * 2]
 
 

@@ -38,7 +38,7 @@ def test_an_unaligned_teacher_has_the_students_grids_and_its_maps_are_means_of_t
     whole = best_view(teacher, images, 256)
     for mine, fine in zip(coarser.pyramid, whole.pyramid, strict=True):
         torch.testing.assert_close(mine, torch.nn.functional.avg_pool2d(fine, 2), atol=1e-5, rtol=1e-4)
-    # The first answers are those of the top left cell of P3: the mean over its four, one anchor a cell.
+    # The first outputs are those of the top left cell of P3: the mean over its four, one anchor a cell.
     fine = whole.outputs["cls_logits"].unflatten(1, (-1, 1))[:, : 32 * 64, 0].reshape(2, 32, 64, -1)
     torch.testing.assert_close(coarser.outputs["cls_logits"][:, 0], fine[:, :2, :2].mean(dim=(1, 2)))
     second_row = coarser.outputs["cls_logits"][:, 32]
@@ -46,7 +46,7 @@ def test_an_unaligned_teacher_has_the_students_grids_and_its_maps_are_means_of_t
 
 
 @torch.no_grad()
-def test_a_single_scale_teacher_answers_from_its_large_image() -> None:
+def test_a_single_scale_teacher_predicts_from_its_large_image() -> None:
     torch.manual_seed(0)
     teacher = Detector(spec(role="baseline", scales="vanilla")).eval()
     images = views()

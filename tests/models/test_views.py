@@ -176,7 +176,7 @@ def test_a_fusion_student_has_two_backbones_and_one_head(name: str) -> None:
             assert torch.equal(mine, theirs)
 
 
-def test_vanilla_targets_and_answers_go_through_the_reduced_image() -> None:
+def test_vanilla_targets_and_detections_go_through_the_small_image() -> None:
     """A baseline at k = 2 equals a detector of one scale that is given everything at half the size."""
     torch.manual_seed(0)
     vanilla = Detector(spec_of("keypointrcnn", role="baseline", scales="vanilla", detections_per_image=5))
@@ -200,7 +200,7 @@ def test_vanilla_targets_and_answers_go_through_the_reduced_image() -> None:
     torch.testing.assert_close(low["scores"], same["scores"])
 
 
-def test_a_pixel_of_a_reduced_mask_belongs_to_what_covers_half_of_it() -> None:
+def test_a_pixel_of_a_smaller_mask_belongs_to_what_covers_half_of_it() -> None:
     torch.manual_seed(0)
     vanilla = Detector(spec_of("maskrcnn", role="baseline", scales="vanilla"))
     whole = targets(SQUARE)
