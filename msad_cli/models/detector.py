@@ -47,7 +47,7 @@ class Detector(nn.Module):
         backbone: AlignedBackbone = self.core.backbone if self.low is None or k == 1 else self.low
         return backbone
 
-    def parts(self) -> list[nn.Module]:
+    def compilable(self) -> list[nn.Module]:
         """What computes most: each backbone with its pyramid, and the head (of two-stage detectors the proposals')."""
         return [self.core.backbone, *([] if self.low is None else [self.low]), self.kind.head]
 

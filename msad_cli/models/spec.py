@@ -243,8 +243,14 @@ class DetectorSpec:
 
 
 _LATER: dict[str, Any] = {field.name: field.default for field in fields(DetectorSpec) if field.default is not MISSING}
-_INTEGERS = ("channels", "head_convs", "detections_per_image", "rois")
-_NUMBERS = dict.fromkeys(_INTEGERS, int) | dict.fromkeys(("width", "low_width"), (int, float))
+_NUMBERS: dict[str, Any] = {
+    "channels": int,
+    "head_convs": int,
+    "detections_per_image": int,
+    "rois": int,
+    "width": (int, float),
+    "low_width": (int, float),
+}
 _LISTS: dict[str, tuple[type, ...]] = {
     "ks": (int,),
     "mean": (int, float),

@@ -9,7 +9,7 @@ from torchvision.ops import clip_boxes_to_image, generalized_box_iou_loss
 
 from msad_cli.frame import Frame
 from msad_cli.models.decode.nms import DROPPED, suppress, taken, top
-from msad_cli.models.detectors.base import SCORE_THRESHOLD, Detection, DetectorKind, Outputs, Target
+from msad_cli.models.detectors.base import SCORE_THRESHOLD, Detection, DetectorKind, Outputs, Part, Target
 from msad_cli.models.pyramid import AlignedBackbone
 
 SIZE = 4
@@ -46,9 +46,8 @@ class ToyKind(DetectorKind):
         logits, distances = self.core(pyramid).float().split([len(self.spec.classes), 4], dim=2)
         return {"cls_logits": logits, "bbox_regression": F.softplus(distances)}
 
-    def parts(self):  # type: ignore[no-untyped-def]
-        whole = super().parts()["head"]
-        return {"head": type(whole)(whole.modules, self.core)}
+    def parts(self) -> dict[str, Part]:
+        return {"head": Part((self.head,), self.core)}
 
     def losses(
         self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target], outputs: Outputs | None = None

@@ -29,7 +29,7 @@ Build = Callable[..., nn.Module]
 
 
 def _of_outputs(student: DetectorSpec, teacher: DetectorSpec) -> nn.Module:
-    by_family = {"dense": OutputKD, "two-stage": RoIKD}
+    by_family: dict[str, Build] = {"dense": OutputKD, "two-stage": RoIKD}
     return by_family[student.family](student, teacher)
 
 
