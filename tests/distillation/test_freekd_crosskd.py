@@ -167,5 +167,5 @@ def test_crosskd_is_its_formula(detector: str, classes: float, boxes: float) -> 
 
 def test_crosskd_has_no_use_for_two_stages() -> None:
     own = spec(detector="maskrcnn")
-    with pytest.raises(ValueError, match="method crosskd: maskrcnn has no head that answers cell by cell"):
+    with pytest.raises(ValueError, match="method crosskd: maskrcnn has no head that predicts at every cell"):
         build_distillers(own, own, {"crosskd": 1.0})
