@@ -33,8 +33,9 @@ from msad_cli.distillation.aligned_teacher import AlignedTraining
 from msad_cli.distillation.losses.table import suitable_methods
 from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
+from msad_cli.models.detectors.kinds import DETECTORS, task_of
 from msad_cli.models.model_file import read_header
-from msad_cli.models.spec import TASKS, DetectorSpec
+from msad_cli.models.spec import DetectorSpec
 from msad_cli.runs.folder import RunFolder
 from msad_cli.system.device import Compute, choose_compute, to_device
 from msad_cli.text import parse_size
@@ -85,7 +86,7 @@ Run = tuple[Row, int]
 
 def scale_of(name: str, detector: str) -> Scale:
     """`cpu`: a small network at 256 pixels. `gpu`: the paper's at 800."""
-    dense = TASKS[detector] == "boxes"
+    dense = DETECTORS[detector].family == "dense"
     if name == "gpu":
         return Scale("--init none --backbone resnet50", "--batch 16 --lr 0.01 --decay cosine", 36_000,
                      "--backbone resnet101", "--backbone resnet50")  # fmt: skip
@@ -93,20 +94,20 @@ def scale_of(name: str, detector: str) -> Scale:
     if dense:
         return Scale(f"{small} --head-convs 2", "--batch 8 --lr 0.02 --workers 0", 10_500)
     # Regions are what a step takes its time for; images with keypoints show few objects.
-    rois = 32 if TASKS[detector] == "keypoints" else 64
+    rois = 32 if task_of(detector) == "keypoints" else 64
     return Scale(f"{small} --rois {rois}", "--batch 4 --lr 0.01 --workers 0", 4_300)
 
 
 def methods_of(detector: str) -> list[str]:
     """The paper's method and the best of the others, the default of this detector first."""
-    default = suitable_methods(TASKS[detector] == "boxes")
+    default = suitable_methods(DETECTORS[detector].family == "dense")
     return sorted(METHODS, key=lambda method: method not in default)
 
 
 def rows_of(detector: str, scale: Scale, k: int) -> dict[str, Row]:
     """All rows by name, in the order of the table. Distilled ones name their method, whatever the default is."""
     both = f"teacher --k {k}"
-    light = "--head-depthwise" if TASKS[detector] == "boxes" else "--head-convs 1"
+    light = "--head-depthwise" if DETECTORS[detector].family == "dense" else "--head-convs 1"
     alone, taught, method = "--no-distill --init none", "--init teacher", methods_of(detector)[0]
     best = f"--method {method}"
     rows = [
@@ -144,7 +145,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="rows trained side by side, with a thread each on a CPU")
     parser.add_argument("--rows", default=",".join(MAIN))
     parser.add_argument("--pictures", type=int, help="shown to every model in place of the scale's")
-    parser.add_argument("--detector", choices=tuple(TASKS))
+    parser.add_argument("--detector", choices=tuple(DETECTORS))
     parser.add_argument("--report", action="store_true", help="train nothing")
     arguments = parser.parse_args()
     for name in ("seeds", "jobs", "pictures"):
@@ -176,7 +177,7 @@ def main() -> None:
 def detector_for(folder: Path) -> str:
     """The detector whose task a set's training annotations have."""
     for detector, key in (("keypointrcnn", "keypoints"), ("maskrcnn", "segmentation")):
-        text = find_split(str(folder), "train", task=TASKS[detector]).annotations.read_text(encoding="utf-8")
+        text = find_split(str(folder), "train", task=task_of(detector)).annotations.read_text(encoding="utf-8")
         if any(each.get(key) for each in json.loads(text)["annotations"]):
             return detector
     return "fcos"
@@ -184,8 +185,8 @@ def detector_for(folder: Path) -> str:
 
 def read(folder: Path, name: str, detector: str) -> CocoSplit:
     """A split of the set, with what the detector learns."""
-    files = find_split(str(folder), name, task=TASKS[detector])
-    return read_split(files.annotations, files.images, task=TASKS[detector])
+    files = find_split(str(folder), name, task=task_of(detector))
+    return read_split(files.annotations, files.images, task=task_of(detector))
 
 
 def file_of(out: Path, row: Row, seed: int) -> Path:

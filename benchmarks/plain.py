@@ -15,7 +15,7 @@ from torchvision.models.detection import FCOS, fcos_resnet50_fpn
 
 from msad_cli.frame import Frame
 from msad_cli.models.detector import Detector
-from msad_cli.models.detectors.dense import Target, dense_detections, dense_losses, dense_outputs
+from msad_cli.models.detectors.base import Target
 
 PADDING = 256
 HIGH, LOW = range(3, 8), range(2, 7)
@@ -60,7 +60,7 @@ class Plain:
 
     def losses(self, pyramid: list[Tensor], frame: Frame, targets: Sequence[Target]) -> Tensor:
         """The sum of the detection losses of one view: a pass of the head, an assignment of its own."""
-        return torch.stack(list(dense_losses(self.detector.core, pyramid, frame, targets).values())).sum()
+        return torch.stack(list(self.detector.losses(pyramid, frame, targets).values())).sum()
 
     def teacher_step(self, images: Sequence[Tensor], targets: Sequence[Target]) -> None:
         """Forward and backward of L_Align + 0.4 · L_F."""
@@ -86,15 +86,15 @@ class Plain:
         large = self.pixels(images)
         small = self.levels(large[..., ::2, ::2])
         frame = Frame(tuple((each.shape[-2], each.shape[-1]) for each in images), (large.shape[-2], large.shape[-1]))
-        dense_detections(self.detector.core, [small[level] for level in LOW], frame)
+        self.detector.kind.detect([small[level] for level in LOW], frame)
 
     @torch.inference_mode()
     def fused_inference(self, images: Sequence[Tensor]) -> None:
         """Detections of the teacher, whose head answers for every view."""
         high, low, frame = self.both(images)
         for each in (high, low):
-            dense_outputs(self.detector.core, each)
-        dense_detections(self.detector.core, self.detector.fuse([high, low]), frame)
+            self.detector.outputs(each)
+        self.detector.kind.detect(self.detector.fuse([high, low]), frame)
 
 
 def stock_fcos(classes: int, size: tuple[int, int]) -> FCOS:

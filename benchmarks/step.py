@@ -18,7 +18,7 @@ from plain import Plain, stock_fcos, stock_inference, stock_step
 from torch import Tensor
 
 from msad_cli.distillation.aligned_teacher import AlignedTraining
-from msad_cli.distillation.cached_teacher import KeptTeacher
+from msad_cli.distillation.cached_teacher import CachedTeacher
 from msad_cli.distillation.distillation import Distillation, teaching
 from msad_cli.distillation.knowledge import best_view
 from msad_cli.distillation.losses.table import build_distillers
@@ -88,7 +88,7 @@ def build_jobs(backbone: str, size: str, batch: int, device: torch.device) -> tu
     )
     with torch.no_grad():
         pyramid = best_view(frozen, views).pyramid
-    kept = KeptTeacher(frozen, lambda image, mirrored: [each[image].bfloat16() for each in pyramid])
+    kept = CachedTeacher(frozen, lambda image, mirrored: [each[image].bfloat16() for each in pyramid])
     without_teacher = Distillation(student, kept, build_distillers(student.spec, spec, {"l1": 0.6}))
     named = [{**target, "picture": torch.tensor([place, 0])} for place, target in enumerate(targets)]
     stock = stock_fcos(len(spec.classes), (high[0].shape[-2], high[0].shape[-1])).to(device)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from msad_cli.frame import Frame
 from msad_cli.models.detector import Detector, Views
-from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.base import Target
 
 FUSION_WEIGHT = 0.4
 """λ: the paper's default is 1.0 and its best, like the code's, 0.4."""

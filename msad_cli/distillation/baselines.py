@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msad_cli.models.detector import Detector, Views
-from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.base import Target
 
 
 class UnshiftedTraining(nn.Module):
@@ -22,20 +22,20 @@ class UnshiftedTraining(nn.Module):
         losses = {}
         for k in self.detector.spec.ks:
             frame = self.detector.frame(views[k], 1)
-            reduced = [reduced_target(target, k) for target in targets]
-            for name, loss in self.detector.losses(self.detector.pyramid(views[k], 1), frame, reduced).items():
+            small = [downsampled_target(target, k) for target in targets]
+            for name, loss in self.detector.losses(self.detector.pyramid(views[k], 1), frame, small).items():
                 losses[f"k{k}/{name}"] = loss
         return losses
 
 
-def reduced_target(target: Target, k: int) -> Target:
-    """A target in the frame of the image reduced k times."""
+def downsampled_target(target: Target, k: int) -> Target:
+    """A target in the frame of the image downsampled by k."""
     if k == 1:
         return target
-    reduced = {**target, "boxes": target["boxes"] / k}
+    small = {**target, "boxes": target["boxes"] / k}
     if "masks" in target:
         # A pixel belongs to an object that covers half of it.
-        reduced["masks"] = (F.avg_pool2d(target["masks"][:, None].float(), k)[:, 0] >= 0.5).to(torch.uint8)
+        small["masks"] = (F.avg_pool2d(target["masks"][:, None].float(), k)[:, 0] >= 0.5).to(torch.uint8)
     if "keypoints" in target:
-        reduced["keypoints"] = target["keypoints"] / target["keypoints"].new_tensor([k, k, 1])
-    return reduced
+        small["keypoints"] = target["keypoints"] / target["keypoints"].new_tensor([k, k, 1])
+    return small

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from msad_cli.distillation.knowledge import Knowledge, best_view, student_view
-from msad_cli.distillation.unaligned import reduced_teacher
+from msad_cli.distillation.unaligned import unaligned_teacher
 from msad_cli.models.detector import Detector, Views
-from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.base import Target
 
 Teach = Callable[[Views, Sequence[Target]], Knowledge]
 """From the views and targets (in HR pixels) of a batch to a teacher's knowledge of it."""
@@ -23,7 +23,7 @@ WARMUP_STEPS = 500
 class Weighted:
     """A distiller and the weight of its losses.
 
-    It answers (student, teacher: Knowledge, targets in their frame) with named losses, and owns what it trains.
+    From (student, teacher: Knowledge, targets in their frame) it makes named losses, and owns what it trains.
     """
 
     distiller: nn.Module
@@ -37,8 +37,8 @@ class Distillation(nn.Module):
     baseline on the same schedule.
 
     Args:
-        student: of one view, or of several whose fusion answers (table 7); any k that the teacher aligns, 1 included.
-            One that is not aligned learns from maps that are brought to its own grid.
+        student: of one view, or of several whose fusion predicts (table 7); any k that the teacher aligns, 1 included.
+            One that is not aligned learns from maps that are brought to its coarser grid.
         teach: what the teacher knows of a batch, on the student's grid; see `teaching`. Called without gradients.
         distillers: by name; what they train (adapters) belongs to them and is no part of the student.
         warmup_steps: steps over which the distillers' weight rises linearly to its full value.
@@ -88,5 +88,5 @@ def teaching(teacher: Detector, student: Detector) -> Teach:
     teacher.eval().requires_grad_(False)
     if student.spec.scales == "aligned":
         return lambda views, _: best_view(teacher, views)
-    reduced = reduced_teacher(teacher, student.spec.ks[-1])
-    return lambda views, _: reduced(views)
+    coarser = unaligned_teacher(teacher, student.spec.ks[-1])
+    return lambda views, _: coarser(views)

@@ -1,15 +1,29 @@
-"""What a distiller may look at of one network: its pyramid, its head's answers on demand, the batch's pixels."""
+"""What a distiller may look at of one network: its pyramid, its head's outputs on demand, the batch's pixels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
-from msad_cli.distillation.baselines import reduced_target
+from msad_cli.distillation.baselines import downsampled_target
 from msad_cli.frame import FRAME_DIVISOR, Frame
 from msad_cli.models.detector import Detector, Views
-from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.base import Target
+
+
+@dataclass(frozen=True)
+class Inside:
+    """Where the maps of a batch say something, if not everywhere.
+
+    Attributes:
+        maps: of each level, (N, 1, h, w), 1 where something is known and 0 elsewhere.
+        whole: of each image, whether everything is known.
+    """
+
+    maps: Sequence[Tensor]
+    whole: Sequence[bool]
 
 
 @dataclass(frozen=True)
@@ -20,31 +34,48 @@ class Knowledge:
         pyramid: five maps (N, C, h, w), finest first. The grids of student and teacher are the same.
         frame: in which anchors and targets live: the HR frame, or for a student that is not aligned, that of its own
             small image.
-        views: the images at every reduction that was rendered, those that this network did not see included.
-        inside: of each map, (N, 1, h, w), 1 where something is known and 0 elsewhere; None where all of it is.
+        views: the images at every k that was rendered, those that this network did not see included.
+        inside: where something is known; None where everything is.
     """
 
     detector: Detector
     pyramid: Sequence[Tensor]
     frame: Frame
     views: Views
-    inside: Sequence[Tensor] | None = None
+    inside: Inside | None = None
 
-    def where(self, known: Sequence[Tensor] | None) -> "Knowledge":
+    def where(self, known: Inside | None) -> "Knowledge":
         """What is to be compared with a network that knows only this part of the maps: zero in the rest of them."""
         if known is None:
             return self
-        return replace(self, pyramid=[each * part for each, part in zip(self.pyramid, known, strict=True)])
+        pyramid = [each * part for each, part in zip(self.pyramid, known.maps, strict=True)]
+        return _Partial(self.detector, pyramid, self.frame, self.views, whole=self, known=known)
 
     @cached_property
     def outputs(self) -> dict[str, Tensor]:
-        """The head's raw answers, (N, anchors, …) each; computed once, at the first call, for dense detectors."""
+        """The head's raw outputs, (N, anchors, …) each; computed once, at the first call."""
         return self.detector.outputs(self.pyramid)
 
     def losses(self, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Named detection losses against targets in the frame."""
-        outputs = self.outputs if self.detector.spec.dense else None
-        return self.detector.losses(self.pyramid, self.frame, targets, outputs)
+        return self.detector.losses(self.pyramid, self.frame, targets, self.outputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Partial(Knowledge):
+    whole: Knowledge
+    known: Inside
+
+    @cached_property
+    def outputs(self) -> dict[str, Tensor]:
+        """As of any pyramid. Those of images that are known as a whole are there already, and the head costs most."""
+        partial = [image for image, whole in enumerate(self.known.whole) if not whole]
+        found = self.detector.outputs([each[partial] for each in self.pyramid])
+        rows = {image: row for row, image in enumerate(partial)}
+        return {
+            name: torch.stack([found[name][rows[i]] if i in rows else each[i] for i in range(len(each))])
+            for name, each in self.whole.outputs.items()
+        }
 
 
 def best_view(detector: Detector, views: Views, divisor: int = FRAME_DIVISOR) -> Knowledge:
@@ -68,4 +99,4 @@ def student_view(student: Detector, views: Views, targets: Sequence[Target]) -> 
         return best_view(student, views), targets
     k = student.spec.ks[-1]
     own = Knowledge(student, student.pyramid(views[k], 1), student.frame(views[k], 1), views)
-    return own, [reduced_target(target, k) for target in targets]
+    return own, [downsampled_target(target, k) for target in targets]

@@ -9,16 +9,17 @@ published: that the assistant's grid and anchors are altered is certain, how is 
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msad_cli.distillation.baselines import reduced_target
+from msad_cli.distillation.baselines import downsampled_target
 from msad_cli.distillation.distillation import WARMUP_STEPS, Distillation, Weighted
 from msad_cli.distillation.knowledge import Knowledge, best_view
+from msad_cli.distillation.parts.steps import StepCounter
 from msad_cli.frame import FRAME_DIVISOR, level_shift
 from msad_cli.models.detector import Detector, Views
-from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.base import Target
+from msad_cli.models.pyramid import subsampled_top
 
 AFP = Literal["shift", "resize"]
 TUNE_SHARE = 0.25
@@ -26,10 +27,10 @@ TUNE_SHARE = 0.25
 
 
 class AlteredAssistant(nn.Module):
-    """An assistant that looks at the large image and answers on the grid, and in the frame, of the small one.
+    """An assistant that looks at the large image and predicts on the grid, and in the frame, of the small one.
 
     `shift` leaves out the m = log2 k finest levels and adds m coarser ones, made from the last as P7 is made from P6
-    (in two-stage detectors, by leaving out every second cell): levels P(3+m)…P(7+m) of the large image. `resize` takes
+    (as P6 of P2–P6, by leaving out every second cell): levels P(3+m)…P(7+m) of the large image. `resize` takes
     the mean over k × k cells of each level. In the frame of the small image the anchors are then the student's own, k
     times as large as before in HR pixels, so that maps, scores and boxes match one to one.
     """
@@ -38,7 +39,7 @@ class AlteredAssistant(nn.Module):
         super().__init__()
         self.detector, self.k, self.afp = detector, k, afp
         left_out = level_shift(k) if afp == "shift" else 0
-        added = left_out if detector.spec.dense else 0
+        added = 0 if subsampled_top(detector.spec.finest_level) else left_out
         fpn = detector.core.backbone.fpn
         for block in (*fpn.inner_blocks[:left_out], *fpn.layer_blocks[:left_out]):
             # A parameter without a gradient would stall distributed training.
@@ -63,18 +64,16 @@ class AlteredAssistant(nn.Module):
         return Knowledge(self.detector, pyramid, self.detector.frame(views[self.k], 1), views)
 
 
-class PixelDistillation(nn.Module):
+class PixelDistillation(StepCounter):
     """First the altered assistant is tuned on the detection loss; then, frozen, it teaches the student.
 
     Args:
-        student: not aligned: an ordinary network that sees the image reduced k times.
+        student: not aligned: an ordinary network that sees the image downsampled by k.
         assistant: the same network, trained on the large image. Altered and tuned, it belongs to the resume state.
         distillers: of the second part, ISRD among them.
         warmup_steps: as in `Distillation`, from the second part's beginning.
         tune_steps: how long the first part is.
     """
-
-    steps_done: Tensor
 
     def __init__(
         self,
@@ -91,15 +90,13 @@ class PixelDistillation(nn.Module):
         # Its method alone: the assistant is registered once, here.
         self.distillation = Distillation(student, lambda views, _: self.assistant(views), distillers, warmup_steps)
         self.tune_steps = tune_steps
-        # A buffer, so that a resumed run knows in which part it is.
-        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
 
     def forward(self, views: Views, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Losses named `assistant/…`, later `student/…` and `distil/…`, ready to be summed; targets in HR pixels."""
-        self.steps_done += 1
-        if int(self.steps_done) > self.tune_steps:
+        self.count_step()
+        if self.passed(self.tune_steps):
             self.assistant.eval().requires_grad_(False)
             losses: dict[str, Tensor] = self.distillation(views, targets)
             return losses
-        own = [reduced_target(target, self.k) for target in targets]
+        own = [downsampled_target(target, self.k) for target in targets]
         return {f"assistant/{name}": loss for name, loss in self.assistant(views).losses(own).items()}

@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from msad_cli.distillation.aligned_teacher import aligned_losses, view_pyramids
+from msad_cli.distillation.parts.steps import StepCounter
 from msad_cli.models.detector import Detector, Views
-from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.base import Target
 
 FUSION_SHARE = 0.25
 """Of all steps: a third of the first step's length. The paper does not say."""
 
 
-class TwoStepTraining(nn.Module):
+class TwoStepTraining(StepCounter):
     """L_Align for some steps; from then on backbone, pyramid and head stand still, and L_F trains the fusion.
 
     Args:
@@ -21,19 +22,15 @@ class TwoStepTraining(nn.Module):
         align_steps: how many steps the first step has.
     """
 
-    steps_done: Tensor
-
     def __init__(self, detector: Detector, align_steps: int) -> None:
         super().__init__()
         self.detector = detector
         self.align_steps = align_steps
-        # A buffer, so that a resumed run knows in which of the two steps it is.
-        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
 
     def forward(self, views: Views, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Losses named `k1/…`, `k2/…`, later `fused/…`, ready to be summed; boxes of the targets in HR pixels."""
-        self.steps_done += 1
-        if int(self.steps_done) <= self.align_steps:
+        self.count_step()
+        if not self.passed(self.align_steps):
             return aligned_losses(self.detector, *view_pyramids(self.detector, views), targets)
         detector = self.detector.eval().requires_grad_(False)
         assert detector.fusion is not None, "only a teacher fuses"

@@ -1,4 +1,4 @@
-"""A teacher for a student that is not aligned: its maps and answers, brought to the student's coarser grid.
+"""A teacher for a student that is not aligned: its maps and outputs, brought to the student's coarser grid.
 
 This is what the rivals of MSAD's table 3(a) do: levels of one name are compared, P3 with P3, and the teacher's, which
 are k times as fine, are downsampled bilinearly. The paper does not say how; the details are our reconstruction.
@@ -6,6 +6,7 @@ are k times as fine, are downsampled bilinearly. The paper does not say how; the
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -16,43 +17,43 @@ from msad_cli.frame import FRAME_DIVISOR
 from msad_cli.models.detector import Detector, Views
 
 COMPARABLE = ("cls_logits", "bbox_ctrness")
-"""Answers that mean the same at both sizes. Boxes do not: a level of one name finds objects of other sizes."""
+"""Outputs that mean the same at both sizes. Boxes do not: a level of one name finds objects of other sizes."""
 
 
-def reduced_teacher(teacher: Detector, k: int) -> Callable[[Views], Knowledge]:
-    """Of a batch, what a teacher knows on the grid of an ordinary network that sees the image reduced k times."""
+def unaligned_teacher(teacher: Detector, k: int) -> Callable[[Views], Knowledge]:
+    """Of a batch, what a teacher knows on the grid of an ordinary network that sees the image downsampled by k."""
 
     def know(views: Views) -> Knowledge:
         # Padded so that its grids, down to the coarsest, are exactly k times as fine as those of the small image.
         whole = best_view(teacher, views, FRAME_DIVISOR * k)
-        pyramid = [_reduced(each, k) for each in whole.pyramid]
-        return _Reduced(teacher, pyramid, teacher.frame(views[k], 1), views, whole=whole, k=k)
+        pyramid = [_downsampled(each, k) for each in whole.pyramid]
+        return _Downsampled(teacher, pyramid, teacher.frame(views[k], 1), views, whole=whole, k=k)
 
     return know
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Reduced(Knowledge):
+class _Downsampled(Knowledge):
     whole: Knowledge
     k: int
 
-    @property
+    @cached_property
     def outputs(self) -> dict[str, Tensor]:
-        answers = self.whole.outputs
-        return {name: self._on_the_small_grid(answers[name]) for name in COMPARABLE if name in answers}
+        outputs = self.whole.outputs
+        return {name: self._on_the_small_grid(outputs[name]) for name in COMPARABLE if name in outputs}
 
-    def _on_the_small_grid(self, answer: Tensor) -> Tensor:
+    def _on_the_small_grid(self, output: Tensor) -> Tensor:
         """(N, h·w·A of all levels, K) -> the same of the small grids."""
         grids = [each.shape[-2:] for each in self.whole.pyramid]
-        anchors = answer.shape[1] // sum(height * width for height, width in grids)
-        levels = answer.split([height * width * anchors for height, width in grids], dim=1)
-        reduced = []
+        anchors = output.shape[1] // sum(height * width for height, width in grids)
+        levels = output.split([height * width * anchors for height, width in grids], dim=1)
+        smaller = []
         for level, (height, width) in zip(levels, grids, strict=True):
-            cells = level.reshape(len(answer), height, width, -1).permute(0, 3, 1, 2)
-            reduced.append(_reduced(cells, self.k).permute(0, 2, 3, 1).reshape(len(answer), -1, answer.shape[2]))
-        return torch.cat(reduced, dim=1)
+            cells = level.reshape(len(output), height, width, -1).permute(0, 3, 1, 2)
+            smaller.append(_downsampled(cells, self.k).permute(0, 2, 3, 1).reshape(len(output), -1, output.shape[2]))
+        return torch.cat(smaller, dim=1)
 
 
-def _reduced(maps: Tensor, k: int) -> Tensor:
+def _downsampled(maps: Tensor, k: int) -> Tensor:
     """(N, C, h, w) -> (N, C, h/k, w/k)."""
     return F.interpolate(maps, scale_factor=1 / k, mode="bilinear", align_corners=False)

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from msad_cli.export.runtime import ExportedModel, Model
-from msad_cli.models.detectors.dense import Detection
-from msad_cli.models.detectors.stock import SCORE_THRESHOLD
+from msad_cli.models.detectors.base import SCORE_THRESHOLD, Detection
 from msad_cli.models.spec import View
 
 TOLERANCES = {"scores": 0.01, "boxes": 0.5, "masks": 0.05, "keypoints": 1.0}

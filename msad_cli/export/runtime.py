@@ -14,7 +14,7 @@ from msad_cli.export.formats import FORMATS, format_of
 from msad_cli.export.sidecar import InputShape, fitting, pad_colour, read_exported
 from msad_cli.frame import Resolution
 from msad_cli.models.decode.deployed import OUTPUTS
-from msad_cli.models.detectors.dense import Detection
+from msad_cli.models.detectors.base import Detection
 from msad_cli.models.model_file import Card, load_model
 from msad_cli.models.spec import DetectorSpec, View
 

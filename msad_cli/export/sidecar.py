@@ -93,7 +93,7 @@ def sidecar(notes: Notes) -> str:
     """What a program needs to know that runs an exported model without msad, as JSON."""
     from msad_cli.models.decode.deployed import INPUT, OUTPUTS
     from msad_cli.models.decode.paste_masks import INSIDE, LEARNT_SHIFT
-    from msad_cli.models.detectors.stock import SCORE_THRESHOLD
+    from msad_cli.models.detectors.base import SCORE_THRESHOLD
 
     spec, card = notes.spec, notes.card
     (k,) = spec.ks

@@ -26,7 +26,7 @@ def compile_parts(detectors: Iterable[object], device: torch.device) -> None:
     for each in detectors:
         if not isinstance(each, Detector):
             raise UsageError("--compile: an exported model is compiled by onnxruntime", "leave --compile away")
-        parts += each.parts()
+        parts += each.compilable()
     if parts:
         refuse_without_compiler(device)
         torch._dynamo.config.recompile_limit = VARIANTS

@@ -1,24 +1,22 @@
 """Parameters and multiply-accumulates of a model, by part, counted by torch.utils.flop_counter on the meta device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models.detection import FasterRCNN
 
 from msad_cli.frame import Frame
 from msad_cli.models.detector import Detector
-from msad_cli.models.detectors.stock import BOX_CELLS, POINT_CELLS
-from msad_cli.models.spec import REGION_DETECTORS, DetectorSpec, View
+from msad_cli.models.spec import DetectorSpec, View
 
 T = TypeVar("T")
 
-PROPOSALS = 1000
-"""Regions an image that the box head is counted for: as many as torchvision's proposals keep at most."""
+SHARED = ("backbone", "pyramid", "fusion")
+"""The parts that every detector has before its own."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def relatives(spec: DetectorSpec, teacher: DetectorSpec | None = None) -> dict[s
     if spec.role == "student" and (spec.fuses or low == 1):
         found["student, fused" if spec.fuses else "student, HR"] = (spec, spec.views[0])
     elif spec.role == "student":
-        grid = "" if spec.scales == "aligned" else ", own grid"
+        grid = "" if spec.scales == "aligned" else ", unaligned"
         found[f"student, 1/{low}{grid}"] = (spec, "low")
     elif spec.role == "teacher":
         found |= {f"student, 1/{k}": (replace(spec, role="student", ks=(k,)), "low") for k in spec.ks[1:]}
@@ -72,37 +70,35 @@ def relatives(spec: DetectorSpec, teacher: DetectorSpec | None = None) -> dict[s
 def count_cost(spec: DetectorSpec, view: View, frame_sizes: list[tuple[int, int]], padded: bool = True) -> Cost:
     """The mean cost of single images.
 
-    Parts are backbone, pyramid, fusion and head, or `rpn` and `roi` in place of a head. `roi` is the box head for 1000
-    regions, and the mask or keypoint head for as many as `spec.detections_per_image`, 100 by default; how many there
-    are in an image depends on the image.
+    Parts are backbone, pyramid, fusion and those that the detector names: a head, or of two-stage detectors `rpn` and
+    `roi`. `roi` is the box head for 1000 proposals, and the mask or keypoint head for as many RoIs as
+    `spec.detections_per_image`, 100 by default; how many there are in an image depends on the image.
 
     Args:
         view: one of `spec.views`.
         frame_sizes: HR (height, width) of the images.
-        padded: count the padding to 128 HR pixels too, which is what runs; without it, all but `roi` is counted by the
-            image's share of the padded area.
+        padded: count the padding to 128 HR pixels too, which is what runs; without it, what grows with the image's area
+            (all but `roi`) is counted by the image's share of the padded area.
     """
     with torch.device("meta"):
         detector = Detector(spec).eval()
     costs: dict[tuple[int, int], dict[str, float]] = {}
-    sums = dict.fromkeys(_parts(spec), 0.0)
+    heads = detector.kind.parts()
+    sums = dict.fromkeys((*SHARED, *heads), 0.0)
     for height, width in frame_sizes:
         size = Frame.around([(height, width)]).padded
         if size not in costs:
             costs[size] = _macs(detector, view, size)
         share = 1.0 if padded else height * width / (size[0] * size[1])
         for part, macs in costs[size].items():
-            sums[part] += macs * (1.0 if part == "roi" else share) / len(frame_sizes)
+            of_area = part not in heads or heads[part].of_area
+            sums[part] += macs * (share if of_area else 1.0) / len(frame_sizes)
     return Cost(sums, _parameters(detector, view))
-
-
-def _parts(spec: DetectorSpec) -> tuple[str, ...]:
-    return ("backbone", "pyramid", "fusion", *(("rpn", "roi") if spec.detector in REGION_DETECTORS else ("head",)))
 
 
 def _macs(detector: Detector, view: View, size: tuple[int, int]) -> dict[str, float]:
     spec = detector.spec
-    macs = dict.fromkeys(_parts(spec), 0.0)
+    macs = dict.fromkeys(SHARED, 0.0)
     pyramids = []
     for k in spec.ks_of(view):
         shown = k if spec.scales == "aligned" else 1
@@ -115,26 +111,9 @@ def _macs(detector: Detector, view: View, size: tuple[int, int]) -> dict[str, fl
         pyramids.append(pyramid)
     if view == "fused":
         macs["fusion"], pyramids[0] = _counted(partial(detector.fuse, pyramids))
-    core = detector.core
-    if isinstance(core, FasterRCNN):
-        macs["rpn"], _ = _counted(partial(core.rpn.head, pyramids[0]))
-        macs["roi"], _ = _counted(partial(_run_regions, core, spec))
-    else:
-        macs["head"], _ = _counted(partial(core.head, pyramids[0]))
+    for name, part in detector.kind.parts().items():
+        macs[name], _ = _counted(partial(part.run, pyramids[0]))
     return macs
-
-
-def _run_regions(core: FasterRCNN, spec: DetectorSpec) -> None:
-    def regions(count: int, cells: int) -> Tensor:
-        return torch.empty(count, spec.channels, cells, cells, device="meta")
-
-    heads = core.roi_heads
-    heads.box_predictor(heads.box_head(regions(PROPOSALS, BOX_CELLS)))
-    points = regions(spec.detections_per_image, POINT_CELLS)
-    if heads.has_mask():
-        heads.mask_predictor(heads.mask_head(points))
-    if heads.has_keypoint():
-        heads.keypoint_predictor(heads.keypoint_head(points))
 
 
 @torch.no_grad()
@@ -145,18 +124,16 @@ def _counted(call: Callable[[], T]) -> tuple[float, T]:
 
 
 def _parameters(detector: Detector, view: View) -> dict[str, int]:
-    spec, core = detector.spec, detector.core
+    spec = detector.spec
     backbones = {detector.backbone(k if spec.scales == "aligned" else 1) for k in spec.ks_of(view)}
-    fusion = [detector.fusion] if view == "fused" and detector.fusion is not None else []
-    heads = [core.rpn, core.roi_heads] if isinstance(core, FasterRCNN) else [core.head]
-    modules: list[list[nn.Module]] = [
-        [each.body for each in backbones],
-        [part for each in backbones for part in (each.fpn, each.finer)],
-        fusion,
-        *([head] for head in heads),
-    ]
+    modules: dict[str, Sequence[nn.Module]] = {
+        "backbone": [each.body for each in backbones],
+        "pyramid": [part for each in backbones for part in (each.fpn, each.finer)],
+        "fusion": [detector.fusion] if view == "fused" and detector.fusion is not None else [],
+        **{name: part.modules for name, part in detector.kind.parts().items()},
+    }
     # A parameter that no view reaches, such as P7 of a student, is frozen when the detector is built.
     return {
         part: sum(each.numel() for module in of for each in module.parameters() if each.requires_grad)
-        for part, of in zip(_parts(spec), modules, strict=True)
+        for part, of in modules.items()
     }

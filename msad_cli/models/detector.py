@@ -5,58 +5,54 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN
 
 from msad_cli.frame import FRAME_DIVISOR, Frame, Resolution
 from msad_cli.models.backbones.normalisation import norm_layer
 from msad_cli.models.backbones.resnet import build_backbone
-from msad_cli.models.detectors.dense import (
-    Detection,
-    Target,
-    dense_boxes,
-    dense_detections,
-    dense_losses,
-    dense_losses_of_views,
-    dense_outputs,
-)
-from msad_cli.models.detectors.stock import BACKGROUND, build_stock
-from msad_cli.models.detectors.two_stage import region_detections, region_losses
+from msad_cli.models.detectors.base import Detection, Outputs, Target, build_kind
 from msad_cli.models.fusion import build_fusion
 from msad_cli.models.pyramid import AlignedBackbone
 from msad_cli.models.spec import DetectorSpec, View
 
 Views = Mapping[int, Sequence[Tensor]]
-"""The same N images at each reduction k: uint8 RGB images (3, h/k, w/k), h × w being the HR size."""
+"""The same N images downsampled by each k: uint8 RGB images (3, h/k, w/k), h × w being the HR size."""
 
 
 class Detector(nn.Module):
     """A detector that is built from its spec alone.
 
-    `core` is torchvision's detector (its weights load into it by name); `low` is the second backbone, with its pyramid,
-    of a fusion student that has one, else None; `fusion` makes one pyramid of those of several views, else None.
+    `kind` answers what depends on which detector it is; `core` is its network (torchvision's weights load into it by
+    name); `low` is the second backbone, with its pyramid, of a fusion student that has one, else None; `fusion` makes
+    one pyramid of those of several views, else None.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, spec: DetectorSpec) -> None:
         super().__init__()
         self.spec = spec
         served = spec.ks if spec.scales == "aligned" else (1,)
         split = bool(spec.low_backbone)
-        self.core = build_stock(spec, _backbone(spec, spec.backbone, spec.width, served[:1] if split else served))
+        self.kind = build_kind(spec, _backbone(spec, spec.backbone, spec.width, served[:1] if split else served))
+        self.core = self.kind.core
         self.low = _backbone(spec, spec.low_backbone, spec.low_width, served[1:]) if split else None
         self.fusion = build_fusion(spec.fusion, spec.channels, len(spec.ks)) if spec.fuses else None
+        for name, values in (("mean", spec.mean), ("std", spec.std)):
+            # On the CPU though the rest be built without memory: a file has no value for them.
+            self.register_buffer(name, torch.tensor(values, device="cpu")[:, None, None], persistent=False)
 
     def backbone(self, k: int) -> AlignedBackbone:
-        """The backbone and pyramid that a view reduced k times goes through."""
+        """The backbone and pyramid that a view downsampled by k goes through."""
         backbone: AlignedBackbone = self.core.backbone if self.low is None or k == 1 else self.low
         return backbone
 
-    def parts(self) -> list[nn.Module]:
+    def compilable(self) -> list[nn.Module]:
         """What computes most: each backbone with its pyramid, and the head (of two-stage detectors the proposals')."""
-        head = self.core.rpn.head if isinstance(self.core, FasterRCNN) else self.core.head
-        return [self.core.backbone, *([] if self.low is None else [self.low]), head]
+        return [self.core.backbone, *([] if self.low is None else [self.low]), self.kind.head]
 
     def frame(self, images: Sequence[Tensor], k: int) -> Frame:
-        """The HR frame around images (3, h/k, w/k) that are reduced k times."""
+        """The HR frame around images (3, h/k, w/k) that are downsampled by k."""
         return Frame.around([(image.shape[-2], image.shape[-1]) for image in images], k)
 
     @property
@@ -70,10 +66,21 @@ class Detector(nn.Module):
         Args:
             divisor: to a multiple of so many HR pixels.
         """
-        transform = self.core.transform
-        normalised = [transform.normalize(image.float() / 255) for image in images]
-        batch: Tensor = transform.batch_images(normalised, size_divisible=divisor // k)
+        step = divisor // k
+        height, width = (max(image.shape[side] for image in images) for side in (-2, -1))
+        batch = images[0].new_zeros(len(images), 3, height + -height % step, width + -width % step)
+        for whole, image in zip(batch, images, strict=True):
+            whole[:, : image.shape[-2], : image.shape[-1]] = image
+        batch = self.normalised(batch)
+        for whole, image in zip(batch, images, strict=True):
+            # Padding is 0 behind the normalisation, as in torchvision.
+            whole[:, image.shape[-2] :] = 0
+            whole[:, :, image.shape[-1] :] = 0
         return as_convolved(batch)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """(N, 3, h, w) uint8 -> float, of each channel its distance from `spec.mean` in units of `spec.std`."""
+        return (images.float() / 255 - self.mean) / self.std
 
     def pyramid(self, images: Sequence[Tensor], k: int, divisor: int = FRAME_DIVISOR) -> list[Tensor]:
         """The five aligned maps of a view, finest first: (N, channels, H/s, W/s).
@@ -89,40 +96,35 @@ class Detector(nn.Module):
         return fused
 
     def outputs(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The head's raw answers on a pyramid, (N, anchors, …) each; of dense detectors only."""
-        return dense_outputs(self.core, pyramid)
+        """The head's raw outputs on a pyramid, (N, anchors, …) each; empty for one that has none before proposals."""
+        return self.kind.outputs(pyramid)
 
-    def boxes(self, pyramid: Sequence[Tensor], frame: Frame, outputs: dict[str, Tensor]) -> Tensor:
-        """The box of each answer, (N, anchors, 4), corners in HR pixels, not clipped; of dense detectors only.
+    def boxes(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs) -> Tensor:
+        """The predicted box of each anchor, (N, anchors, 4), corners in HR pixels, not clipped.
 
         Args:
             outputs: what `outputs` gave for this pyramid.
+
+        Raises:
+            UsageError: the detector has no box for each cell.
         """
-        return dense_boxes(self.core, pyramid, frame, outputs)
+        return self.kind.boxes(pyramid, frame, outputs)
 
     def losses(
-        self,
-        pyramid: Sequence[Tensor],
-        frame: Frame,
-        targets: Sequence[Target],
-        outputs: dict[str, Tensor] | None = None,
+        self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target], outputs: Outputs | None = None
     ) -> dict[str, Tensor]:
         """Named detection losses of a pyramid against targets, both in the HR frame.
 
         Args:
             outputs: what `outputs` gave for this pyramid, if it was called already.
         """
-        if isinstance(self.core, FasterRCNN):
-            return region_losses(self.core, pyramid, frame, targets)
-        return dense_losses(self.core, pyramid, frame, targets, outputs)
+        return self.kind.losses(pyramid, frame, targets, outputs)
 
     def losses_of_views(
         self, pyramids: Sequence[list[Tensor]], frame: Frame, targets: Sequence[Target]
     ) -> list[dict[str, Tensor]]:
         """What `losses` gives for each of several pyramids in the same frame."""
-        if isinstance(self.core, FasterRCNN):
-            return [region_losses(self.core, each, frame, targets) for each in pyramids]
-        return dense_losses_of_views(self.core, pyramids, frame, targets)
+        return self.kind.losses_of_views(pyramids, frame, targets)
 
     def detect(self, views: Views, view: View) -> list[Detection]:
         """Detections in HR pixels, one dict an image.
@@ -134,24 +136,21 @@ class Detector(nn.Module):
         return self.finish(self.look(views, view))
 
     def look(self, views: Views, view: View) -> "Seen":
-        """The first part of `detect`: all that is computed before boxes are chosen."""
+        """The first part of `detect`: all that is computed before the decoding of boxes."""
         ks = self.spec.ks_of(view)
         if self.spec.scales != "aligned":
-            # A baseline takes a reduced image for an ordinary one; only its answer is brought to HR pixels.
+            # A baseline takes a small image for an ordinary one; only its detections are brought to HR pixels.
             (k,) = ks
             pyramid, frame, scale = self.pyramid(views[k], 1), self.frame(views[k], 1), k
         else:
             pyramids = [self.pyramid(views[k], k) for k in ks]
             pyramid = self.fuse(pyramids) if view == "fused" else pyramids[0]
             frame, scale = self.frame(views[ks[0]], ks[0]), 1
-        return Seen(pyramid, frame, scale, self.outputs(pyramid) if self.spec.dense else None)
+        return Seen(pyramid, frame, scale, self.outputs(pyramid))
 
     def finish(self, seen: "Seen") -> list[Detection]:
-        """The second part of `detect`: regions, in two-stage detectors, and the choice of boxes."""
-        if isinstance(self.core, FasterRCNN):
-            detections = region_detections(self.core, seen.pyramid, seen.frame)
-        else:
-            detections = dense_detections(self.core, seen.pyramid, seen.frame, BACKGROUND, seen.outputs)
+        """The second part of `detect`: RoIs, in two-stage detectors, and non-maximum suppression."""
+        detections = self.kind.detect(seen.pyramid, seen.frame, seen.outputs)
         k = seen.scale
         scales = {"boxes": [k, k, k, k], "keypoints": [k, k, 1]} if k > 1 else {}
         return [
@@ -161,19 +160,19 @@ class Detector(nn.Module):
 
 
 class Seen(NamedTuple):
-    """What a detector makes of a batch before it chooses boxes.
+    """What a detector makes of a batch before it decodes boxes.
 
     Attributes:
         pyramid: five maps (N, channels, h, w), finest first.
         frame: in which its boxes will be; HR, or that of the small image for a detector that is not aligned.
         scale: HR pixels for a pixel of the frame.
-        outputs: a dense head's raw answers.
+        outputs: the head's raw outputs; empty for one that has none before proposals.
     """
 
     pyramid: list[Tensor]
     frame: Frame
     scale: int
-    outputs: dict[str, Tensor] | None
+    outputs: Outputs
 
 
 def as_convolved(maps: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The aligned feature pyramid: a view reduced k times answers with levels shifted by log2 k (MSAD, section 3.1)."""
+"""The aligned feature pyramid: a view downsampled by k has levels shifted by log2 k (MSAD, section 3.1)."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -20,6 +20,17 @@ LEVELS = 5
 """How many maps a detector reads: P3–P7 of the HR view if it is a dense one, P2–P6 if it has two stages."""
 
 
+def subsampled_top(finest: int) -> bool:
+    """Whether the coarsest of five levels from P_finest on is every second cell of the one before: P6 of P2–P6.
+
+    Those of P3–P7 have a convolution each.
+
+    Raises:
+        KeyError: a pyramid begins with P2 or P3.
+    """
+    return {2: True, 3: False}[finest]
+
+
 class FinerLevel(nn.Module):
     """The lateral and output convolutions of one level below the stock pyramid, initialised as its own are."""
 
@@ -36,7 +47,7 @@ class AlignedBackbone(nn.Module):
     """A backbone and the pyramid above it.
 
     `body` and `fpn` carry the names of torchvision's stock detectors, whose weights load into them; `finer` holds what
-    the reduced views need in addition. P6 is made from P5, as in torchvision: by a convolution where P7 follows it (the
+    the smaller views need in addition. P6 is made from P5, as in torchvision: by a convolution where P7 follows it (the
     official MSAD code takes C5), else by leaving out every second cell.
 
     Args:
@@ -52,7 +63,7 @@ class AlignedBackbone(nn.Module):
         self.finest = finest
         self.body = backbone
         stock = [backbone.channels[level] for level in range(finest, 6)]
-        extra: ExtraFPNBlock = LastLevelP6P7(channels, channels) if finest == 3 else LastLevelMaxPool()
+        extra: ExtraFPNBlock = LastLevelMaxPool() if subsampled_top(finest) else LastLevelP6P7(channels, channels)
         self.fpn = FeaturePyramidNetwork(stock, channels, extra_blocks=extra)
         below = range(finest - 1, finest - 1 - level_shift(max(ks)), -1)
         self.finer = nn.ModuleDict({str(level): FinerLevel(backbone.channels[level], channels) for level in below})
@@ -67,7 +78,7 @@ class AlignedBackbone(nn.Module):
 
         Args:
             images: (N, 3, H/k, W/k), the normalised and padded view, H and W being multiples of 128 HR pixels.
-            k: how many times the view is reduced.
+            k: by how much the view is downsampled.
 
         Returns:
             Five maps (N, channels, H/s, W/s), whatever k is; s, in HR pixels, doubles from level to level and begins

@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 from msad_cli.data.annotations.values import MOST_KEYPOINTS
 from msad_cli.frame import Resolution, level_shift
+from msad_cli.models.detectors.kinds import DETECTORS, Family, Task
 from msad_cli.text import meant
 
 Role = Literal["teacher", "student", "baseline"]
@@ -13,15 +14,9 @@ Norm = Literal["frozen", "batch", "group"]
 Fusion = Literal["c-ff", "sigmoid", "channel", "sum", "concat"]
 View = Literal["high", "middle", "low", "fused"]
 
-TASKS = {"fcos": "boxes", "retinanet": "boxes", "maskrcnn": "masks", "keypointrcnn": "keypoints"}
-"""What each of torchvision's detectors finds; boxes they all find."""
-DETECTORS = tuple(TASKS)
-REGION_DETECTORS = ("maskrcnn", "keypointrcnn")
-"""The two-stage detectors, whose HR levels are P2–P6; the others, the dense ones, have P3–P7."""
-BACKBONE_NAMES = (
-    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
-    "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "mobilenet_v2",
-)  # fmt: skip
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+RESNEXTS = ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d")
+BACKBONE_NAMES = (*RESNETS, *RESNEXTS, "mobilenet_v2")
 
 LONGEST_NAME, LONGEST_NAMES = 1_000, 500_000
 """Characters: of one class or keypoint, and of all. The model file's header holds them."""
@@ -43,7 +38,7 @@ class DetectorSpec:
         role: teacher (several views and a fusion), student (one view; with several, a fusion student as in table 7 of
             the paper), baseline (no fusion).
         scales: how it was trained: aligned views, vanilla multi-scale, or a single scale.
-        ks: by how much each of its views is reduced, ascending; (1, 2) for a teacher, (2,) for its student.
+        ks: by how much each of its views is downsampled, ascending; (1, 2) for a teacher, (2,) for its student.
         channels: channels of the pyramid and of the head's towers. Of the two-stage detectors: of the mask head, half
             those of the keypoint head, a quarter of the box head's.
         head_convs: convolutions of each tower of the head. Of the two-stage detectors: of the mask head, half those of
@@ -51,14 +46,14 @@ class DetectorSpec:
         resolution: the HR frame's size. A student sees images 1/k of it.
         mean, std: normalisation of RGB in [0, 1].
         fusion: how aligned pyramids become one, if this model fuses.
-        detections_per_image: how many detections are answered at most.
+        detections_per_image: how many detections an image has at most.
         head_depthwise: a dense head's 3×3 convolutions are depthwise separable.
-        low_backbone, low_width: the backbone of a fusion student's reduced views; empty for one backbone for all views.
+        low_backbone, low_width: the backbone of a fusion student's smaller views; empty for one backbone for all views.
         keypoints: names of the keypoints that keypointrcnn finds on each object.
         flip_pairs: pairs of places in `keypoints`, from 0, that a mirrored image swaps.
         skeleton: pairs of places in `keypoints`, from 0, between which lines are drawn.
         sigmas: of each keypoint, how far off annotators place it (COCO's OKS); empty for the evaluation's own.
-        rois: regions that a two-stage detector samples of an image to learn from.
+        rois: proposals of an image that a two-stage detector samples to learn from.
     """
 
     role: Role
@@ -87,7 +82,7 @@ class DetectorSpec:
 
     def __post_init__(self) -> None:
         _one_of("role", self.role, get_args(Role))
-        _one_of("detector", self.detector, DETECTORS)
+        _one_of("detector", self.detector, tuple(DETECTORS))
         _one_of("backbone", self.backbone, BACKBONE_NAMES)
         _one_of("norm", self.norm, get_args(Norm))
         _one_of("scales", self.scales, get_args(Scales))
@@ -122,8 +117,8 @@ class DetectorSpec:
         finest = self.finest_level - max(level_shift(k) for k in self.ks)
         if self.scales == "aligned" and finest < 1:
             raise ValueError(
-                f"{self.detector}: a view reduced {self.ks[-1]} times would need level P{finest}, and the stem's P1 is "
-                "the finest there is; take k = 2, or a dense detector"
+                f"{self.detector}: a view downsampled by {self.ks[-1]} would need level P{finest}, and the stem's P1 "
+                "is the finest there is; take k = 2, or a dense detector"
             )
         if self.role == "teacher" and len(self.ks) < 2:
             raise ValueError(f"k = {self.ks}: a teacher fuses several views")
@@ -164,19 +159,29 @@ class DetectorSpec:
         return tuple((each.category_id, each.name) for each in self.classes)
 
     @property
-    def task(self) -> str:
-        """What it finds: boxes, masks or keypoints."""
-        return TASKS[self.detector]
+    def task(self) -> Task:
+        """What it finds beside boxes: boxes alone, masks or keypoints."""
+        return DETECTORS[self.detector].task
+
+    @property
+    def family(self) -> Family:
+        """How its head predicts: at every cell (`dense`), or proposals first (`two-stage`)."""
+        return DETECTORS[self.detector].family
 
     @property
     def dense(self) -> bool:
-        """Whether its head answers cell by cell; the others are two-stage detectors."""
-        return self.detector not in REGION_DETECTORS
+        """Whether its head predicts at every cell."""
+        return self.family == "dense"
+
+    @property
+    def two_stage(self) -> bool:
+        """Whether it predicts proposals first, and then looks at these RoIs."""
+        return self.family == "two-stage"
 
     @property
     def finest_level(self) -> int:
         """l of the finest level P_l of the HR view; there are five. Its stride is 2^l HR pixels."""
-        return 3 if self.dense else 2
+        return DETECTORS[self.detector].finest_level
 
     @property
     def levels(self) -> range:
@@ -185,7 +190,7 @@ class DetectorSpec:
 
     @property
     def fuses(self) -> bool:
-        """Whether it answers from a fusion of its views."""
+        """Whether it predicts from a fusion of its views."""
         return self.role != "baseline" and len(self.ks) > 1
 
     @property
@@ -196,12 +201,12 @@ class DetectorSpec:
 
     def ks_of(self, view: View) -> tuple[int, ...]:
         """The reductions whose pixels a view needs; none for a view that this model does not have."""
-        reduced = tuple(k for k in self.ks if k > 1)
+        smaller = tuple(k for k in self.ks if k > 1)
         return {
             "fused": self.ks if self.fuses else (),
             "high": self.ks[:1] if self.ks[0] == 1 else (),
-            "middle": reduced[:-1],
-            "low": reduced[-1:],
+            "middle": smaller[:-1],
+            "low": smaller[-1:],
         }[view]
 
     def to_json(self) -> dict[str, Any]:
@@ -238,13 +243,21 @@ class DetectorSpec:
 
 
 _LATER: dict[str, Any] = {field.name: field.default for field in fields(DetectorSpec) if field.default is not MISSING}
-_NUMBERS = {
-    "channels": int, "head_convs": int, "detections_per_image": int, "rois": int, "width": (int, float),
+_NUMBERS: dict[str, Any] = {
+    "channels": int,
+    "head_convs": int,
+    "detections_per_image": int,
+    "rois": int,
+    "width": (int, float),
     "low_width": (int, float),
-}  # fmt: skip
+}
 _LISTS: dict[str, tuple[type, ...]] = {
-    "ks": (int,), "mean": (int, float), "std": (int, float), "keypoints": (str,), "sigmas": (int, float),
-}  # fmt: skip
+    "ks": (int,),
+    "mean": (int, float),
+    "std": (int, float),
+    "keypoints": (str,),
+    "sigmas": (int, float),
+}
 
 
 def _listed(name: str, values: Any, kinds: tuple[type, ...], length: int | None = None) -> tuple[Any, ...]:

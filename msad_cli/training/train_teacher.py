@@ -13,8 +13,9 @@ from msad_cli.distillation.two_step import TwoStepTraining
 from msad_cli.errors import UsageError
 from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
+from msad_cli.models.detectors.kinds import DETECTORS, task_of
 from msad_cli.models.model_file import Card
-from msad_cli.models.spec import TASKS, DetectorSpec
+from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.weights.initialise import initialise
 from msad_cli.runs.folder import Setting
 from msad_cli.system.files import fingerprint
@@ -44,7 +45,7 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     limit_pixels(parse_pixels(config.max_pixels))
     folder = claim_output(config, observer)
     data = folder_of(config.data)
-    task = TASKS.get(config.detector, "boxes")
+    task = task_of(config.detector)
     train, val, found = read_data(config, data, resolution, ks, task, observer)
     fields, detections = fields_from_data(train, config.sigmas)
     choices = choose(config, len(train))
@@ -115,7 +116,8 @@ def _refuse_idle(asked: Asked[TeacherConfig]) -> None:
         UsageError: one was typed that means nothing to this detector or to these scales.
     """
     detector, scales = asked.config.detector, asked.config.scales
-    if TASKS.get(detector) == "boxes" and "rois" in asked.typed:
+    known = DETECTORS.get(detector)
+    if known is not None and known.family != "two-stage" and "rois" in asked.typed:
         raise UsageError(f"--rois: {detector} has no RoIs", "leave it out")
     if scales != "aligned" and {"fusion", "lambda_"} & asked.typed:
         raise UsageError(f"--fusion, --lambda: --scales {scales} fuses nothing", "leave them out")

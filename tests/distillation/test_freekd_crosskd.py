@@ -14,8 +14,6 @@ from msad_cli.distillation.losses import freekd
 from msad_cli.distillation.losses.crosskd import CrossKD, quality_focal
 from msad_cli.distillation.losses.table import build_distillers
 from msad_cli.distillation.parts.haar import haar, inverse_haar
-from msad_cli.models.detectors.assignment import count_positives
-from msad_cli.models.detectors.dense import dense_boxes
 
 
 def test_haar_by_hand_and_back() -> None:
@@ -49,7 +47,7 @@ def test_freekd_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_freekds_prompts_weigh_the_teachers_bands_scale_by_scale() -> None:
     """Of the teacher's 1 2 / 3 4, bands add up to −3, 7.5 and 3.75; prompts make 3/4, 1/4 and 1/2 of that."""
     distiller = freekd.FreeKD(ONE, ONE)  # type: ignore[arg-type]
-    distiller.steps_done.fill_(freekd.PROMPT_STEPS + 1)
+    distiller.load_state_dict({**distiller.state_dict(), "steps_done": torch.tensor(freekd.PROMPT_STEPS + 1)})
     prompts = torch.tensor([9.0, -math.log(3) / 3, -math.log(3) / 7.5, 0.0])
     distiller.frozen[0] = prompts[:, None, None]
     found = distiller(known(pyramid(torch.zeros(2, 2))), known(pyramid(FIRST)), [])["bands"]
@@ -147,7 +145,7 @@ def test_crosskd_is_its_formula(detector: str, classes: float, boxes: float) -> 
     assert isinstance(distiller, CrossKD)
     distiller.entry = distiller.taken = 0
     _, theirs, targets = knowledge(student, teacher)
-    core, frame = teacher.core, theirs.frame
+    frame = theirs.frame
     same = distiller(Knowledge(student, [3 * each - 2 for each in theirs.pyramid], frame, {}), theirs, targets)
     assert total(same).item() < 1e-3
 
@@ -155,11 +153,11 @@ def test_crosskd_is_its_formula(detector: str, classes: float, boxes: float) -> 
     # With the teacher's means instead of their own, these are mirrored at them.
     mirrored = [2 * each.mean(dim=(0, 2, 3), keepdim=True) - each for each in theirs.pyramid]
     answers, wanted = teacher.outputs(mirrored), theirs.outputs
-    positives = int(count_positives(core, mirrored, frame, targets))
+    positives = int(teacher.kind.count_positives(mirrored, frame, targets))
     assert positives > 1
     focal = quality_focal(answers["cls_logits"], wanted["cls_logits"]).sum().item()
     assert found["classes"].item() == pytest.approx(classes * focal / positives, rel=1e-3)
-    first, second = (dense_boxes(core, mirrored, frame, each) for each in (answers, wanted))
+    first, second = (teacher.boxes(mirrored, frame, each) for each in (answers, wanted))
     thick = (second[..., 2] - second[..., 0] >= 1) & (second[..., 3] - second[..., 1] >= 1)
     assert thick.any()
     weight = wanted["cls_logits"].sigmoid().amax(dim=2)
@@ -169,5 +167,5 @@ def test_crosskd_is_its_formula(detector: str, classes: float, boxes: float) -> 
 
 def test_crosskd_has_no_use_for_two_stages() -> None:
     own = spec(detector="maskrcnn")
-    with pytest.raises(ValueError, match="method crosskd: maskrcnn has no head that answers cell by cell"):
+    with pytest.raises(ValueError, match="method crosskd: maskrcnn has no head that predicts at every cell"):
         build_distillers(own, own, {"crosskd": 1.0})

@@ -17,7 +17,7 @@ from msad_cli.distillation.losses.fgd import Context, masks
 from msad_cli.distillation.losses.mgd import random_mask
 from msad_cli.distillation.losses.table import DISTILLERS, build_distillers
 from msad_cli.distillation.parts.attention import channel_attention, spatial_attention, without_top
-from msad_cli.distillation.unaligned import reduced_teacher
+from msad_cli.distillation.unaligned import unaligned_teacher
 from msad_cli.frame import Frame
 from msad_cli.models.detector import Detector
 
@@ -400,7 +400,7 @@ def test_dsamkd_compares_outputs_where_they_are_comparable(detector: str, scales
     student = Detector(spec(detector=detector, role="student", scales=scales, ks=(2,)))
     images = views()
     with torch.no_grad():
-        theirs = best_view(teacher, images) if scales == "aligned" else reduced_teacher(teacher, 2)(images)
+        theirs = best_view(teacher, images) if scales == "aligned" else unaligned_teacher(teacher, 2)(images)
         mine, targets = student_view(student, images, TARGETS)
         losses = DISTILLERS["dsamkd"][0](student.spec, teacher.spec)(mine, theirs, targets)
     comparable = detector != "maskrcnn", detector != "maskrcnn" and scales == "aligned"

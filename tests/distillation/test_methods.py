@@ -118,7 +118,7 @@ def test_output_kd_by_hand() -> None:
     assert total(output_kd(teacher, teacher, [])).item() == pytest.approx(0.0, abs=1e-7)
 
 
-def test_output_kd_is_the_least_for_equal_answers_of_real_networks() -> None:
+def test_output_kd_is_the_least_for_equal_outputs_of_real_networks() -> None:
     teacher, student = detectors()
     images = views()
     frame = teacher.frame(images[1], 1)
@@ -132,7 +132,7 @@ def test_output_kd_is_the_least_for_equal_answers_of_real_networks() -> None:
     ("detector", "method"),
     [("fcos", "output-kd"), ("retinanet", "output-kd"), ("maskrcnn", "l1")],
 )
-def test_dense_students_learn_from_answers_and_others_from_maps(detector: Any, method: str) -> None:
+def test_dense_students_learn_from_outputs_and_others_from_maps(detector: Any, method: str) -> None:
     assert suitable_methods(spec(role="student", ks=(2,), detector=detector).dense) == (method,)
 
 
@@ -182,7 +182,7 @@ def test_a_student_with_a_lighter_head_learns_by_both_and_its_adapters_are_not_i
     assert set(light.state_dict()) == own
 
 
-def test_answers_are_computed_once_and_change_no_loss() -> None:
+def test_outputs_are_computed_once_and_change_no_loss() -> None:
     teacher, student = detectors()
     plain = Distillation(student, None, {})({2: views()[2]}, TARGETS)
     head = student.core.head.forward
@@ -190,8 +190,8 @@ def test_answers_are_computed_once_and_change_no_loss() -> None:
 
     def counted(pyramid: list[Tensor]) -> dict[str, Tensor]:
         calls.append(1)
-        answers: dict[str, Tensor] = head(pyramid)
-        return answers
+        outputs: dict[str, Tensor] = head(pyramid)
+        return outputs
 
     student.core.head.forward = counted
     found = Distillation(

@@ -10,7 +10,7 @@ from msad_cli.distillation.baselines import UnshiftedTraining
 from msad_cli.distillation.distillation import Distillation, teaching
 from msad_cli.distillation.knowledge import best_view, student_view
 from msad_cli.distillation.losses.table import build_distillers
-from msad_cli.distillation.unaligned import reduced_teacher
+from msad_cli.distillation.unaligned import unaligned_teacher
 from msad_cli.models.detector import Detector
 
 
@@ -25,28 +25,28 @@ def test_a_student_that_is_not_aligned_trains_as_the_single_scale_baseline_does(
 
 
 @torch.no_grad()
-def test_the_reduced_teacher_has_the_students_grids_and_its_maps_are_means_of_two_by_two_cells() -> None:
+def test_an_unaligned_teacher_has_the_students_grids_and_its_maps_are_means_of_two_by_two_cells() -> None:
     teacher, _ = detectors()
     images = odd_views()
     student, _ = student_view(unaligned(), images, TARGETS)
-    reduced = reduced_teacher(teacher.eval(), 2)(images)
-    assert [each.shape for each in reduced.pyramid] == [each.shape for each in student.pyramid]
-    assert reduced.frame == student.frame
+    coarser = unaligned_teacher(teacher.eval(), 2)(images)
+    assert [each.shape for each in coarser.pyramid] == [each.shape for each in student.pyramid]
+    assert coarser.frame == student.frame
     for answer in ("cls_logits", "bbox_ctrness"):
-        assert reduced.outputs[answer].shape == student.outputs[answer].shape
+        assert coarser.outputs[answer].shape == student.outputs[answer].shape
     # At half the size, bilinear interpolation takes the middle between 2 × 2 cells.
     whole = best_view(teacher, images, 256)
-    for mine, fine in zip(reduced.pyramid, whole.pyramid, strict=True):
+    for mine, fine in zip(coarser.pyramid, whole.pyramid, strict=True):
         torch.testing.assert_close(mine, torch.nn.functional.avg_pool2d(fine, 2), atol=1e-5, rtol=1e-4)
-    # The first answers are those of the top left cell of P3: the mean over its four, one anchor a cell.
+    # The first outputs are those of the top left cell of P3: the mean over its four, one anchor a cell.
     fine = whole.outputs["cls_logits"].unflatten(1, (-1, 1))[:, : 32 * 64, 0].reshape(2, 32, 64, -1)
-    torch.testing.assert_close(reduced.outputs["cls_logits"][:, 0], fine[:, :2, :2].mean(dim=(1, 2)))
-    second_row = reduced.outputs["cls_logits"][:, 32]
+    torch.testing.assert_close(coarser.outputs["cls_logits"][:, 0], fine[:, :2, :2].mean(dim=(1, 2)))
+    second_row = coarser.outputs["cls_logits"][:, 32]
     torch.testing.assert_close(second_row, fine[:, 2:4, :2].mean(dim=(1, 2)))
 
 
 @torch.no_grad()
-def test_a_single_scale_teacher_answers_from_its_large_image() -> None:
+def test_a_single_scale_teacher_predicts_from_its_large_image() -> None:
     torch.manual_seed(0)
     teacher = Detector(spec(role="baseline", scales="vanilla")).eval()
     images = views()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.detectors import ORDINARY, POINTS, images, lively, spec_of, stock
+from support.detectors import ORDINARY, POINTS, images, lively, silence_background, spec_of, stock
 from support.specs import assert_same, spec
 from torch import Tensor
 from torchvision.models import get_model
@@ -13,7 +13,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
-from msad_cli.models.spec import DETECTORS, ClassName
+from msad_cli.models.detectors.kinds import DETECTORS
+from msad_cli.models.spec import ClassName
 from msad_cli.models.weights import initialise as init
 from msad_cli.models.weights.coco import fitted
 
@@ -64,12 +65,10 @@ def test_published_weights_detect_as_in_torchvision(name: str) -> None:
             if isinstance(module, FrozenBatchNorm2d):
                 module.eps = 0.0
     detector = ours(name, "first", "second").eval()
-    detector.core.load_state_dict(fitted(old, META, detector.core, detector.spec), strict=True)
+    detector.core.load_state_dict(fitted(detector.kind, old, META), strict=True)
     pixels = images(ORDINARY)
     cores: tuple[Any, ...] = (theirs, detector.core)
-    for core in cores:
-        if name in ("fcos", "retinanet"):  # background is silent here alone
-            core.head.classification_head.cls_logits.bias.view(-1, 3)[:, 0] = -100.0
+    silence_background(*cores)
     assert_same(detector.detect({1: pixels}, "high"), theirs([image.float() / 255 for image in pixels]))
 
 
@@ -90,7 +89,7 @@ def test_classes_are_taken_over_by_name(name: str) -> None:
     old = published(name)
     detector = ours(name, "Second", "unicorn", "first")
     own = {key: each.clone() for key, each in detector.core.state_dict().items()}
-    fit = fitted(old, META, detector.core, detector.spec)
+    fit = fitted(detector.kind, old, META)
     for layer, (anchors, numbers) in CLASS_LAYERS[name].items():
         for key in (f"{layer}.weight", f"{layer}.bias"):
             found, start = (each[key].reshape(anchors, 4, numbers, -1) for each in (fit, own))
@@ -103,7 +102,7 @@ def test_keypoints_are_taken_over_by_name() -> None:
     old = published("keypointrcnn")
     detector = ours("keypointrcnn", "first", points=("Right", "elbow"))
     own = detector.core.state_dict()
-    fit = fitted(old, META, detector.core, detector.spec)
+    fit = fitted(detector.kind, old, META)
     key = "roi_heads.keypoint_predictor.kps_score_lowres"
     weight = torch.stack([old[f"{key}.weight"][:, 2], own[f"{key}.weight"][:, 1]], dim=1)
     assert torch.equal(fit[f"{key}.weight"], weight)

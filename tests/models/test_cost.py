@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 import pytest
-from support.detectors import spec_of
+from support.detectors import TWO_STAGES, spec_of
 from support.specs import spec
 from torchvision.models import get_model_weights
 
 from msad_cli.models.cost import count_cost, relatives
-from msad_cli.models.spec import DETECTORS, REGION_DETECTORS, ClassName, DetectorSpec
+from msad_cli.models.detectors.kinds import DETECTORS
+from msad_cli.models.spec import ClassName, DetectorSpec
 
 FRAME = [(256, 384)]
 
@@ -53,10 +54,10 @@ def test_regions_cost_what_their_layers_multiply() -> None:
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_a_view_reduced_k_times_costs_the_backbone_k_squared_less_and_the_head_the_same(name: str) -> None:
-    ks = (1, 2) if name in REGION_DETECTORS else (1, 2, 4)
+    ks = (1, 2) if name in TWO_STAGES else (1, 2, 4)
     teacher = spec_of(name, ks=ks)
     costs = {view: count_cost(teacher, view, FRAME) for view in teacher.views}
-    heads = ("rpn", "roi") if name in REGION_DETECTORS else ("head",)
+    heads = ("rpn", "roi") if name in TWO_STAGES else ("head",)
     for view in teacher.views[1:]:
         (k,) = teacher.ks_of(view)
         assert costs[view].macs["backbone"] == costs["high"].macs["backbone"] / k**2

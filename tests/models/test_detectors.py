@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from support.detectors import ORDINARY, images, lively, spec_of, stock, targets
+from support.detectors import ORDINARY, TWO_STAGES, images, lively, silence_background, spec_of, stock, targets
 from support.specs import assert_same, spec
 from torch import Tensor, nn
 from torchvision.models import get_model
@@ -19,10 +19,10 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import LevelMapper
 
 from msad_cli.models.detector import Detector
-from msad_cli.models.detectors.dense import dense_detections
-from msad_cli.models.detectors.stock import depthwise_tower
+from msad_cli.models.detectors.kinds import DETECTORS
+from msad_cli.models.detectors.towers import depthwise_tower
 from msad_cli.models.pyramid import AlignedBackbone
-from msad_cli.models.spec import DETECTORS, REGION_DETECTORS, ClassName
+from msad_cli.models.spec import ClassName
 
 PADDED = ((132, 136), (132, 260))
 """(height, width) of images whose frame is (128, 256), and of images whose frame is (256, 384)."""
@@ -71,10 +71,7 @@ def test_features_in_equals_the_stock_forward_in_detections(
     theirs, ours = pair
     theirs.transform.min_size = (sizes[0][0],)
     ours.eval()
-    # Background is silent here, and does not take the places of others there either.
-    if not isinstance(theirs, FasterRCNN):
-        for core in (theirs, ours.core):
-            nn.init.constant_(core.head.classification_head.cls_logits.bias.view(-1, 3)[:, 0], -100.0)
+    silence_background(theirs, ours.core)
     expected = theirs.eval()([image.float() / 255 for image in images(sizes)])
     found = ours.detect({1: images(sizes)}, "high")
     assert_same(found, expected)
@@ -170,11 +167,8 @@ def test_low_view_in_the_hr_frame_equals_a_stock_detector_with_halved_anchors(na
             torch.testing.assert_close(losses[loss], value)
     with torch.no_grad():
         detector.eval()
-        if isinstance(theirs, FasterRCNN):
-            found = detector.detect({2: low}, "low")
-        else:  # its background is not silent here
-            found = dense_detections(detector.core, detector.pyramid(low, 2), detector.frame(low, 2))
-        assert_same(found, theirs.eval()(pixels), scale=2)
+        silence_background(theirs, detector.core)
+        assert_same(detector.detect({2: low}, "low"), theirs.eval()(pixels), scale=2)
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -260,7 +254,7 @@ def test_a_batch_without_objects_trains(name: str) -> None:
     assert all(grad is not None and grad.isfinite().all() for grad in trained)
 
 
-@pytest.mark.parametrize("name", REGION_DETECTORS)
+@pytest.mark.parametrize("name", TWO_STAGES)
 def test_the_mode_of_a_two_stage_detector_is_not_asked_for(name: str) -> None:
     torch.manual_seed(0)
     detector = Detector(spec_of(name, norm="frozen", detections_per_image=5))
@@ -329,7 +323,7 @@ def test_a_depthwise_tower_is_eight_to_nine_times_as_cheap_and_keeps_the_scale()
     torch.testing.assert_close(tower(x).square().mean(), torch.tensor(0.5), rtol=0.05, atol=0.0)
 
 
-def test_a_two_stage_detector_learns_from_so_many_regions_of_an_image() -> None:
+def test_a_two_stage_detector_learns_from_so_many_rois_of_an_image() -> None:
     torch.manual_seed(0)
     detector = Detector(spec_of("maskrcnn", rois=24))
     pyramid, frame = detector.pyramid(images(ORDINARY), 1), detector.frame(images(ORDINARY), 1)

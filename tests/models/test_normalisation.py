@@ -68,7 +68,7 @@ def test_a_view_updates_and_uses_its_own_statistics() -> None:
 
 
 def test_a_view_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ValueError, match="has no statistics of the view reduced 4 times"):
+    with pytest.raises(ValueError, match="has no statistics of the view downsampled by 4"):
         select_view(nn.Sequential(norm_layer("batch", (1, 2))(3)), 4)
 
 

@@ -4,16 +4,15 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from support.detectors import stock
 from support.specs import spec, target
 from support.training import TARGETS
 from torch import Tensor
 
 from msad_cli.frame import Frame
 from msad_cli.models.detector import Detector
-from msad_cli.models.detectors.assignment import count_positives
-from msad_cli.models.detectors.dense import Target, dense_boxes
-from msad_cli.models.detectors.object_anchors import object_anchors
-from msad_cli.models.detectors.towers import Tower, tower_answers, tower_start
+from msad_cli.models.detectors.anchors import anchors_of_images
+from msad_cli.models.detectors.base import Target, Tower
 
 FRAME = Frame(((128, 256), (100, 250)), (128, 256))
 TOWERS: tuple[Tower, ...] = ("classification", "regression")
@@ -44,7 +43,7 @@ def test_the_first_convolutions_and_the_rest_are_the_head(name: str, depthwise: 
     expected = whole.outputs(maps)
     found: dict[str, Tensor] = {}
     for tower in TOWERS:
-        found |= tower_answers(whole.core, tower, tower_start(whole.core, tower, maps, convs), convs)
+        found |= whole.kind.tower_outputs(tower, whole.kind.tower_start(tower, maps, convs), convs)
     assert found.keys() == expected.keys()
     for answer, value in expected.items():
         torch.testing.assert_close(found[answer], value)
@@ -54,9 +53,9 @@ def test_the_first_convolutions_and_the_rest_are_the_head(name: str, depthwise: 
 @torch.no_grad()
 def test_the_start_has_both_signs_and_is_left_as_it_was(name: str) -> None:
     whole = detector(name, head_convs=2, head_depthwise=True)
-    start = tower_start(whole.core, "classification", pyramid(), 1)
+    start = whole.kind.tower_start("classification", pyramid(), 1)
     kept = [each.clone() for each in start]
-    tower_answers(whole.core, "classification", start, 1)
+    whole.kind.tower_outputs("classification", start, 1)
     assert all(torch.equal(a, b) and a.min() < 0 < a.max() for a, b in zip(start, kept, strict=True))
 
 
@@ -66,7 +65,7 @@ def test_boxes_are_those_that_the_detector_would_answer(name: str) -> None:
     maps = pyramid()
     outputs = whole.outputs(maps)
     outputs["bbox_regression"] = torch.rand_like(outputs["bbox_regression"]).requires_grad_()
-    boxes = dense_boxes(whole.core, maps, FRAME, outputs)
+    boxes = whole.boxes(maps, FRAME, outputs)
     assert boxes.shape == outputs["bbox_regression"].shape
     grids = [each.shape[-2] * each.shape[-1] for each in maps]
     per_cell = boxes.shape[1] // sum(grids)
@@ -90,7 +89,7 @@ def test_boxes_are_those_that_the_detector_would_answer(name: str) -> None:
 @torch.no_grad()
 def test_object_anchors_stand_around_their_cells(name: str, finest: int, count: int) -> None:
     maps = pyramid(finest)
-    levels = object_anchors(detector(name).core, maps, FRAME)
+    levels = detector(name).kind.object_anchors(maps, FRAME)
     for i, (level, each) in enumerate(zip(levels, maps, strict=True)):
         cells, stride = each.shape[-2] * each.shape[-1], finest * 2**i
         assert level.shape == (cells, count, 4)
@@ -104,7 +103,7 @@ def test_object_anchors_stand_around_their_cells(name: str, finest: int, count: 
 @torch.no_grad()
 def test_fcos_borrows_retinanets_anchors() -> None:
     maps = pyramid()
-    both = [object_anchors(detector(name).core, maps, FRAME) for name in ("fcos", "retinanet")]
+    both = [detector(name).kind.object_anchors(maps, FRAME) for name in ("fcos", "retinanet")]
     for mine, theirs in zip(*both, strict=True):
         assert torch.equal(mine, theirs)
 
@@ -121,21 +120,22 @@ def test_fcos_borrows_retinanets_anchors() -> None:
 def test_positives_are_those_of_torchvision(
     name: str, targets: Sequence[Target], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = detector(name)
     maps = pyramid()
+    theirs = stock(name)
+    anchors, per_level = anchors_of_images(theirs.anchor_generator, maps, FRAME)
     seen: list[Tensor] = []
 
     def compute_loss(*arguments: list[Tensor]) -> dict[str, Tensor]:
         seen.extend(arguments[-1])
         return {}
 
-    monkeypatch.setattr(whole.core.head, "compute_loss", compute_loss)
-    whole.losses(maps, FRAME, targets)
+    monkeypatch.setattr(theirs.head, "compute_loss", compute_loss)
+    theirs.compute_loss(list(targets), {}, anchors, *([per_level] if name == "fcos" else []))
     expected = sum(int((each >= 0).sum()) for each in seen)
     assert expected > 0
-    assert int(count_positives(whole.core, maps, FRAME, targets)) == expected
+    assert int(detector(name).kind.count_positives(maps, FRAME, targets)) == expected
 
 
 def test_without_objects_there_are_no_positives() -> None:
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-    assert int(count_positives(detector("fcos").core, pyramid(), FRAME, [empty, empty])) == 0
+    assert int(detector("fcos").kind.count_positives(pyramid(), FRAME, [empty, empty])) == 0

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.detectors import POINTS, images, lively, spec_of, targets
+from support.detectors import POINTS, TWO_STAGES, images, lively, spec_of, targets
 from support.specs import assert_same, spec
 from torch import Tensor
 from torchvision.ops import FeaturePyramidNetwork
@@ -17,8 +17,9 @@ from msad_cli.distillation.losses.table import build_distillers
 from msad_cli.models.backbones.normalisation import norm_layer
 from msad_cli.models.backbones.resnet import ResNetBackbone
 from msad_cli.models.detector import Detector
+from msad_cli.models.detectors.kinds import DETECTORS
 from msad_cli.models.pyramid import AlignedBackbone
-from msad_cli.models.spec import DETECTORS, REGION_DETECTORS, DetectorSpec
+from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.weights.initialise import copy_matching
 
 SQUARE = ((128, 128), (128, 128))
@@ -115,7 +116,7 @@ def test_views_have_names_and_pixels() -> None:
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_the_joint_loss_trains_every_parameter_of_a_teacher(name: str) -> None:
-    ks = (1, 2) if name in REGION_DETECTORS else (1, 2, 4)
+    ks = (1, 2) if name in TWO_STAGES else (1, 2, 4)
     torch.manual_seed(0)
     teacher = Detector(spec_of(name, ks=ks))
     losses = train(AlignedTraining(teacher), ks)
@@ -128,7 +129,7 @@ def test_the_joint_loss_trains_every_parameter_of_a_teacher(name: str) -> None:
     ("name", "k"), [("fcos", 1), ("fcos", 4), ("retinanet", 2), ("maskrcnn", 2), ("keypointrcnn", 1)]
 )
 def test_a_student_has_all_from_its_teacher_and_freezes_what_it_cannot_reach(name: str, k: int) -> None:
-    ks = (1, 2) if name in REGION_DETECTORS else (1, 2, 4)
+    ks = (1, 2) if name in TWO_STAGES else (1, 2, 4)
     torch.manual_seed(0)
     teacher, student = Detector(spec_of(name, ks=ks)), Detector(spec_of(name, role="student", ks=(k,)))
     copied = copy_matching(student, teacher.state_dict())
@@ -137,10 +138,10 @@ def test_a_student_has_all_from_its_teacher_and_freezes_what_it_cannot_reach(nam
         Distillation(student, teaching(teacher, student), build_distillers(student.spec, teacher.spec, {"l1": 0.6})), ks
     )
     assert without_gradient(student) == []
-    unreached = {1: "", 2: "7", 4: "67"}[k] if name not in REGION_DETECTORS else ""
+    unreached = {1: "", 2: "7", 4: "67"}[k] if name not in TWO_STAGES else ""
     extra = "core.backbone.fpn.extra_blocks"
     assert frozen(student) == {f"{extra}.p{level}.{part}" for level in unreached for part in ("weight", "bias")}
-    finer = {1: [], 2: ["1" if name in REGION_DETECTORS else "2"], 4: ["1", "2"]}
+    finer = {1: [], 2: ["1" if name in TWO_STAGES else "2"], 4: ["1", "2"]}
     assert sorted(student.core.backbone.finer) == finer[k]
 
 
@@ -159,7 +160,7 @@ def test_a_fusion_student_has_two_backbones_and_one_head(name: str) -> None:
     assert student.core.state_dict().keys() == single.core.state_dict().keys()
     assert student.low is not None
     assert student.low.body.channels == {1: 32, 2: 32, 3: 64, 4: 128, 5: 256}
-    unreached = set() if name in REGION_DETECTORS else {"weight", "bias"}
+    unreached = set() if name in TWO_STAGES else {"weight", "bias"}
     assert frozen(student) == {f"low.fpn.extra_blocks.p7.{part}" for part in unreached}
     shown = views((1, 2))
     pyramids = [student.core.backbone.pyramid(student.pixels(shown[1], 1), 1)]
@@ -176,7 +177,7 @@ def test_a_fusion_student_has_two_backbones_and_one_head(name: str) -> None:
             assert torch.equal(mine, theirs)
 
 
-def test_vanilla_targets_and_answers_go_through_the_reduced_image() -> None:
+def test_vanilla_targets_and_detections_go_through_the_small_image() -> None:
     """A baseline at k = 2 equals a detector of one scale that is given everything at half the size."""
     torch.manual_seed(0)
     vanilla = Detector(spec_of("keypointrcnn", role="baseline", scales="vanilla", detections_per_image=5))
@@ -200,7 +201,7 @@ def test_vanilla_targets_and_answers_go_through_the_reduced_image() -> None:
     torch.testing.assert_close(low["scores"], same["scores"])
 
 
-def test_a_pixel_of_a_reduced_mask_belongs_to_what_covers_half_of_it() -> None:
+def test_a_pixel_of_a_smaller_mask_belongs_to_what_covers_half_of_it() -> None:
     torch.manual_seed(0)
     vanilla = Detector(spec_of("maskrcnn", role="baseline", scales="vanilla"))
     whole = targets(SQUARE)

@@ -14,11 +14,13 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from msad_cli.models.backbones.resnet import ResNetBackbone
-from msad_cli.models.detectors.dense import Target
-from msad_cli.models.spec import REGION_DETECTORS, DetectorSpec
+from msad_cli.models.detectors.base import Target
+from msad_cli.models.detectors.kinds import DETECTORS
+from msad_cli.models.spec import DetectorSpec
 from support.specs import spec, target
 
 POINTS = ("nose", "left", "right")
+TWO_STAGES = tuple(name for name, entry in DETECTORS.items() if entry.family == "two-stage")
 
 
 ORDINARY = ((128, 128), (128, 256))
@@ -56,10 +58,18 @@ def lively(core: Any) -> None:
         nn.init.constant_(core.head.classification_head.cls_logits.bias, -2.0)
 
 
+def silence_background(*cores: Any) -> None:
+    """Dense heads of two classes: ours never detect the background; in torchvision's it takes no places of others
+    either, then."""
+    for core in cores:
+        if isinstance(core, FCOS | RetinaNet):
+            nn.init.constant_(core.head.classification_head.cls_logits.bias.view(-1, 3)[:, 0], -100.0)
+
+
 def stock(name: str, norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> Any:
     """Torchvision's own detector and pyramid, small, of 2 classes and 10 detections; only its backbone is ours."""
     backbone = ResNetBackbone("resnet18", 0.25, norm)
-    finest = 2 if name in REGION_DETECTORS else 3
+    finest = DETECTORS[name].finest_level
     levels = range(finest, 6)
     backbone = BackboneWithFPN(
         backbone,

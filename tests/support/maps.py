@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from msad_cli.distillation.knowledge import Knowledge, best_view, student_view
 from msad_cli.distillation.losses import freekd
 from msad_cli.distillation.losses.table import build_distillers
-from msad_cli.distillation.unaligned import reduced_teacher
+from msad_cli.distillation.unaligned import unaligned_teacher
 from msad_cli.models.detector import Detector
-from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.base import Target
 from support.specs import spec
 from support.training import TARGETS, views
 
 OBJECTS = [{**each, "masks": torch.ones(len(each["boxes"]), 128, 128, dtype=torch.uint8)} for each in TARGETS]
 
 
-ONE = SimpleNamespace(channels=1, dense=True, detector="fcos")
+ONE = SimpleNamespace(channels=1, family="dense", dense=True, finest_level=3, detector="fcos")
 
 
 FIRST = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -58,7 +58,7 @@ def knowledge(
     mine, targets = student_view(student, views(), targets)
     with torch.no_grad():
         aligned = student.spec.scales == "aligned"
-        theirs = best_view(teacher, views()) if aligned else reduced_teacher(teacher, 2)(views())
+        theirs = best_view(teacher, views()) if aligned else unaligned_teacher(teacher, 2)(views())
     return mine, theirs, targets
 
 
@@ -68,5 +68,5 @@ def build(method: str, student: Detector, teacher: Detector) -> nn.Module:
     name = method.split(maxsplit=1)[0]
     distiller = build_distillers(student.spec, teacher.spec, {name: 1.0})[name].distiller
     if name != method:
-        distiller.steps_done.fill_(freekd.PROMPT_STEPS)  # type: ignore[operator]
+        distiller.load_state_dict({**distiller.state_dict(), "steps_done": torch.tensor(freekd.PROMPT_STEPS)})
     return distiller

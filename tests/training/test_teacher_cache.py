@@ -16,7 +16,7 @@ from msad_cli.cli.app import run
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.data.loading.dataset import EvaluationSet, TrainingSet, training_loader
-from msad_cli.distillation.cached_teacher import KeptTeacher
+from msad_cli.distillation.cached_teacher import CachedTeacher
 from msad_cli.distillation.distillation import Distillation, Teach, teaching
 from msad_cli.distillation.knowledge import best_view
 from msad_cli.distillation.losses.table import DISTILLERS, build_distillers
@@ -74,7 +74,7 @@ def test_losses_are_those_of_a_teacher_that_looks_at_every_step(
     assert {int(target["image"][1]) for batch in batches for target in batch.targets} == {0, 1}
     for batch in batches:
         expected = losses_of(student, teaching(teacher, student), teacher.spec, batch.views, batch.targets)
-        found = losses_of(student, KeptTeacher(teacher, store), teacher.spec, {2: batch.views[2]}, batch.targets)
+        found = losses_of(student, CachedTeacher(teacher, store), teacher.spec, {2: batch.views[2]}, batch.targets)
         assert found == expected
         assert len(found) > 12
 
@@ -84,7 +84,7 @@ def test_beyond_a_images_own_frame_nothing_is_compared(teacher: Detector, studen
     torch.manual_seed(3)
     low = {2: [torch.randint(0, 256, (3, 32, width), dtype=torch.uint8) for width in (40, 90)]}
     maps = [[torch.randn(64, 128 >> n, width >> n).bfloat16() for n in teacher.spec.levels] for width in (128, 256)]
-    teach = KeptTeacher(teacher, lambda image, mirrored: maps[image])
+    teach = CachedTeacher(teacher, lambda image, mirrored: maps[image])
     targets = [{"image": torch.tensor([place, 0])} for place in (0, 1)]
     known = teach(low, targets)
     with torch.no_grad():
@@ -107,7 +107,7 @@ def test_beyond_a_images_own_frame_nothing_is_compared(teacher: Detector, studen
 
 
 def test_a_share_without_images_has_maps_of_its_stand_in(teacher: Detector) -> None:
-    teach = KeptTeacher(teacher, lambda image, mirrored: pytest.fail("no image"))
+    teach = CachedTeacher(teacher, lambda image, mirrored: pytest.fail("no image"))
     blank = {2: [torch.zeros(3, 64, 64, dtype=torch.uint8)]}
     known = teach(blank, [{"image": torch.zeros(0, dtype=torch.int64)}])
     assert known.inside is None

@@ -214,7 +214,7 @@ def test_students_of_one_teacher(
         (["--k", "1"], "student, HR"),
         (["--k", "1,2", "--width", "0.5", "--low-backbone", "resnet18"], "student, fused"),
         (["--head-depthwise"], "student, 1/2"),
-        (["--unaligned"], "student, 1/2, own grid"),
+        (["--unaligned"], "student, 1/2, unaligned"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

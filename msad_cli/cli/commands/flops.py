@@ -7,6 +7,7 @@ import typer
 
 from msad_cli.cli import options
 from msad_cli.errors import UsageError
+from msad_cli.models.detectors.kinds import DETECTORS, task_of
 from msad_cli.text import parse_ks, parse_size
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ def flops(
     model: Annotated[
         Path | None, typer.Argument(metavar="[MODEL]", help="A model file; or describe one by flags.")
     ] = None,
-    detector: Annotated[
-        str, typer.Option(metavar="fcos|retinanet|maskrcnn|keypointrcnn", help="Without MODEL: the detector.")
-    ] = "fcos",
+    detector: Annotated[str, typer.Option(metavar="|".join(DETECTORS), help="Without MODEL: the detector.")] = "fcos",
     backbone: Annotated[str, typer.Option(metavar="NAME", help="Without MODEL: the backbone.")] = "resnet50",
     width: Annotated[float, typer.Option(help="Without MODEL: factor on the backbone's channels.")] = 1.0,
     head_channels: Annotated[int, typer.Option(help="Without MODEL: channels of pyramid and head.")] = 256,
@@ -52,8 +51,8 @@ def flops(
     """Count parameters and GMACs by part: student beside teacher beside torchvision's stock model."""
     from msad_cli.cli.console import console, print_json
     from msad_cli.export.sidecar import read_description
-    from msad_cli.models.cost import PROPOSALS, count_cost, relatives
-    from msad_cli.models.spec import REGION_DETECTORS, ClassName, DetectorSpec
+    from msad_cli.models.cost import count_cost, relatives
+    from msad_cli.models.spec import ClassName, DetectorSpec
     from msad_cli.training.plan import invalid_values_named
 
     teacher = None
@@ -77,7 +76,7 @@ def flops(
                 head_depthwise=head_depthwise,
                 low_backbone=low_backbone,
                 low_width=low_width,
-                keypoints=PERSON if detector == "keypointrcnn" else (),
+                keypoints=PERSON if task_of(detector) == "keypoints" else (),
             )
     rows = relatives(spec, teacher)
     reports = []
@@ -97,7 +96,9 @@ def flops(
     else:
         kind = "the pixels of the images alone" if unpadded else "padding to 128 HR pixels included"
         console.print(f"GMACs, one image, {kind}; GFLOPs = 2 × GMACs. The aligned head runs on the HR grid at every k.")
-        if spec.detector in REGION_DETECTORS:
+        if spec.two_stage:
+            from msad_cli.models.detectors.two_stage import PROPOSALS
+
             console.print(f"roi: {PROPOSALS} RoIs for boxes, {spec.detections_per_image} for {spec.task}.")
 
 

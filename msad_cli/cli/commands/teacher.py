@@ -7,15 +7,14 @@ import typer
 from msad_cli.cli import options
 from msad_cli.cli.processes import together
 from msad_cli.cli.training_flags import configured
+from msad_cli.models.detectors.kinds import DETECTORS
 from msad_cli.training.config import Asked, TeacherConfig
 
 OWN: dict[str, Any] = {
     "k": Annotated[
-        str | None, typer.Option(metavar="2|4|2,4", help="How many times the reduced views are. Default: 2.")
+        str | None, typer.Option(metavar="2|4|2,4", help="By what the low views are downsampled. Default: 2.")
     ],
-    "detector": Annotated[
-        str, typer.Option(metavar="fcos|retinanet|maskrcnn|keypointrcnn", help="Torchvision's detector to build on.")
-    ],
+    "detector": Annotated[str, typer.Option(metavar="|".join(DETECTORS), help="Torchvision's detector to build on.")],
     "backbone": Annotated[
         str, typer.Option(metavar="NAME", help="resnet18…152, resnext50_32x4d, resnext101_32x8d…, mobilenet_v2")
     ],
@@ -34,7 +33,7 @@ OWN: dict[str, Any] = {
         str, typer.Option(metavar="joint|two-step", help="The fusion together with the rest, or alone afterwards.")
     ],
     "lambda_": Annotated[float, typer.Option("--lambda", min=0.0, help="Weight λ of the fused view's loss.")],
-    "rois": Annotated[int, typer.Option(help="Regions an image that two-stage detectors learn from.")],
+    "rois": Annotated[int, typer.Option(help="RoIs an image that two-stage detectors learn from.")],
     "sigmas": Annotated[
         str | None, typer.Option(metavar="0.05,…", help="Of keypoints, for OKS. Default: COCO's of 17, else 0.05.")
     ],

@@ -1,6 +1,7 @@
 """Cross-head distillation (Wang et al., "CrossKD", CVPR 2024)."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,26 +10,32 @@ from torchvision.ops import generalized_box_iou_loss
 
 from msad_cli.distillation.knowledge import Knowledge
 from msad_cli.distillation.parts.moments import channel_moments, standardised
-from msad_cli.models.detectors.assignment import count_positives
-from msad_cli.models.detectors.dense import Target
-from msad_cli.models.detectors.towers import Tower, tower_answers, tower_start
+from msad_cli.models.detectors.base import Target, Tower
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.whole_batch import batch_divisor
 
-ENTRY = {"retinanet": 3, "fcos": 2}
-"""After which convolution of the teacher's towers, of 4, the student's maps enter."""
-CLASSES = {"retinanet": 1.0, "fcos": 0.4}
-BOXES = {"retinanet": 1.0, "fcos": 0.75}
-"""Weights of the two parts, as in the official code."""
+
+class Constants(NamedTuple):
+    """After which convolution of the teacher's towers, of 4, the student's maps enter; the weights of both parts."""
+
+    entry: int
+    classes: float
+    boxes: float
+
+
+OFFICIAL = {"retinanet": Constants(3, 1.0, 1.0), "fcos": Constants(2, 0.4, 0.75)}
+"""Those of the official code, by detector."""
+OTHERWISE = OFFICIAL["retinanet"]
+"""For other dense detectors; a reconstruction."""
 THINNEST = 1.0
 """Pixels of the frame: a box of the teacher with a shorter side is none, and its IoU would be rounding errors."""
 
 
 class CrossKD(nn.Module):
-    """Distance of what the teacher's head answers to a student's half-made maps from what it answers to its own.
+    """Distance of what the teacher's head predicts from a student's half-made maps from what it predicts from its own.
 
     The maps (N, C, h, w) of the student's towers after convolution i get the means and deviations that the teacher's
-    have there, channel by channel, and go through the rest of the teacher's frozen towers. Of the answers x̂, b̂:
+    have there, channel by channel, and go through the rest of the teacher's frozen towers. Of the predictions x̂, b̂:
 
         classes = Σ |σ(x̂) − σ(x^T)| · BCE(σ(x̂), σ(x^T)) / N_pos,    boxes = Σ w·GIoU loss(b̂, b^T) / N_pos
 
@@ -45,10 +52,10 @@ class CrossKD(nn.Module):
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
         if not student.dense:
-            raise ValueError(f"method crosskd: {student.detector} has no head that answers cell by cell")
-        self.entry = min(ENTRY[teacher.detector], teacher.head_convs - 1)
+            raise ValueError(f"method crosskd: {student.detector} has no head that predicts at every cell")
+        self.constants = OFFICIAL.get(teacher.detector, OTHERWISE)
+        self.entry = min(self.constants.entry, teacher.head_convs - 1)
         self.taken = min(self.entry, student.head_convs)
-        self.weights = CLASSES[teacher.detector], BOXES[teacher.detector]
         same = student.channels == teacher.channels
         towers = ["classification", "regression"] if student.scales == "aligned" else ["classification"]
         # Without a bias: the standardisation behind it would take it away again.
@@ -60,31 +67,32 @@ class CrossKD(nn.Module):
         )
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """The distances of the crossed answers from a teacher's; targets in the student's frame."""
+        """The distances of the crossed predictions from a teacher's; targets in the student's frame."""
         with torch.no_grad():
-            positives = batch_divisor(count_positives(student.detector.core, student.pyramid, student.frame, targets))
+            count = student.detector.kind.count_positives(student.pyramid, student.frame, targets)
+            positives = batch_divisor(count)
         crossed, theirs = self._crossed("classification", student, teacher), teacher.outputs
         classes = quality_focal(crossed["cls_logits"], theirs["cls_logits"]).sum() / positives
-        losses = {"classes": self.weights[0] * classes}
+        losses = {"classes": self.constants.classes * classes}
         if "bbox_regression" in theirs:
-            answers = self._crossed("regression", student, teacher)
-            found, wanted = (teacher.detector.boxes(teacher.pyramid, teacher.frame, each) for each in (answers, theirs))
+            both = (self._crossed("regression", student, teacher), theirs)
+            found, wanted = (teacher.detector.boxes(teacher.pyramid, teacher.frame, each) for each in both)
             real = (wanted[..., 2:] - wanted[..., :2] >= THINNEST).all(dim=2)
             weight = theirs["cls_logits"].sigmoid().amax(dim=2) * real
             boxes = (weight * generalized_box_iou_loss(found, wanted)).sum() / positives
-            losses["boxes"] = self.weights[1] * boxes
+            losses["boxes"] = self.constants.boxes * boxes
         return losses
 
     def _crossed(self, tower: Tower, student: Knowledge, teacher: Knowledge) -> dict[str, Tensor]:
-        """The teacher's answers to the student's maps, (N, anchors, …) each."""
-        mine = tower_start(student.detector.core, tower, student.pyramid, self.taken)
+        """The teacher's outputs for the student's maps, (N, anchors, …) each."""
+        mine = student.detector.kind.tower_start(tower, student.pyramid, self.taken)
         with torch.no_grad():
-            theirs = tower_start(teacher.detector.core, tower, teacher.pyramid, self.entry)
+            theirs = teacher.detector.kind.tower_start(tower, teacher.pyramid, self.entry)
         restyled = []
         for s, t in zip(mine, theirs, strict=True):
             mean, deviation = channel_moments(t.float())
             restyled.append(standardised(self.adapters[tower](s).float()) * deviation + mean)
-        return tower_answers(teacher.detector.core, tower, restyled, self.entry)
+        return teacher.detector.kind.tower_outputs(tower, restyled, self.entry)
 
 
 def quality_focal(student: Tensor, teacher: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from msad_cli.distillation.knowledge import Knowledge
 from msad_cli.distillation.parts.attention import channel_attention, spatial_attention, without_top
 from msad_cli.distillation.parts.generators import DualGenerator, generation_loss, published
 from msad_cli.distillation.parts.levels import Levels, distinct_levels
-from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.base import Target
 from msad_cli.models.spec import DetectorSpec
 
 HIDDEN_CELLS, HIDDEN_CHANNELS = 0.65, 0.5

@@ -1,4 +1,4 @@
-"""L1 between aligned pyramids (MSAD, section 3.3, equation for L_KD), reduced as the official code reduces it."""
+"""L1 between aligned pyramids (MSAD, section 3.3, equation for L_KD), averaged as in the official code."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from msad_cli.distillation.knowledge import Knowledge
 from msad_cli.distillation.parts.levels import Levels
-from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.base import Target
 from msad_cli.models.spec import DetectorSpec
 
 

@@ -10,14 +10,13 @@ from msad_cli.distillation.knowledge import Knowledge
 from msad_cli.distillation.parts.attention import channel_attention, spatial_attention
 from msad_cli.distillation.parts.levels import Levels, distinct_levels
 from msad_cli.frame import Frame
-from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.base import Target
 from msad_cli.models.spec import DetectorSpec
 
 PARTS = ("foreground", "background", "attention", "relation")
-DENSE = (1e-3, 5e-4, 1e-3, 5e-6)
-"""α, β, γ and λ, the weights of the parts: the defaults of the official code, for detectors of one stage."""
-REGIONS = (5e-5, 2.5e-5, 5e-5, 5e-7)
-"""The same for those of two stages: the official code's for Faster and Mask R-CNN."""
+WEIGHTS = {"dense": (1e-3, 5e-4, 1e-3, 5e-6), "two-stage": (5e-5, 2.5e-5, 5e-5, 5e-7)}
+"""α, β, γ and λ, the weights of the parts, by family: the official code's defaults for detectors of one stage, and its
+values for Faster and Mask R-CNN."""
 
 
 class FGD(nn.Module):
@@ -38,7 +37,7 @@ class FGD(nn.Module):
         self.levels = Levels(student, teacher, distinct_levels(student))
         blocks = [nn.ModuleList(Context(teacher.channels) for _ in range(len(self.levels))) for _ in range(2)]
         self.student_contexts, self.teacher_contexts = blocks
-        self.weights = DENSE if student.dense else REGIONS
+        self.weights = WEIGHTS[student.family]
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The distances of a student's pyramid from a teacher's, given the boxes of the student's frame."""

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from msad_cli.distillation.knowledge import Knowledge
-from msad_cli.distillation.parts.levels import ALL
-from msad_cli.models.detectors.dense import Target
-from msad_cli.models.detectors.object_anchors import object_anchors
+from msad_cli.models.detectors.base import Target
+from msad_cli.models.pyramid import LEVELS
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.whole_batch import batch_divisor
 
@@ -33,12 +32,12 @@ class FGFI(nn.Module):
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
         self.adapters = nn.ModuleList(
-            nn.Conv2d(student.channels, teacher.channels, kernel_size=3, padding=1) for _ in range(ALL)
+            nn.Conv2d(student.channels, teacher.channels, kernel_size=3, padding=1) for _ in range(LEVELS)
         )
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The distance near the objects, of targets in the student's frame."""
-        anchors = object_anchors(student.detector.core, student.pyramid, student.frame)
+        anchors = student.detector.kind.object_anchors(student.pyramid, student.frame)
         masks = [imitation_masks(anchors, target["boxes"]) for target in targets]
         distances, cells = [], []
         for level, (adapt, s, t) in enumerate(zip(self.adapters, student.pyramid, teacher.pyramid, strict=True)):

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from msad_cli.distillation.knowledge import Knowledge
 from msad_cli.distillation.parts.haar import haar, inverse_haar
 from msad_cli.distillation.parts.levels import Levels
-from msad_cli.models.detectors.dense import Target
+from msad_cli.distillation.parts.steps import StepCounter
+from msad_cli.models.detectors.base import Target
 from msad_cli.models.spec import DetectorSpec
 
 SCALES = 3
@@ -18,17 +19,17 @@ PROMPT_STEPS = 200
 """So many steps the prompts are learnt on the teacher, before they are frozen and weigh the student's frequencies."""
 
 FEATURES = 5.0
-"""Weight of the maps' squared distance; the frequencies and the box answers have 1."""
+"""Weight of the maps' squared distance; the frequencies and the box regression have 1."""
 
 
-class FreeKD(nn.Module):
+class FreeKD(StepCounter):
     """Distance of the high frequencies of maps (N, C, h, w), where the teacher's are found to matter.
 
     A Haar transform gives each map a low band and, at 3 scales, three high ones. Each level has 6 prompts (C,) for the
     low band and for each scale; prompt p of scale j marks cells by the mask m = σ(p · sum of the teacher's high bands):
 
         bands    = Σ over levels and scales of mean m·|high^S − high^T|
-        features = 5 · Σ over levels of MSE(S, T),    boxes = SmoothL1 of dense heads' box answers
+        features = 5 · Σ over levels of MSE(S, T),    boxes = SmoothL1 of dense heads' box regression
 
     In the first 200 steps the prompts learn instead: the teacher detects on maps rebuilt from masked bands, and the
     prompts of one band are to mark different cells. The teacher does not change. Then the prompts stand still, as a
@@ -40,7 +41,6 @@ class FreeKD(nn.Module):
     masks up and begins with maps three times too strong; the mean in the dice loss; the weight of the boxes.
     """
 
-    steps_done: Tensor
     frozen: Tensor
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
@@ -48,22 +48,20 @@ class FreeKD(nn.Module):
         self.levels = Levels(student, teacher)
         # Of each level: the low band's prompts, then those of each scale, finest first.
         self.prompts = nn.Parameter(0.01 * torch.randn(len(self.levels), 1 + SCALES, TOKENS, teacher.channels))
-        # Buffers, so that a resumed run goes on in the phase, and with the prompts, that it had.
+        # A buffer, so that a resumed run goes on with the prompts that it had.
         self.register_buffer("frozen", torch.zeros_like(self.prompts))
-        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The distances of a student's pyramid and boxes from a teacher's; at first, the prompts' own losses."""
         pairs = self.levels(student, teacher)
         squares = [F.mse_loss(mine, theirs) for mine, theirs in pairs]
         losses = {"features": FEATURES * torch.stack(squares).sum()}
-        if teacher.detector.spec.dense and "bbox_regression" in teacher.outputs:
+        if "bbox_regression" in teacher.outputs:
             losses["boxes"] = F.smooth_l1_loss(student.outputs["bbox_regression"], teacher.outputs["bbox_regression"])
-        self.steps_done += 1
-        step = int(self.steps_done)
-        if step <= PROMPT_STEPS:
+        self.count_step()
+        if not self.passed(PROMPT_STEPS):
             return losses | self._prompt_losses(teacher, targets)
-        if step == PROMPT_STEPS + 1:
+        if not self.passed(PROMPT_STEPS + 1):
             self.frozen.copy_(self.prompts.detach())
         # A parameter without a gradient would stall distributed training.
         losses["bands"] = self._band_distance(pairs) + 0 * self.prompts.sum()

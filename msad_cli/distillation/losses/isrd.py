@@ -13,7 +13,7 @@ from msad_cli.distillation.knowledge import Knowledge
 from msad_cli.frame import FRAME_DIVISOR
 from msad_cli.models.backbones.normalisation import norm_layer
 from msad_cli.models.backbones.resnet import build_backbone
-from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.base import Target
 from msad_cli.models.spec import DetectorSpec
 
 STEM_STRIDE = 2

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from msad_cli.distillation.knowledge import Knowledge
 from msad_cli.distillation.parts.generators import generation_loss, generator, published
 from msad_cli.distillation.parts.levels import Levels, distinct_levels
-from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.base import Target
 from msad_cli.models.spec import DetectorSpec
 
 

@@ -1,6 +1,6 @@
-"""Distillation of a dense head's answers (Hinton et al., 2015, for sigmoid heads; the detector's form is our choice).
+"""Distillation of a dense head's outputs (Hinton et al., 2015, for sigmoid heads; the detector's form is our choice).
 
-Student and teacher answer on one grid, so that every cell's answer has its counterpart.
+Student and teacher predict on one grid, so that every cell's outputs have their counterpart.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msad_cli.distillation.knowledge import Knowledge
-from msad_cli.models.detectors.dense import Target
+from msad_cli.models.detectors.base import Target
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.whole_batch import batch_divisor
 
@@ -24,7 +24,7 @@ class OutputKD(nn.Module):
 
         L = ( T²·Σ KL(σ(x^T/T) ‖ σ(x^S/T)) + Σ w·mean|b^S − b^T| + Σ w·KL(σ(c^T) ‖ σ(c^S)) ) / W
 
-    0 for equal answers. W stands for the number of positive cells, which a teacher's answers do not tell. Boxes and
+    0 for equal outputs. W stands for the number of positive cells, which a teacher's outputs do not tell. Boxes and
     centreness count where both networks have comparable ones: a student that is not aligned learns no boxes.
     """
 
@@ -32,7 +32,7 @@ class OutputKD(nn.Module):
         super().__init__()
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """The distances of a student's answers from a teacher's."""
+        """The distances of a student's outputs from a teacher's."""
         mine, theirs = student.outputs, teacher.outputs
         weight = theirs["cls_logits"].sigmoid().amax(dim=2)
         cells = batch_divisor(weight.sum())

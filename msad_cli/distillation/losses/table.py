@@ -19,7 +19,7 @@ from msad_cli.distillation.losses.mgd import MGD
 from msad_cli.distillation.losses.output_kd import OutputKD
 from msad_cli.distillation.losses.pkd import PKD
 from msad_cli.distillation.losses.podnet import PODNet
-from msad_cli.distillation.losses.roi_kd import RegionKD
+from msad_cli.distillation.losses.roi_kd import RoIKD
 from msad_cli.distillation.losses.skd import SKD
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.text import meant
@@ -28,13 +28,14 @@ Build = Callable[..., nn.Module]
 """From the specs of student and teacher to a distiller."""
 
 
-def _answers(student: DetectorSpec, teacher: DetectorSpec) -> nn.Module:
-    return (OutputKD if student.dense else RegionKD)(student, teacher)
+def _of_outputs(student: DetectorSpec, teacher: DetectorSpec) -> nn.Module:
+    by_family: dict[str, Build] = {"dense": OutputKD, "two-stage": RoIKD}
+    return by_family[student.family](student, teacher)
 
 
 DISTILLERS: dict[str, tuple[Build, float]] = {
     "l1": (FeatureL1, GAMMA * TAU),
-    "output-kd": (_answers, 1.0),
+    "output-kd": (_of_outputs, 1.0),
     "fgfi": (FGFI, 0.01),
     "podnet": (PODNet, 3.0),
     # None is published for detectors. Between untrained networks the five levels add up to a tenth; ten times that is
@@ -76,7 +77,7 @@ def suitable_methods(dense: bool) -> tuple[str, ...]:
     """The methods for a student of which nobody typed any, by what was measured (docs/results.md).
 
     Args:
-        dense: whether its detector answers at every cell (`DetectorSpec.dense`).
+        dense: whether its detector predicts at every cell (`DetectorSpec.dense`).
     """
     return ("output-kd",) if dense else ("l1",)
 

@@ -18,13 +18,13 @@ class Constants(NamedTuple):
     hidden: float
 
 
-DENSE, REGIONS = Constants(2e-5, 0.65), Constants(5e-7, 0.45)
-"""As published for detectors of one stage and of two, whose P2 has four times the cells of P3."""
+PUBLISHED = {"dense": Constants(2e-5, 0.65), "two-stage": Constants(5e-7, 0.45)}
+"""By family; the P2 of two-stage detectors has four times the cells of P3."""
 
 
 def published(student: DetectorSpec) -> Constants:
     """MGD's constants for a student's kind of detector."""
-    return DENSE if student.dense else REGIONS
+    return PUBLISHED[student.family]
 
 
 def generator(channels: int) -> nn.Sequential:

@@ -3,14 +3,13 @@
 from torch import Tensor, nn
 
 from msad_cli.distillation.knowledge import Knowledge
+from msad_cli.models.pyramid import LEVELS, subsampled_top
 from msad_cli.models.spec import DetectorSpec
-
-ALL = 5
 
 
 def distinct_levels(student: DetectorSpec) -> int:
-    """How many levels say something of their own, finest first: of two-stage detectors, P6 is a part of P5."""
-    return ALL if student.dense else ALL - 1
+    """How many levels say something of their own, finest first: P6 of P2–P6 is a part of P5."""
+    return LEVELS - 1 if subsampled_top(student.finest_level) else LEVELS
 
 
 class Levels(nn.Module):
@@ -23,7 +22,7 @@ class Levels(nn.Module):
         count: how many levels are compared, finest first.
     """
 
-    def __init__(self, student: DetectorSpec, teacher: DetectorSpec, count: int = ALL) -> None:
+    def __init__(self, student: DetectorSpec, teacher: DetectorSpec, count: int = LEVELS) -> None:
         super().__init__()
         same = student.channels == teacher.channels
         self.adapters = nn.ModuleList(

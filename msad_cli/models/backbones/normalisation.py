@@ -4,7 +4,7 @@ Batch statistics belong to a view. What a network sees at two resolutions has tw
 2019), and resolutions that share all weights do better with normalisation of their own (Wang et al., ECCV 2020). In
 training every pass is normalised by its own batch; statistics shared by the views, which the official MSAD code updates
 twice a step, would average the two and fit neither pass in evaluation. They would also be the wrong start for a
-student, which sees the reduced view alone. So a model of several views has one BatchNorm a view, named `bn1.k1`,
+student, which sees the small view alone. So a model of several views has one BatchNorm a view, named `bn1.k1`,
 `bn1.k2`. A model of one view has torchvision's names, whatever its view is.
 """
 
@@ -49,7 +49,7 @@ class ViewNorm(nn.Module):
 
 
 class FrozenNorm(FrozenBatchNorm2d):  # type: ignore[misc]
-    """Batch normalisation that learns nothing. In half precision one operation that answers in it: torchvision's two
+    """Batch normalisation that learns nothing. In half precision one operation that stays in it: torchvision's two
     would make every map float32 again. In float32 torchvision's, which keep no map for the way back."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def norm_layer(kind: str, views: Sequence[int] = (1,)) -> Callable[[int], nn.Mod
 
 
 def select_view(module: nn.Module, k: int) -> None:
-    """Has every norm of `module` take the view reduced k times, from now on.
+    """Has every norm of `module` take the view downsampled by k, from now on.
 
     Raises:
         ValueError: a norm has no such view.
@@ -86,7 +86,7 @@ def select_view(module: nn.Module, k: int) -> None:
     for name, each in module.named_modules():
         if isinstance(each, ViewNorm):
             if not hasattr(each, f"k{k}"):
-                raise ValueError(f"{name}: has no statistics of the view reduced {k} times")
+                raise ValueError(f"{name}: has no statistics of the view downsampled by {k}")
             each.k = k
 
 

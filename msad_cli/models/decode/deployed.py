@@ -1,15 +1,11 @@
 """One view of a detector as an ordinary network in pixels of its own input: pixels in, boxes out."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN
 
 from msad_cli.frame import FRAME_DIVISOR
 from msad_cli.models.decode.nms import DROPPED
 from msad_cli.models.detector import Detector
-from msad_cli.models.detectors.dense_decoding import decode_dense
-from msad_cli.models.detectors.two_stage_decoding import decode_regions
 from msad_cli.models.spec import View
 
 INPUT = "images"
@@ -18,7 +14,7 @@ OUTPUTS = {
     "masks": ("boxes", "scores", "labels", "masks"),
     "keypoints": ("boxes", "scores", "labels", "keypoints", "keypoints_scores"),
 }
-"""Names of what `Deployed` takes, and of what it answers, in order, by task."""
+"""Names of what `Deployed` takes, and of what it gives, in order, by task."""
 
 
 class Deployed(nn.Module):
@@ -29,9 +25,6 @@ class Deployed(nn.Module):
         view: one of `detector.spec.views` that sees a single image.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, detector: Detector, view: View) -> None:
         super().__init__()
         self.detector = detector
@@ -39,8 +32,6 @@ class Deployed(nn.Module):
         # A detector that is not aligned takes whatever it sees for an ordinary image.
         self.k = seen if detector.spec.scales == "aligned" else 1
         self.strides = [2**level for level in detector.spec.levels]
-        for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(getattr(detector.spec, name))[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Detections of a batch, in pixels of its images, the best first.
@@ -54,17 +45,11 @@ class Deployed(nn.Module):
             logits (N, D, K). Where an image has fewer than D detections, all of the rest is 0.
         """
         height, width = images.shape[2:]
-        pixels = (images.float() / 255 - self.mean) / self.std
         divisor = FRAME_DIVISOR // self.k
-        pixels = F.pad(pixels, (0, -width % divisor, 0, -height % divisor))
+        pixels = F.pad(self.detector.normalised(images), (0, -width % divisor, 0, -height % divisor))
         pyramid = self.detector.backbone(self.k).pyramid(pixels, self.k)
         size = (height * self.k, width * self.k)
-        core = self.detector.core
-        more: list[Tensor] = []
-        if isinstance(core, FasterRCNN):
-            boxes, scores, labels, more = decode_regions(core, pyramid, self.strides, size)
-        else:
-            boxes, scores, labels = decode_dense(core, pyramid, self.strides, size)
+        boxes, scores, labels, *more = self.detector.kind.decode(pyramid, self.strides, size)
         there = scores > DROPPED
         if self.detector.spec.task == "keypoints":
             more = [more[0] / more[0].new_tensor([self.k, self.k, 1]), more[1]]

@@ -1,6 +1,6 @@
-"""The choice of boxes for whole batches, in tensors of fixed shapes: what an exported graph can hold.
+"""Non-maximum suppression (NMS) of whole batches, in tensors of fixed shapes: what an exported graph can hold.
 
-Torchvision chooses image by image and class by class, in loops that no graph has for batches of any size.
+Torchvision suppresses image by image and class by class, in loops that no graph has for batches of any size.
 """
 
 import math
@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 DROPPED = -1.0
-"""The score of what is not chosen."""
+"""The score of what was suppressed."""
 
 
 def top(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """From the masks that torchvision's Mask R-CNN gives over boxes to masks of whole images.
 
 Torchvision's own paste_masks_in_image rounds boxes down to whole pixels and adds one to their sides, which small
-objects suffer from. What it teaches at a short side of 640, taken for an answer, comes back with a mask AP of 0.73 for
-30 images of nuclei (DSB 2018) and of 0.83 for 30 of COCO; here with 1.00 and 0.96.
+objects suffer from. What it teaches at a short side of 640, taken for a prediction, comes back with a mask AP of 0.73
+for 30 images of nuclei (DSB 2018) and of 0.83 for 30 of COCO; here with 1.00 and 0.96.
 """
 
 from collections.abc import Iterator

@@ -1,130 +1,189 @@
-"""Torchvision's dense detectors, FCOS and RetinaNet, run on given features instead of on images.
+"""What torchvision's dense detectors, FCOS and RetinaNet, have in common on given features."""
 
-After the backbone, torchvision reads its image list only for the padded shape (strides) and the image sizes. Handed the
-HR frame, it therefore places anchors, targets and clipping there, whichever view the features come from.
-"""
-
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
-from torchvision.models.detection import FCOS, RetinaNet
-from torchvision.models.detection.image_list import ImageList
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
 
 from msad_cli.frame import Frame
+from msad_cli.models.decode.nms import DROPPED, suppress, taken, top
+from msad_cli.models.detectors.anchors import anchors_by_cell, anchors_of_images, grid_anchors
+from msad_cli.models.detectors.base import (
+    BACKGROUND,
+    SCORE_THRESHOLD,
+    Detection,
+    DetectorKind,
+    Outputs,
+    Target,
+    Tower,
+    finite,
+)
+from msad_cli.models.detectors.towers import by_anchor, convolutions
 
-Target = dict[str, Tensor]
-"""`boxes` (M, 4) float, corners in HR pixels; `labels` (M,) int64, from 1; as the task has it, `masks` (M, h, w) uint8
-of the HR image's size, or `keypoints` (M, K, 3) float, x and y in HR pixels and visibility 0, 1, 2."""
-Detection = dict[str, Tensor]
-"""`boxes` (D, 4) float, corners in HR pixels; `scores` (D,), descending; `labels` (D,) int64, from 1; as the task has
-it, `masks` (D, 1, 28, 28), probabilities on a grid over each box, or `keypoints` (D, K, 3), x and y in HR pixels and 1,
-with `keypoints_scores` (D, K), logits."""
 
+class MatchingHead:
+    """A dense head of torchvision's that can be asked which anchors stand for which objects.
 
-def dense_outputs(detector: FCOS | RetinaNet, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The head's raw answers on a pyramid: by name, (N, anchors of all levels, …), as float32."""
-    # Under autocast the head answers in half precision; boxes of a thousand pixels need float32.
-    return {name: each.float() for name, each in detector.head(list(pyramid)).items()}
-
-
-def dense_losses(
-    detector: FCOS | RetinaNet,
-    pyramid: Sequence[Tensor],
-    frame: Frame,
-    targets: Sequence[Target],
-    outputs: dict[str, Tensor] | None = None,
-) -> dict[str, Tensor]:
-    """The detector's named losses on a pyramid: what its own forward gives on images with these features.
-
-    Args:
-        pyramid: maps (N, C, h, w), finest first.
-        frame: the frame that the boxes of the N targets live in.
-        outputs: what `dense_outputs` gave for this pyramid, if it was called already.
+    Torchvision finds that in the detector's `compute_loss`, which hands `head_outputs` on to the head unread. So
+    without any, the head gives the matches back: of each image (anchors,) int64, the place of an anchor's object, or
+    below 0 for none.
     """
-    outputs = outputs or dense_outputs(detector, pyramid)
-    anchors, per_level = _anchors(detector, pyramid, frame)
-    cells = [per_level] if isinstance(detector, FCOS) else []
-    losses: dict[str, Tensor] = detector.compute_loss(list(targets), outputs, anchors, *cells)
-    return losses
+
+    def compute_loss(
+        self,
+        targets: list[Target],
+        head_outputs: dict[str, Tensor] | None,
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> Any:
+        """Torchvision's losses, or the matches where there are no outputs."""
+        if head_outputs is None:
+            return matched_idxs
+        return super().compute_loss(targets, head_outputs, anchors, matched_idxs)  # type: ignore[misc]
 
 
-def dense_losses_of_views(
-    detector: FCOS | RetinaNet, pyramids: Sequence[Sequence[Tensor]], frame: Frame, targets: Sequence[Target]
-) -> list[dict[str, Tensor]]:
-    """What `dense_losses` gives for each of several pyramids of one frame.
+class DenseKind(DetectorKind):
+    """One of torchvision's dense detectors, whose head is a `MatchingHead`."""
 
-    Which anchors stand for which objects depends on frame and targets alone, so it is found once.
-    """
-    losses = [dense_losses(detector, pyramids[0], frame, targets)]
-    anchors, _ = _anchors(detector, pyramids[0], frame)
-    assigned = detector.head.assigned
-    for each in pyramids[1:]:
-        outputs = dense_outputs(detector, each)
-        losses.append(detector.head.compute_loss(list(targets), outputs, anchors, assigned))
-    return losses
+    @abstractmethod
+    def decoded(self, deltas: Tensor, anchors: Tensor) -> Tensor:
+        """Box deltas (R, 4) at anchors (R, 4) -> boxes (R, 4), corners."""
+
+    @abstractmethod
+    def scores(self, outputs: Outputs) -> Tensor:
+        """The probability of each class but the background, by which detections are ordered: (N, anchors, K)."""
+
+    @abstractmethod
+    def matches(self, targets: Sequence[Target], anchors: list[Tensor], per_level: list[int]) -> list[Tensor]:
+        """Which object each anchor stands for: of each image (anchors,) int64, below 0 for none.
+
+        Args:
+            anchors: (anchors of all levels, 4) of each image.
+            per_level: how many of them each level has.
+        """
+
+    @property
+    def head(self) -> nn.Module:
+        """Both towers and what stands on them."""
+        head: nn.Module = self.core.head
+        return head
+
+    def outputs(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The head's raw outputs."""
+        # Under autocast they come in half precision; boxes of a thousand pixels need float32.
+        return {name: each.float() for name, each in self.core.head(list(pyramid)).items()}
+
+    def losses(
+        self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target], outputs: Outputs | None = None
+    ) -> dict[str, Tensor]:
+        """`classification`, `bbox_regression`, and FCOS's `bbox_ctrness`."""
+        return self._losses([outputs or self.outputs(pyramid)], pyramid, frame, targets)[0]
+
+    def losses_of_views(
+        self, pyramids: Sequence[Sequence[Tensor]], frame: Frame, targets: Sequence[Target]
+    ) -> list[dict[str, Tensor]]:
+        """As `losses` for each; which anchors stand for which objects is found once, as it depends on the frame."""
+        return self._losses([self.outputs(each) for each in pyramids], pyramids[0], frame, targets)
+
+    def _losses(
+        self, outputs: Sequence[Outputs], pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]
+    ) -> list[dict[str, Tensor]]:
+        anchors, per_level = anchors_of_images(self.core.anchor_generator, pyramid, frame)
+        matches = self.matches(targets, anchors, per_level)
+        return [self.core.head.compute_loss(list(targets), dict(each), anchors, matches) for each in outputs]
+
+    def count_positives(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> Tensor:
+        """The number of anchors that torchvision matches with an object."""
+        matches = self.matches(targets, *anchors_of_images(self.core.anchor_generator, pyramid, frame))
+        return torch.stack([(each >= 0).sum() for each in matches]).sum()
+
+    def boxes(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs) -> Tensor:
+        """The box of each anchor, (N, anchors, 4)."""
+        anchors, _ = anchors_of_images(self.core.anchor_generator, pyramid, frame)
+        deltas = outputs["bbox_regression"]
+        return self.decoded(deltas.flatten(0, 1), torch.cat(anchors)).view_as(deltas)
+
+    def object_anchors(self, pyramid: Sequence[Tensor], frame: Frame) -> list[Tensor]:
+        """The detector's own anchors."""
+        return anchors_by_cell(self.core.anchor_generator, pyramid, frame)
+
+    def detect(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs | None = None) -> list[Detection]:
+        """Torchvision's post-processing; the background takes no place of others."""
+        outputs = without_background(outputs or self.outputs(pyramid))
+        anchors, per_level = anchors_of_images(self.core.anchor_generator, pyramid, frame)
+        detections: list[Detection] = self.core.postprocess_detections(
+            {name: list(each.split(per_level, dim=1)) for name, each in outputs.items()},
+            [list(each.split(per_level)) for each in anchors],
+            list(frame.image_sizes),
+        )
+        return [finite(each) for each in detections]
+
+    def decode(self, pyramid: Sequence[Tensor], strides: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, ...]:
+        """Boxes, scores and labels: torchvision's post-processing without its loops over images."""
+        core = self.core
+        levels = [self._candidates(level, strides[level], grid) for level, grid in enumerate(pyramid)]
+        boxes, scores, labels = (torch.cat(each, dim=1) for each in zip(*levels, strict=True))
+        boxes = clip_boxes_to_image(boxes, size)
+        classes = core.head.classification_head.num_classes
+        scores = torch.where(scores > core.score_thresh, scores, DROPPED)
+        scores, places = top(suppress(boxes, scores, labels, classes, core.nms_thresh), core.detections_per_img)
+        return taken(boxes, places), scores, labels.gather(1, places)
+
+    def _candidates(self, level: int, stride: int, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A level's best boxes (N, K, 4), not clipped, scores (N, K) and labels (N, K)."""
+        outputs = self.outputs([grid])
+        scores = self.scores(outputs)
+        classes = scores.shape[2]
+        best, places = top(scores.flatten(1), self.core.topk_candidates)
+        rows = places // classes
+        anchors = grid_anchors(self.core.anchor_generator, level, stride, grid)[rows].flatten(0, 1)
+        deltas = taken(outputs["bbox_regression"], rows)
+        boxes = self.decoded(deltas.flatten(0, 1), anchors).view_as(deltas)
+        return boxes, best, places % classes + len(BACKGROUND)
+
+    def tower_start(self, tower: Tower, pyramid: Sequence[Tensor], convs: int) -> list[Tensor]:
+        """The first convolutions. The cut is before the ReLU, where maps have both signs, as in CrossKD's code."""
+        groups = convolutions(self._tower(tower).conv)[:convs]
+        if not groups:
+            return list(pyramid)
+        layers = [layer for group in groups for layer in group][:-1]
+        return [nn.Sequential(*layers)(each) for each in pyramid]
+
+    def tower_outputs(self, tower: Tower, maps: Sequence[Tensor], convs: int) -> dict[str, Tensor]:
+        """`cls_logits` of the classification tower; of the regression tower what `regression_outputs` gives."""
+        # A new tensor, as the towers' own ReLUs may write into what they are given.
+        entered = [F.relu(each) for each in maps] if convs else maps
+        head = self._tower(tower)
+        layers = [layer for group in convolutions(head.conv)[convs:] for layer in group]
+        features = [nn.Sequential(*layers)(each) for each in entered]
+        if tower == "classification":
+            return {"cls_logits": by_anchor([head.cls_logits(each) for each in features], head.num_classes)}
+        return self.regression_outputs(features)
+
+    @abstractmethod
+    def regression_outputs(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The head's `Outputs` of what its regression tower has made of the levels: (N, channels, h, w) each."""
+
+    def _tower(self, tower: Tower) -> Any:
+        return self.core.head.get_submodule(f"{tower}_head")
 
 
-def dense_boxes(
-    detector: FCOS | RetinaNet, pyramid: Sequence[Tensor], frame: Frame, outputs: dict[str, Tensor]
-) -> Tensor:
-    """The box that each anchor answers: (N, anchors of all levels, 4), corners in the frame's pixels, not clipped.
-
-    Gradients flow to `bbox_regression`.
-
-    Args:
-        outputs: what `dense_outputs` gave for this pyramid.
-    """
-    anchors, _ = _anchors(detector, pyramid, frame)
-    codes = outputs["bbox_regression"]
-    coder = detector.box_coder
-    decode = coder.decode if isinstance(detector, FCOS) else coder.decode_single
-    boxes: Tensor = decode(codes.flatten(0, 1), torch.cat(anchors))
-    return boxes.view_as(codes)
+def dense_options(kind: DetectorKind) -> dict[str, Any]:
+    """Arguments that FCOS and RetinaNet share."""
+    return {
+        "image_mean": list(kind.spec.mean),
+        "image_std": list(kind.spec.std),
+        "score_thresh": SCORE_THRESHOLD,
+        "detections_per_img": kind.spec.detections_per_image,
+    }
 
 
-def dense_detections(
-    detector: FCOS | RetinaNet,
-    pyramid: Sequence[Tensor],
-    frame: Frame,
-    silent: Sequence[int] = (),
-    outputs: dict[str, Tensor] | None = None,
-) -> list[Detection]:
-    """The detector's detections on a pyramid, in HR pixels and clipped to the image, one dict an image.
-
-    Args:
-        silent: labels that are never answered, and take no place of others.
-        outputs: what `dense_outputs` gave for this pyramid, if it was called already; it is written to.
-    """
-    outputs, (anchors, per_level) = outputs or dense_outputs(detector, pyramid), _anchors(detector, pyramid, frame)
-    outputs["cls_logits"][..., list(silent)] = -torch.inf
-    detections: list[Detection] = detector.postprocess_detections(
-        {name: list(each.split(per_level, dim=1)) for name, each in outputs.items()},
-        [list(each.split(per_level)) for each in anchors],
-        list(frame.image_sizes),
-    )
-    return [finite(each) for each in detections]
-
-
-def finite(detection: Detection) -> Detection:
-    """A detection without the objects of which a value is no finite number: damaged weights answer such."""
-    whole = [each.flatten(1).isfinite().all(dim=1) for name, each in detection.items() if each.dim() > 1]
-    # A score that is no number has passed no threshold.
-    kept = torch.stack(whole).all(dim=0)
-    return {name: each[kept] for name, each in detection.items()}
-
-
-def image_list(frame: Frame) -> ImageList:
-    """A frame as torchvision's list of images: shapes without pixels."""
-    pixels = torch.empty((len(frame.image_sizes), 3, *frame.padded), device="meta")
-    return ImageList(pixels, list(frame.image_sizes))
-
-
-def _anchors(detector: FCOS | RetinaNet, pyramid: Sequence[Tensor], frame: Frame) -> tuple[list[Tensor], list[int]]:
-    """The anchors of each image, and how many of them each level has."""
-    # The anchor generator reads shape, dtype and device of its maps, never their values.
-    grids = [each.new_empty((), dtype=torch.float32).expand(each.shape) for each in pyramid]
-    anchors = detector.anchor_generator(image_list(frame), grids)
-    counts = detector.anchor_generator.num_anchors_per_location()
-    per_level = [count * each.shape[-2] * each.shape[-1] for count, each in zip(counts, pyramid, strict=True)]
-    return anchors, per_level
+def without_background(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Outputs whose background has no chance, in new tensors."""
+    logits = outputs["cls_logits"]
+    labels = torch.tensor(BACKGROUND, device=logits.device)
+    return {**outputs, "cls_logits": logits.index_fill(-1, labels, -torch.inf)}

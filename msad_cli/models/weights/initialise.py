@@ -26,7 +26,7 @@ OFFLINE_HINT = "without a network: --init none, or --init FILE with a .pth that 
 
 @dataclass(frozen=True)
 class Copied:
-    """How many of a model's tensors were taken over, of how many, and the first names that were not."""
+    """How many of a model's tensors were loaded, of how many, and the first names that were not."""
 
     tensors: int
     of: int
@@ -34,7 +34,7 @@ class Copied:
 
     def __str__(self) -> str:
         rest = f"; not, for example, {', '.join(self.left[:3])}" if self.left else ""
-        return f"{self.tensors} of {self.of} tensors taken over{rest}"
+        return f"{self.tensors} of {self.of} tensors loaded{rest}"
 
 
 def copy_matching(module: nn.Module, state: Mapping[str, Tensor]) -> Copied:
@@ -84,7 +84,9 @@ def from_coco(detector: Detector) -> Copied:
     Raises:
         UsageError: there are none for this architecture, or they cannot be downloaded.
     """
-    spec = detector.spec
+    spec, published = detector.spec, detector.kind.published
+    if published is None:
+        raise UsageError(f"--init coco: there are no published weights of {spec.detector}", "add --init imagenet")
     stock = (spec.backbone, spec.width, spec.channels, spec.head_convs) == ("resnet50", 1.0, 256, 4)
     if not stock or spec.head_depthwise or spec.low_backbone:
         raise UsageError(
@@ -92,8 +94,8 @@ def from_coco(detector: Detector) -> Copied:
             "4 convolutions and one backbone",
             "leave --backbone, --width, --head-channels and --head-convs away, or use --init imagenet",
         )
-    weights = get_model_weights(f"{spec.detector}_resnet50_fpn")["DEFAULT"]
-    return copy_matching(detector.core, fitted(_download(weights), weights.meta, detector.core, spec))
+    weights = get_model_weights(published.name)["DEFAULT"]
+    return copy_matching(detector.core, fitted(detector.kind, _download(weights), weights.meta))
 
 
 def from_file(detector: Detector, path: Path) -> Copied:
@@ -106,7 +108,9 @@ def from_file(detector: Detector, path: Path) -> Copied:
         ModelFileError: the file is no such thing, or nothing in it fits.
         UsageError: a slimmable network lacks the width.
     """
-    state = current_names(_read_state(path), detector.spec.detector)
+    state = _read_state(path)
+    if detector.kind.published is not None:
+        state = current_names(state, detector.kind.published.old_names)
     try:
         copied = max(_offers(detector, state), key=lambda each: each.tensors)
     except RuntimeError as error:
@@ -137,14 +141,14 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name, those that weights can be copied from."""
     from safetensors.torch import load
 
-    if not os.path.isfile(path):  # unlike Path's, it answers for names that are too long, too
+    if not os.path.isfile(path):  # unlike Path's, it says no to names that are too long, too
         what = f"{path}: not a file" if os.path.exists(path) else f"no such weights file: {path}"
         raise ModelFileError(what, "--init takes imagenet, coco, none or a file")
     try:
         # Read as a whole: a file that is mapped to memory and gets shorter ends the process.
         state = load(path.read_bytes()) if path.suffix == ".safetensors" else _read_pickle(path)
     except Exception as error:
-        # Torch answers damaged files with whatever its reader stumbles over, and others with how to run their code.
+        # Torch raises whatever its reader stumbles over in damaged files, and tells of others how to run their code.
         what = (str(error) or type(error).__name__).splitlines()[0][:120]
         if isinstance(error, UnpicklingError):
             what = "a damaged pickle, or one of more than tensors, which could run code"

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from msad_cli.distillation.cached_teacher import Kept, KeptTeacher
+from msad_cli.distillation.cached_teacher import CachedPyramids, CachedTeacher
 from msad_cli.distillation.distillation import GAMMA, TAU, Distillation, Weighted, teaching
 from msad_cli.distillation.losses.table import (
     DISTILLERS,
@@ -193,7 +193,7 @@ def of_distillation(choices: Choices, warmup: int | None, pixel: bool) -> Choice
 def training_module(
     student: Detector,
     teacher: Detector,
-    kept: Kept | None,
+    kept: CachedPyramids | None,
     distillers: Mapping[str, Weighted],
     choices: Choices,
     afp: str,
@@ -205,5 +205,5 @@ def training_module(
         return Distillation(student, None, {}, warmup)
     if tune:
         return PixelDistillation(student, teacher, afp, distillers, tune, warmup)  # type: ignore[arg-type]
-    teach = teaching(teacher, student) if kept is None else KeptTeacher(teacher.eval().requires_grad_(False), kept)
+    teach = teaching(teacher, student) if kept is None else CachedTeacher(teacher.eval().requires_grad_(False), kept)
     return Distillation(student, teach, distillers, warmup)

@@ -1,0 +1,64 @@
+"""Anchors in the frame: for torchvision's own code, cell by cell, and on grids whose size is not known beforehand."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+
+from msad_cli.frame import Frame
+from msad_cli.models.pyramid import LEVELS
+
+RATIOS = (0.5, 1.0, 2.0)
+"""Height by width of the anchors of RetinaNet and of proposals."""
+
+
+def octave_anchors() -> AnchorGenerator:
+    """RetinaNet's anchors: 9 a cell, of 3 sizes within an octave and 3 ratios. Torchvision's own default."""
+    octave = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+    sizes = tuple(tuple(int(side * part) for part in octave) for side in (32, 64, 128, 256, 512))
+    return AnchorGenerator(sizes, (RATIOS,) * LEVELS)
+
+
+def image_list(frame: Frame) -> ImageList:
+    """A frame as torchvision's list of images: shapes without pixels."""
+    pixels = torch.empty((len(frame.image_sizes), 3, *frame.padded), device="meta")
+    return ImageList(pixels, list(frame.image_sizes))
+
+
+def anchors_of_images(
+    generator: AnchorGenerator, pyramid: Sequence[Tensor], frame: Frame
+) -> tuple[list[Tensor], list[int]]:
+    """The anchors of each image, (anchors of all levels, 4) corners in pixels of the frame, and each level's number."""
+    # The generator reads shape, dtype and device of its maps, never their values; boxes need float32.
+    grids = [each.new_empty((), dtype=torch.float32).expand(each.shape) for each in pyramid]
+    anchors = generator(image_list(frame), grids)
+    counts = generator.num_anchors_per_location()
+    per_level = [count * each.shape[-2] * each.shape[-1] for count, each in zip(counts, pyramid, strict=True)]
+    return anchors, per_level
+
+
+def anchors_by_cell(generator: AnchorGenerator, pyramid: Sequence[Tensor], frame: Frame) -> list[Tensor]:
+    """A generator's anchors on the grids of a pyramid: of each level, (h·w, A, 4), corners in pixels of the frame."""
+    anchors, per_level = anchors_of_images(generator, pyramid, frame)
+    counts = generator.num_anchors_per_location()
+    levels = anchors[0].split(per_level)
+    return [level.unflatten(0, (-1, count)) for level, count in zip(levels, counts, strict=True)]
+
+
+def grid_anchors(generator: AnchorGenerator, level: int, stride: int, grid: Tensor) -> Tensor:
+    """The anchors of one level, (h·w·A, 4) corners in HR pixels, ordered as the heads' predictions.
+
+    Torchvision's own generator divides the sides of the image by those of the grid, which a graph would have to prove.
+
+    Args:
+        stride: of the level, in HR pixels.
+        grid: the level's map (N, C, h, w); only its shape counts.
+    """
+    y = torch.arange(grid.shape[2], device=grid.device) * stride
+    x = torch.arange(grid.shape[3], device=grid.device) * stride
+    places = torch.stack([each.flatten() for each in torch.meshgrid(x, y, indexing="xy")], dim=1).float()
+    cells = generator.cell_anchors[level].to(places)
+    anchors: Tensor = (places.repeat(1, 2)[:, None] + cells).flatten(0, 1)
+    return anchors

@@ -1,0 +1,207 @@
+"""What a detector must answer. Each has a file with a class that does, and a line in `kinds.py`.
+
+After the backbone, torchvision reads its image list only for the padded shape (strides) and the image sizes. Handed the
+HR frame, its own heads, losses and post-processing place anchors, targets and clipping there, whichever view the
+features come from. So a kind runs torchvision's detector on given features instead of on images.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from msad_cli.errors import UsageError
+from msad_cli.frame import Frame
+from msad_cli.models.detectors.kinds import DETECTORS
+from msad_cli.models.pyramid import AlignedBackbone
+from msad_cli.models.spec import DetectorSpec
+
+Target = dict[str, Tensor]
+"""`boxes` (M, 4) float, corners in HR pixels; `labels` (M,) int64, from 1; as the task has it, `masks` (M, h, w) uint8
+of the HR image's size, or `keypoints` (M, K, 3) float, x and y in HR pixels and visibility 0, 1, 2."""
+Detection = dict[str, Tensor]
+"""`boxes` (D, 4) float, corners in HR pixels; `scores` (D,), descending; `labels` (D,) int64, from 1; as the task has
+it, `masks` (D, 1, 28, 28), probabilities on a grid over each box, or `keypoints` (D, K, 3), x and y in HR pixels and 1,
+with `keypoints_scores` (D, K), logits."""
+Outputs = Mapping[str, Tensor]
+"""A dense head's raw outputs by name, (N, anchors of all levels, …) float32: `cls_logits` (…, classes), and as the head
+has them `bbox_regression` (…, 4) and `bbox_ctrness` (…, 1)."""
+Tower = Literal["classification", "regression"]
+FPN_NAMES = {r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)": r"\1.0.\2"}
+"""What published files call the pyramid's tensors, see `PublishedWeights`."""
+
+BACKGROUND = (0,)
+"""The label that no object has, as in torchvision's own weights; an untrained head predicts it all the same."""
+
+SCORE_THRESHOLD = 0.05
+"""Detections scored lower are dropped. COCO's AP counts weak detections too; torchvision's 0.2 would cut them off."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a detector behind the pyramid whose cost is counted by itself.
+
+    Attributes:
+        modules: whose parameters are counted.
+        run: computes it once, given the five maps of one image on the meta device.
+        of_area: whether its cost grows with the image's area; else it is counted whole for any image.
+    """
+
+    modules: tuple[nn.Module, ...]
+    run: Callable[[list[Tensor]], object]
+    of_area: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedWeights:
+    """Torchvision's COCO weights of a detector with a ResNet-50 of 256 channels and 4 convolutions.
+
+    Attributes:
+        name: of torchvision's builder.
+        old_names: patterns of names in the published file, and what torchvision calls these tensors now.
+        without_epsilon: they were trained, and are run by torchvision, with nothing added to variances.
+        class_rows: layers with rows for each class, and how often the classes are repeated in them.
+        keypoint_rows: the layer with outputs for each keypoint, or empty.
+    """
+
+    name: str
+    old_names: Mapping[str, str] = field(default_factory=dict)
+    without_epsilon: bool = False
+    class_rows: Mapping[str, int] = field(default_factory=dict)
+    keypoint_rows: str = ""
+
+
+class DetectorKind(ABC):
+    """A detector behind its pyramid.
+
+    Pyramids are five maps (N, C, h, w), finest first. Boxes live in the frame that is given with them, which is HR
+    unless a detector is not aligned.
+
+    Args:
+        spec: what is built.
+        backbone: with its pyramid; the core has it under the name `backbone`.
+
+    Attributes:
+        core: the network, with the names that published weights have.
+    """
+
+    published: ClassVar[PublishedWeights | None] = None
+
+    def __init__(self, spec: DetectorSpec, backbone: AlignedBackbone) -> None:
+        self.spec = spec
+        self.core: Any = self.build(backbone, len(spec.classes) + len(BACKGROUND))
+
+    @abstractmethod
+    def build(self, backbone: AlignedBackbone, classes: int) -> nn.Module:
+        """The core, from `self.spec`; `classes` counts the background too."""
+
+    @property
+    @abstractmethod
+    def head(self) -> nn.Module:
+        """What is called with the whole pyramid: torch.compile takes it."""
+
+    @abstractmethod
+    def losses(
+        self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target], outputs: Outputs | None = None
+    ) -> dict[str, Tensor]:
+        """Named losses of N images, numbers () each; they are those of torchvision's own forward with these features.
+
+        Args:
+            frame: in which the boxes, masks and keypoints of the N targets live.
+            outputs: what `outputs` gave for this pyramid, if it was called already.
+        """
+
+    @abstractmethod
+    def detect(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs | None = None) -> list[Detection]:
+        """Detections, one dict an image, in pixels of the frame and clipped to the image; never the background.
+
+        Args:
+            outputs: what `outputs` gave for this pyramid, if it was called already.
+        """
+
+    @abstractmethod
+    def decode(self, pyramid: Sequence[Tensor], strides: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, ...]:
+        """`detect` in tensors of fixed shapes and without loops over images: what an exported graph holds.
+
+        Args:
+            pyramid: maps (N, C, h, w), finest first, `strides` HR pixels a cell.
+            size: of the images, (height, width) in HR pixels.
+
+        Returns:
+            Boxes (N, D, 4) in HR pixels, clipped; scores (N, D), descending, `decode.nms.DROPPED` where there are no
+            more; labels (N, D) from 1; and by task masks (N, D, 28, 28), probabilities on a grid over each box, or
+            keypoints (N, D, K, 3), x and y in HR pixels and 1, with their logits (N, D, K).
+        """
+
+    def outputs(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The head's raw outputs on a pyramid, `Outputs`; empty for a detector that has none before its proposals."""
+        return {}
+
+    def losses_of_views(
+        self, pyramids: Sequence[Sequence[Tensor]], frame: Frame, targets: Sequence[Target]
+    ) -> list[dict[str, Tensor]]:
+        """What `losses` gives for each of several pyramids of one frame."""
+        return [self.losses(each, frame, targets) for each in pyramids]
+
+    def parts(self) -> dict[str, Part]:
+        """By name, in the order in which they are computed, what costs something behind the pyramid."""
+        return {"head": Part((self.head,), self.head)}
+
+    # What only some distillation losses ask. A detector without it is refused by its name.
+
+    def boxes(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs) -> Tensor:
+        """The predicted box of each anchor, (N, anchors of all levels, 4), corners in the frame's pixels, not clipped.
+
+        Gradients flow to `bbox_regression`.
+        """
+        raise self._lacks("a box for every cell")
+
+    def object_anchors(self, pyramid: Sequence[Tensor], frame: Frame) -> list[Tensor]:
+        """Anchors of the sizes that objects have: of each level, (h·w, A, 4), corners in pixels of the frame."""
+        raise self._lacks("anchors")
+
+    def count_positives(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> Tensor:
+        """How many anchors of the batch stand for objects, () int64: what the losses are divided by."""
+        raise self._lacks("anchors that stand for objects")
+
+    def tower_start(self, tower: Tower, pyramid: Sequence[Tensor], convs: int) -> list[Tensor]:
+        """What a tower of the head makes of a pyramid by its first convolutions, before the last one's ReLU.
+
+        Args:
+            convs: how many, 0 for the pyramid itself.
+
+        Returns:
+            Maps of the same shapes.
+        """
+        raise self._lacks("towers")
+
+    def tower_outputs(self, tower: Tower, maps: Sequence[Tensor], convs: int) -> dict[str, Tensor]:
+        """The head's `Outputs` of one tower that goes on from maps that `tower_start` would give.
+
+        Args:
+            maps: (N, channels, h, w) a level, before the ReLU of convolution `convs`.
+            convs: how many convolutions lie behind the maps, 0 for a pyramid.
+        """
+        raise self._lacks("towers")
+
+    def _lacks(self, what: str) -> UsageError:
+        return UsageError(f"{self.spec.detector} has not {what}", "choose another --method")
+
+
+def build_kind(spec: DetectorSpec, backbone: AlignedBackbone) -> DetectorKind:
+    """The detector that a spec names, its fusion and its second backbone aside."""
+    module, _, name = DETECTORS[spec.detector].file.partition(":")
+    kind: DetectorKind = getattr(import_module(module), name)(spec, backbone)
+    return kind
+
+
+def finite(detection: Detection) -> Detection:
+    """A detection without the objects of which a value is no finite number: damaged weights predict such."""
+    whole = [each.flatten(1).isfinite().all(dim=1) for name, each in detection.items() if each.dim() > 1]
+    # A score that is no number has passed no threshold.
+    kept = torch.stack(whole).all(dim=0)
+    return {name: each[kept] for name, each in detection.items()}

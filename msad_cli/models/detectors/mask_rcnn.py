@@ -1,0 +1,69 @@
+"""Mask R-CNN (He et al., ICCV 2017): torchvision's, with heads of any size."""
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+
+from msad_cli.models.detectors.base import PublishedWeights
+from msad_cli.models.detectors.rois import hr_roi_align
+from msad_cli.models.detectors.two_stage import (
+    BOX_ROWS,
+    OBJECT_CELLS,
+    TWO_STAGE_NAMES,
+    TwoStageKind,
+    two_stage_options,
+)
+from msad_cli.models.pyramid import AlignedBackbone
+
+MASK_NAMES = {rf"(roi_heads\.mask_head)\.mask_fcn{i + 1}\.(weight|bias)": rf"\1.{i}.0.\2" for i in range(4)}
+
+
+class MaskRCNNKind(TwoStageKind):
+    """Mask R-CNN on given features."""
+
+    published = PublishedWeights(
+        name="maskrcnn_resnet50_fpn",
+        old_names=TWO_STAGE_NAMES | MASK_NAMES,
+        without_epsilon=True,
+        class_rows=BOX_ROWS | {"roi_heads.mask_predictor.mask_fcn_logits": 1},
+    )
+
+    def build(self, backbone: AlignedBackbone, classes: int) -> MaskRCNN:
+        """At 256 channels and 4 convolutions torchvision's own in shape."""
+        spec = self.spec
+        return MaskRCNN(
+            backbone,
+            mask_roi_pool=hr_roi_align(OBJECT_CELLS),
+            mask_head=MaskRCNNHeads(spec.channels, (spec.channels,) * spec.head_convs, 1),
+            mask_predictor=_MaskPredictor(spec.channels, spec.channels, classes),
+            **two_stage_options(self, classes),
+        )
+
+    @property
+    def object_pool(self) -> nn.Module:
+        """The masks' RoIAlign."""
+        pool: nn.Module = self.core.roi_heads.mask_roi_pool
+        return pool
+
+    def object_outputs(self, rois: Tensor) -> Tensor:
+        """(R, C, 14, 14) -> logits of each class's mask (R, classes + 1, 28, 28)."""
+        heads = self.core.roi_heads
+        logits: Tensor = heads.mask_predictor(heads.mask_head(rois))
+        return logits
+
+    def decode_objects(self, logits: Tensor, boxes: Tensor, labels: Tensor) -> list[Tensor]:
+        """The mask of each object's class, probabilities (R, 28, 28)."""
+        masks = logits.sigmoid()
+        of_label = labels[:, None, None, None].expand(-1, -1, *masks.shape[2:])
+        return [masks.gather(1, of_label)[:, 0]]
+
+    def object_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Those of each object's class, (R, 28, 28)."""
+        return logits[torch.arange(len(labels), device=labels.device), labels]
+
+
+class _MaskPredictor(MaskRCNNPredictor):  # type: ignore[misc]
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = super().forward(x)
+        return logits.float()
