@@ -45,7 +45,7 @@ def together() -> Iterator[None]:
         yield
         return
     said_before = distributed.join()
-    console.quiet = distributed.rank() > 0
+    console.quiet = console.quiet or distributed.rank() > 0
     try:
         yield
     except typer.Exit:

@@ -1,11 +1,8 @@
 """What a loss is divided by where several processes have each a share of the batch.
 
-The loop weighs a process's losses by its share of the batch's images and adds up the gradients of all. So a loss that
-is a mean over images equals that of the whole batch as it is. One that is a sum over the batch, divided by a count
+The loop weighs a process's losses by its share of the batch's images, and the gradients of all are added up. So a loss
+that is a mean over images equals that of the whole batch as it is. One that is a sum over the batch, divided by a count
 over the batch (of positive anchors, say), needs the count of all processes.
-
-Memory may run out in one process while the others wait for its count. So a word on memory goes with every count, and a
-process that has none left takes part in one exchange more to say so; then all of them leave the step.
 """
 
 from collections.abc import Iterator
@@ -17,10 +14,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 _share: ContextVar[float | None] = ContextVar("share", default=None)
-
-
-class ElsewhereOutOfMemoryError(torch.OutOfMemoryError):
-    """Memory ran out in another process, which all processes know by now."""
 
 
 @contextmanager
@@ -46,27 +39,12 @@ def batch_divisor(count: Tensor) -> Tensor:
 
     Args:
         count: a number () of this process's images, without gradient.
-
-    Raises:
-        ElsewhereOutOfMemoryError: another process ran out of memory meanwhile.
     """
     share = _share.get()
     if share is None:
         return count.clamp(min=1)
-    # A stand-in for an empty share counts for nothing, and divides by anything.
-    whole = add_up(float(count) if share else 0.0)
-    return torch.tensor(max(1.0, whole) * (share or 1.0), device=count.device, dtype=torch.float32)
-
-
-def add_up(number: float, out_of_memory: bool = False) -> float:
-    """The sum of a number over all processes, and with it the word on memory.
-
-    Raises:
-        ElsewhereOutOfMemoryError: a process has none left; this one too where it said so itself.
-    """
-    numbers = torch.tensor([number, float(out_of_memory)], dtype=torch.float64)
-    dist.all_reduce(numbers)
-    total, lacking = numbers.tolist()
-    if lacking:
-        raise ElsewhereOutOfMemoryError("out of memory in one of several processes")
-    return float(total)
+    # A stand-in for an empty share counts for nothing, and divides by anything. The count goes through the CPU: gloo
+    # says at once when another process is gone, NCCL waits for it.
+    whole = torch.tensor(float(count) if share else 0.0, dtype=torch.float64)
+    dist.all_reduce(whole)
+    return torch.tensor(max(1.0, float(whole)) * (share or 1.0), device=count.device, dtype=torch.float32)

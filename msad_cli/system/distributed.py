@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from msad_cli.errors import DeviceError, TrainingError, UsageError
 
@@ -153,6 +154,36 @@ def like_first(module: nn.Module) -> None:
     if size() > 1:
         for each in module.state_dict().values():
             dist.broadcast(each, 0)
+
+
+def replicated(module: nn.Module) -> nn.Module:
+    """What is called in the place of a module so that its gradients are averages over all processes: torch's
+    DistributedDataParallel, or `module` itself in a single one. Names, hooks and state stay those of `module`.
+
+    All processes must have the same parameters and buffers, on the device where they will train.
+    """
+    if size() == 1:
+        return module
+    # Which parameters have a gradient depends on the step: methods of two stages freeze a part in mid-run, others train
+    # prompts for a while, and what a user brings is unknown. So no static graph. One that nowhere had a gradient keeps
+    # none, as in a single process, and is not touched by momentum and weight decay either.
+    replica = DistributedDataParallel(_Whole(module), find_unused_parameters=True, gradient_as_bucket_view=True)
+    # All processes write the same into buffers: batch statistics are synchronised, the rest are counters. Set here,
+    # since the argument's name depends on torch's version.
+    replica.broadcast_buffers = False
+    return replica
+
+
+class _Whole(nn.Module):
+    """A module, and a parameter without use: where a first step used all, torch would warn in every process."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.unused = nn.Parameter(next(module.parameters()).new_zeros(1))
+
+    def forward(self, *batch: Any) -> Any:
+        return self.module(*batch)
 
 
 def own_device(device: torch.device) -> torch.device:

@@ -1,4 +1,4 @@
-"""The losses of a batch and their gradients, in as many parts as memory asks for, over all processes of a run."""
+"""The losses of a batch and their gradients, in as many parts as memory asks for, or over all processes of a run."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from msad_cli.errors import DeviceError
-from msad_cli.models.whole_batch import ElsewhereOutOfMemoryError, add_up, sharing
+from msad_cli.models.whole_batch import sharing
 from msad_cli.system.device import Compute, is_out_of_memory, to_device
-from msad_cli.system.distributed import gather, size, summed
-from msad_cli.training.exchange import Exchange
+from msad_cli.system.distributed import gather, replicated, size, summed
 
 Views = Mapping[int, Sequence[Tensor]]
 Targets = Sequence[Mapping[str, Tensor]]
@@ -21,6 +20,7 @@ Buffers = Sequence[tuple[Tensor, Tensor]]
 
 BLANK = 128
 """Sides, in HR pixels, of the image that a process looks at which has none of its own."""
+SMALLER = "a smaller --size, --backbone, --width or --head-channels, or --precision bf16, needs less"
 
 
 class TrainingBatch(Protocol):
@@ -43,35 +43,32 @@ class TrainingBatch(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """What a process computes at once.
+    """What is computed at once.
 
     Attributes:
         weight: its images as a share of the whole batch's.
-        share: its images as a share of those that all processes compute at this time.
     """
 
     views: Views
     targets: Targets
     weight: float
-    share: float
 
 
 class Gradients:
     """Fills the gradients of a module's parameters with those of whole batches.
 
+    One process splits a batch that does not fit into memory. In several, which have each a share of it, torch's
+    DistributedDataParallel averages the gradients while the backward pass still runs.
+
     Args:
-        exchange: of the same parameters.
         scaler: for fp16.
     """
 
-    def __init__(
-        self, module: nn.Module, exchange: Exchange, compute: Compute, scaler: torch.amp.GradScaler | None
-    ) -> None:
+    def __init__(self, module: nn.Module, compute: Compute, scaler: torch.amp.GradScaler | None) -> None:
         self.module = module
-        self.exchange = exchange
+        self.called = replicated(module)
         self.compute = compute
         self.scaler = scaler
-        self.synchronised = any(isinstance(each, nn.SyncBatchNorm) for each in module.modules())
 
     def of(
         self, batch: TrainingBatch, image_counts: Sequence[int], parts: int, buffers: Buffers
@@ -82,105 +79,87 @@ class Gradients:
         Args:
             batch: this process's share.
             image_counts: how many images each process has.
-            parts: into so many parts the shares are split; doubled where memory runs out in any process.
+            parts: into so many parts the batch is split; doubled where memory runs out. Several processes leave it.
 
         Raises:
-            DeviceError: out of memory with a single image.
+            DeviceError: out of memory with a single image, or in one of several processes.
         """
-        total = sum(image_counts)
-        if total and 0 in image_counts:
-            batch = _with_stand_in(batch)
-        while total:
+        if not any(image_counts):
+            return {}, parts
+        if size() > 1:
+            return self._of_share(batch, image_counts), parts
+        while True:
             try:
-                return summed(self._attempt(split(batch, image_counts, parts), buffers if parts > 1 else ())), parts
+                return self._attempt(split(batch, parts), buffers if parts > 1 else ()), parts
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._tell(error)
-                if parts >= max(image_counts):
-                    put_back(buffers)
-                    raise self._too_large("with a single image") from None
+                if parts >= len(batch.indices):
+                    raise self._too_large(1, SMALLER) from None
             # Not in the except clause, whose error still holds the tensors of the attempt.
             self.module.zero_grad(set_to_none=True)
             if self.compute.device.type == "cuda":
                 torch.cuda.empty_cache()
             parts *= 2
-        return {}, parts
 
     def _attempt(self, parts: Sequence[Part], buffers: Buffers) -> dict[str, float]:
-        """This process's share of the losses."""
+        """The losses of a batch that this process has alone."""
         values: dict[str, float] = {}
-        for number, part in enumerate(parts, start=1):
+        for part in parts:
             put_back(buffers)
-            for name, value in self._pass(part, last=number == len(parts)).items():
-                values[name] = values.get(name, 0.0) + (part.weight * value if part.weight else 0.0)
-        if size() > 1:
-            self.exchange.finish()
-            add_up(0.0)
+            names, losses = self._forward(part.views, part.targets)
+            self._backward(losses, part.weight)
+            for name, value in zip(names, losses.tolist(), strict=True):
+                values[name] = values.get(name, 0.0) + part.weight * value
         return values
 
-    def _pass(self, part: Part, last: bool) -> dict[str, float]:
-        """One pass forward and back; the losses, not weighted."""
-        if size() == 1:
-            with self.compute.autocast():
-                losses = self.module(*to_device(part.views, part.targets, self.compute.device))
-        else:
-            with self.compute.autocast(), sharing(part.share):
-                losses = self.module(*to_device(part.views, part.targets, self.compute.device))
-            if last:
-                self.exchange.prepare()
-            add_up(0.0)  # whether all have got so far
-            if last:
-                self.exchange.start()
-        stacked = torch.stack(list(losses.values()))
-        # What is made of a stand-in has no gradient. Only batch statistics are exchanged on the way back too.
-        if part.weight or self.synchronised:
-            total = stacked.sum() * part.weight
-            (total if self.scaler is None else self.scaler.scale(total)).backward()
-        return dict(zip(losses, stacked.tolist(), strict=True))
-
-    def _tell(self, error: BaseException) -> None:
-        """Brings all processes out of an attempt in which memory ran out here or elsewhere.
-
-        Raises:
-            DeviceError: the others cannot be told, as they wait for batch statistics.
-        """
-        if size() == 1 or isinstance(error, ElsewhereOutOfMemoryError):
-            return
-        if self.synchronised:
-            raise self._too_large("in one of several processes, which share their batch statistics") from None
-        if self.exchange.running:
-            self.exchange.finish()
+    def _of_share(self, batch: TrainingBatch, image_counts: Sequence[int]) -> dict[str, float]:
+        """The losses of a batch of which this process has a share."""
+        share = len(batch.indices) / sum(image_counts)
+        if 0 in image_counts:
+            batch = _with_stand_in(batch)
         try:
-            add_up(0.0, out_of_memory=True)
-        except ElsewhereOutOfMemoryError:
-            return
+            with sharing(share):
+                names, losses = self._forward(batch.views, batch.targets)
+            weighted = [share * value if share else 0.0 for value in losses.tolist()]
+            # Summed before the backward pass: a process that has failed is missed here, in gloo, which says so at once.
+            # In the exchange of gradients NCCL would wait for it.
+            values = summed(dict(zip(names, weighted, strict=True)))
+            # DistributedDataParallel averages; what is wanted is the sum of gradients that are weighted by shares.
+            self._backward(losses, share * size())
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            most = max(image_counts)
+            raise self._too_large(most, f"--batch {most // 2 * size()}" if most > 1 else SMALLER) from None
+        return values
 
-    def _too_large(self, when: str) -> DeviceError:
-        return DeviceError(
-            f"out of memory on {self.compute.device} {when}",
-            "a smaller --size, --backbone, --width or --head-channels, or --precision bf16, needs less",
-        )
+    def _forward(self, views: Views, targets: Targets) -> tuple[list[str], Tensor]:
+        """The names of the losses, and the losses (L,)."""
+        with self.compute.autocast():
+            losses = self.called(*to_device(views, targets, self.compute.device))
+        return list(losses), torch.stack(list(losses.values()))
+
+    def _backward(self, losses: Tensor, weight: float) -> None:
+        total = losses.sum() * weight
+        (total if self.scaler is None else self.scaler.scale(total)).backward()
+
+    def _too_large(self, images: int, hint: str) -> DeviceError:
+        many = "a single image" if images == 1 else f"{images} images a process"
+        # Of several processes, which have a device each, all say the same.
+        device = self.compute.device if size() == 1 else self.compute.device.type
+        return DeviceError(f"out of memory on {device} with {many}", hint)
 
 
-def split(batch: TrainingBatch, image_counts: Sequence[int], parts: int) -> list[Part]:
-    """A process's images in parts: as many as the process with the most images has.
-
-    Args:
-        batch: the process's share, with a stand-in where it is empty.
-        image_counts: how many images each process has.
-    """
-    views, targets = batch.views, batch.targets
-    own, most, total = len(batch.indices), max(image_counts), sum(image_counts)
-    length = math.ceil(most / parts)
+def split(batch: TrainingBatch, parts: int) -> list[Part]:
+    """A batch in at most so many parts of the same length but for the last."""
+    total = len(batch.indices)
+    length = math.ceil(total / parts)
     found = []
-    for start in range(0, most, length):
-        here = len(range(own)[start : start + length])
-        everywhere = sum(len(range(each)[start : start + length]) for each in image_counts)
-        # A share that is at its end takes its first image once more, for nothing.
-        part = slice(start, start + length) if here else slice(0, 1)
-        cut = {k: images[part] for k, images in views.items()}
-        found.append(Part(cut, targets[part], here / total, here / everywhere))
+    for part in (slice(start, start + length) for start in range(0, total, length)):
+        cut = {k: images[part] for k, images in batch.views.items()}
+        targets = batch.targets[part]
+        found.append(Part(cut, targets, len(targets) / total))
     return found
 
 

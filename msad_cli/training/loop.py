@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from msad_cli.errors import DeviceError
+from msad_cli.models.backbones.normalisation import FrozenNorm
 from msad_cli.system.device import Compute
 from msad_cli.system.distributed import gather, seed_step
-from msad_cli.training.exchange import Exchange
 from msad_cli.training.gradients import Gradients, TrainingBatch, put_back
 from msad_cli.training.schedule import Schedule
 
@@ -59,20 +60,23 @@ def train(
 ) -> Iterator[Step]:
     """Trains `module` on `batches`, yielding after each step; what else a run does stands in the caller's for loop.
 
-    Of several processes each has its share of every batch, and all yield the same steps.
+    Of several processes each has its share of every batch, and all yield the same steps. They must have the same
+    parameters and buffers at the start.
 
     Args:
         first_step: steps done before; the schedule goes on from there.
         clip: the largest gradient norm over all parameters.
         scaler: for fp16.
         parts: into so many parts each batch is split, its gradients being added up. Doubled where memory runs out.
+            Several processes take no notice of it.
         seed: of what processes after the first draw.
 
     Raises:
-        DeviceError: out of memory with a single image.
+        DeviceError: out of memory with a single image, or in one of several processes.
+        RuntimeError: torch's, where another process is gone (`distributed.is_loss_of_another`).
     """
     parameters = [each for group in optimiser.param_groups for each in group["params"]]
-    gradients = Gradients(module, Exchange(parameters), compute, scaler)
+    gradients = Gradients(module, compute, scaler)
     before = time.perf_counter()
     for number, batch in enumerate(batches, start=first_step):
         ready = time.perf_counter()
@@ -83,13 +87,12 @@ def train(
         shares = gather((tuple(batch.indices), dict(batch.unreadable)))
         images = [len(indices) for indices, _ in shares]
         seed_step(seed, number)
-        # What a forward pass writes into buffers (batch statistics, warm-up) has to go with a step that is skipped.
-        buffers = [(each, each.clone()) for each in module.buffers()]
+        buffers = [(each, each.clone()) for each in written(module)]
         optimiser.zero_grad(set_to_none=True)
         try:
             values, parts = gradients.of(batch, images, parts, buffers)
-        except RuntimeError:
-            put_back(buffers)  # another process may be gone; what stands here is still whole
+        except (RuntimeError, DeviceError):
+            put_back(buffers)  # memory ran out, or another process is gone; what stands here is still whole
             raise
         norm = _update(parameters, optimiser, clip, scaler, values) if values else math.nan
         updated = math.isfinite(norm)
@@ -97,11 +100,27 @@ def train(
             put_back(buffers)
         after = time.perf_counter()
         yield Step(
-            number + 1, values, rate, norm, tuple(index for indices, _ in shares for index in indices),
-            {index: reason for _, unreadable in shares for index, reason in unreadable.items()},
-            after - before, ready - before, updated, parts,
-        )  # fmt: skip
+            number=number + 1,
+            losses=values,
+            learning_rate=rate,
+            gradient_norm=norm,
+            indices=tuple(index for indices, _ in shares for index in indices),
+            unreadable={index: reason for _, unreadable in shares for index, reason in unreadable.items()},
+            seconds=after - before,
+            waited=ready - before,
+            updated=updated,
+            parts=parts,
+        )
         before = time.perf_counter()
+
+
+def written(module: nn.Module) -> list[Tensor]:
+    """The buffers that a step may write to (batch statistics, warm-up), which have to go with a step that is skipped.
+
+    Frozen statistics, four buffers a layer, are not among them: most of what a pretrained backbone has.
+    """
+    free = (each for each in module.modules() if not isinstance(each, FrozenNorm))
+    return [buffer for each in free for buffer in each.buffers(recurse=False)]
 
 
 def _update(

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import shlex
 import time
 from pathlib import Path
 
@@ -16,11 +17,10 @@ from msad_cli.runs.folder import RunFolder
 
 KILLS = 100
 EPOCHS = 100
-FLAGS = [
-    "--init", "none", "--backbone", "resnet18", "--width", "0.125", "--head-channels", "64", "--head-convs", "1",
-    "--size", "64,64", "--batch", "2", "--epochs", str(EPOCHS), "--eval-every", str(EPOCHS), "--ema", "0.99",
-    "--device", "cpu", "--precision", "fp32", "--workers", "0", "--checkpoint", "0s", "--quiet",
-]  # fmt: skip
+FLAGS = shlex.split(
+    "--init none --backbone resnet18 --width 0.125 --head-channels 64 --head-convs 1 --size 64,64 --batch 2 --ema 0.99 "
+    f"--epochs {EPOCHS} --eval-every {EPOCHS} --device cpu --precision fp32 --workers 0 --checkpoint 0s --quiet"
+)
 
 
 def start(arguments: list[str]) -> None:

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from msad_cli.data.loading.dataset import Batch, Sample
 from msad_cli.distillation.aligned_teacher import AlignedTraining
 from msad_cli.errors import DeviceError, UsageError
+from msad_cli.models.backbones.normalisation import FrozenNorm
 from msad_cli.models.detector import Detector
 from msad_cli.system.device import Compute, choose_device, choose_precision, is_out_of_memory
 from msad_cli.training.config import TeacherConfig
-from msad_cli.training.loop import Step, train
+from msad_cli.training.loop import Step, train, written
 from msad_cli.training.observer import Speed
 from msad_cli.training.plan import choose
 from msad_cli.training.schedule import Schedule, sgd
@@ -186,6 +187,12 @@ def test_buffers_do_not_remember_a_skipped_step() -> None:
     line = Counting(room=9)
     list(train(line, [Numbers([1.0]), Numbers([float("nan")]), Numbers([1.0])], sgd(line, 0.1), CONSTANT, CPU))
     assert line.count == 2
+
+
+def test_frozen_statistics_are_not_copied_each_step() -> None:
+    """What a step may write to is: batch statistics and counters."""
+    module = nn.Sequential(FrozenNorm(2), nn.BatchNorm2d(2), Counting(room=9))
+    assert [id(each) for each in written(module)] == [id(each) for each in (*module[1].buffers(), module[2].count)]
 
 
 def test_a_batch_without_a_readable_image_changes_nothing() -> None:

@@ -18,6 +18,8 @@ B = TypeVar("B")
 
 DEATHS = ("exited unexpectedly", "killed by signal", "shared memory", "No space left", "Too many open files", "ancdata")
 """Words in what torch says when a loader process is lost; other errors in one are bugs."""
+SIGNALS = [each for name in ("SIGINT", "SIGTERM", "SIGCHLD") if (each := getattr(signal, name, None))]
+"""There is no SIGCHLD on Windows."""
 
 
 def batches_of(data: Dataset[T], collate: Callable[[list[T]], B], workers: int, **options: Any) -> Iterator[B]:
@@ -41,37 +43,38 @@ def batches_of(data: Dataset[T], collate: Callable[[list[T]], B], workers: int, 
         worker_init_fn=functools.partial(limit_pixels, most_pixels()),
         **options,
     )
-    with _signals_wait():  # torch's loader cannot be taken down before it stands
-        batches = iter(loader)
-    if workers and threading.current_thread() is threading.main_thread():
-        # Torch's handler would raise wherever the program is when a worker dies, in the middle of an update too.
-        # Without it the death is noticed when the next batch is fetched.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    while True:
-        try:
-            batch: B = next(batches)
-        except StopIteration:
-            return
-        except (RuntimeError, OSError, EOFError) as error:
-            if not _is_death(error):
-                raise
-            reason = (str(error).strip() or "it was cut off while sending").splitlines()[-1]
-            raise TrainingError(
-                f"a loader process died ({reason})",
-                "fewer --workers need less memory and fewer open files; --workers 0 shares no memory at all "
-                "(a container gets more with --shm-size)",
-            ) from None
-        yield batch
+    with _torchs_handler_rests():
+        with _signals_wait():  # torch's loader cannot be taken down before it stands
+            batches = iter(loader)
+        while True:
+            try:
+                batch: B = next(batches)
+            except StopIteration:
+                return
+            except (RuntimeError, OSError, EOFError) as error:
+                if not _is_death(error):
+                    raise
+                reason = (str(error).strip() or "it was cut off while sending").splitlines()[-1]
+                raise TrainingError(
+                    f"a loader process died ({reason})",
+                    "fewer --workers need less memory and fewer open files; --workers 0 shares no memory at all "
+                    "(a container gets more with --shm-size)",
+                ) from None
+            yield batch
 
 
 @contextmanager
 def _signals_wait() -> Iterator[None]:
-    """A stretch after which SIGINT and SIGTERM do what they do, if they arrived in it."""
+    """A stretch after which signals do what they did before it, and do it now if they arrived in it.
+
+    SIGCHLD is among them for another reason: torch's loader gives it a handler that would raise wherever the program is
+    when a worker dies, in the middle of an update too. Without it the death is noticed when the next batch is fetched.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     arrived: list[int] = []
-    usual = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    usual = {each: handler for each in SIGNALS if (handler := signal.getsignal(each)) is not None}
     for each in usual:
         signal.signal(each, lambda number, _: arrived.append(number))
     try:
@@ -81,6 +84,22 @@ def _signals_wait() -> Iterator[None]:
             signal.signal(each, handler)
         for number in arrived:
             signal.raise_signal(number)
+
+
+@contextmanager
+def _torchs_handler_rests() -> Iterator[None]:
+    """A stretch without torch's handler of SIGCHLD, which is there where the program has had a loader of its own."""
+    usual = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not getattr(usual, "__module__", "").startswith("torch."):
+        yield
+        return
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # a generator is closed where its last name ends
+            signal.signal(signal.SIGCHLD, usual)
 
 
 def _is_death(error: Exception) -> bool:
