@@ -111,6 +111,82 @@ def test_a_training_from_python_is_the_typed_one(demo: Path, tmp_path: Path, cap
     assert settings[1]["lambda"] == {"value": 0.5, "source": "flag", "reason": ""}
 
 
+class Items(torch.utils.data.Dataset[Any]):
+    """The images of the demo set, as tensors, with their boxes as torchvision's detectors take them."""
+
+    def __init__(self, demo: Path, split: str) -> None:
+        document = json.loads((demo / "annotations" / f"instances_{split}2017.json").read_text())
+        self.folder, self.images = demo / f"{split}2017", document["images"]
+        self.objects = document["annotations"]
+        self.categories = {each["id"]: each["name"] for each in document["categories"]}
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        self.asked.append(index)
+        image = self.images[index]
+        own = [each for each in self.objects if each["image_id"] == image["id"]]
+        boxes = torch.tensor([each["bbox"] for each in own], dtype=torch.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        labels = torch.tensor([each["category_id"] for each in own], dtype=torch.int64)
+        pixels = np.array(Image.open(self.folder / image["file_name"]).convert("RGB"))
+        return torch.from_numpy(pixels).permute(2, 0, 1), {"boxes": boxes, "labels": labels}
+
+
+def test_datasets_train_as_the_files_do_that_they_read(demo: Path, tmp_path: Path) -> None:
+    """The pixels are those of the JPEGs, so the weights are the same to the bit; each item is asked for once."""
+    files, items = tmp_path / "files.safetensors", tmp_path / "items.safetensors"
+    train, val = Items(demo, "train"), Items(demo, "val")
+    msad.train_teacher(data=str(demo), **TINY, out=files)  # type: ignore[arg-type]
+    msad.train_teacher(data=(train, val), **TINY, out=items)  # type: ignore[arg-type]
+    assert (train.asked, val.asked) == ([0, 1, 2, 3], [0, 1])
+    wanted, found = load_file(files), load_file(items)
+    assert all(torch.equal(each, found[name]) for name, each in wanted.items())
+    assert msad.load(items).spec.categories == msad.load(files).spec.categories
+    assert msad.train_teacher(out=items, resume=True, epochs=2).scores.keys() == {"fused", "high", "low"}
+
+
+def test_a_dataset_that_is_none_is_refused(demo: Path, tmp_path: Path) -> None:
+    train = Items(demo, "train")
+    with pytest.raises(msad.MsadError, match="not a pair of datasets"):
+        msad.train_teacher(data=(train,), **TINY, out=tmp_path / "t.safetensors")  # type: ignore[arg-type]
+    with pytest.raises(msad.MsadError, match="item 0 of the dataset is no image with a target"):
+        msad.train_teacher(data=([1, 2], train), **TINY, out=tmp_path / "t.safetensors")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+class Distance(torch.nn.Module):
+    """A loss of one's own, with a parameter: the student's finest map, scaled, from the teacher's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, student: Any, teacher: Any, targets: Any) -> dict[str, torch.Tensor]:
+        return {"finest": (self.scale * student.pyramid[0] - teacher.pyramid[0]).abs().mean()}
+
+
+def test_a_loss_of_ones_own_and_a_callback(demo: Path, tmp_path: Path) -> None:
+    teacher, own = tmp_path / "t.safetensors", Distance()
+    steps: list[Any] = []
+    msad.train_teacher(data=str(demo), **TINY, out=teacher, on_step=steps.append)  # type: ignore[arg-type]
+    assert [each.number for each in steps] == [1, 2]  # 4 images, 2 a step
+    steps.clear()
+    fast = {name: TINY[name] for name in ("batch", "epochs", "device", "precision", "workers")}
+    student = tmp_path / "s.safetensors"
+    weighed = {"losses": {"mine": own}, "weight": "mine=2", "distill_warmup": 0, "lr": 0.1}
+    msad.distill(teacher=teacher, out=student, on_step=steps.append, **fast, **weighed)  # type: ignore[arg-type]
+    assert [name for name in steps[0].losses if name.startswith("distil")] == ["distil/mine/finest"]
+    assert steps[0].losses["distil/mine/finest"] > 0
+    assert own.scale.item() != 1.0
+    recorded = json.loads((tmp_path / "s.run" / "args.json").read_text())
+    assert recorded["method"]["reason"] == "mine × 2"
+    assert "losses" not in recorded
+    assert not any("scale" in name for name in load_file(student) if "mine" in name)
+
+
 def test_the_example_trains_evaluates_and_predicts(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
