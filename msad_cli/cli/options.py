@@ -29,18 +29,16 @@ Seed = Annotated[int, typer.Option(help="Seed of initialisation, shuffling and a
 Depthwise = Annotated[
     bool, typer.Option("--head-depthwise", help="Depthwise separable convolutions in the head, an eighth of its cost.")
 ]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Default: from the size of the set.")]
-BatchSize = Annotated[int | None, typer.Option("--batch", min=1, help="Images a step. Default: 16 on a GPU, else 4.")]
+Epochs = Annotated[int | None, typer.Option(help="Default: from the size of the set.")]
+BatchSize = Annotated[int | None, typer.Option("--batch", help="Images a step. Default: 16 on a GPU, else 4.")]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Default: 0.01 × batch / 16.")]
 Decay = Annotated[
     str, typer.Option("--decay", metavar="steps|cosine", help="÷10 at 2/3 and 8/9 of the run, or cosine.")
 ]
-Warmup = Annotated[
-    int | None, typer.Option("--warmup", min=0, help="Steps of learning-rate warm-up. Default: at most 500.")
-]
-Clip = Annotated[float, typer.Option(min=0.01, help="Largest norm of the gradient.")]
-Ema = Annotated[float, typer.Option(min=0.0, max=0.99999, help="Decay of averaged weights, such as 0.999; 0 is off.")]
-EvalEvery = Annotated[int | None, typer.Option(min=1, help="Epochs between evaluations. Default: 20 in a run.")]
+Warmup = Annotated[int | None, typer.Option("--warmup", help="Steps of learning-rate warm-up. Default: at most 500.")]
+Clip = Annotated[float, typer.Option(help="Largest norm of the gradient.")]
+Ema = Annotated[float, typer.Option(help="Decay of averaged weights, such as 0.999; 0 is off.")]
+EvalEvery = Annotated[int | None, typer.Option(help="Epochs between evaluations. Default: 20 in a run.")]
 TimedImages = Annotated[
     list[str] | None,
     typer.Option("--input", metavar="FILE|DIR", help="Images to time. Default: the validation split of the model."),

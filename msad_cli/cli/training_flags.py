@@ -4,14 +4,15 @@ A field has its type and its default in training/config.py, and what the command
 in a table of `typer.Option`s; a command's signature is made of both, so that nothing stands twice.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from msad_cli.training.config import PYTHON_ONLY, Asked, Config
+from msad_cli.training.config import LIMITS, PYTHON_ONLY, Asked, Config
 
 Flags = Mapping[str, Any]
 """By the field's name: the type with its `typer.Option`."""
@@ -34,12 +35,20 @@ def configured(config: type[Config], flags: Flags, run: Callable[[Asked[Config]]
     keyword: Any = inspect.Parameter.KEYWORD_ONLY
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     own: list[inspect.Parameter] = [
-        inspect.Parameter(name, keyword, default=defaults[name], annotation=flags[name]) for name in flags
+        inspect.Parameter(name, keyword, default=defaults[name], annotation=_limited(name, flags[name]))
+        for name in flags
     ]
     command.__signature__ = inspect.Signature([context, *own])  # type: ignore[attr-defined]
     command.__doc__ = run.__doc__
     command.__name__ = run.__name__.strip("_")
     return command
+
+
+def _limited(name: str, flag: Any) -> Any:
+    """The flag with the limits of its field, which the help shows and the parser holds."""
+    option = copy.copy(flag.__metadata__[0])
+    option.min, option.max = LIMITS.get(name, (option.min, option.max))
+    return Annotated[flag.__origin__, option]
 
 
 def is_typed(context: typer.Context, name: str) -> bool:

@@ -4,10 +4,12 @@ A field is the flag of its name, with `_` for `-`. None stands for a value that 
 the teacher. What a field means is said once, where the flags are: cli/options.py and the two commands.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from msad_cli.errors import UsageError
 from msad_cli.text import MOST_PIXELS
 
 if TYPE_CHECKING:
@@ -22,6 +24,20 @@ PYTHON_ONLY = frozenset({"on_step", "losses"})
 """Fields that hold objects: they have no flag, and args.json does not record them."""
 UNRECORDED = frozenset({"out", "resume", "overwrite", "dry_run", "quiet", "time", "checkpoint"}) | PYTHON_ONLY
 """Fields that args.json does not hold: they are of a single call."""
+LIMITS: "dict[str, tuple[float, float | None]]" = {
+    "epochs": (1, None),
+    "batch": (1, None),
+    "warmup": (0, None),
+    "clip": (0.01, None),
+    "ema": (0.0, 0.99999),
+    "eval_every": (1, None),
+    "workers": (0, 128),
+    "lambda_": (0.0, None),
+    "gamma": (0.0, None),
+    "tau": (0.0, None),
+    "distill_warmup": (0, None),
+}
+"""The least and the largest value of a field, where there are any."""
 PATHS = frozenset({"teacher", "train_json", "val_json", "train_images", "val_images", "out"})
 
 
@@ -31,8 +47,11 @@ class TrainingConfig:
 
     Attributes:
         data: the folder or file of a set, or `demo`; from Python also two datasets, for training and validation, of
-            images and targets as torchvision's detection references have them (`data/layouts/memory.py`).
+            images and targets as torchvision's detectors take them (`data/writers/datasets.py`).
         on_step: is called after each step, from Python alone.
+
+    Raises:
+        UsageError: a number is out of range.
     """
 
     data: "str | tuple[Dataset[Any], Dataset[Any]] | None" = None
@@ -64,6 +83,14 @@ class TrainingConfig:
     dry_run: bool = False
     quiet: bool = False
     on_step: "Callable[[Step], None] | None" = None
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in LIMITS.items():
+            value = getattr(self, name, None)
+            if value is not None and not least <= value <= (math.inf if most is None else most):
+                flag = f"--{name.rstrip('_').replace('_', '-')}"
+                span = f"at least {least}" if most is None else f"from {least} to {most}"
+                raise UsageError(f"{flag} {value}: not {span}", f"give {flag} a number that is")
 
 
 @dataclass(frozen=True, kw_only=True)

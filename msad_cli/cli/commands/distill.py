@@ -68,10 +68,10 @@ OWN: dict[str, Any] = {
     "assistant_method": Annotated[
         str | None, typer.Option(metavar="l1,…", help="Of pixel: what its assistant learns by.")
     ],
-    "gamma": Annotated[float, typer.Option(min=0.0, help="γ of l1's weight γ·τ.")],
-    "tau": Annotated[float, typer.Option(min=0.0, help="τ of l1's weight γ·τ.")],
+    "gamma": Annotated[float, typer.Option(help="γ of l1's weight γ·τ.")],
+    "tau": Annotated[float, typer.Option(help="τ of l1's weight γ·τ.")],
     "distill_warmup": Annotated[
-        int | None, typer.Option(min=0, help="Steps until distillation has its full weight. Default: as --warmup.")
+        int | None, typer.Option(help="Steps until distillation has its full weight. Default: as --warmup.")
     ],
 }
 FLAGS = {**options.in_panel("Student", OWN), **options.TRAINING}

@@ -32,7 +32,7 @@ OWN: dict[str, Any] = {
     "strategy": Annotated[
         str, typer.Option(metavar="joint|two-step", help="The fusion together with the rest, or alone afterwards.")
     ],
-    "lambda_": Annotated[float, typer.Option("--lambda", min=0.0, help="Weight λ of the fused view's loss.")],
+    "lambda_": Annotated[float, typer.Option("--lambda", help="Weight λ of the fused view's loss.")],
     "rois": Annotated[int, typer.Option(help="RoIs an image that two-stage detectors learn from.")],
     "sigmas": Annotated[
         str | None, typer.Option(metavar="0.05,…", help="Of keypoints, for OKS. Default: COCO's of 17, else 0.05.")
