@@ -111,4 +111,4 @@ def _cell(box: Tensor, strides: Sequence[int], pyramid: Sequence[Tensor]) -> int
     x, y = ((box[:2] + box[2:]) / 2 / strides[level]).int().tolist()
     before = sum(each.shape[2] * each.shape[3] for each in pyramid[:level])
     height, width = pyramid[level].shape[2:]
-    return before + min(y, height - 1) * width + min(x, width - 1)
+    return int(before + min(y, height - 1) * width + min(x, width - 1))

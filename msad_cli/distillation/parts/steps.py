@@ -20,7 +20,7 @@ class StepCounter(nn.Module):
         super().__init__()
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
         self._at_least, self._at_most = 0, 0.0
-        self.register_load_state_dict_post_hook(_unknown)
+        self.register_load_state_dict_post_hook(_unknown)  # type: ignore[no-untyped-call]
 
     def count_step(self) -> None:
         """To be called once a forward pass, before `passed`."""
