@@ -35,8 +35,9 @@ from msad_cli.models.decode.nms import DROPPED, suppress, top
 from msad_cli.models.detector import Detector
 from msad_cli.models.detectors.anchors import anchors_by_cell, grid_anchors
 from msad_cli.models.detectors.base import Detection
+from msad_cli.models.detectors.kinds import DETECTORS
 from msad_cli.models.model_file import Card, load_model, save_model
-from msad_cli.models.spec import DETECTORS, ClassName, View
+from msad_cli.models.spec import ClassName, View
 
 LOWEST = 0.05
 FLAGS = ["--device", "cpu", "--precision", "fp32"]

@@ -13,7 +13,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
-from msad_cli.models.spec import DETECTORS, ClassName
+from msad_cli.models.detectors.kinds import DETECTORS
+from msad_cli.models.spec import ClassName
 from msad_cli.models.weights import initialise as init
 from msad_cli.models.weights.coco import fitted
 

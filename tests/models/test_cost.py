@@ -8,7 +8,8 @@ from support.specs import spec
 from torchvision.models import get_model_weights
 
 from msad_cli.models.cost import count_cost, relatives
-from msad_cli.models.spec import DETECTORS, ClassName, DetectorSpec
+from msad_cli.models.detectors.kinds import DETECTORS
+from msad_cli.models.spec import ClassName, DetectorSpec
 
 FRAME = [(256, 384)]
 

@@ -19,9 +19,10 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import LevelMapper
 
 from msad_cli.models.detector import Detector
+from msad_cli.models.detectors.kinds import DETECTORS
 from msad_cli.models.detectors.towers import depthwise_tower
 from msad_cli.models.pyramid import AlignedBackbone
-from msad_cli.models.spec import DETECTORS, ClassName
+from msad_cli.models.spec import ClassName
 
 PADDED = ((132, 136), (132, 260))
 """(height, width) of images whose frame is (128, 256), and of images whose frame is (256, 384)."""

@@ -17,8 +17,9 @@ from msad_cli.distillation.losses.table import build_distillers
 from msad_cli.models.backbones.normalisation import norm_layer
 from msad_cli.models.backbones.resnet import ResNetBackbone
 from msad_cli.models.detector import Detector
+from msad_cli.models.detectors.kinds import DETECTORS
 from msad_cli.models.pyramid import AlignedBackbone
-from msad_cli.models.spec import DETECTORS, DetectorSpec
+from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.weights.initialise import copy_matching
 
 SQUARE = ((128, 128), (128, 128))
