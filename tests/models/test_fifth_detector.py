@@ -29,7 +29,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _losses(model: Path) -> list[float]:
-    rows = csv.DictReader((model.with_suffix(".run") / "results.csv").open())
+    rows = csv.DictReader((model.with_suffix(".run") / "results.csv").read_text().splitlines())
     return [float(row["loss/total"]) for row in rows]
 
 
