@@ -27,6 +27,8 @@ class Toy(nn.Module):
         self.head = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, classes + 4, 1)
         )
+        # Few cells hold an object.
+        nn.init.constant_(self.head[2].get_parameter("bias").data[:classes], -2.5)
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         """Five maps (N, C, h, w) -> (N, cells, classes + 4)."""
