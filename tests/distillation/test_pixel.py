@@ -176,13 +176,13 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pixel")
     draw_demo(folder / "demo", train=4, val=2, seed=1, size=(128, 96))
     out = folder / "teacher.safetensors"
-    arguments = ["teacher", "--data", str(folder / "demo"), *SMALLEST, *SHORT, "--size=96,128", "--epochs=1"]
-    assert run([*arguments, "--out", str(out)]) == 0
+    arguments = ["teacher", "--data", str(folder / "demo"), *SMALLEST, "--width=0.25", *SHORT, "--size=96,128"]
+    assert run([*arguments, "--epochs=1", "--out", str(out)]) == 0
     return out
 
 
 def pixel(teacher: Path, out: Path, *more: str) -> int:
-    small = ["--method", "pixel", "--assistant-method", "l1,output-kd"]
+    small = ["--method", "pixel", "--width", "0.125", "--assistant-method", "l1,output-kd"]
     return run(["distill", "--teacher", str(teacher), *small, *SHORT, "--out", str(out), *more])
 
 

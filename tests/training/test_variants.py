@@ -84,7 +84,10 @@ def distil(teacher: Path, out: Path, *flags: str) -> Path:
     return out
 
 
-@pytest.mark.parametrize("detector", ["fcos", "retinanet", "maskrcnn", "keypointrcnn"])
+@pytest.mark.parametrize(
+    "detector",
+    ["fcos", "retinanet", *(pytest.param(each, marks=pytest.mark.slow) for each in ("maskrcnn", "keypointrcnn"))],
+)
 def test_from_the_teacher_to_what_its_student_finds(
     detector: str,
     data: Path,
@@ -124,6 +127,8 @@ COMBINED = [
     (["--fusion=channel", "--backbone=mobilenet_v2", "--width=0.35", "--strategy=two-step", "--epochs=2"], ALIGNED),
     (["--fusion=concat"], ALIGNED),
     (["--scales=single", "--k=2"], {"low"}),
+    (OF_TASK["maskrcnn"], ALIGNED),
+    (OF_TASK["keypointrcnn"], ALIGNED),
 ]
 
 
