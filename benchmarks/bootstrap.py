@@ -43,8 +43,10 @@ def main() -> None:
         parser.error(f"--resamples {arguments.resamples}: an error needs two draws or more")
     truth, spec, found = detections(arguments.models, arguments.data)
     name = PREFIXES[KINDS[spec.task][-1]] + "AP"
-    whole = {model: 100 * score(truth, each, spec.task, spec.sigmas).numbers[name] for model, each in found.items()}
-    aps = bootstrap(truth, found, spec.task, name, arguments.resamples, spec.sigmas)
+    whole = {
+        model: 100 * score(truth, each, spec.task, spec.measuring.sigmas).numbers[name] for model, each in found.items()
+    }
+    aps = bootstrap(truth, found, spec.task, name, arguments.resamples, spec.measuring.sigmas)
     print(f"{name}, {len(truth['images'])} images, {arguments.resamples} draws")
     for model, reference in ((each, arguments.models[0]) for each in arguments.models):
         apart = [100 * (one - other) for one, other in zip(aps[model], aps[reference], strict=True)]

@@ -25,8 +25,8 @@ from msad_cli.models.detector import Detector
 from msad_cli.models.spec import ClassName, DetectorSpec
 from msad_cli.models.weights.inherit import from_teacher
 from msad_cli.system.device import Compute
-from msad_cli.training.loop import train
-from msad_cli.training.schedule import Schedule, sgd
+from msad_cli.training.steps.loop import train
+from msad_cli.training.steps.schedule import Schedule, sgd
 
 STEPS = 50
 

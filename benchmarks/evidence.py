@@ -35,7 +35,7 @@ from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
 from msad_cli.models.detectors.kinds import DETECTORS, task_of
 from msad_cli.models.model_file import read_header
-from msad_cli.models.spec import DetectorSpec
+from msad_cli.models.spec import DetectorSpec, Learning
 from msad_cli.runs.folder import RunFolder
 from msad_cli.system.device import Compute, choose_compute, to_device
 from msad_cli.text import parse_size
@@ -260,7 +260,7 @@ def seconds_an_image(train: CocoSplit, detector: str, scale: Scale, k: int, comp
         spec = DetectorSpec(
             "teacher", detector, given["--backbone"], float(given.get("--width", 1.0)),
             int(given.get("--head-channels", 256)), int(given.get("--head-convs", 4)), "group", "aligned", (1, k),
-            parse_size(given.get("--size", "800,1333")), rois=int(given.get("--rois", 512)),
+            parse_size(given.get("--size", "800,1333")), learning=Learning(int(given.get("--rois", 512))),
             **fields_from_data(train, None)[0],
         )  # fmt: skip
     module = AlignedTraining(Detector(spec).to(compute.device)).train()

@@ -38,10 +38,10 @@ from msad_cli.system.device import Compute, choose_compute
 from msad_cli.text import printable
 from msad_cli.training import train_teacher as training
 from msad_cli.training.config import PYTHON_ONLY, Asked, Config, DistillConfig, TeacherConfig
-from msad_cli.training.loop import Step
 from msad_cli.training.observer import Observer
+from msad_cli.training.run import Outcome
+from msad_cli.training.steps.loop import Step
 from msad_cli.training.students import train_student as training_of_students
-from msad_cli.training.trainer import Outcome
 
 Settings = ParamSpec("Settings")
 PathLike = str | os.PathLike[str]

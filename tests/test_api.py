@@ -23,7 +23,7 @@ from msad_cli.cli.app import app, run
 from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, save_model
-from msad_cli.models.spec import DetectorSpec
+from msad_cli.models.spec import DetectorSpec, Learning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -296,8 +296,8 @@ def test_masks_and_keypoints_come_in_the_images_pixels(
     student_spec: DetectorSpec, image: Image.Image, tmp_path: Path
 ) -> None:
     other = {
-        "maskrcnn": {"detector": "maskrcnn", "rois": 32},
-        "keypointrcnn": {"detector": "keypointrcnn", "rois": 32, "keypoints": ("head", "tail")},
+        "maskrcnn": {"detector": "maskrcnn", "learning": Learning(32)},
+        "keypointrcnn": {"detector": "keypointrcnn", "learning": Learning(32), "keypoints": ("head", "tail")},
     }
     for name, fields in other.items():
         spec = DetectorSpec(**{**vars(student_spec), **fields, "detections_per_image": 5})

@@ -10,9 +10,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from msad_cli.cli.console import console, print_line, print_plan
 from msad_cli.runs.folder import Setting
 from msad_cli.system.distributed import rank
-from msad_cli.training.loop import Step
 from msad_cli.training.observer import Observer
-from msad_cli.training.trainer import Outcome
+from msad_cli.training.run import Outcome
+from msad_cli.training.steps.loop import Step
 
 PLAIN_LINE_SECONDS = 30.0
 

@@ -81,7 +81,7 @@ class Evaluation:
         self.config = config
         self.detector, card = open_model(model)
         spec = self.spec = self.detector.spec
-        self.given_sigmas = parse_sigmas(config.sigmas, spec.keypoints) or spec.sigmas
+        self.given_sigmas = parse_sigmas(config.sigmas, spec.keypoints) or spec.measuring.sigmas
         self.sigmas = oks_sigmas(len(spec.keypoints), self.given_sigmas)
         self.views: Sequence[View] = choose_views(None if config.view == "all" else config.view, spec, model)
         self.compute: Compute = choose_compute(config.device, config.precision)

@@ -22,12 +22,46 @@ LONGEST_NAME, LONGEST_NAMES = 1_000, 500_000
 """Characters: of one class or keypoint, and of all. The model file's header holds them."""
 
 
+def _between(what: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{what} {value}: not from {low} to {high}")
+
+
 @dataclass(frozen=True)
 class ClassName:
     """A category: its id in the user's data and its name. Its label inside the model is its place in the list + 1."""
 
     category_id: int
     name: str
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a model learns, beside its architecture.
+
+    Attributes:
+        rois: proposals of an image that a two-stage detector samples to learn from.
+    """
+
+    rois: int = 512
+
+    def __post_init__(self) -> None:
+        _between("rois", self.rois, 1, 10_000)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How a model is measured, beside its architecture.
+
+    Attributes:
+        sigmas: of each keypoint, how far off annotators place it (COCO's OKS); empty for the evaluation's own.
+    """
+
+    sigmas: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for sigma in self.sigmas:
+            _between("sigma", sigma, 1e-6, 1e6)
 
 
 @dataclass(frozen=True)
@@ -52,8 +86,7 @@ class DetectorSpec:
         keypoints: names of the keypoints that keypointrcnn finds on each object.
         flip_pairs: pairs of places in `keypoints`, from 0, that a mirrored image swaps.
         skeleton: pairs of places in `keypoints`, from 0, between which lines are drawn.
-        sigmas: of each keypoint, how far off annotators place it (COCO's OKS); empty for the evaluation's own.
-        rois: proposals of an image that a two-stage detector samples to learn from.
+        learning, measuring: what is no architecture, and stays with the model.
     """
 
     role: Role
@@ -77,8 +110,8 @@ class DetectorSpec:
     keypoints: tuple[str, ...] = ()
     flip_pairs: tuple[tuple[int, int], ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
-    sigmas: tuple[float, ...] = ()
-    rois: int = 512
+    learning: Learning = Learning()
+    measuring: Measuring = Measuring()
 
     def __post_init__(self) -> None:
         _one_of("role", self.role, get_args(Role))
@@ -91,7 +124,6 @@ class DetectorSpec:
         _between("channels", self.channels, 64, 1024)
         _between("head convolutions", self.head_convs, 1, 16)
         _between("detections per image", self.detections_per_image, 1, 1_000)
-        _between("rois", self.rois, 1, 10_000)
         _between("number of classes", len(self.classes), 1, 10_000)
         if self.channels % 32:
             raise ValueError(f"channels = {self.channels}: the head's group normalisation needs a multiple of 32")
@@ -148,10 +180,8 @@ class DetectorSpec:
         swapped = [place for pair in self.flip_pairs for place in pair]
         if len(set(swapped)) != len(swapped):
             raise ValueError("flip pairs: a keypoint stands twice")
-        if self.sigmas:
-            _between("number of sigmas", len(self.sigmas), count, count)
-        for sigma in self.sigmas:
-            _between("sigma", sigma, 1e-6, 1e6)
+        if self.measuring.sigmas:
+            _between("number of sigmas", len(self.measuring.sigmas), count, count)
 
     @property
     def categories(self) -> tuple[tuple[int, str], ...]:
@@ -210,8 +240,10 @@ class DetectorSpec:
         }[view]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
+        """As plain JSON values, those of `learning` and `measuring` among the others."""
+        values = asdict(self)
+        nested = [values.pop(name) for name in _NESTED]
+        return values | {name: each for one in nested for name, each in one.items()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "DetectorSpec":
@@ -236,13 +268,21 @@ class DetectorSpec:
             raise TypeError("head_depthwise: neither true nor false")
         for name in ("mean", "std"):
             _listed(name, known[name], (int, float), 3)
+        known["learning"], known["measuring"] = Learning(known.pop("rois")), Measuring(known.pop("sigmas"))
         spec = cls(**known)
         if task not in (None, spec.task):
             raise ValueError(f"task {task!r}: {spec.detector} finds {spec.task}")
         return spec
 
 
-_LATER: dict[str, Any] = {field.name: field.default for field in fields(DetectorSpec) if field.default is not MISSING}
+_NESTED = {"learning": Learning, "measuring": Measuring}
+"""Values whose fields stand among the spec's own in a file."""
+_LATER: dict[str, Any] = {
+    field.name: field.default
+    for each in (DetectorSpec, *_NESTED.values())
+    for field in fields(each)
+    if field.default is not MISSING and field.name not in _NESTED
+}
 _NUMBERS: dict[str, Any] = {
     "channels": int,
     "head_convs": int,
@@ -280,8 +320,3 @@ def _typed(values: Any, types: dict[str, Any]) -> dict[str, Any]:
 def _one_of(what: str, value: object, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ValueError(f"{what} {value!r}: not one of {', '.join(known)}{meant(value, known)}")
-
-
-def _between(what: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{what} {value}: not from {low} to {high}")

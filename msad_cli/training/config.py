@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.data import Dataset
 
-    from msad_cli.training.loop import Step
+    from msad_cli.training.steps.loop import Step
 
 PYTHON_ONLY = frozenset({"on_step", "losses"})
 """Fields that hold objects: they have no flag, and args.json does not record them."""

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from msad_cli.runs.folder import Setting
-from msad_cli.training.loop import Step
-from msad_cli.training.state import grouped
+from msad_cli.training.steps.loop import Step
+from msad_cli.training.steps.state import grouped
 
 STARVED, FIRST_LOOK = 0.3, 50
 """The share of its time from which on a run waits too long for data, and the steps before it is looked at."""

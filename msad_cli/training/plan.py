@@ -17,7 +17,7 @@ from msad_cli.system.device import Compute, choose_device, choose_precision, def
 from msad_cli.system.distributed import own_device, rank, size
 from msad_cli.training.config import TrainingConfig
 from msad_cli.training.observer import Observer
-from msad_cli.training.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
+from msad_cli.training.steps.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
 
 COCO_IMAGES, COCO_EPOCHS, MOST_EPOCHS = 117_266, 12, 150
 

@@ -18,7 +18,7 @@ from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.data.writers.datasets import written_datasets
 from msad_cli.errors import UsageError
 from msad_cli.frame import Resolution
-from msad_cli.models.spec import ClassName, DetectorSpec
+from msad_cli.models.spec import ClassName, DetectorSpec, Measuring
 from msad_cli.runs.folder import Setting
 from msad_cli.system.distributed import first_then_others, on_this_machine
 from msad_cli.system.memory import available_memory
@@ -102,7 +102,7 @@ def fields_from_data(train: CocoSplit, sigmas: str | None) -> tuple[dict[str, An
         "keypoints": scheme.names,
         "flip_pairs": scheme.flip_pairs,
         "skeleton": scheme.skeleton,
-        "sigmas": parse_sigmas(sigmas, scheme.names),
+        "measuring": Measuring(parse_sigmas(sigmas, scheme.names)),
     }
     return fields, Setting(detections, "auto", f"at most {most} objects in a training image")
 

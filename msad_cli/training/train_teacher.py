@@ -15,7 +15,7 @@ from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.detectors.kinds import DETECTORS, task_of
 from msad_cli.models.model_file import Card
-from msad_cli.models.spec import DetectorSpec
+from msad_cli.models.spec import DetectorSpec, Learning
 from msad_cli.models.weights.initialise import initialise
 from msad_cli.runs.folder import Setting
 from msad_cli.system.files import fingerprint
@@ -25,8 +25,9 @@ from msad_cli.training.interruption import Clock
 from msad_cli.training.observer import Observer
 from msad_cli.training.plan import choose, choose_norm, claim_output, in_two_steps, invalid_values_named
 from msad_cli.training.resume import all_settings, completed
+from msad_cli.training.run import Outcome, Run
 from msad_cli.training.sets import cache_decoded, fields_from_data, folder_of, lasting, read_data
-from msad_cli.training.trainer import Outcome, Run, fit
+from msad_cli.training.trainer import fit
 
 
 def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
@@ -103,7 +104,7 @@ def _spec(
             resolution=resolution,
             fusion=config.fusion,  # type: ignore[arg-type]
             head_depthwise=config.head_depthwise,
-            rois=config.rois,
+            learning=Learning(config.rois),
             **fields,
         )
     return spec, norm

@@ -4,19 +4,16 @@ import contextlib
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from msad_cli import __version__
-from msad_cli.data.annotations.split import CocoSplit
-from msad_cli.data.loading.dataset import TrainingSet, same_place, tolerate, training_loader
+from msad_cli.data.loading.dataset import same_place, tolerate, training_loader
 from msad_cli.errors import DataError, DeviceError, MsadError, OutputError, TrainingError, UsageError
 from msad_cli.evaluation.detect_split import EVALUATION_BATCH, Detected, put_together, view_results
 from msad_cli.evaluation.ground_truth import ground_truth
@@ -24,80 +21,23 @@ from msad_cli.evaluation.metrics import Result, Scores, oks_sigmas, score
 from msad_cli.models.backbones.normalisation import synchronised
 from msad_cli.models.compiled import compile_parts
 from msad_cli.models.detector import Detector
-from msad_cli.models.model_file import Card, save_model
+from msad_cli.models.model_file import save_model
 from msad_cli.models.spec import View
-from msad_cli.runs import report as album
-from msad_cli.runs.folder import RunFolder, Setting, without_nan
+from msad_cli.runs import report
+from msad_cli.runs.folder import without_nan
 from msad_cli.runs.plots.epochs import LOSS
 from msad_cli.system import distributed
 from msad_cli.system.device import peak_memory
-from msad_cli.training.config import TrainingConfig
-from msad_cli.training.interruption import Clock, Interruption, interruptible
-from msad_cli.training.loop import Step, train
+from msad_cli.training.interruption import Interruption, interruptible
 from msad_cli.training.observer import Observer, Speed
-from msad_cli.training.plan import Choices
 from msad_cli.training.resume import changes
-from msad_cli.training.schedule import sgd
-from msad_cli.training.state import Progress, TrainingState
+from msad_cli.training.run import Outcome, Run
+from msad_cli.training.steps.loop import Step, train
+from msad_cli.training.steps.schedule import sgd
+from msad_cli.training.steps.state import Progress, TrainingState
 
 PATIENCE = 10
 """So many steps in a row that are not finite end a run."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A training that is ready to start.
-
-    Attributes:
-        command: that trains, as it is typed.
-        config: what was asked for.
-        module: yields the losses; trains `detector`.
-        initialise: fills the detector for a run that starts anew; says with what.
-        card: what is already known of the model to be written.
-        source: the model file that it learns from, if it does.
-        compiled: detectors whose parts torch compiles.
-    """
-
-    command: str
-    config: TrainingConfig
-    module: nn.Module
-    detector: Detector
-    initialise: Callable[[], str]
-    training: TrainingSet
-    validation: CocoSplit
-    choices: Choices
-    settings: Mapping[str, Setting]
-    folder: RunFolder
-    card: Card
-    clock: Clock
-    source: Path | None = None
-    compiled: Sequence[Detector] = ()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a training ended.
-
-    Attributes:
-        model: the model file; it is written unless the run is `unfinished` or only `planned`.
-        scores: of each view, the model's best first.
-        stopped: the signal that stopped it, 0 where its time was up; None where it went to its end.
-        planned: whether nothing but its plan was asked for.
-        command_to_resume: what goes on with a run that stopped.
-        run: what was trained, by whom and on what; None where nothing was.
-    """
-
-    model: Path
-    scores: dict[str, Scores] = field(default_factory=dict)
-    stopped: int | None = None
-    planned: bool = False
-    command_to_resume: str = ""
-    run: Run | None = None
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether it was stopped before its end."""
-        return self.stopped is not None
 
 
 class _Stopped(Exception):  # noqa: N818  # it is no error
@@ -173,7 +113,7 @@ class _Training:
     def start(self, started: str) -> None:
         """Begins the run folder; `started` says from which weights."""
         self.run.folder.start(self.run.settings, started)
-        album.show_training(self.run.folder, self.run.training, self.run.choices.batch)
+        report.show_training(self.run.folder, self.run.training, self.run.choices.batch)
 
     def resume(self) -> None:
         """Takes over the state of the run folder."""
@@ -318,7 +258,7 @@ class _Training:
         if scores:
             words = "  ".join(f"{view} {100 * each.numbers['AP']:.1f}" for view, each in scores.items())
             self._say(f"epoch {epoch}/{choices.epochs}  loss {row.get(LOSS + 'total', 0):.3f}  AP {words}")
-        album.show_epochs(run.folder, run.folder.add_row(row))
+        report.show_epochs(run.folder, run.folder.add_row(row))
         return scores
 
     @cached_property
@@ -351,7 +291,7 @@ class _Training:
 
     def _score(self, detected: Detected) -> Scores:
         spec = self.final.spec
-        sigmas = oks_sigmas(len(spec.keypoints), spec.sigmas)
+        sigmas = oks_sigmas(len(spec.keypoints), spec.measuring.sigmas)
         return distributed.from_first(lambda: score(self.truth, detected.results, spec.task, sigmas))
 
     def _write(self, scores: dict[str, Scores]) -> None:
@@ -367,7 +307,7 @@ class _Training:
         )
         save_model(run.folder.model, self.final, card)
         run.folder.finish({view: each.to_json() for view, each in scores.items()})
-        album.show_findings(run.folder, self.final, run.validation, self.truth, self.results, scores, self.compute)
+        report.show_findings(run.folder, self.final, run.validation, self.truth, self.results, scores, self.compute)
 
     def _say(self, line: str, once: bool = False) -> None:
         """A line for the log and, unless quiet, for the console."""

@@ -27,7 +27,7 @@ from msad_cli.runs.folder import Setting
 from msad_cli.system.device import Compute
 from msad_cli.training.config import DistillConfig
 from msad_cli.training.plan import Choices
-from msad_cli.training.schedule import Schedule
+from msad_cli.training.steps.schedule import Schedule
 from msad_cli.training.students.plan_student import choose_methods, of_distillation
 
 

@@ -14,6 +14,7 @@ from msad_cli.distillation.losses.roi_kd import RoIKD, _of_anchors, _of_rois
 from msad_cli.distillation.losses.table import build_distillers
 from msad_cli.models.detector import Detector
 from msad_cli.models.detectors.two_stage import BoxOutputs, ProposalOutputs
+from msad_cli.models.spec import Learning
 
 
 def test_anchors_by_hand() -> None:
@@ -43,8 +44,10 @@ def test_rois_by_hand() -> None:
 def known(detector: str, **fields: object) -> tuple[Knowledge, Knowledge, RoIKD]:
     """What student and teacher know of two images; random networks, so that any proposal is worth a detection."""
     torch.manual_seed(0)
-    teacher = Detector(spec(detector=detector, head_convs=2, rois=8, **fields)).eval().requires_grad_(False)
-    student = Detector(spec(detector=detector, head_convs=2, rois=8, role="student", ks=(2,), **fields))
+    teacher = (
+        Detector(spec(detector=detector, head_convs=2, learning=Learning(8), **fields)).eval().requires_grad_(False)
+    )
+    student = Detector(spec(detector=detector, head_convs=2, learning=Learning(8), role="student", ks=(2,), **fields))
     return best_view(student, views()), best_view(teacher, views()), RoIKD(student.spec, teacher.spec)
 
 

@@ -22,7 +22,7 @@ from msad_cli.models.detector import Detector
 from msad_cli.models.detectors.kinds import DETECTORS
 from msad_cli.models.detectors.towers import depthwise_tower
 from msad_cli.models.pyramid import AlignedBackbone
-from msad_cli.models.spec import ClassName
+from msad_cli.models.spec import ClassName, Learning
 
 PADDED = ((132, 136), (132, 260))
 """(height, width) of images whose frame is (128, 256), and of images whose frame is (256, 384)."""
@@ -325,7 +325,7 @@ def test_a_depthwise_tower_is_eight_to_nine_times_as_cheap_and_keeps_the_scale()
 
 def test_a_two_stage_detector_learns_from_so_many_rois_of_an_image() -> None:
     torch.manual_seed(0)
-    detector = Detector(spec_of("maskrcnn", rois=24))
+    detector = Detector(spec_of("maskrcnn", learning=Learning(24)))
     pyramid, frame = detector.pyramid(images(ORDINARY), 1), detector.frame(images(ORDINARY), 1)
     seen: list[int] = []
     assert isinstance(detector.core, FasterRCNN)

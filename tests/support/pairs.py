@@ -7,6 +7,7 @@ from msad_cli.distillation.distillation import Distillation, teaching
 from msad_cli.distillation.losses.table import build_distillers
 from msad_cli.models.detector import Detector
 from msad_cli.models.detectors.kinds import DETECTORS
+from msad_cli.models.spec import Learning
 from support.specs import spec
 from support.training import TARGETS
 
@@ -19,9 +20,8 @@ def pair(
     """A student of so many channels, its teacher of 64, and what trains one by the other."""
     torch.manual_seed(0)
     # Few of a two-stage detector's proposals are as good as many.
-    shape = {"detector": detector, "head_convs": 2} | (
-        {"rois": 32} if DETECTORS[detector].family == "two-stage" else {}
-    )
+    learning = Learning(32 if DETECTORS[detector].family == "two-stage" else 512)
+    shape = {"detector": detector, "head_convs": 2, "learning": learning}
     teacher = Detector(spec(**shape))
     # A teacher that is sure of something: fresh heads say the same everywhere.
     with torch.no_grad():

@@ -189,7 +189,7 @@ def test_info_says_what_a_file_is_without_torch(
     assert facts["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert facts["bytes"] == path.stat().st_size
     assert facts["parameters"] == sum(math.prod(each.shape) for each in student.state_dict().values())
-    assert DetectorSpec.from_json({name: facts[name] for name in vars(student_spec)}) == student_spec
+    assert DetectorSpec.from_json({name: facts[name] for name in student_spec.to_json()}) == student_spec
     assert run(["info", str(path)]) == 0
     text = capsys.readouterr().err
     for line in (

@@ -21,7 +21,7 @@ from msad_cli.errors import ModelFileError, OutputError, UsageError
 from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import LARGEST_HEADER, Card, load_model, read_header, save_model
-from msad_cli.models.spec import ClassName, DetectorSpec
+from msad_cli.models.spec import ClassName, DetectorSpec, Measuring
 from msad_cli.runs.folder import RunFolder, Setting
 from msad_cli.system.files import fingerprint, write_text
 
@@ -112,7 +112,7 @@ KEYPOINTS = {
     "keypoints": ("nose", "left eye", "right eye"),
     "flip_pairs": ((1, 2),),
     "skeleton": ((0, 1), (0, 2)),
-    "sigmas": (0.026, 0.025, 0.025),
+    "measuring": Measuring((0.026, 0.025, 0.025)),
 }
 
 

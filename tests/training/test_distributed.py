@@ -42,8 +42,8 @@ from msad_cli.models.spec import ClassName, DetectorSpec, Scales
 from msad_cli.runs.folder import RunFolder
 from msad_cli.system import distributed
 from msad_cli.system.device import Compute
-from msad_cli.training.loop import Step, train
-from msad_cli.training.schedule import Schedule, sgd
+from msad_cli.training.steps.loop import Step, train
+from msad_cli.training.steps.schedule import Schedule, sgd
 
 RELATIVE, ABSOLUTE = 5e-5, 2e-6
 close = partial(pytest.approx, rel=RELATIVE, abs=ABSOLUTE)

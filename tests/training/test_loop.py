@@ -14,10 +14,10 @@ from msad_cli.models.backbones.normalisation import FrozenNorm
 from msad_cli.models.detector import Detector
 from msad_cli.system.device import Compute, choose_device, choose_precision, is_out_of_memory
 from msad_cli.training.config import TeacherConfig
-from msad_cli.training.loop import Step, train, written
 from msad_cli.training.observer import Speed
 from msad_cli.training.plan import choose
-from msad_cli.training.schedule import Schedule, sgd
+from msad_cli.training.steps.loop import Step, train, written
+from msad_cli.training.steps.schedule import Schedule, sgd
 
 CPU = Compute(torch.device("cpu"), "fp32")
 CONSTANT = Schedule(1.0, 1000, 0, "steps")

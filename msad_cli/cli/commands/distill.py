@@ -13,7 +13,7 @@ from msad_cli.training.config import CONTROL, Asked, DistillConfig
 
 if TYPE_CHECKING:
     from msad_cli.models.spec import DetectorSpec
-    from msad_cli.training.trainer import Outcome
+    from msad_cli.training.run import Outcome
 
 METHODS_HELP = (
     "output-kd (default of fcos and retinanet), l1 (default of the others), fgfi, podnet, skd, pkd, cwd, fgd, freekd, "

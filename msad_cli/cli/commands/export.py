@@ -272,7 +272,7 @@ def _scores(
     scores = {}
     for name, (model, seen) in models.items():
         found = view_results(model, split, seen, compute, workers=0, batch=1)
-        scores[name] = score(truth, found.results, split.task, model.spec.sigmas).numbers
+        scores[name] = score(truth, found.results, split.task, model.spec.measuring.sigmas).numbers
     return scores
 
 

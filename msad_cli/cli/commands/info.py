@@ -77,7 +77,7 @@ def _in_words(spec: "DetectorSpec", card: "Card") -> dict[str, Any]:
         "classes": ", ".join(f"{each.category_id} {each.name}" for each in spec.classes),
         "keypoints": ", ".join(spec.keypoints),
         "fusion": spec.fusion if spec.fuses else "",
-        "rois": spec.rois if spec.two_stage else "",
+        "rois": spec.learning.rois if spec.two_stage else "",
         "low_width": spec.low_width if spec.low_backbone else "",
         "scores": "; ".join(f"{view}: {numbers}" for view, numbers in scores.items()),
         "score_threshold": f"{card.score_threshold:.3f}",

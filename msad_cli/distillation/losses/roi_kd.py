@@ -39,7 +39,7 @@ class RoIKD(nn.Module):
         super().__init__()
         if student.scales != "aligned":
             raise ValueError(f"method output-kd: {student.detector} learns predictions at RoIs on aligned grids alone")
-        self.rois = student.rois
+        self.rois = student.learning.rois
         self.task = student.task
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:

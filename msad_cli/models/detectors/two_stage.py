@@ -196,7 +196,7 @@ def two_stage_options(kind: DetectorKind, classes: int) -> dict[str, Any]:
         "box_roi_pool": hr_roi_align(BOX_CELLS),
         "box_head": TwoMLPHead(spec.channels * BOX_CELLS**2, hidden),
         "box_predictor": _BoxPredictor(hidden, classes),
-        "box_batch_size_per_image": spec.rois,
+        "box_batch_size_per_image": spec.learning.rois,
         "box_score_thresh": SCORE_THRESHOLD,
         "box_detections_per_img": spec.detections_per_image,
     }

@@ -15,8 +15,8 @@ from msad_cli.system.files import fingerprint
 from msad_cli.training.config import Asked, DistillConfig
 from msad_cli.training.observer import Observer
 from msad_cli.training.plan import invalid_values_named
+from msad_cli.training.run import Outcome
 from msad_cli.training.students.plan_student import choose_methods, default_k, student_spec
-from msad_cli.training.trainer import Outcome
 
 OF_THE_STUDENT = frozenset(
     {"k", "method", "weight", "gamma", "tau", "aligned", "assistant_method", "afp", "init", "out", "resume"}

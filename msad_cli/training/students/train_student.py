@@ -21,6 +21,7 @@ from msad_cli.training.interruption import Clock
 from msad_cli.training.observer import Observer
 from msad_cli.training.plan import choose, claim_output, invalid_values_named
 from msad_cli.training.resume import all_settings, completed
+from msad_cli.training.run import Outcome, Run
 from msad_cli.training.sets import cache_decoded, folder_of, lasting, read_data
 from msad_cli.training.students.assistant import first_stage, student_k
 from msad_cli.training.students.plan_student import (
@@ -34,7 +35,7 @@ from msad_cli.training.students.plan_student import (
     training_module,
 )
 from msad_cli.training.students.teacher_cache import cannot_keep, choose_store, keep_pyramids
-from msad_cli.training.trainer import Outcome, Run, fit
+from msad_cli.training.trainer import fit
 
 
 @dataclass(frozen=True, kw_only=True)

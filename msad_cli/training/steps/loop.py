@@ -13,8 +13,8 @@ from msad_cli.errors import DeviceError
 from msad_cli.models.backbones.normalisation import FrozenNorm
 from msad_cli.system.device import Compute
 from msad_cli.system.distributed import gather, seed_step
-from msad_cli.training.gradients import Gradients, TrainingBatch, put_back
-from msad_cli.training.schedule import Schedule
+from msad_cli.training.steps.gradients import Gradients, TrainingBatch, put_back
+from msad_cli.training.steps.schedule import Schedule
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from msad_cli.runs.plots.epochs import LOSS
-from msad_cli.training.loop import Step
+from msad_cli.training.steps.loop import Step
 
 
 @dataclass
