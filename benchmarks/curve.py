@@ -55,9 +55,18 @@ def curve(data: str, detector: str, compute: Compute) -> dict[str, list[float]]:
     split = read_split(files.annotations, files.images)
     classes = tuple(ClassName(number, name) for number, name in split.categories)
     spec = DetectorSpec(
-        role="teacher", detector=detector, backbone="resnet18", width=0.25, channels=64, head_convs=1, norm="group",
-        scales="aligned", ks=(1, 2), resolution=Resolution(128, 171), classes=classes,
-    )  # fmt: skip
+        role="teacher",
+        detector=detector,
+        backbone="resnet18",
+        width=0.25,
+        channels=64,
+        head_convs=1,
+        norm="group",
+        scales="aligned",
+        ks=(1, 2),
+        resolution=Resolution(128, 171),
+        classes=classes,
+    )
     torch.manual_seed(0)
     teacher, student = Detector(spec), Detector(replace(spec, role="student", ks=(2,)))
     training = TrainingSet(split, spec.resolution, spec.ks, jitter=False, seed=0)

@@ -88,8 +88,13 @@ def scale_of(name: str, detector: str) -> Scale:
     """`cpu`: a small network at 256 pixels. `gpu`: the paper's at 800."""
     dense = DETECTORS[detector].family == "dense"
     if name == "gpu":
-        return Scale("--init none --backbone resnet50", "--batch 16 --lr 0.01 --decay cosine", 36_000,
-                     "--backbone resnet101", "--backbone resnet50")  # fmt: skip
+        return Scale(
+            "--init none --backbone resnet50",
+            "--batch 16 --lr 0.01 --decay cosine",
+            36_000,
+            "--backbone resnet101",
+            "--backbone resnet50",
+        )
     small = "--init none --backbone resnet18 --width 0.5 --head-channels 64 --size 256,456"
     if dense:
         return Scale(f"{small} --head-convs 2", "--batch 8 --lr 0.02 --workers 0", 10_500)
@@ -127,7 +132,7 @@ def rows_of(detector: str, scale: Scale, k: int) -> dict[str, Row]:
         Row("of-stronger", f"its student by {method}", f"distill {best} {scale.usual}", 0.9, 1, "stronger", "teacher"),
         Row("unaligned-alone", "own grid, init-only", f"distill {taught} --unaligned --no-distill", 0.2, 1, "teacher"),
         Row("unaligned", f"own grid by {method}", f"distill {taught} {best} --unaligned", 0.5, 1, "teacher"),
-    ]  # fmt: skip
+    ]
     return {row.name: row for row in rows}
 
 
@@ -258,11 +263,19 @@ def seconds_an_image(train: CocoSplit, detector: str, scale: Scale, k: int, comp
     given = dict(zip(words[::2], words[1::2], strict=True))
     with invalid_values_named("choose another --k or --detector"):
         spec = DetectorSpec(
-            "teacher", detector, given["--backbone"], float(given.get("--width", 1.0)),
-            int(given.get("--head-channels", 256)), int(given.get("--head-convs", 4)), "group", "aligned", (1, k),
-            parse_size(given.get("--size", "800,1333")), learning=Learning(int(given.get("--rois", 512))),
+            "teacher",
+            detector,
+            given["--backbone"],
+            float(given.get("--width", 1.0)),
+            int(given.get("--head-channels", 256)),
+            int(given.get("--head-convs", 4)),
+            "group",
+            "aligned",
+            (1, k),
+            parse_size(given.get("--size", "800,1333")),
+            learning=Learning(int(given.get("--rois", 512))),
             **fields_from_data(train, None)[0],
-        )  # fmt: skip
+        )
     module = AlignedTraining(Detector(spec).to(compute.device)).train()
     batch = int(scale.schedule.split()[1])
     loader = training_loader(TrainingSet(train, spec.resolution, spec.ks, jitter=True, seed=0), batch, 0, 0, steps + 1)

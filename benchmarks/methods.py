@@ -81,8 +81,11 @@ def train(teacher: Path, folder: Path, flags: list[str], method: str, aligned: b
     with out.with_suffix(".log").open("w") as log:
         subprocess.run(
             [sys.executable, "-m", "msad_cli", *command, "--overwrite"],
-            stdout=log, stderr=log, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            stdout=log,
+            stderr=log,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
     print(f"{out.name}: {'done' if out.exists() else 'failed, see its log'}", flush=True)
 
 

@@ -106,10 +106,14 @@ def build_jobs(backbone: str, size: str, batch: int, device: torch.device) -> tu
         "teacher inference": lambda: infer(teacher, views),
         "student inference": lambda: infer(student, {2: views[2]}),
     }
-    return plain, ours, {
-        "FCOS step": lambda: stock_step(stock, high, targets),
-        "FCOS inference": lambda: stock_inference(stock, high),
-    }  # fmt: skip
+    return (
+        plain,
+        ours,
+        {
+            "FCOS step": lambda: stock_step(stock, high, targets),
+            "FCOS inference": lambda: stock_inference(stock, high),
+        },
+    )
 
 
 def teacher_spec(backbone: str, size: str) -> DetectorSpec:

@@ -16,13 +16,29 @@ import msad_cli as msad
 def main(folder: Path, data: str = "demo", size: str = "256,256", epochs: int = 6) -> msad.Detections:
     """Writes teacher.safetensors and student.safetensors into a folder; returns what the student sees in a drawing."""
     teacher = msad.train_teacher(
-        data=data, init="none", backbone="resnet18", width=0.5, head_channels=64, head_convs=2, size=size,
-        batch=4, lr=0.02, epochs=epochs, out=folder / "teacher.safetensors", overwrite=True, quiet=False,
-    )  # fmt: skip
-    student = msad.distill(
-        teacher=teacher.model, batch=4, lr=0.02, epochs=epochs, out=folder / "student.safetensors", overwrite=True,
+        data=data,
+        init="none",
+        backbone="resnet18",
+        width=0.5,
+        head_channels=64,
+        head_convs=2,
+        size=size,
+        batch=4,
+        lr=0.02,
+        epochs=epochs,
+        out=folder / "teacher.safetensors",
+        overwrite=True,
         quiet=False,
-    )  # fmt: skip
+    )
+    student = msad.distill(
+        teacher=teacher.model,
+        batch=4,
+        lr=0.02,
+        epochs=epochs,
+        out=folder / "student.safetensors",
+        overwrite=True,
+        quiet=False,
+    )
     for view, scores in msad.evaluate(student.model).items():
         print(f"the student's {view} view: AP {scores.numbers['AP']:.3f}, best F1 at score {scores.threshold:.2f}")
 

@@ -29,9 +29,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TINY = {
-    "init": "none", "backbone": "resnet18", "width": 0.25, "head_channels": 64, "head_convs": 1, "size": "96,128",
-    "batch": 2, "epochs": 1, "device": "cpu", "precision": "fp32", "workers": 0,
-}  # fmt: skip
+    "init": "none",
+    "backbone": "resnet18",
+    "width": 0.25,
+    "head_channels": 64,
+    "head_convs": 1,
+    "size": "96,128",
+    "batch": 2,
+    "epochs": 1,
+    "device": "cpu",
+    "precision": "fp32",
+    "workers": 0,
+}
 EXAMPLE = Path(__file__).parents[1] / "examples" / "from_python.py"
 
 

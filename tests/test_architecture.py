@@ -8,9 +8,23 @@ import msad_cli
 
 ROOT = Path(msad_cli.__file__).parent
 FLOORS = (
-    "__main__", "cli", "__init__", "api", "training", "runs", "inference", "evaluation", "export", "distillation",
-    "models", "data", "system", "text", "frame", "errors",
-)  # fmt: skip
+    "__main__",
+    "cli",
+    "__init__",
+    "api",
+    "training",
+    "runs",
+    "inference",
+    "evaluation",
+    "export",
+    "distillation",
+    "models",
+    "data",
+    "system",
+    "text",
+    "frame",
+    "errors",
+)
 """From the roof down, as docs/architecture.md draws them; each may import those behind it."""
 LARGEST_FILE, LARGEST_FUNCTION, LARGEST_ROOM = 350, 50, 12
 TABLES = ("commands", "detectors", "layouts", "losses", "plots", "writers")

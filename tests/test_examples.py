@@ -41,8 +41,11 @@ def example(name: str, folder: Path, *arguments: str) -> subprocess.CompletedPro
     tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m msad_cli "$@"\n')
     tool.chmod(0o755)
     environment = {
-        **os.environ, "PATH": f"{tool.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+        **os.environ,
+        "PATH": f"{tool.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
     command = ["bash", str(ROOT / "examples" / name), *arguments]
     return subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
 

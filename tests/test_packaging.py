@@ -20,14 +20,33 @@ ROOT = Path(__file__).parents[1]
 DEVELOPMENT = "dev"
 """The extra that nobody who uses msad installs."""
 PERMISSIVE = {
-    "0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0",
-    "FreeBSD", "HPND", "ISC", "MIT", "MIT-CMU", "PSF-2.0", "Unlicense", "Zlib",
+    "0BSD",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CC0-1.0",
+    "FreeBSD",
+    "HPND",
+    "ISC",
+    "MIT",
+    "MIT-CMU",
+    "PSF-2.0",
+    "Unlicense",
+    "Zlib",
     # as classifiers and free texts call them
-    "3-Clause BSD License", "Apache Software License", "BSD License", "ISC License (ISCL)",
+    "3-Clause BSD License",
+    "Apache Software License",
+    "BSD License",
+    "ISC License (ISCL)",
     "Historical Permission Notice and Disclaimer (HPND)",
-    "MIT License", "Python Software Foundation License", "The Unlicense (Unlicense)",
+    "MIT License",
+    "Python Software Foundation License",
+    "The Unlicense (Unlicense)",
     "zlib/libpng License",
-}  # fmt: skip
+}
 """Licences that ask for their text to be kept and for nothing else."""
 NVIDIA = re.compile(r"nvidia-|cuda-toolkit$")
 """The one exception: CUDA's libraries are NVIDIA's own and not free. torch's Linux wheels for NVIDIA GPUs ask for them;
@@ -79,9 +98,19 @@ def test_the_sdist_holds_what_tests_need_and_makes_the_same_wheel(built: Path, t
         opened.extractall(tmp_path, filter="data")
     source = only(tmp_path, "msad_cli-*")
     assert {each.name for each in source.iterdir()} == {
-        ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "PKG-INFO", "README.md", "benchmarks", "docs",
-        "examples", "msad_cli", "pyproject.toml", "tests",
-    }  # fmt: skip
+        ".gitignore",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "PKG-INFO",
+        "README.md",
+        "benchmarks",
+        "docs",
+        "examples",
+        "msad_cli",
+        "pyproject.toml",
+        "tests",
+    }
     for folder, pattern in (("tests", "*.py"), ("docs", "*.md"), ("examples", "*.*")):
         assert {each.name for each in (source / folder).glob(pattern)} == {
             each.name for each in (ROOT / folder).glob(pattern)

@@ -181,15 +181,27 @@ class _Training:
         """The steps; an error that is none of the parameters' saves the state before it ends the run."""
         run, progress = self.run, self.progress
         loader = training_loader(
-            run.training, run.choices.batch, run.choices.workers, progress.step, run.choices.schedule.steps,
-            (distributed.rank(), distributed.size()), self.compute.pins,
-        )  # fmt: skip
+            run.training,
+            run.choices.batch,
+            run.choices.workers,
+            progress.step,
+            run.choices.schedule.steps,
+            (distributed.rank(), distributed.size()),
+            self.compute.pins,
+        )
         try:
             yield from train(
-                run.module, loader, self.state.optimiser, run.choices.schedule, self.compute,
-                first_step=progress.step, clip=run.config.clip, scaler=self.state.scaler, parts=progress.parts,
+                run.module,
+                loader,
+                self.state.optimiser,
+                run.choices.schedule,
+                self.compute,
+                first_step=progress.step,
+                clip=run.config.clip,
+                scaler=self.state.scaler,
+                parts=progress.parts,
                 seed=run.training.seed,
-            )  # fmt: skip
+            )
         except (DeviceError, TrainingError) as error:
             raise self._after_saving(error) from None
 

@@ -38,8 +38,10 @@ def test_an_image_that_is_drawn_twice_counts_twice(boot: Any) -> None:
     assert [each["id"] for each in document["images"]] == [1, 2, 3]
     assert [(each["id"], each["image_id"]) for each in document["annotations"]] == [(1, 1), (2, 2), (3, 3)]
     assert [(each["image_id"], each["bbox"][0]) for each in boot.renamed(boot.by_image(HALF), [8, 8, 7])] == [
-        (1, 60.0), (2, 60.0), (3, 5.0),
-    ]  # fmt: skip
+        (1, 60.0),
+        (2, 60.0),
+        (3, 5.0),
+    ]
 
 
 def test_every_image_once_is_the_split_itself(boot: Any) -> None:

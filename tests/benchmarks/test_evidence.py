@@ -120,10 +120,16 @@ def test_the_report_of_two_models(
 ) -> None:
     """One teacher, and two seeds of a student with AP 0.5 and 0.6 beside 0.52 of the teacher's high view."""
     monkeypatch.setattr(report, "RUNS", 2)
-    files = {"teacher": [tmp_path / "t.0.safetensors"], "vanilla": [tmp_path / "none.safetensors"],
-             "l1": [tmp_path / f"s.{seed}.safetensors" for seed in (0, 1)]}  # fmt: skip
-    scores = {files["teacher"][0]: {"fused": 0.55, "high": 0.52, "low": 0.4},
-              files["l1"][0]: {"low": 0.5}, files["l1"][1]: {"low": 0.6}}  # fmt: skip
+    files = {
+        "teacher": [tmp_path / "t.0.safetensors"],
+        "vanilla": [tmp_path / "none.safetensors"],
+        "l1": [tmp_path / f"s.{seed}.safetensors" for seed in (0, 1)],
+    }
+    scores = {
+        files["teacher"][0]: {"fused": 0.55, "high": 0.52, "low": 0.4},
+        files["l1"][0]: {"low": 0.5},
+        files["l1"][1]: {"low": 0.6},
+    }
     for path, views in scores.items():
         save_model(path, teacher if "fused" in views else student, Card(data=str(coco_folder)))
         run = RunFolder(path).path
@@ -135,9 +141,11 @@ def test_the_report_of_two_models(
     )
     table = [line.split(" | ") for line in text.splitlines() if line.startswith("| row")]
     assert [(line[0], line[1], line[2]) for line in table] == [
-        ("| row, fused", "1", "55.0"), ("| row, high", "1", "52.0"), ("| row, low", "1", "40.0"),
+        ("| row, fused", "1", "55.0"),
+        ("| row, high", "1", "52.0"),
+        ("| row, low", "1", "40.0"),
         ("| row", "2", "55.0 ± 7.1"),
-    ]  # fmt: skip
+    ]
     assert "| teacher: H&L > H | 3.0 | yes (one seed) |" in text
     assert "vanilla" not in text  # no claim on what was not trained
     assert (tmp_path / "evidence.png").stat().st_size > 1000

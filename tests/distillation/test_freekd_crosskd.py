@@ -125,9 +125,14 @@ def test_quality_focal_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("detector", "teacher", "student", "places"),
-    [("fcos", 4, 4, (2, 2)), ("retinanet", 4, 4, (3, 3)), ("retinanet", 2, 4, (1, 1)), ("retinanet", 4, 2, (3, 2)),
-     ("fcos", 1, 4, (0, 0))],
-)  # fmt: skip
+    [
+        ("fcos", 4, 4, (2, 2)),
+        ("retinanet", 4, 4, (3, 3)),
+        ("retinanet", 2, 4, (1, 1)),
+        ("retinanet", 4, 2, (3, 2)),
+        ("fcos", 1, 4, (0, 0)),
+    ],
+)
 def test_where_crosskd_enters_the_teachers_towers(
     detector: str, teacher: int, student: int, places: tuple[int, int]
 ) -> None:

@@ -143,10 +143,13 @@ def test_amd_by_hand() -> None:
 @pytest.mark.parametrize(
     ("name", "dense", "hidden"),
     [
-        ("amd", True, (13,)), ("amd", False, (9,)), ("dmkd", True, (13, 10)), ("dmkd", False, (13, 10)),
+        ("amd", True, (13,)),
+        ("amd", False, (9,)),
+        ("dmkd", True, (13, 10)),
+        ("dmkd", False, (13, 10)),
         ("dsamkd", True, (10, 10)),
     ],
-)  # fmt: skip
+)
 def test_how_much_is_hidden(name: str, dense: bool, hidden: tuple[int, ...]) -> None:
     """Of 4 × 5 cells and 20 channels: 0.65, 0.45, 0.5; what is hidden is 0 where a generator begins."""
     distiller = build(name, channels=20, dense=dense)

@@ -103,13 +103,17 @@ def test_l1_adapts_channels_where_they_differ() -> None:
 def test_output_kd_by_hand() -> None:
     """One cell, one class. Logits 0 and 2·ln 3 at T = 2: probabilities 1/2 and 3/4."""
     student = knowledge(
-        [], cls_logits=torch.zeros(1, 1, 1), bbox_regression=torch.tensor([[[1.0, 1.0, 2.0, 0.0]]]),
+        [],
+        cls_logits=torch.zeros(1, 1, 1),
+        bbox_regression=torch.tensor([[[1.0, 1.0, 2.0, 0.0]]]),
         bbox_ctrness=torch.zeros(1, 1, 1),
-    )  # fmt: skip
+    )
     teacher = knowledge(
-        [], cls_logits=torch.full((1, 1, 1), 2 * math.log(3)), bbox_regression=torch.ones(1, 1, 4),
+        [],
+        cls_logits=torch.full((1, 1, 1), 2 * math.log(3)),
+        bbox_regression=torch.ones(1, 1, 4),
         bbox_ctrness=torch.full((1, 1, 1), math.log(3)),
-    )  # fmt: skip
+    )
     # KL(3/4 ‖ 1/2) = 3/4·ln(3/2) + 1/4·ln(1/2); the cell's weight σ(2·ln 3) = 9/10; Σw is less than 1, so that it is 1.
     kl = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     output_kd = OutputKD(spec(), spec())

@@ -17,9 +17,18 @@ from msad_cli.models.spec import BACKBONE_NAMES, ClassName, DetectorSpec
 from msad_cli.models.weights import initialise as init
 
 TEACHER = DetectorSpec(
-    role="teacher", detector="fcos", backbone="mobilenet_v2", width=1.0, channels=64, head_convs=1, norm="frozen",
-    scales="aligned", ks=(1, 2), resolution=Resolution(64, 96), classes=(ClassName(1, "one"),),
-)  # fmt: skip
+    role="teacher",
+    detector="fcos",
+    backbone="mobilenet_v2",
+    width=1.0,
+    channels=64,
+    head_convs=1,
+    norm="frozen",
+    scales="aligned",
+    ks=(1, 2),
+    resolution=Resolution(64, 96),
+    classes=(ClassName(1, "one"),),
+)
 
 
 @torch.no_grad()

@@ -46,11 +46,16 @@ def ours(name: str, *classes: str, points: tuple[str, ...] = POINTS) -> Detector
     torch.manual_seed(1)
     return Detector(
         spec(
-            detector=name, role="student", ks=(1,), norm="frozen", head_convs=4 if name == "retinanet" else 1,
-            classes=tuple(ClassName(i, each) for i, each in enumerate(classes)), detections_per_image=10,
+            detector=name,
+            role="student",
+            ks=(1,),
+            norm="frozen",
+            head_convs=4 if name == "retinanet" else 1,
+            classes=tuple(ClassName(i, each) for i, each in enumerate(classes)),
+            detections_per_image=10,
             keypoints=points if name == "keypointrcnn" else (),
         )
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -76,11 +81,12 @@ CLASS_LAYERS = {
     "fcos": {"head.classification_head.cls_logits": (1, 1)},
     "retinanet": {"head.classification_head.cls_logits": (9, 1)},
     "maskrcnn": {
-        "roi_heads.box_predictor.cls_score": (1, 1), "roi_heads.box_predictor.bbox_pred": (1, 4),
+        "roi_heads.box_predictor.cls_score": (1, 1),
+        "roi_heads.box_predictor.bbox_pred": (1, 4),
         "roi_heads.mask_predictor.mask_fcn_logits": (1, 1),
     },
     "keypointrcnn": {"roi_heads.box_predictor.cls_score": (1, 1), "roi_heads.box_predictor.bbox_pred": (1, 4)},
-}  # fmt: skip
+}
 """Anchors a cell and numbers a class of the layers that know classes; rows lie in the order (anchor, class, number)."""
 
 
@@ -120,9 +126,18 @@ def test_init_coco_fills_a_full_size_detector(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
     detector = Detector(
-        spec_of("maskrcnn", role="student", ks=(1,), backbone="resnet50", width=1.0, channels=256, head_convs=4,
-                norm="frozen", classes=(ClassName(3, "person"),))
-    )  # fmt: skip
+        spec_of(
+            "maskrcnn",
+            role="student",
+            ks=(1,),
+            backbone="resnet50",
+            width=1.0,
+            channels=256,
+            head_convs=4,
+            norm="frozen",
+            classes=(ClassName(3, "person"),),
+        )
+    )
     copied = init.from_coco(detector)
     assert copied.tensors == copied.of
     assert "maskrcnn_resnet50_fpn_coco" in asked[0]

@@ -136,9 +136,12 @@ def test_the_commands_know_it(
 
 
 def test_a_machine_that_cannot_compile_is_told_so(
-    tmp_path: Path, student: Detector, coco_folder: Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    student: Detector,
+    coco_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     def fails(*_: object, **__: object) -> None:
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nmore")
 

@@ -18,11 +18,18 @@ def whole(name: str, **changes: object) -> DetectorSpec:
     """Torchvision's detector in full size, for COCO."""
     count = 2 if name == "keypointrcnn" else 91
     values: dict[str, object] = {
-        "role": "baseline", "scales": "single", "ks": (1,), "detector": name, "backbone": "resnet50", "width": 1.0,
-        "channels": 256, "head_convs": 4, "norm": "frozen",
+        "role": "baseline",
+        "scales": "single",
+        "ks": (1,),
+        "detector": name,
+        "backbone": "resnet50",
+        "width": 1.0,
+        "channels": 256,
+        "head_convs": 4,
+        "norm": "frozen",
         "classes": tuple(ClassName(i, str(i)) for i in range(1, count)),
         "keypoints": tuple(map(str, range(17))) if name == "keypointrcnn" else (),
-    }  # fmt: skip
+    }
     return spec(**{**values, **changes})
 
 

@@ -106,11 +106,19 @@ def test_stock_coco_keys_load_strictly(name: str) -> None:
         published = get_model(f"{name}_resnet50_fpn", weights=None, weights_backbone=None, num_classes=count)
         mine = Detector(
             spec(
-                role="baseline", scales="single", ks=(1,), detector=name, backbone="resnet50", width=1.0, channels=256,
-                head_convs=4, norm="batch", classes=tuple(ClassName(i, str(i)) for i in range(1, count)),
+                role="baseline",
+                scales="single",
+                ks=(1,),
+                detector=name,
+                backbone="resnet50",
+                width=1.0,
+                channels=256,
+                head_convs=4,
+                norm="batch",
+                classes=tuple(ClassName(i, str(i)) for i in range(1, count)),
                 keypoints=tuple(map(str, range(17))) if name == "keypointrcnn" else (),
             )
-        )  # fmt: skip
+        )
     shapes = {key: each.shape for key, each in published.state_dict().items()}
     assert {key: each.shape for key, each in mine.core.state_dict().items()} == shapes
 
@@ -211,11 +219,21 @@ def test_no_more_detections_than_the_spec_has(name: str) -> None:
 HEADS = {
     "fcos": ("classification_head.cls_logits", "regression_head.bbox_reg", "regression_head.bbox_ctrness"),
     "retinanet": ("classification_head.cls_logits", "regression_head.bbox_reg"),
-    "maskrcnn": ("rpn.head.cls_logits", "rpn.head.bbox_pred", "box_predictor.cls_score", "box_predictor.bbox_pred",
-                 "mask_fcn_logits"),
-    "keypointrcnn": ("rpn.head.cls_logits", "rpn.head.bbox_pred", "box_predictor.cls_score", "box_predictor.bbox_pred",
-                     "kps_score_lowres"),
-}  # fmt: skip
+    "maskrcnn": (
+        "rpn.head.cls_logits",
+        "rpn.head.bbox_pred",
+        "box_predictor.cls_score",
+        "box_predictor.bbox_pred",
+        "mask_fcn_logits",
+    ),
+    "keypointrcnn": (
+        "rpn.head.cls_logits",
+        "rpn.head.bbox_pred",
+        "box_predictor.cls_score",
+        "box_predictor.bbox_pred",
+        "kps_score_lowres",
+    ),
+}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -241,9 +259,11 @@ def test_a_batch_without_objects_trains(name: str) -> None:
     torch.manual_seed(0)
     detector = Detector(spec_of(name, role="student", ks=(2,)))
     empty = {
-        "boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64),
-        "masks": torch.zeros(0, 128, 128, dtype=torch.uint8), "keypoints": torch.zeros(0, 3, 3),
-    }  # fmt: skip
+        "boxes": torch.zeros(0, 4),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "masks": torch.zeros(0, 128, 128, dtype=torch.uint8),
+        "keypoints": torch.zeros(0, 3, 3),
+    }
     low = images(((64, 64), (64, 64)))
     losses = detector.losses(detector.pyramid(low, 2), detector.frame(low, 2), [empty, empty])
     total = torch.stack(list(losses.values())).sum()

@@ -45,8 +45,25 @@ def test_from_training_to_an_exported_model(
         assert code == 0, captured.err
         return captured.out
 
-    msad("teacher", "--data", coco_folder, "--detector", "toy", "--size", "64,96", "--epochs", 12, "--eval-every", 12,
-         "--lr", 0.01, *SMALL, *SHORT, "--out", teacher)  # fmt: skip
+    msad(
+        "teacher",
+        "--data",
+        coco_folder,
+        "--detector",
+        "toy",
+        "--size",
+        "64,96",
+        "--epochs",
+        12,
+        "--eval-every",
+        12,
+        "--lr",
+        0.01,
+        *SMALL,
+        *SHORT,
+        "--out",
+        teacher,
+    )
     losses = _losses(teacher)
     assert losses[-1] < 0.7 * losses[0]
     msad("distill", "--teacher", teacher, "--epochs", 4, "--eval-every", 4, "--lr", 0.01, *SHORT, "--out", student)

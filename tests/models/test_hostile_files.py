@@ -118,7 +118,7 @@ def test_a_name_that_stands_twice_is_refused(model: Path, old: str, new: str) ->
         (r"\"red\"", r"\"" + 1001 * "r" + r"\""),
     ],
     ids=lambda text: str(text)[:40],
-)  # fmt: skip
+)
 def test_numbers_and_texts_that_are_none_are_refused(model: Path, old: str, new: str) -> None:
     header, data = _split(model)
     assert old in header

@@ -20,9 +20,14 @@ State = dict[str, Tensor]
 RESNET_WIDTHS, MOBILENET_WIDTHS = [0.25, 0.5, 0.75, 1.0], [0.35, 0.5, 0.75, 1.0]
 # MobileNetV2's channels, published -> at each width of the list: multiples of 8, at least nine tenths of the share.
 MOBILENET = {
-    32: [16, 16, 24, 32], 16: [8, 8, 16, 16], 24: [8, 16, 24, 24], 64: [24, 32, 48, 64],
-    96: [32, 48, 72, 96], 160: [56, 80, 120, 160], 320: [112, 160, 240, 320],
-}  # fmt: skip
+    32: [16, 16, 24, 32],
+    16: [8, 8, 16, 16],
+    24: [8, 16, 24, 24],
+    64: [24, 32, 48, 64],
+    96: [32, 48, 72, 96],
+    160: [56, 80, 120, 160],
+    320: [112, 160, 240, 320],
+}
 LINES = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
 """Expansion, channels, blocks, stride."""
 
@@ -215,11 +220,19 @@ def test_a_published_file_is_a_start(tmp_path: Path, norm: Norm) -> None:
     torch.save({"model": {f"module.{name}": each for name, each in checkpoint.items()}}, file)
     detector = Detector(
         DetectorSpec(
-            role="teacher", detector="fcos", backbone="mobilenet_v2", width=0.5, channels=64, head_convs=1,
-            norm=norm, scales="aligned", ks=(1, 2), resolution=Resolution(64, 96),
+            role="teacher",
+            detector="fcos",
+            backbone="mobilenet_v2",
+            width=0.5,
+            channels=64,
+            head_convs=1,
+            norm=norm,
+            scales="aligned",
+            ks=(1, 2),
+            resolution=Resolution(64, 96),
             classes=(ClassName(1, "one"),),
         )
-    )  # fmt: skip
+    )
     copied = init.from_file(detector, file)
     backbone = detector.core.backbone.body.state_dict()
     left = {name for name in backbone if name.endswith("num_batches_tracked")}
@@ -239,11 +252,21 @@ def test_a_published_file_starts_both_backbones_of_a_fusion_student_at_their_wid
     torch.save(checkpoint, file)
     student = Detector(
         DetectorSpec(
-            role="student", detector="fcos", backbone="mobilenet_v2", width=0.35, channels=64, head_convs=1,
-            norm="frozen", scales="aligned", ks=(1, 2), resolution=Resolution(64, 96),
-            classes=(ClassName(1, "one"),), low_backbone="mobilenet_v2", low_width=0.75,
+            role="student",
+            detector="fcos",
+            backbone="mobilenet_v2",
+            width=0.35,
+            channels=64,
+            head_convs=1,
+            norm="frozen",
+            scales="aligned",
+            ks=(1, 2),
+            resolution=Resolution(64, 96),
+            classes=(ClassName(1, "one"),),
+            low_backbone="mobilenet_v2",
+            low_width=0.75,
         )
-    )  # fmt: skip
+    )
     assert init.from_file(student, file).left == ()
     assert student.low is not None
     for backbone, width in ((student.core.backbone.body, 0.35), (student.low.body, 0.75)):

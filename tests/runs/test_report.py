@@ -138,9 +138,14 @@ def test_curves_over_the_score_by_hand() -> None:
     scores = score(truth, results)
     curve = scores.over_score
     for at, precision, recall, f1 in (
-        (0.0, 2 / 3, 1, 4 / 5), (0.25, 2 / 3, 1, 4 / 5), (0.26, 1 / 2, 1 / 2, 2 / 4), (0.5, 1 / 2, 1 / 2, 2 / 4),
-        (0.51, 1, 1 / 2, 2 / 3), (0.9, 1, 1 / 2, 2 / 3), (0.91, math.nan, 0, 0),
-    ):  # fmt: skip
+        (0.0, 2 / 3, 1, 4 / 5),
+        (0.25, 2 / 3, 1, 4 / 5),
+        (0.26, 1 / 2, 1 / 2, 2 / 4),
+        (0.5, 1 / 2, 1 / 2, 2 / 4),
+        (0.51, 1, 1 / 2, 2 / 3),
+        (0.9, 1, 1 / 2, 2 / 3),
+        (0.91, math.nan, 0, 0),
+    ):
         place = round(100 * at)
         got = curve.precision[place], curve.recall[place], curve.f1[place]
         assert got == pytest.approx((precision, recall, f1), nan_ok=True), at
@@ -167,24 +172,37 @@ def test_confusion_by_hand() -> None:
     """Boxes of 20 × 20; two that lie 5 pixels apart have IoU 15 / 25, 10 pixels apart 10 / 30."""
     truth = {
         "annotations": [
-            _object(1, 3, 0), _object(1, 7, 100), _object(1, 7, 200), _object(1, 90, 300), _object(1, 3, 400, crowd=1),
-            _object(2, 3, 0), _object(2, 7, 5),
+            _object(1, 3, 0),
+            _object(1, 7, 100),
+            _object(1, 7, 200),
+            _object(1, 90, 300),
+            _object(1, 3, 400, crowd=1),
+            _object(2, 3, 0),
+            _object(2, 7, 5),
         ]
-    }  # fmt: skip
+    }
     results = [
         _found(1, 3, 0, 0.9),  # right
         _found(1, 3, 5, 0.8),  # a second one for the same object
         _found(1, 90, 105, 0.7),  # a 7 is taken for a 90
         _found(1, 7, 210, 0.7),  # too far from the second 7, which is missed
         _found(1, 90, 300, 0.4),  # right, but under the threshold: missed
-        _found(1, 3, 400, 0.9), _found(1, 3, 402, 0.9),  # in a crowd of 3: not counted
+        _found(1, 3, 400, 0.9),
+        _found(1, 3, 402, 0.9),  # in a crowd of 3: not counted
         _found(1, 7, 400, 0.9),  # in a crowd of another class
         _found(2, 7, 0, 0.9),  # overlaps the 3 more, but there is a 7
         _found(3, 7, 0, 0.5),  # an image without objects; just the threshold
-    ]  # fmt: skip
+    ]
     assert confusion(truth, results, 0.5) == {
-        (3, 3): 1, (None, 3): 1, (7, 90): 1, (None, 7): 3, (7, None): 1, (90, None): 1, (7, 7): 1, (3, None): 1,
-    }  # fmt: skip
+        (3, 3): 1,
+        (None, 3): 1,
+        (7, 90): 1,
+        (None, 7): 3,
+        (7, None): 1,
+        (90, None): 1,
+        (7, 7): 1,
+        (3, None): 1,
+    }
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -479,10 +497,15 @@ def test_plot_refuses_what_is_no_run(
 @pytest.mark.parametrize(
     "change",
     [
-        {"confusion": [[1]]}, {"sizes": [1, 2]}, {"classes": 3}, {"fusion": {"levels": [3]}}, {"threshold": "high"},
-        {"precision": {"boxes": {"at50": [0.5], "at75": [], "by_class": {}}}}, {"over_score": None},
+        {"confusion": [[1]]},
+        {"sizes": [1, 2]},
+        {"classes": 3},
+        {"fusion": {"levels": [3]}},
+        {"threshold": "high"},
+        {"precision": {"boxes": {"at50": [0.5], "at75": [], "by_class": {}}}},
+        {"over_score": None},
     ],
-)  # fmt: skip
+)
 def test_curves_of_wrong_shapes_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "curves.json"
     write_curves(path, _curves())

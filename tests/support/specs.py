@@ -10,10 +10,18 @@ from msad_cli.models.spec import ClassName, DetectorSpec
 def spec(**changes: object) -> DetectorSpec:
     """A small teacher, with changes."""
     values: dict[str, object] = {
-        "role": "teacher", "detector": "fcos", "backbone": "resnet18", "width": 0.25, "channels": 64, "head_convs": 1,
-        "norm": "group", "scales": "aligned", "ks": (1, 2), "resolution": Resolution(128, 256),
+        "role": "teacher",
+        "detector": "fcos",
+        "backbone": "resnet18",
+        "width": 0.25,
+        "channels": 64,
+        "head_convs": 1,
+        "norm": "group",
+        "scales": "aligned",
+        "ks": (1, 2),
+        "resolution": Resolution(128, 256),
         "classes": (ClassName(7, "seven"), ClassName(90, "ninety")),
-    }  # fmt: skip
+    }
     return DetectorSpec(**{**values, **changes})  # type: ignore[arg-type]
 
 
