@@ -4,6 +4,9 @@ from pathlib import Path
 
 from msad_cli.export import onnx, pt2
 from msad_cli.export.base import ExportFormat
+from msad_cli.export.sidecar import read_exported
+from msad_cli.models.model_file import Card, read_header
+from msad_cli.models.spec import DetectorSpec
 
 FORMATS: dict[str, ExportFormat] = {
     "onnx": onnx.FORMAT,
@@ -20,3 +23,15 @@ def format_of(path: Path) -> ExportFormat | None:
 def is_exported(path: Path) -> bool:
     """Whether a file is an exported model, by its name."""
     return format_of(path) is not None
+
+
+def read_description(path: Path) -> tuple[DetectorSpec, Card]:
+    """Spec and card of a model file, or of an exported model by the JSON beside it.
+
+    Raises:
+        ModelFileError: there is none, or it is broken.
+    """
+    if not is_exported(path):
+        return read_header(path)[:2]
+    notes = read_exported(path)
+    return notes.spec, notes.card

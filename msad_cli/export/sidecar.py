@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from msad_cli.errors import ModelFileError
-from msad_cli.export.formats import is_exported
 from msad_cli.frame import SIDE_MULTIPLE, Letterbox, Resolution
-from msad_cli.models.model_file import Card, parse_card, read_header, strict_json
+from msad_cli.models.model_file import Card, parse_card, strict_json
 from msad_cli.models.spec import DetectorSpec, Role, View
 
 FORMAT = "msad-export/1"
@@ -192,18 +191,6 @@ def _parse_shape(dimensions: Any) -> InputShape:
     if ("height" in free) != ("width" in free):
         raise ValueError("one side is fixed, and the other is not")
     return InputShape(None if "batch" in free else batch, None if "height" in free else (sides[0], sides[1]))
-
-
-def read_description(path: Path) -> tuple[DetectorSpec, Card]:
-    """Spec and card of a model file, or of an exported model by the JSON beside it.
-
-    Raises:
-        ModelFileError: there is none, or it is broken.
-    """
-    if not is_exported(path):
-        return read_header(path)[:2]
-    notes = read_exported(path)
-    return notes.spec, notes.card
 
 
 def read_exported(path: Path) -> Notes:

@@ -91,7 +91,7 @@ def table_rows(
         UsageError: one has no such view.
     """
     from msad_cli.cli.commands.bench import wanted_views
-    from msad_cli.export.sidecar import read_description
+    from msad_cli.export.formats import read_description
 
     rows: dict[str, Row] = {}
     for path, name in _short(models).items():
@@ -141,7 +141,7 @@ def add_gap(rows: "Mapping[str, Row]") -> str:
 
 def several_sets(models: "Sequence[Path]") -> str:
     """What there is to say of models that were trained on different sets; empty where all were on one."""
-    from msad_cli.export.sidecar import read_description
+    from msad_cli.export.formats import read_description
 
     sets = {read_description(path)[1].data_fingerprint: path for path in models}
     sets.pop("", None)  # nobody knows

@@ -50,7 +50,7 @@ def flops(
 ) -> None:
     """Count parameters and GMACs by part: student beside teacher beside torchvision's stock model."""
     from msad_cli.cli.console import console, print_json
-    from msad_cli.export.sidecar import read_description
+    from msad_cli.export.formats import read_description
     from msad_cli.models.cost import count_cost, relatives
     from msad_cli.models.spec import ClassName, DetectorSpec
     from msad_cli.training.plan import invalid_values_named
