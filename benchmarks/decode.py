@@ -2,8 +2,8 @@
 
     python benchmarks/decode.py [FILE|DIR …] [--size 256,456] [--k 2] [--rounds 5] [--pictures 20] [--margin 1.5]
 
-Without a file, a drawn picture of 4000×3000 pixels. The two ways take turns, picture by picture. The difference is that
-of a view's values (0 to 255) from those of the same view of the picture that was decoded whole.
+Without a file, a drawn image of 4000×3000 pixels. The two ways take turns, image by image. The difference is that
+of a view's values (0 to 255) from those of the same view of the image that was decoded whole.
 """
 
 import argparse

@@ -53,7 +53,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def file(tmp_path: Path, student: Detector) -> Path:
-    """A model file whose threshold lets some of an untrained student's answers pass."""
+    """A model file whose threshold lets some of an untrained student's detections pass."""
     path = tmp_path / "student.safetensors"
     save_model(path, student, Card(score_threshold=0.08))
     return path

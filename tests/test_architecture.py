@@ -31,7 +31,7 @@ TABLES = ("commands", "detectors", "layouts", "losses", "plots", "writers")
 """Rooms with a file for each row of a table, as many as there are, named as what they are of: COCO is read by
 layouts/coco.py and written by writers/coco.py."""
 WORDS_OF_ROOMS = ("__init__", "base", "table")
-"""Names that mean the same in every room: what a row has to answer, and the rows."""
+"""Names that mean the same in every room: what a row must offer, and the rows."""
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -36,7 +36,7 @@ def report(monkeypatch: pytest.MonkeyPatch) -> Any:
         ([0.5], 1.0, "no (one seed)"),
         ([2.0, 2.2, 2.4], 1.0, "yes"),
         ([-1.0, -1.2, -1.4], 0.0, "no"),
-        # Mean 1.1, deviation 1, standard error 0.58: the margin of 1.0 is nearer than that.
+        # Mean 1.1, standard deviation 1, standard error 0.58: the margin of 1.0 is nearer than that.
         ([0.1, 1.1, 2.1], 1.0, "open, rather yes"),
         ([0.0, 0.0, 0.0], 0.0, "no"),
     ],
@@ -46,7 +46,7 @@ def test_verdicts_by_hand(report: Any, differences: list[float], margin: float, 
 
 
 def test_a_spread_by_hand(report: Any) -> None:
-    """Of 1, 2, 3 the mean is 2 and the sample deviation 1."""
+    """Of 1, 2, 3 the mean is 2 and the sample's standard deviation 1."""
     assert report.spread([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
     assert report.spread([54.321]) == "54.3"
     assert report.spread([float("nan")] * 3) == report.spread([]) == "-"

@@ -170,7 +170,7 @@ def test_voc_goes_through_coco_and_yolo(tmp_path: Path, capsys: pytest.CaptureFi
                 assert [each["class"] for each in found[stem]] == [f"n{row[0] % 3}" for row in rows]
 
 
-def test_run_lengths_become_one_polygon_that_is_the_same_mask() -> None:
+def test_an_rle_becomes_one_polygon_that_is_the_same_mask() -> None:
     rng = np.random.default_rng(6)
     for _ in range(40):
         size = (int(rng.integers(3, 40)), int(rng.integers(3, 40)))
@@ -257,7 +257,7 @@ def test_overlapping_polygons_of_an_object_do_not_cancel_out(
     assert (decode(encode(segmentation, (48, 64))) == decode(encode(rings, (48, 64)))).all()
 
 
-def test_run_lengths_on_a_coarser_grid_are_written_at_the_size_of_the_image(coco_folder: Path, tmp_path: Path) -> None:
+def test_rles_on_a_coarser_grid_are_written_at_the_size_of_the_image(coco_folder: Path, tmp_path: Path) -> None:
     file = coco_folder / "annotations" / "instances_train2017.json"
     document = json.loads(file.read_text())
     mask = np.zeros((24, 32), dtype=np.uint8)  # of an image of 48 rows and 64 columns

@@ -66,7 +66,7 @@ def test_read_split_keeps_ids_outside_and_places_inside(train: CocoSplit) -> Non
     assert train.boxes.tolist() == [[40, 20, 56, 40], [8, 8, 24, 20], [0, 0, 20, 16], [50, 30, 64, 48]]
     assert train.labels.tolist() == [2, 1, 1, 1]
     assert train.starts.tolist() == [0, 2, 3, 3, 4]  # the third image has none
-    assert (train.crowds, train.dropped) == (1, 1)  # the region of image 10, the box without width of image 40
+    assert (train.crowds, train.dropped) == (1, 1)  # the crowd region of image 10, the box without width of image 40
     assert [each.dtype.name for each in (train.boxes, train.labels, train.starts)] == ["float32", "int64", "int64"]
 
 

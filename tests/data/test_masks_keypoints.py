@@ -102,7 +102,7 @@ def _uncompressed(mask: np.ndarray[Any, np.dtype[np.uint8]]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("write", [_compressed, _uncompressed])
 @pytest.mark.parametrize("seed", range(4))
-def test_run_lengths_are_read_as_pycocotools_wrote_them(write: Callable[..., dict[str, Any]], seed: int) -> None:
+def test_rles_are_read_as_pycocotools_wrote_them(write: Callable[..., dict[str, Any]], seed: int) -> None:
     mask = _mask(seed=seed)
     segmentation = read_segmentation(write(mask))
     assert isinstance(segmentation, dict)
@@ -112,7 +112,7 @@ def test_run_lengths_are_read_as_pycocotools_wrote_them(write: Callable[..., dic
     assert np.array_equal(decode(encode(segmentation, (20, 31))), mask)
 
 
-def test_large_run_lengths() -> None:
+def test_large_rles() -> None:
     # Numbers of several groups of five bits, and negative differences: 1,200,000 pixels, of which one is inside.
     mask = np.zeros((1000, 1200), dtype=np.uint8)
     mask[500, 700] = mask[999, 1199] = 1
@@ -132,7 +132,7 @@ def test_polygons_are_drawn_as_pycocotools_draws_them() -> None:
     assert double == pytest.approx(4 * pixels_inside(expected), rel=0.05)
 
 
-def test_run_lengths_scale_with_the_image() -> None:
+def test_rles_scale_with_the_image() -> None:
     mask = np.zeros((20, 40), dtype=np.uint8)
     mask[4:12, 10:20] = 1
     segmentation = read_segmentation(_compressed(mask))
@@ -403,7 +403,7 @@ def test_masks_and_keypoints_lie_on_their_pixels_in_every_view(tmp_path: Path, w
     assert int(mask.sum()) == pytest.approx(AREA * ratio, rel=0.05)
     rows, columns = np.nonzero(mask[0].numpy())
     tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    # Run lengths that are enlarged lose the tips of their corners, a pixel of the original.
+    # RLE masks that are enlarged lose the tips of their corners, a pixel of the original.
     assert tight == pytest.approx(masks.target["boxes"][0].tolist(), abs=1.5 if write == "polygon" else 2.5)
     for k, view in masks.views.items():
         pixels = view.float().numpy()
@@ -546,7 +546,7 @@ def test_masks_of_images_are_encoded_as_pycocotools_does() -> None:
     assert encode_mask(mask) == rle.encode(np.asfortranarray(mask))
 
 
-def test_damaged_run_lengths_never_reach_pycocotools() -> None:
+def test_damaged_rles_never_reach_pycocotools() -> None:
     # pycocotools reads past the end of a text that stops in the middle of a number, and writes what any text says.
     draw, mask = random.Random(0), _mask()
     good = _compressed(mask)["counts"]

@@ -63,7 +63,7 @@ def test_the_scale_by_hand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_reduced_image_lies_where_the_whole_one_does(tmp_path: Path, orientation: int, mirrored: bool) -> None:
+def test_a_smaller_image_lies_where_the_whole_one_does(tmp_path: Path, orientation: int, mirrored: bool) -> None:
     """61 × 84 pixels are decoded to 8 × 11 at 1/8, whose last row and column stand for 5/8 and 1/2 pixel, at whatever
     edge EXIF brings them to. Were they taken for whole ones, the middle of the last row of a view of four would come
     from 7/8 · (8 − 7.625) = 0.33 rows too far, where red is off by 0.33 · 8 / 61 · 200 = 8.6.

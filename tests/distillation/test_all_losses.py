@@ -1,4 +1,4 @@
-"""What every method owes: gradients where they belong, one answer in both precisions, a loss that falls."""
+"""What every method owes: gradients where they belong, one value in both precisions, a loss that falls."""
 
 import re
 

@@ -157,12 +157,12 @@ def test_crosskd_is_its_formula(detector: str, classes: float, boxes: float) -> 
     found = distiller(Knowledge(student, [-each for each in theirs.pyramid], frame, {}), theirs, targets)
     # With the teacher's means instead of their own, these are mirrored at them.
     mirrored = [2 * each.mean(dim=(0, 2, 3), keepdim=True) - each for each in theirs.pyramid]
-    answers, wanted = teacher.outputs(mirrored), theirs.outputs
+    outputs, wanted = teacher.outputs(mirrored), theirs.outputs
     positives = int(teacher.kind.count_positives(mirrored, frame, targets))
     assert positives > 1
-    focal = quality_focal(answers["cls_logits"], wanted["cls_logits"]).sum().item()
+    focal = quality_focal(outputs["cls_logits"], wanted["cls_logits"]).sum().item()
     assert found["classes"].item() == pytest.approx(classes * focal / positives, rel=1e-3)
-    first, second = (teacher.boxes(mirrored, frame, each) for each in (answers, wanted))
+    first, second = (teacher.boxes(mirrored, frame, each) for each in (outputs, wanted))
     thick = (second[..., 2] - second[..., 0] >= 1) & (second[..., 3] - second[..., 1] >= 1)
     assert thick.any()
     weight = wanted["cls_logits"].sigmoid().amax(dim=2)

@@ -44,7 +44,7 @@ def pyramid(finest: Tensor) -> list[Tensor]:
 
 
 def known(finest: Tensor) -> Knowledge:
-    """A dense network's knowledge: one map, and answers of a single cell that are 0."""
+    """A dense network's knowledge: one map, and outputs of a single cell that are 0."""
     return _framed(pyramid(finest), torch.zeros(len(finest), 1, 1))
 
 
@@ -194,13 +194,13 @@ def test_dsamkds_features_by_hand() -> None:
     pooled = (1 - math.log(4)) ** 2 + 4**2
     found = distiller(known(OPPOSITE), known(LOGS), [])
     assert found["features"].item() == pytest.approx(2e-5 / 3 * (whole + (4 + 16) * pooled))
-    region = build("dsamkd", dense=False)
-    make_identity(region)
-    alone = region(known(OPPOSITE), known(LOGS), [])
+    two_stage = build("dsamkd", dense=False)
+    make_identity(two_stage)
+    alone = two_stage(known(OPPOSITE), known(LOGS), [])
     assert values(alone) == pytest.approx({"features": 5e-7 / 3 * (whole + 20 * pooled)})
 
 
-def test_dsamkds_weights_of_answers_by_hand() -> None:
+def test_dsamkds_weights_of_outputs_by_hand() -> None:
     # Of two classes, the larger differences are 0.1, 0.2, 0.3, 0.4: mean 0.25, and 0.1 is in the lower half.
     teacher = torch.tensor([[[0.5, 0.6], [0.7, 0.5], [0.5, 0.2], [0.9, 0.5]]])
     student = torch.full((1, 4, 2), 0.5)
@@ -214,7 +214,7 @@ def test_dsamkds_weights_of_answers_by_hand() -> None:
     assert not difference_weight(student, student).any()
 
 
-def test_dsamkds_answers_by_hand() -> None:
+def test_dsamkds_loss_of_outputs_by_hand() -> None:
     """Two cells, one class: logits 0, 0 and ln 3, 0. Scores 3/4 and 1/2, whose sum is 5/4.
 
     Differences 1/4 and 0, mean 1/8: weights 2 and 0; the cross-entropy of 1/2 is ln 2 whatever is wanted.
@@ -243,10 +243,10 @@ def test_dense_boxes_by_hand() -> None:
     assert boxes.shape == (2, cells, 4)
     assert boxes[1, :2].tolist() == [[-8.0, -8.0, 8.0, 8.0], [0.0, -8.0, 16.0, 8.0]]
     assert boxes[0, -1].tolist() == [-128.0, -128.0, 128.0, 128.0]
-    # Codes of 0 are the anchors; the fourth of nine is the square of 32. Shifted by a quarter of its width.
-    codes = torch.zeros(2, 9 * cells, 4)
-    codes[1, 3, 0] = 0.25
-    boxes = retinanet.boxes(maps, frame, {"bbox_regression": codes})
+    # Box deltas of 0 are the anchors; the fourth of nine is the square of 32. Shifted by a quarter of its width.
+    deltas = torch.zeros(2, 9 * cells, 4)
+    deltas[1, 3, 0] = 0.25
+    boxes = retinanet.boxes(maps, frame, {"bbox_regression": deltas})
     assert boxes[:, 3].tolist() == [[-16.0, -16.0, 16.0, 16.0], [-8.0, -16.0, 24.0, 16.0]]
 
 
@@ -342,7 +342,7 @@ def test_two_images_at_once_are_the_mean_of_each_alone(monkeypatch: pytest.Monke
 
     whole = values(distiller(student, teacher, TARGETS))
     halves = [values(distiller(alone(student, i), alone(teacher, i), TARGETS[i : i + 1])) for i in range(2)]
-    # Answers are divided by the teacher's scores of the batch.
+    # The outputs' loss is divided by the teacher's scores of the batch.
     for part in whole.keys() - {"classes"}:
         assert whole[part] == pytest.approx((halves[0][part] + halves[1][part]) / 2, rel=1e-5)
 

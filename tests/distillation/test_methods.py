@@ -321,7 +321,7 @@ def test_vanilla_views_are_ordinary_images_of_their_own(k: int) -> None:
         torch.testing.assert_close(found[name.replace("k1", f"k{k}")], loss)
 
 
-def test_vanilla_low_detections_are_answered_in_hr_pixels() -> None:
+def test_vanilla_low_detections_are_in_hr_pixels() -> None:
     torch.manual_seed(0)
     vanilla = Detector(spec(role="baseline", scales="vanilla")).eval()
     low = views()[2]

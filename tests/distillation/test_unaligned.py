@@ -32,8 +32,8 @@ def test_an_unaligned_teacher_has_the_students_grids_and_its_maps_are_means_of_t
     coarser = unaligned_teacher(teacher.eval(), 2)(images)
     assert [each.shape for each in coarser.pyramid] == [each.shape for each in student.pyramid]
     assert coarser.frame == student.frame
-    for answer in ("cls_logits", "bbox_ctrness"):
-        assert coarser.outputs[answer].shape == student.outputs[answer].shape
+    for name in ("cls_logits", "bbox_ctrness"):
+        assert coarser.outputs[name].shape == student.outputs[name].shape
     # At half the size, bilinear interpolation takes the middle between 2 × 2 cells.
     whole = best_view(teacher, images, 256)
     for mine, fine in zip(coarser.pyramid, whole.pyramid, strict=True):

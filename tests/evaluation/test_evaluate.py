@@ -263,20 +263,20 @@ def test_results_carry_the_users_ids() -> None:
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_the_whole_way_through_the_frame(val: CocoSplit, batch: int) -> None:
-    # A detector that knows the answers in HR pixels: after the frame, the original and the user's ids, AP is 1.
+    # A detector that knows the ground truth in HR pixels: after the frame, the original and the user's ids, AP is 1.
     resolution = Resolution(64, 96)
     images = EvaluationSet(val, resolution, (2,))
     place = iter(range(len(val)))
 
     def detect(views: Mapping[int, Sequence[Tensor]]) -> list[dict[str, Tensor]]:
-        answers = []
+        predictions = []
         for view in views[2]:
             owned = slice(*val.starts[(i := next(place)) : i + 2])
             size = (2 * view.shape[-2], 2 * view.shape[-1])
             boxes = to_frame(torch.from_numpy(val.boxes[owned]), (48, 64), size)
             labels = torch.from_numpy(val.labels[owned])
-            answers.append({"boxes": boxes, "scores": torch.full((len(boxes),), 0.5), "labels": labels})
-        return answers
+            predictions.append({"boxes": boxes, "scores": torch.full((len(boxes),), 0.5), "labels": labels})
+        return predictions
 
     results = split_results(detect, evaluation_loader(images, batch, workers=0), val, CPU).results
     assert [each["image_id"] for each in results] == [3, 3, 1, 2]  # as the images stand in the file

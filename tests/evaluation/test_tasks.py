@@ -72,7 +72,7 @@ def _val(folder: Path, task: str) -> CocoSplit:
 
 
 def _answers(split: CocoSplit, index: int, frame_size: tuple[int, int]) -> dict[str, Tensor]:
-    """The ground truth of an image as torchvision's detectors answer: HR pixels, masks of 28 × 28 over their boxes."""
+    """The ground truth of an image as torchvision's detectors predict: HR pixels, masks of 28 × 28 over their boxes."""
     rows = range(int(split.starts[index]), int(split.starts[index + 1]))
     original = (256, 256)
     boxes = to_frame(torch.from_numpy(split.boxes[rows.start : rows.stop]), original, frame_size)
@@ -216,7 +216,7 @@ def test_masks_are_drawn_at_the_size_of_the_image_whatever_the_file_says(demo: P
     drawn = first["segmentation"]
     assert truth["annotations"][0]["area"] == rle.area({**drawn, "counts": drawn["counts"].encode()})
     assert "segmentation" not in truth["annotations"][1]
-    # Nobody misses the one without a mask: it is no object of the measure of masks, and no answer is given for it.
+    # Nobody misses the one without a mask: it is no object of the measure of masks, and no prediction is given for it.
     assert score(truth, _found(split), "masks").numbers["mask_AR100"] > 0.6
 
 
@@ -400,14 +400,14 @@ def test_any_mask_and_keypoint_can_be_drawn_on_any_image(size: tuple[int, int]) 
 
 @pytest.fixture
 def model(tmp_path: Path, student: Detector) -> Path:
-    """A file whose detector stands for any other: the tests below put answers in its mouth."""
+    """A file whose detector stands for any other: the tests below say what it predicts."""
     path = tmp_path / "student.safetensors"
     save_model(path, student, Card(score_threshold=0.1))
     return path
 
 
 def _pretend(monkeypatch: pytest.MonkeyPatch, student: Detector, split: CocoSplit) -> None:
-    """Has `open_model` give a detector of the split's task that knows its answers."""
+    """Has `open_model` give a detector of the split's task that knows its ground truth."""
     names = [type("Class", (), {"category_id": number, "name": name}) for number, name in split.categories]
     own = {**vars(student.spec), "task": split.task, "classes": tuple(names), "resolution": RESOLUTION}
     own |= {"keypoints": split.scheme.names, "skeleton": split.scheme.skeleton, "sigmas": ()}
@@ -456,7 +456,7 @@ def test_eval_measures_what_the_model_finds(
         assert "nobody measured" not in capsys.readouterr().err
         assert run([*command, "--sigmas", "0.1"]) == 2
         assert f"in the order of {KEYPOINTS[0]}" in capsys.readouterr().err
-    assert run([*command, "--split", "train", "--fail-under", gate]) == 8  # answered with the objects of val
+    assert run([*command, "--split", "train", "--fail-under", gate]) == 8  # predicted are the objects of val
 
 
 def test_eval_by_either_library(

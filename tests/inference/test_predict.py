@@ -140,12 +140,12 @@ def test_prediction_and_evaluation_show_the_detector_the_same_pixels(
 def test_only_scores_from_the_least_on_are_kept(
     coco_folder: Path, student: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = {
+    output = {
         "boxes": torch.tensor([[0.0, 0, 8, 8], [0, 0, 16, 16], [0, 0, 24, 24]]),
         "scores": torch.tensor([0.75, 0.5, 0.25]),
         "labels": torch.tensor([1, 2, 1]),
     }
-    monkeypatch.setattr(student, "detect", lambda views, view: [answer])
+    monkeypatch.setattr(student, "detect", lambda views, view: [output])
     (found,) = predict(student, "low", [Input(coco_folder / "val2017" / "a.png", Path("a.png"))], 0.5, CPU)
     assert isinstance(found, Prediction)
     assert found.found["scores"].tolist() == [0.75, 0.5]
@@ -207,12 +207,12 @@ def test_images_and_predictions_are_written(coco_folder: Path, model: Path, tmp_
 def test_categories_are_the_users_own(
     coco_folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = {
+    output = {
         "boxes": torch.tensor([[0.0, 0.0, 32.0, 32.0], [8.0, 8.0, 40.0, 40.0]]),
         "scores": torch.tensor([0.9, 0.8]),
         "labels": torch.tensor([2, 1]),
     }
-    monkeypatch.setattr(Detector, "detect", lambda self, views, view: [answer])
+    monkeypatch.setattr(Detector, "detect", lambda self, views, view: [output])
     image = coco_folder / "val2017" / "a.png"
     assert run(["predict", str(image), "-m", str(model), "-o", str(tmp_path), *FLAGS]) == 0
     # The spec's classes are 7 and 90; HR pixels are image pixels × 84/64 in x and × 64/48 in y.

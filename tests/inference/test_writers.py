@@ -30,7 +30,7 @@ from msad_cli.text import parse_classes
 
 # HR pixels of an image of 64 × 48, which are 84 × 64: two objects whose boxes are whole pixels of the image.
 SCALE = torch.tensor([84 / 64, 64 / 48, 84 / 64, 64 / 48])
-ANSWER = {
+FOUND = {
     "boxes": torch.tensor([[8.0, 12.0, 24.0, 36.0], [32.0, 0.0, 64.0, 48.0]]) * SCALE,
     "scores": torch.tensor([0.9, 0.8]),
     "labels": torch.tensor([2, 1]),  # blue, id 90, and red, id 7
@@ -44,7 +44,7 @@ def predict(tmp_path: Path, student: Detector, monkeypatch: pytest.MonkeyPatch) 
     save_model(path, student, Card(score_threshold=0.5))
 
     def detect(_: Detector, views: dict[int, Sequence[Tensor]], __: str) -> list[dict[str, Tensor]]:
-        return [ANSWER] * len(next(iter(views.values())))
+        return [FOUND] * len(next(iter(views.values())))
 
     monkeypatch.setattr(Detector, "detect", detect)
     flags = ["-m", str(path), "-o", str(tmp_path / "out"), "--device", "cpu", "--precision", "fp32"]
@@ -211,7 +211,7 @@ def test_folders_of_classes_are_folders_whatever_classes_are_called() -> None:
     assert class_folders(["red", "blood cell"]) == ["red", "blood cell"]
 
 
-# --- what is answered, and to whom ---
+# --- what is written, and where ---
 
 
 def test_classes_by_name_and_id(

@@ -91,7 +91,7 @@ CLASS_LAYERS = {
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_classes_are_taken_over_by_name(name: str) -> None:
+def test_classes_are_loaded_by_name(name: str) -> None:
     old = published(name)
     detector = ours(name, "Second", "unicorn", "first")
     own = {key: each.clone() for key, each in detector.core.state_dict().items()}
@@ -104,7 +104,7 @@ def test_classes_are_taken_over_by_name(name: str) -> None:
             assert torch.equal(found, expected)
 
 
-def test_keypoints_are_taken_over_by_name() -> None:
+def test_keypoints_are_loaded_by_name() -> None:
     old = published("keypointrcnn")
     detector = ours("keypointrcnn", "first", points=("Right", "elbow"))
     own = detector.core.state_dict()

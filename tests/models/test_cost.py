@@ -46,8 +46,8 @@ def test_a_dense_detector_costs_what_torchvision_publishes(name: str, giga: floa
     assert cost.total / 1e9 == pytest.approx(giga, rel=3e-3)
 
 
-def test_regions_cost_what_their_layers_multiply() -> None:
-    """By hand: fc6 and fc7 of the box head and its two outputs for 1000 regions; the mask head for 100."""
+def test_rois_cost_what_their_layers_multiply() -> None:
+    """By hand: fc6 and fc7 of the box head and its two outputs for 1000 RoIs; the mask head for 100."""
     cost = count_cost(whole("maskrcnn"), "high", FRAME)
     boxes = 1000 * (256 * 49 * 1024 + 1024 * 1024 + 1024 * 91 * 5)
     masks = 100 * (4 * 14**2 * 9 * 256 * 256 + 14**2 * 4 * 256 * 256 + 28**2 * 256 * 91)
@@ -60,7 +60,7 @@ def test_regions_cost_what_their_layers_multiply() -> None:
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_a_view_reduced_k_times_costs_the_backbone_k_squared_less_and_the_head_the_same(name: str) -> None:
+def test_a_view_downsampled_by_k_costs_the_backbone_k_squared_less_and_the_head_the_same(name: str) -> None:
     ks = (1, 2) if name in TWO_STAGES else (1, 2, 4)
     teacher = spec_of(name, ks=ks)
     costs = {view: count_cost(teacher, view, FRAME) for view in teacher.views}

@@ -34,7 +34,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[Any, Detector]:
     torch.manual_seed(0)
     theirs = stock(request.param)
     lively(theirs)
-    # Its regions' scales are those of the first frame that it meets.
+    # The scales of its RoIs are those of the first frame that it meets.
     with torch.no_grad():
         theirs.eval()([image.float() / 255 for image in images(ORDINARY)])
     convs = 4 if request.param == "retinanet" else 1
@@ -136,7 +136,7 @@ class LowBackbone(nn.Module):
 
 
 def halved(detector: Detector) -> Any:
-    """Torchvision's detector for small images: half of each cell anchor, regions read at twice the scale."""
+    """Torchvision's detector for small images: half of each cell anchor, RoIs read at twice the scale."""
     small = deepcopy(detector.core)
     small.backbone = LowBackbone(detector.core.backbone)
     small.transform = GeneralizedRCNNTransform(64, 128, list(detector.spec.mean), list(detector.spec.std))
@@ -204,7 +204,7 @@ def test_background_is_never_detected(name: str) -> None:
     detector = Detector(spec_of(name)).eval()
     lively(detector.core)
     for found in detector.detect({1: images(ORDINARY)}, "high"):
-        assert set(found["labels"].tolist()) == {1, 2}  # an untrained head answers every label alike
+        assert set(found["labels"].tolist()) == {1, 2}  # an untrained head predicts every label alike
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -239,7 +239,7 @@ HEADS = {
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", DETECTORS)
 @torch.no_grad()
-def test_damaged_weights_answer_finite_numbers_or_nothing(name: str, value: float) -> None:
+def test_damaged_weights_predict_finite_numbers_or_nothing(name: str, value: float) -> None:
     torch.manual_seed(0)
     whole = Detector(spec_of(name, detections_per_image=5)).eval()
     lively(whole.core)
@@ -279,15 +279,15 @@ def test_the_mode_of_a_two_stage_detector_is_not_asked_for(name: str) -> None:
     torch.manual_seed(0)
     detector = Detector(spec_of(name, norm="frozen", detections_per_image=5))
     pyramid, frame = detector.pyramid(images(ORDINARY), 1), detector.frame(images(ORDINARY), 1)
-    answers = []
+    found = []
     for training in (True, False):
         detector.train(training)
         torch.manual_seed(5)
         losses = detector.losses(pyramid, frame, targets(ORDINARY))
         with torch.no_grad():
-            answers.append((losses, detector.detect({1: images(ORDINARY)}, "high")[0]))
+            found.append((losses, detector.detect({1: images(ORDINARY)}, "high")[0]))
         assert all(module.training is training for module in detector.modules())
-    torch.testing.assert_close(answers[0], answers[1])
+    torch.testing.assert_close(found[0], found[1])
 
 
 @pytest.mark.parametrize("name", DETECTORS)

@@ -200,7 +200,7 @@ def test_layers_by_name() -> None:
 
 
 def test_frozen_statistics_stay_in_the_precision_of_the_map() -> None:
-    """Torchvision's answer and gradient; in bfloat16 to half a unit of its 8 bits, and no float32 map between."""
+    """Torchvision's output and gradient; in bfloat16 to half a unit of its 8 bits, and no float32 map between."""
     torch.manual_seed(0)
     stock, frozen = FrozenBatchNorm2d(8), FrozenNorm(8)
     state = {name: torch.rand_like(each) + 0.5 for name, each in stock.state_dict().items()}
@@ -209,9 +209,9 @@ def test_frozen_statistics_stay_in_the_precision_of_the_map() -> None:
     x = torch.randn(2, 8, 5, 7)
     assert torch.equal(frozen(x), stock(x))
     half = x.bfloat16().requires_grad_()
-    answer = frozen(half)
-    assert answer.dtype == torch.bfloat16
-    torch.testing.assert_close(answer.float(), stock(half.detach().float()), rtol=2**-8, atol=1e-6)
-    answer.float().sum().backward()
+    output = frozen(half)
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.float(), stock(half.detach().float()), rtol=2**-8, atol=1e-6)
+    output.float().sum().backward()
     scale = state["weight"] * (state["running_var"] + stock.eps).rsqrt()
     torch.testing.assert_close(half.grad, scale[:, None, None].expand_as(x).bfloat16(), rtol=2**-7, atol=0)

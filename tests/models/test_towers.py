@@ -37,7 +37,7 @@ def detector(name: str, **changes: object) -> Detector:
 def test_the_first_convolutions_and_the_rest_are_the_head(name: str, depthwise: bool, convs: int) -> None:
     whole = detector(name, head_convs=4, head_depthwise=depthwise)
     for each in whole.core.head.parameters():
-        # Small as they begin, answers would hardly depend on what comes in.
+        # Small as they begin, outputs would hardly depend on what comes in.
         torch.nn.init.normal_(each, std=0.2)
     maps = pyramid()
     expected = whole.outputs(maps)
@@ -45,8 +45,8 @@ def test_the_first_convolutions_and_the_rest_are_the_head(name: str, depthwise: 
     for tower in TOWERS:
         found |= whole.kind.tower_outputs(tower, whole.kind.tower_start(tower, maps, convs), convs)
     assert found.keys() == expected.keys()
-    for answer, value in expected.items():
-        torch.testing.assert_close(found[answer], value)
+    for output, value in expected.items():
+        torch.testing.assert_close(found[output], value)
 
 
 @pytest.mark.parametrize("name", ["fcos", "retinanet"])
@@ -60,7 +60,7 @@ def test_the_start_has_both_signs_and_is_left_as_it_was(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["fcos", "retinanet"])
-def test_boxes_are_those_that_the_detector_would_answer(name: str) -> None:
+def test_boxes_are_those_that_the_detector_would_predict(name: str) -> None:
     whole = detector(name)
     maps = pyramid()
     outputs = whole.outputs(maps)

@@ -52,7 +52,7 @@ def targets(sizes: tuple[tuple[int, int], ...]) -> list[Target]:
 
 
 def lively(core: Any) -> None:
-    """Untrained, RetinaNet answers nothing above the threshold."""
+    """Untrained, RetinaNet predicts nothing above the threshold."""
     if isinstance(core, RetinaNet):
         nn.init.normal_(core.head.classification_head.cls_logits.weight, std=0.2)
         nn.init.constant_(core.head.classification_head.cls_logits.bias, -2.0)

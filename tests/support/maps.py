@@ -45,7 +45,7 @@ def pair(detector: str, aligned: bool, channels: int = 64) -> tuple[Detector, De
     how = {"ks": (2,)} if aligned else {"ks": (2,), "scales": "single"}
     teacher, student = Detector(spec(**small)), Detector(spec(role="student", channels=channels, **small, **how))
     for each in teacher.core.parameters():
-        # Heads begin so small that they would answer nearly the same to anything.
+        # Heads begin so small that they would predict nearly the same to anything.
         if each.ndim == 4 and each.std() < 0.02:
             nn.init.normal_(each, std=0.05)
     return student, teacher.eval().requires_grad_(False)

@@ -208,7 +208,7 @@ def test_memory_and_folder_train_the_same_student_and_the_plan_says_the_size(
         assert torch.equal(each, students["old"][name])
 
 
-def test_a_run_with_kept_pyramids_resumes(taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_with_a_teacher_cache_resumes(taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
     assert distil(taught, whole, "--cache-teacher", "ram") == 0
     assert distil(taught, cut, "--cache-teacher", "ram", "--time", "0s") == 0
