@@ -130,8 +130,8 @@ def rows_of(detector: str, scale: Scale, k: int) -> dict[str, Row]:
         Row("light-alone", "lighter L, init-only", f"distill --no-distill {taught} {light}", 0.25, 1, "teacher"),
         Row("light", f"lighter L by {method}", f"distill {taught} {best} {light}", 0.5, 1, "teacher"),
         Row("of-stronger", f"its student by {method}", f"distill {best} {scale.usual}", 0.9, 1, "stronger", "teacher"),
-        Row("unaligned-alone", "own grid, init-only", f"distill {taught} --unaligned --no-distill", 0.2, 1, "teacher"),
-        Row("unaligned", f"own grid by {method}", f"distill {taught} {best} --unaligned", 0.5, 1, "teacher"),
+        Row("unaligned-alone", "unaligned, init-only", f"distill {taught} --unaligned --no-distill", 0.2, 1, "teacher"),
+        Row("unaligned", f"unaligned, by {method}", f"distill {taught} {best} --unaligned", 0.5, 1, "teacher"),
     ]
     return {row.name: row for row in rows}
 

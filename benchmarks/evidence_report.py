@@ -84,10 +84,8 @@ def claims_for(methods: Sequence[str]) -> list[Claim]:
         Claim("C-FF > concat", ("teacher", "fused"), ("concat", "fused")),
         Claim("concat > sum", ("concat", "fused"), ("sum", "fused")),
         Claim("a stronger teacher's student is stronger", ("of-stronger", "low"), best),
-        Claim("a student on the aligned grid > on its own, distilled", best, ("unaligned", "low")),
-        Claim(
-            "a student on the aligned grid > on its own, init-only", ("init-only", "low"), ("unaligned-alone", "low")
-        ),
+        Claim("an aligned student > an unaligned one, distilled", best, ("unaligned", "low")),
+        Claim("an aligned student > an unaligned one, init-only", ("init-only", "low"), ("unaligned-alone", "low")),
     ]
 
 

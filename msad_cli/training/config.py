@@ -85,6 +85,9 @@ class TrainingConfig:
     on_step: "Callable[[Step], None] | None" = None
 
     def __post_init__(self) -> None:
+        for name in PATHS:
+            if isinstance(value := getattr(self, name, None), str):
+                object.__setattr__(self, name, Path(value))  # Python's callers may name files by their names
         for name, (least, most) in LIMITS.items():
             value = getattr(self, name, None)
             if value is not None and not least <= value <= (math.inf if most is None else most):

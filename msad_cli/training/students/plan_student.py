@@ -36,7 +36,7 @@ PUBLISHED_WIDTH = 1.0
 
 
 def default_k(teacher: DetectorSpec) -> int:
-    """How many times a student's image is reduced unless typed: as often as its teacher's smallest one, if it is."""
+    """By what a student's image is downsampled unless typed: as its teacher's smallest one, if that is."""
     return teacher.ks[-1] if len(teacher.ks) > 1 else USUAL_K
 
 
