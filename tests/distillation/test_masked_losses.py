@@ -34,7 +34,8 @@ OPPOSITE = torch.tensor([[[[2.0, 2.0], [1.0, 1.0]], [[4.0, 4.0], [2.0, 2.0]]]])
 
 def build(name: str, channels: int = 2, dense: bool = True, of_teacher: int | None = None) -> nn.Module:
     """A distiller between networks that do not exist."""
-    own, theirs = (SimpleNamespace(channels=each, dense=dense) for each in (channels, of_teacher or channels))
+    kind = {"family": "dense" if dense else "two-stage", "dense": dense, "finest_level": 3 if dense else 2}
+    own, theirs = (SimpleNamespace(channels=each, **kind) for each in (channels, of_teacher or channels))
     return DISTILLERS[name][0](own, theirs)
 
 
