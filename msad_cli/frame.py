@@ -1,7 +1,7 @@
 """The one coordinate frame: pixels of the high-resolution (HR) image.
 
 Ground truth, anchors, strides, size ranges and clipping always live in this frame. A *view* (k = 1, 2, 4) only says
-which pixels the backbone sees: the HR image, or the same image reduced k times.
+which pixels the backbone sees: the HR image, or the same image downsampled by k.
 """
 
 import math
@@ -16,7 +16,7 @@ SIDE_MULTIPLE = 4
 
 
 def level_shift(k: int) -> int:
-    """By how many levels the pyramid shifts at a view reduced k times: m = log2 k.
+    """By how many levels the pyramid shifts at a view downsampled by k: m = log2 k.
 
     The paper prints m = k/2, which agrees only for k = 2 and 4; grids coincide for the logarithm alone.
 
@@ -82,7 +82,7 @@ class Frame:
 
     @classmethod
     def around(cls, sizes: Sequence[tuple[int, int]], k: int = 1) -> "Frame":
-        """The frame of a batch whose view reduced k times has images of these (height, width) pixels."""
+        """The frame of a batch whose view downsampled by k has images of these (height, width) pixels."""
         images = tuple((height * k, width * k) for height, width in sizes)
         padded = tuple(math.ceil(max(side) / FRAME_DIVISOR) * FRAME_DIVISOR for side in zip(*images, strict=True))
         return cls(images, (padded[0], padded[1]))
