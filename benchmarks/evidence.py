@@ -208,9 +208,17 @@ def refuse_others(models: Iterable[Path], detector: str, k: int, epochs: int) ->
     for path in models:
         spec, card, _ = read_header(path)
         if spec.detector != detector or not {*spec.ks} <= {1, k}:
-            raise UsageError(f"{path}: {spec.detector}, k = {max(spec.ks)}, not {detector}, k = {k}", "another --out")
+            raise UsageError(
+                f"{path}: {spec.detector}, k = {max(spec.ks)}, not {detector}, k = {k}",
+                "another --out",
+                code="result-exists",
+            )
         if card.epochs != epochs:
-            raise UsageError(f"{path}: trained for {card.epochs} epochs, not {epochs}", "another --out, or --pictures")
+            raise UsageError(
+                f"{path}: trained for {card.epochs} epochs, not {epochs}",
+                "another --out, or --pictures",
+                code="result-exists",
+            )
 
 
 def train_all(runs: list[Run], jobs: int, train: Callable[[Row, int], None]) -> None:

@@ -12,4 +12,4 @@ def told(main: Callable[[], None]) -> None:
     try:
         main()
     except MsadError as error:
-        sys.exit(complain(error.message, error.hint, error.exit_code))
+        sys.exit(complain(error))

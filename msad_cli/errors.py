@@ -1,4 +1,4 @@
-"""The errors a user can cause, each with its exit code and the next thing to do."""
+"""The errors a user can cause, each with its exit code, the code of its kind and the next thing to do."""
 
 
 class MsadError(Exception):
@@ -7,14 +7,16 @@ class MsadError(Exception):
     Args:
         message: what was found and where (file, id, flag).
         hint: what to type or do next; may be empty.
+        code: the kind of mistake, for programs; it stays what it is when the words change.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", *, code: str) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.code = code
 
 
 class UsageError(MsadError):

@@ -52,6 +52,7 @@ def parse_ks(flag: str, text: str, known: str = "124") -> tuple[int, ...]:
             f"{flag} {text}: grids of two resolutions agree where one is 2 or 4 times the other (pyramid levels are "
             "powers of two apart, and P1 is the finest that a backbone gives)",
             f"{flag} 2, {flag} 4 or {flag} 2,4",
+            code="k-refused",
         )
     return tuple(sorted(int(part) for part in parts))
 
@@ -64,7 +65,7 @@ def parse_duration(flag: str, text: str) -> float:
     """
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip().lower())
     if not match or not any(match.groups()):
-        raise UsageError(f"{flag} {text}: not a time", f"such as {flag} 90s, 45m, 2h or 1h30m")
+        raise UsageError(f"{flag} {text}: not a time", f"such as {flag} 90s, 45m, 2h or 1h30m", code="not-a-time")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(3600 * hours + 60 * minutes + seconds)
 
@@ -79,7 +80,9 @@ def parse_size(text: str) -> Resolution:
         short, *long = (int(part) for part in text.split(","))
         return Resolution(short, long[0] if long else round(short * 5 / 3))
     except (ValueError, IndexError) as error:
-        raise UsageError(f"--size {text}: {error}", "give SHORT,LONG in pixels, such as --size 800,1333") from None
+        raise UsageError(
+            f"--size {text}: {error}", "give SHORT,LONG in pixels, such as --size 800,1333", code="size-refused"
+        ) from None
 
 
 def parse_sizes(text: str | None, k: int, own: Resolution) -> dict[int, Resolution]:
@@ -92,7 +95,11 @@ def parse_sizes(text: str | None, k: int, own: Resolution) -> dict[int, Resoluti
         UsageError: it is none of these, or out of range, or the model takes one size alone.
     """
     if text and isinstance(own, Letterbox):
-        raise UsageError(f"--size {text}: this model's sides are fixed", "leave it out, or export without --fixed")
+        raise UsageError(
+            f"--size {text}: this model's sides are fixed",
+            "leave it out, or export without --fixed",
+            code="model-sides-fixed",
+        )
     try:
         numbers = [int(part) for part in text.split(",")] if text else []
         if len(numbers) < 2 or numbers[0] <= numbers[1]:
@@ -104,7 +111,9 @@ def parse_sizes(text: str | None, k: int, own: Resolution) -> dict[int, Resoluti
         return {side: Resolution(side * k, round(side * k * longer)) for side in numbers}
     except ValueError as error:
         raise UsageError(
-            f"--size {text}: {error}", "--size 800,1333 is one HR size, --size 400,360,320 are three"
+            f"--size {text}: {error}",
+            "--size 800,1333 is one HR size, --size 400,360,320 are three",
+            code="size-refused",
         ) from None
 
 
@@ -125,7 +134,7 @@ def parse_classes(text: str | None, categories: Sequence[tuple[int, str]]) -> se
             names = [name for _, name in categories]
             near = nearest(word, names, 0.6)
             hint = f"did you mean {near}?" if near else f"known: {', '.join(names[:20])}{', …' * (len(names) > 20)}"
-            raise UsageError(f"--classes {text}: the model has no class {word!r}", hint)
+            raise UsageError(f"--classes {text}: the model has no class {word!r}", hint, code="unknown-class")
         labels |= own
     return labels
 
@@ -138,7 +147,9 @@ def parse_pixels(text: str) -> int:
     """
     match = re.fullmatch(r"(\d{1,12})([kmg]?)", text.lower(), re.ASCII)
     if match is None or int(match[1]) == 0:
-        raise UsageError(f"--max-pixels {text}: not a number of pixels", "such as --max-pixels 500M")
+        raise UsageError(
+            f"--max-pixels {text}: not a number of pixels", "such as --max-pixels 500M", code="not-a-number-of-pixels"
+        )
     return int(match[1]) * {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2]]
 
 
@@ -151,13 +162,15 @@ def parse_sigmas(text: str | None, keypoints: Sequence[str]) -> tuple[float, ...
     if text is None:
         return ()
     if not keypoints:
-        raise UsageError("--sigmas: the model finds no keypoints", "leave it out")
+        raise UsageError("--sigmas: the model finds no keypoints", "leave it out", code="sigmas-without-keypoints")
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
     if len(values) != len(keypoints) or not all(0 < each < math.inf for each in values):
         raise UsageError(
-            f"--sigmas {text}: not {len(keypoints)} positive numbers", f"in the order of {', '.join(keypoints)}"
+            f"--sigmas {text}: not {len(keypoints)} positive numbers",
+            f"in the order of {', '.join(keypoints)}",
+            code="sigmas-malformed",
         )
     return values

@@ -16,13 +16,13 @@ import re
 import shlex
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import typer
 
-import msad_cli
 from msad_cli import errors
 from msad_cli.cli.app import app
 
@@ -202,29 +202,45 @@ def test_every_command_is_shown() -> None:
     assert wanted <= {each[: 2 if each[:1] == ("data",) else 1] for each in given}
 
 
-def pattern(message: ast.expr) -> str:
-    """A message with `…` for what differs, without the file or flag in front; empty if it is all another's words."""
-    parts = message.values if isinstance(message, ast.JoinedStr) else [message]
-    text = "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts)
-    text = re.sub(r"^(…(, line …)?: )+", "", text)
-    return text if re.search(r"\w", text) else ""
+@pytest.fixture
+def maker(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """docs/make_messages.py."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    return import_module("make_messages")
 
 
-def messages() -> set[str]:
-    """What the source says in errors."""
-    names = {name for name in vars(errors) if name.endswith("Error")} | {"LostError"}
-    calls = [
-        node
-        for file in Path(msad_cli.__file__).parent.rglob("*.py")
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names and node.args
-    ]
-    return {pattern(each.args[0]) for each in calls} - {""}
+def test_every_error_is_explained_with_its_code(maker: Any) -> None:
+    page, errors_made = maker.PAGE.read_text(), maker.all_errors()
+    explained = maker.rows(page)
+    assert sorted(explained) == sorted(errors_made)
+    assert [said for said, meaning in explained.items() if not meaning] == []
+    assert page == maker.made(page, errors_made), "python docs/make_messages.py makes it"
 
 
-def test_every_message_is_explained() -> None:
-    explained = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "messages.md").read_text(), re.MULTILINE)
-    assert sorted(explained) == sorted(messages())
+def test_an_error_has_a_literal_code_or_passes_one_on(maker: Any) -> None:
+    def found(call: str) -> list[tuple[tuple[str, str], int]]:
+        return list(maker.errors_of(ast.parse(call), {"DataError": 3}, "here.py"))
+
+    assert found('DataError(f"{file}, line {n}: no {x}", code="split-missing")') == [(("split-missing", "no …"), 3)]
+    assert found("DataError(str(error), code='bug')") == [(("bug", "…"), 3)]
+    assert found("DataError(error.message, hint, code=error.code)") == []
+    for wrong in ("", ', code=f"{kind}-missing"', ", code=code", ', code="No data"'):
+        with pytest.raises(ValueError, match=r"here\.py:1: DataError without a code"):
+            found(f'DataError("no data"{wrong})')
+
+
+def test_rows_keep_their_meaning_when_code_or_words_change_and_go_with_their_error(maker: Any) -> None:
+    def page(*rows: str) -> str:
+        return "\n".join(["## 3: the data", "", maker.HEAD, "|---|---|---|", *rows, ""])
+
+    before = page("| `b` | `is gone` | b |", "| `a` | `new words` | a |", "| `c` | `stays` | c |")
+    wanted = {("b2", "is gone"): {3}, ("a", "other words"): {3, 4}, ("c", "stays"): {3}, ("d", "new"): {3}}
+    after = page(
+        "| `c` | `stays` | c |", "| `a` | `other words` | a |", "| `b2` | `is gone` | b |", "| `d` | `new` |  |"
+    )
+    wanted = {maker.Said(*said): on for said, on in wanted.items()}
+    assert maker.made(before, wanted) == maker.made(after, wanted) == after
+    assert maker.made(before, {}) == page()
 
 
 def test_every_error_stands_at_its_exit_code() -> None:

@@ -20,6 +20,7 @@ from msad_cli.cli.commands.info import info
 from msad_cli.cli.commands.plot import plot
 from msad_cli.cli.commands.predict import predict
 from msad_cli.cli.commands.teacher import teacher
+from msad_cli.cli.json_output import expect_json, print_error
 from msad_cli.cli.processes import other_process, refused
 from msad_cli.errors import DeviceError, MsadError, UsageError
 from msad_cli.text import nearest, printable
@@ -61,7 +62,7 @@ def common(
 ) -> None:
     """Flags that stand before the command."""
     if reason := refused(context.invoked_subcommand):
-        raise UsageError(reason, "leave torchrun away")
+        raise UsageError(reason, "leave torchrun away", code="not-in-several-processes")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -71,7 +72,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs msad with the given arguments; messages go to stderr, the exit code is returned."""
-    debug = "--debug" in arguments
+    debug, as_json = "--debug" in arguments, "--json" in arguments
+    expect_json()
     # `--debug` may stand anywhere, also behind the command.
     arguments = [each for each in arguments if each != "--debug"]
     try:
@@ -80,32 +82,39 @@ def run(arguments: list[str]) -> int:
     except MsadError as error:
         if debug:
             raise
-        return complain(error.message, error.hint, error.exit_code)
+        return complain(error, as_json)
     except (BrokenPipeError, SystemExit) as end:
         if not isinstance(end, BrokenPipeError) and not isinstance(end.__context__, BrokenPipeError):
             raise  # Typer makes of a broken pipe an end with code 1
         # Who read stdout has enough, such as `head`. Python would complain when it closes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
         return 128 + signal.SIGPIPE
     except (KeyboardInterrupt, typer.Abort):
         return 128 + signal.SIGINT
     except Exception as error:
         if debug:
             raise
-        return complain(*_unforeseen(error))
+        return complain(_unforeseen(error), as_json)
     return outcome if isinstance(outcome, int) else 0
 
 
-def _unforeseen(error: Exception) -> tuple[str, str, int]:
-    """Message, hint and exit code for an error that no code of ours has put into words."""
+def _leave_stdout() -> None:
+    """Lets what is still to be written to stdout go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _unforeseen(error: Exception) -> MsadError:
+    """In msad's words, an error that no code of ours has put into words."""
     if (wrong := _usage_error(error)) is not None:
-        return wrong.message, wrong.hint, wrong.exit_code
+        return wrong
     if isinstance(error, MemoryError):
-        return "out of memory", "a smaller set or image, or fewer --workers, needs less", DeviceError.exit_code
+        hint = "a smaller set or image, or fewer --workers, needs less"
+        return DeviceError("out of memory", hint, code="out-of-memory")
     if isinstance(error, OSError):  # the system's word on a path, such as one that is too long
         what = f"{error.filename or 'a file'}: {error.strerror or error}"
-        return what, "check the name and its place", UsageError.exit_code
-    return f"a bug in msad: {type(error).__name__}: {error}", "run again with --debug and report it", 1
+        return UsageError(what, "check the name and its place", code="system-refuses")
+    hint = "run again with --debug and report it"
+    return MsadError(f"a bug in msad: {type(error).__name__}: {error}", hint, code="bug")
 
 
 def _usage_error(error: Exception) -> UsageError | None:
@@ -118,13 +127,19 @@ def _usage_error(error: Exception) -> UsageError | None:
     message = error.format_message()
     if likely := nearest(getattr(error, "option_name", ""), getattr(error, "possibilities", None) or (), 0.0):
         message = f"No such option: {getattr(error, 'option_name', '')}. Did you mean {likely}?"
-    return UsageError(message, f"{command} --help lists what there is")
+    return UsageError(message, f"{command} --help lists what there is", code="wrong-usage")
 
 
-def complain(message: str, hint: str, code: int) -> int:
-    """Tells an error and what to do next on stderr; the exit code is returned."""
+def complain(error: MsadError, as_json: bool = False) -> int:
+    """Tells an error and what to do next on stderr, and for programs on stdout; the exit code is returned."""
     rank = other_process()
-    print(f"error: {f'rank {rank}: ' if rank else ''}{printable(message)}", file=sys.stderr)
-    if hint:
-        print(f"\nhint: {printable(hint)}", file=sys.stderr)
-    return code
+    print(f"error: {f'rank {rank}: ' if rank else ''}{printable(error.message)}", file=sys.stderr)
+    if error.hint:
+        print(f"\nhint: {printable(error.hint)}", file=sys.stderr)
+    if as_json and not rank:
+        try:
+            print_error(error)
+            sys.stdout.flush()
+        except OSError:  # nobody reads it, or there is no room for it
+            _leave_stdout()
+    return error.exit_code

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from msad_cli.runs.folder import Setting, json_text
+from msad_cli.runs.folder import Setting
 from msad_cli.text import printable
 
 if TYPE_CHECKING:
@@ -32,11 +32,6 @@ console = PrintableConsole(stderr=True, highlight=False, width=None if sys.stder
 def print_line(line: str) -> None:
     """A line as it is, however long, whatever it holds."""
     console.print(line, markup=False, soft_wrap=True)
-
-
-def print_json(value: Any) -> None:
-    """A result on stdout; NaN becomes null."""
-    sys.stdout.write(json_text(value))
 
 
 def print_table(title: str, rows: Sequence[Sequence[str]]) -> None:

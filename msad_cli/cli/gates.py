@@ -23,9 +23,11 @@ def parse_gates(text: str | None) -> dict[str, float]:
         except ValueError:
             name = ""
         if not NUMBER.fullmatch(name):
-            raise UsageError(f"--fail-under {part}: not NAME=NUMBER", SOME)
+            raise UsageError(f"--fail-under {part}: not NAME=NUMBER", SOME, code="gate-malformed")
         if not 0 <= gates[name] <= 1:
-            raise UsageError(f"--fail-under {part}: not from 0 to 1", f"the tables show hundredths; {SOME}")
+            raise UsageError(
+                f"--fail-under {part}: not from 0 to 1", f"the tables show hundredths; {SOME}", code="gate-out-of-range"
+            )
     return gates
 
 
@@ -37,4 +39,6 @@ def refuse_unknown(gates: Mapping[str, float], names: Sequence[str]) -> None:
     """
     for name in gates:
         if name not in names:
-            raise UsageError(f"--fail-under {name}: this evaluation has none", f"it has {', '.join(names)}")
+            raise UsageError(
+                f"--fail-under {name}: this evaluation has none", f"it has {', '.join(names)}", code="gate-not-measured"
+            )

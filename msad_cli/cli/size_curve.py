@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from msad_cli.cli.console import print_json, print_line, print_scores
+from msad_cli.cli.console import print_line, print_scores
+from msad_cli.cli.json_output import print_json
 from msad_cli.evaluation.metrics import Scores
 from msad_cli.runs.plots.epochs import plot_sizes
 

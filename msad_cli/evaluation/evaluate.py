@@ -75,7 +75,7 @@ class Evaluation:
 
     def __init__(self, model: Path, config: EvaluationConfig) -> None:
         if config.split not in ("val", "train"):
-            raise UsageError(f"--split {config.split}: unknown", "give val or train")
+            raise UsageError(f"--split {config.split}: unknown", "give val or train", code="unknown-value")
         self.evaluator: Evaluator = parse_evaluator(config.evaluator)
         limit_pixels(parse_pixels(config.max_pixels))
         self.config = config
@@ -147,4 +147,4 @@ def parse_evaluator(text: str) -> Evaluator:
     for each in EVALUATORS:
         if text == each:
             return each
-    raise UsageError(f"--evaluator {text}: unknown", f"give {' or '.join(EVALUATORS)}")
+    raise UsageError(f"--evaluator {text}: unknown", f"give {' or '.join(EVALUATORS)}", code="unknown-value")

@@ -117,13 +117,18 @@ def load(model: bytes, task: str, name: str, shape: "InputShape", identity: str 
     known = session.get_modelmeta().custom_metadata_map.get(IDENTITY, identity)
     names = tuple(each.name for each in session.get_outputs())
     if known != identity or names != OUTPUTS[task] or [each.name for each in session.get_inputs()] != [INPUT]:
-        raise ModelFileError(f"{name}: the JSON beside it is that of another model", "copy both files of one export")
+        raise ModelFileError(
+            f"{name}: the JSON beside it is that of another model",
+            "copy both files of one export",
+            code="sidecar-of-another-model",
+        )
     found = session.get_inputs()[0].shape
     fixed, stated = ([each for each in sides if isinstance(each, int)] for sides in (found, shape.dimensions))
     if fixed != stated:
         raise ModelFileError(
             f"{name}: its input is {found}, the JSON beside it says {shape.dimensions}",
             "msad export MODEL --fixed HEIGHT,WIDTH --batch N fixes it in both",
+            code="sidecar-input-differs",
         )
 
     def run(pixels: "Tensor") -> "list[Tensor]":
@@ -139,7 +144,9 @@ def _explained(name: str) -> Iterator[None]:
         yield
     except Exception as error:
         # onnxruntime has classes of errors for what is wrong with a model, which share no base.
-        raise ModelFileError(f"{name}: onnxruntime cannot run it ({str(error)[:200]})", "export it again") from None
+        raise ModelFileError(
+            f"{name}: onnxruntime cannot run it ({str(error)[:200]})", "export it again", code="onnxruntime-refuses"
+        ) from None
 
 
 FORMAT = ExportFormat("onnx", write, load, quantise, mark, need_packages)

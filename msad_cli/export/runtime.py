@@ -127,6 +127,7 @@ def open_model(path: Path) -> tuple[Model, Card]:
         raise ModelFileError(
             f"{path}: a {form.suffix} file is not run, because {form.unopened}",
             f"msad export MODEL writes an {opened.suffix}",
+            code="format-not-run",
         )
     notes = read_exported(path)
     run = form.load(path.read_bytes(), notes.spec.task, str(path), notes.shape, notes.identity)

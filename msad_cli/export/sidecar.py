@@ -178,9 +178,11 @@ def read_sidecar(path: Path) -> Notes:
         return Notes(spec, card, str(values["precision"]), shape, str(values.get("identity", "")))
     except FileNotFoundError:
         hint = f"{path.stem} needs it beside it: msad runs what msad export wrote, which is both files"
-        raise ModelFileError(f"no such file: {path}", hint) from None
+        raise ModelFileError(f"no such file: {path}", hint, code="file-missing") from None
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ModelFileError(f"{path}: not what msad export writes ({str(error)[:200]})", "export it again") from None
+        raise ModelFileError(
+            f"{path}: not what msad export writes ({str(error)[:200]})", "export it again", code="sidecar-malformed"
+        ) from None
 
 
 def _parse_shape(dimensions: Any) -> InputShape:
@@ -200,5 +202,5 @@ def read_exported(path: Path) -> Notes:
         ModelFileError: it is not, or the JSON beside it is missing or broken.
     """
     if not path.is_file():
-        raise ModelFileError(f"no such model file: {path}", "msad export MODEL writes one")
+        raise ModelFileError(f"no such model file: {path}", "msad export MODEL writes one", code="model-file-missing")
     return read_sidecar(sidecar_path(path))

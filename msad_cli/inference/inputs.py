@@ -47,13 +47,13 @@ def find_inputs(names: Sequence[str], results: Path | None = None) -> list[Input
         try:
             inputs = _matches(name, results)
         except OSError as error:
-            raise UsageError(f"{name}: cannot be read ({error.strerror})") from None
+            raise UsageError(f"{name}: cannot be read ({error.strerror})", code="read-refused") from None
         except ValueError:  # a null character, which a list of names can hold
-            raise UsageError(f"{name}: no name of a file", "give one path a line") from None
+            raise UsageError(f"{name}: no name of a file", "give one path a line", code="file-name-malformed") from None
         if not inputs:
             kind = "a folder without images" if Path(name).is_dir() else "no such file, folder or pattern"
             known = f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}, videos in {', '.join(sorted(VIDEO_SUFFIXES))}"
-            raise UsageError(f"{name}: {kind}", known)
+            raise UsageError(f"{name}: {kind}", known, code="no-images-given")
         for each in inputs:
             found.setdefault(resolved(each.path), each)
     return _distinct(list(found.values()))

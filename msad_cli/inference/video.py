@@ -54,13 +54,13 @@ class Video:
 
         self._path = path
         if not path.is_file():  # opening a pipe would wait for a writer
-            raise DataError(f"{path}: not a file", REPLACE)
+            raise DataError(f"{path}: not a file", REPLACE, code="not-a-file")
         with ExitStack() as opened, _explained(path):
             # An open file, not its name: some names are commands to FFmpeg.
             file = opened.enter_context(path.open("rb"))
             self._container = opened.enter_context(av.open(file, "r", options={"format_whitelist": CONTAINERS}))
             if not self._container.streams.video:
-                raise DataError(f"{path}: a video without images", REPLACE)
+                raise DataError(f"{path}: a video without images", REPLACE, code="video-unreadable")
             self._opened = opened.pop_all()
         self._stream = self._container.streams.video[0]
         self.rate = self._stream.average_rate or self._stream.guessed_rate or USUAL_RATE
@@ -80,11 +80,12 @@ class Video:
                         f"{self._path}: frames of {frame.width}×{frame.height} exceed the limit of {most_pixels()} "
                         "pixels; --max-pixels raises the limit",
                         REPLACE,
+                        code="video-too-large",
                     )
                 if number % every == 0:
                     yield number, _upright(frame)
             if number < 0:
-                raise DataError(f"{self._path}: a video without frames", REPLACE)
+                raise DataError(f"{self._path}: a video without frames", REPLACE, code="video-unreadable")
 
 
 @contextmanager
@@ -125,7 +126,9 @@ def _explained(path: Path, where: Callable[[], str] = str) -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, OSError) as error:
-        raise DataError(f"{path}: cannot be decoded{where()} ({error.strerror})", REPLACE) from None
+        raise DataError(
+            f"{path}: cannot be decoded{where()} ({error.strerror})", REPLACE, code="video-unreadable"
+        ) from None
 
 
 def _upright(frame: "VideoFrame") -> Image.Image:

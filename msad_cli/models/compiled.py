@@ -25,7 +25,11 @@ def compile_parts(detectors: Iterable[object], device: torch.device) -> None:
     parts = []
     for each in detectors:
         if not isinstance(each, Detector):
-            raise UsageError("--compile: an exported model is compiled by onnxruntime", "leave --compile away")
+            raise UsageError(
+                "--compile: an exported model is compiled by onnxruntime",
+                "leave --compile away",
+                code="compile-of-exported-model",
+            )
         parts += each.compilable()
     if parts:
         refuse_without_compiler(device)
@@ -48,4 +52,5 @@ def refuse_without_compiler(device: torch.device) -> None:
         raise UsageError(
             f"--compile: torch {torch.__version__} cannot compile for {device} here ({reason})",
             "it takes a C++ compiler (g++ or clang++) and Python's header files; or leave --compile away",
+            code="compiler-unusable",
         ) from None

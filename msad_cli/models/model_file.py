@@ -104,13 +104,19 @@ def load_model(path: Path) -> tuple["Detector", Card]:
         expected = {name: f"{DTYPES[str(each.dtype)]} {list(each.shape)}" for name, each in wanted.items()}
         found = {name: f"{each['dtype']} {each['shape']}" for name, each in entries.items()}
         if expected != found:
-            raise ModelFileError(f"{path}: {_difference(expected, found)}", "the file was changed after msad wrote it")
+            raise ModelFileError(
+                f"{path}: {_difference(expected, found)}",
+                "the file was changed after msad wrote it",
+                code="model-tensors-differ",
+            )
         # Nothing of the file's size was allocated so far. Tensors of torch's own making are aligned as those of a
         # training are; a file that is mapped to memory is not, which would change results by rounding.
         state = {name: torch.empty(each.shape, dtype=each.dtype) for name, each in wanted.items()}
         for name in sorted(entries, key=lambda name: entries[name]["data_offsets"]):
             if file.readinto(state[name].reshape(-1).numpy().data) != state[name].nbytes:
-                raise ModelFileError(f"{path}: became shorter while it was read", "copy it again")
+                raise ModelFileError(
+                    f"{path}: became shorter while it was read", "copy it again", code="model-file-truncated"
+                )
     detector.load_state_dict(state, assign=True)
     return detector.eval(), card
 
@@ -120,13 +126,15 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
     try:
         # Opening a pipe would wait for a writer, and a device may have no end.
         if path.exists() and not path.is_file():
-            raise ModelFileError(f"{path}: not a file", NOT_OURS)
+            raise ModelFileError(f"{path}: not a file", NOT_OURS, code="not-a-file")
         with path.open("rb") as file:
             yield file
     except FileNotFoundError:
-        raise ModelFileError(f"no such model file: {path}", "train one: msad teacher --data DIR") from None
+        raise ModelFileError(
+            f"no such model file: {path}", "train one: msad teacher --data DIR", code="model-file-missing"
+        ) from None
     except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from None
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror})", code="read-refused") from None
 
 
 def _read_header(path: Path, file: BufferedReader) -> tuple[DetectorSpec, Card, dict[str, Any]]:
@@ -134,15 +142,19 @@ def _read_header(path: Path, file: BufferedReader) -> tuple[DetectorSpec, Card, 
     header = _safetensors_header(path, file)
     texts = header.pop("__metadata__", {})
     if not isinstance(texts, dict) or "format" not in texts:
-        raise ModelFileError(f"{path}: a safetensors file, but not msad's", NOT_OURS)
+        raise ModelFileError(f"{path}: a safetensors file, but not msad's", NOT_OURS, code="model-file-of-another-tool")
     if texts["format"] != FORMAT:
-        raise ModelFileError(f"{path}: format {str(texts['format'])[:40]!r}, this msad reads {FORMAT!r}")
+        raise ModelFileError(
+            f"{path}: format {str(texts['format'])[:40]!r}, this msad reads {FORMAT!r}", code="model-format-unknown"
+        )
     try:
         if not all(isinstance(each, str) for each in texts.values()):
             raise TypeError("not texts")
         return DetectorSpec.from_json(strict_json(texts["spec"])), parse_card(strict_json(texts["card"])), header
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ModelFileError(f"{path}: broken metadata ({str(error)[:200]})", "the file was changed") from None
+        raise ModelFileError(
+            f"{path}: broken metadata ({str(error)[:200]})", "the file was changed", code="model-metadata-broken"
+        ) from None
 
 
 def _safetensors_header(path: Path, file: BufferedReader) -> dict[str, Any]:
@@ -155,13 +167,19 @@ def _safetensors_header(path: Path, file: BufferedReader) -> dict[str, Any]:
     except (ValueError, RecursionError, AttributeError, TypeError, LookupError) as error:
         for beginning, kind in FOREIGN.items():
             if not text and start.startswith(beginning):
-                raise ModelFileError(f"{path}: not a safetensors file but {kind}", WHY_SAFETENSORS) from None
+                raise ModelFileError(
+                    f"{path}: not a safetensors file but {kind}", WHY_SAFETENSORS, code="not-a-safetensors-file"
+                ) from None
         # Subclasses tell of bytes that are no JSON at all.
         reason = f" ({error})" if type(error) is ValueError else ""
-        raise ModelFileError(f"{path}: not a safetensors file{reason}", NOT_OURS) from None
+        raise ModelFileError(
+            f"{path}: not a safetensors file{reason}", NOT_OURS, code="not-a-safetensors-file"
+        ) from None
     found = os.fstat(file.fileno()).st_size
     if found != whole:
-        raise ModelFileError(f"{path}: truncated: {found} bytes, its header says {whole}", "copy it again")
+        raise ModelFileError(
+            f"{path}: truncated: {found} bytes, its header says {whole}", "copy it again", code="model-file-truncated"
+        )
     return dict(header)
 
 
@@ -243,5 +261,7 @@ def choose_views(view: str | None, spec: DetectorSpec, model: Path) -> tuple[Vie
     """
     views = tuple(each for each in spec.views if view in (None, each))
     if not views:
-        raise UsageError(f"--view {view}: {model} has {', '.join(spec.views)}", "leave --view away for its own")
+        raise UsageError(
+            f"--view {view}: {model} has {', '.join(spec.views)}", "leave --view away for its own", code="unknown-view"
+        )
     return views

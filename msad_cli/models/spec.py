@@ -145,7 +145,7 @@ class DetectorSpec:
 
     def _check_views(self) -> None:
         if not self.ks or list(self.ks) != sorted(set(self.ks)):
-            raise ValueError(f"k = {self.ks}: reductions have to be different and ascending")
+            raise ValueError(f"k = {self.ks}: values have to be different and ascending")
         finest = self.finest_level - max(level_shift(k) for k in self.ks)
         if self.scales == "aligned" and finest < 1:
             raise ValueError(

@@ -64,7 +64,9 @@ class RunFolder:
         with lock:
             if not _lock(lock):
                 raise UsageError(
-                    f"another process is training into {self.path}", "wait for it, or choose another --out"
+                    f"another process is training into {self.path}",
+                    "wait for it, or choose another --out",
+                    code="run-in-use",
                 )
             for folder in (self.path, *self.path.glob("*/")):
                 remove_unfinished(folder)
@@ -106,7 +108,9 @@ class RunFolder:
         try:
             return {name: Setting(**each) for name, each in json.loads(path.read_text(encoding="utf-8")).items()}
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise UsageError(f"cannot resume: {path} is damaged ({error})", "start anew with --overwrite") from None
+            raise UsageError(
+                f"cannot resume: {path} is damaged ({error})", "start anew with --overwrite", code="state-damaged"
+            ) from None
 
     def add_row(self, row: dict[str, float]) -> list[dict[str, float]]:
         """Appends an epoch to results.csv, replacing rows of that and later epochs; returns all rows."""
@@ -132,7 +136,11 @@ class RunFolder:
                 rows = [{name: _number(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
             return [{**row, "epoch": int(row["epoch"])} for row in rows]
         except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
-            raise UsageError(f"{self.results} is damaged ({error})", "move it away; new rows start a new one") from None
+            raise UsageError(
+                f"{self.results} is damaged ({error})",
+                "move it away; new rows start a new one",
+                code="run-record-damaged",
+            ) from None
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Writes metrics.json; what is not a number becomes null."""
@@ -178,7 +186,7 @@ class RunFolder:
                 # Torch answers damaged files with whatever its reader stumbled over.
                 what = str(error).splitlines()[0] if str(error) else type(error).__name__
                 damages.append(f"{path} is damaged ({what})")
-        raise UsageError(f"cannot resume: {'; '.join(damages)}", "start anew with --overwrite")
+        raise UsageError(f"cannot resume: {'; '.join(damages)}", "start anew with --overwrite", code="state-damaged")
 
 
 def _number(text: str) -> float:

@@ -153,7 +153,9 @@ def read_curves(path: Path) -> RunCurves | None:
         return None
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise UsageError(
-            f"{path} is damaged ({error})", "move it away; what needs no curves is drawn without it"
+            f"{path} is damaged ({error})",
+            "move it away; what needs no curves is drawn without it",
+            code="run-record-damaged",
         ) from None
 
 

@@ -131,7 +131,13 @@ def parse_trackers(text: str | None) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(text.split(","))) if text else ()
     for name in names:
         if name not in TRACKERS:
-            raise UsageError(f"--log {name}: unknown{meant(name, TRACKERS)}", f"give some of {', '.join(TRACKERS)}")
+            raise UsageError(
+                f"--log {name}: unknown{meant(name, TRACKERS)}",
+                f"give some of {', '.join(TRACKERS)}",
+                code="unknown-value",
+            )
         if importlib.util.find_spec(name) is None:
-            raise UsageError(f"--log {name}: the package {name} is not installed", how_to_install(name))
+            raise UsageError(
+                f"--log {name}: the package {name} is not installed", how_to_install(name), code="package-missing"
+            )
     return names

@@ -52,7 +52,9 @@ class Compute:
             if not is_out_of_memory(error):
                 raise
             raise DeviceError(
-                f"out of memory on {self.device}", "a smaller --size or model, or --device cpu, may fit"
+                f"out of memory on {self.device}",
+                "a smaller --size or model, or --device cpu, may fit",
+                code="out-of-memory",
             ) from None
 
 
@@ -72,19 +74,24 @@ def choose_device(name: str) -> tuple[torch.device, str]:
             raise DeviceError(
                 f"a GPU is present, but torch {torch.__version__} cannot use it",
                 "install a torch build that fits the driver, or type --device cpu",
+                code="gpu-unusable",
             )
         return torch.device("cpu"), "no GPU found"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"--device {name}: no such device", "give auto, cpu, cuda, cuda:N or mps") from None
+        raise UsageError(
+            f"--device {name}: no such device", "give auto, cpu, cuda, cuda:N or mps", code="unknown-device"
+        ) from None
     usable = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
     if not usable.get(device.type, False):
-        raise DeviceError(f"--device {name}: torch {torch.__version__} cannot use it here", "try --device cpu")
+        raise DeviceError(
+            f"--device {name}: torch {torch.__version__} cannot use it here", "try --device cpu", code="device-unusable"
+        )
     return device, "asked for"
 
 
@@ -103,11 +110,15 @@ def choose_precision(name: str, device: torch.device) -> tuple[Precision, str]:
             return "bf16", "the CPU has bf16 instructions"
         return "fp32", "no bf16 instructions"
     if name == "fp16" and device.type != "cuda":
-        raise UsageError(f"--precision fp16 on {device.type}: only CUDA scales the loss for it", "try bf16 or fp32")
+        raise UsageError(
+            f"--precision fp16 on {device.type}: only CUDA scales the loss for it",
+            "try bf16 or fp32",
+            code="precision-needs-cuda",
+        )
     for precision in ("fp32", "bf16", "fp16"):
         if name == precision:
             return precision, "asked for"
-    raise UsageError(f"--precision {name}: unknown", "give auto, bf16, fp16 or fp32")
+    raise UsageError(f"--precision {name}: unknown", "give auto, bf16, fp16 or fp32", code="unknown-value")
 
 
 def choose_compute(device: str, precision: str) -> Compute:

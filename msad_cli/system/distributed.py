@@ -199,11 +199,14 @@ def own_device(device: torch.device) -> torch.device:
         raise UsageError(
             f"--device {device} for {size()} processes",
             "leave it away, and each takes a GPU of its own, or --device cpu",
+            code="device-of-several-processes",
         )
     place, there = int(os.environ.get("LOCAL_RANK", rank())), torch.cuda.device_count()
     if place >= there:
         raise DeviceError(
-            f"{on_this_machine()} processes on a machine with {there} GPUs", f"torchrun --nproc-per-node {there}"
+            f"{on_this_machine()} processes on a machine with {there} GPUs",
+            f"torchrun --nproc-per-node {there}",
+            code="too-few-gpus",
         )
     torch.cuda.set_device(place)
     return torch.device("cuda", place)
@@ -232,4 +235,6 @@ def is_loss_of_another(error: BaseException) -> bool:
 def lost(hint: str) -> LostError:
     """The error to be shown in place of torch's."""
     minutes = round(TIMEOUT.total_seconds() / 60)
-    return LostError(f"another process of this run has ended, or did not answer for {minutes} minutes", hint)
+    return LostError(
+        f"another process of this run has ended, or did not answer for {minutes} minutes", hint, code="process-lost"
+    )

@@ -16,4 +16,4 @@ def how_to_install(extra: str) -> str:
 
 def missing_extra(package: str, extra: str) -> UsageError:
     """What to say where a package of an extra is not installed."""
-    return UsageError(f"{package} is not installed", how_to_install(extra))
+    return UsageError(f"{package} is not installed", how_to_install(extra), code="package-missing")

@@ -130,9 +130,13 @@ def explained(path: Path, size: int = 0) -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL:
             reason = error.strerror or str(error)
-            raise OutputError(f"cannot write {path}: {reason}", "choose another place, or see to its rights") from error
+            raise OutputError(
+                f"cannot write {path}: {reason}", "choose another place, or see to its rights", code="write-refused"
+            ) from error
         raise OutputError(
-            f"cannot write {path}: {error.strerror}; it takes {size:,} bytes, {_free(path):,} are free", "free space"
+            f"cannot write {path}: {error.strerror}; it takes {size:,} bytes, {_free(path):,} are free",
+            "free space",
+            code="disk-full",
         ) from error
 
 

@@ -93,7 +93,9 @@ class TrainingConfig:
             if value is not None and not least <= value <= (math.inf if most is None else most):
                 flag = f"--{name.rstrip('_').replace('_', '-')}"
                 span = f"at least {least}" if most is None else f"from {least} to {most}"
-                raise UsageError(f"{flag} {value}: not {span}", f"give {flag} a number that is")
+                raise UsageError(
+                    f"{flag} {value}: not {span}", f"give {flag} a number that is", code="number-out-of-range"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

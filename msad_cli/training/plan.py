@@ -67,9 +67,9 @@ def choose(config: TrainingConfig, images: int) -> Choices:
     warmup = pick("warmup", lambda: (min(500, steps // 10), "a tenth of the run, at most 500 steps"))
     eval_every = pick("eval_every", lambda: (max(1, epochs // 20), "20 evaluations in a run"))
     if config.decay not in ("steps", "cosine"):
-        raise UsageError(f"--decay {config.decay}: unknown", "give steps or cosine")
+        raise UsageError(f"--decay {config.decay}: unknown", "give steps or cosine", code="unknown-value")
     if not rate > 0:
-        raise UsageError(f"--lr {rate}: has to be positive")
+        raise UsageError(f"--lr {rate}: has to be positive", code="number-out-of-range")
     schedule = Schedule(rate, steps, warmup, config.decay)  # type: ignore[arg-type]
     return Choices(
         compute=compute,
@@ -100,7 +100,9 @@ def in_two_steps(choices: Choices) -> Choices:
         UsageError: there are not two epochs.
     """
     if choices.epochs < 2:
-        raise UsageError("--strategy two-step: a single epoch has no two steps", "add --epochs 4, or more")
+        raise UsageError(
+            "--strategy two-step: a single epoch has no two steps", "add --epochs 4, or more", code="too-few-epochs"
+        )
     last = max(1, round(FUSION_SHARE * choices.epochs))
     restart = (choices.epochs - last) * choices.steps_per_epoch
     return replace(choices, schedule=replace(choices.schedule, restart=restart))
@@ -117,7 +119,7 @@ def invalid_values_named(hint: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise UsageError(str(error), hint) from None
+        raise UsageError(str(error), hint, code="setting-refused") from None
 
 
 def choose_norm(norm: str, init: str) -> Setting:
@@ -148,15 +150,23 @@ def claim_output(config: TrainingConfig, observer: Observer) -> RunFolder:
     assert out is not None
     if out.suffix != ".safetensors":
         raise UsageError(
-            f"--out {out}: a model file's name ends in .safetensors", f"--out {out.with_suffix('.safetensors')}"
+            f"--out {out}: a model file's name ends in .safetensors",
+            f"--out {out.with_suffix('.safetensors')}",
+            code="out-name-refused",
         )
     if out.is_dir():
-        raise UsageError(f"--out {out}: a folder", "give the name of a file that does not exist yet")
+        raise UsageError(
+            f"--out {out}: a folder", "give the name of a file that does not exist yet", code="out-is-a-folder"
+        )
     trackers = parse_trackers(config.log)
     own = ReportedFolder(out, trackers, None if observer.silent else observer.say)
     folder = own if rank() == 0 else Onlooker(out)
     replaces = config.resume or config.overwrite or config.dry_run
     if not replaces and (out.exists() or folder.resumable):
         what = out if out.exists() else folder.path
-        raise UsageError(f"{what} exists", "add --overwrite, --resume an interrupted run, or choose another --out")
+        raise UsageError(
+            f"{what} exists",
+            "add --overwrite, --resume an interrupted run, or choose another --out",
+            code="result-exists",
+        )
     return folder

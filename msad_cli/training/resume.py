@@ -57,7 +57,9 @@ def _recalled(asked: Asked[Config]) -> Asked[Config]:
     assert config.out is not None
     folder = RunFolder(config.out)
     if not folder.resumable:
-        raise UsageError(f"nothing to resume: no {folder.state}", "leave --resume away to start")
+        raise UsageError(
+            f"nothing to resume: no {folder.state}", "leave --resume away to start", code="nothing-to-resume"
+        )
     recorded = folder.recorded()
     values: dict[str, Any] = {}
     for each in fields(config):
@@ -72,6 +74,7 @@ def _recalled(asked: Asked[Config]) -> Asked[Config]:
                 raise UsageError(
                     f"cannot resume: {flag} was {setting.value} and is now {typed}",
                     f"leave {flag} away, or start anew with --overwrite",
+                    code="setting-changed",
                 )
         elif setting.source != "auto" or name in COMPUTED_ONCE:
             values[name] = Path(setting.value) if name in PATHS and setting.value else setting.value

@@ -119,7 +119,7 @@ def cache_decoded(training: TrainingSet, cache: str, workers: int) -> Setting:
         UsageError: an unknown value, or too little memory.
     """
     if cache not in ("off", "ram"):
-        raise UsageError(f"--cache {cache}: unknown", "give ram or off")
+        raise UsageError(f"--cache {cache}: unknown", "give ram or off", code="unknown-value")
     if cache == "off":
         return Setting(cache, "default", "images are decoded in every epoch")
     needed, there = training.keep_decoded() * on_this_machine(), available_memory(shared=workers > 0)
@@ -128,6 +128,7 @@ def cache_decoded(training: TrainingSet, cache: str, workers: int) -> Setting:
         raise UsageError(
             f"--cache ram does not fit: {words}, of which msad takes {MOST_OF_MEMORY:.0%}",
             "--cache off decodes the images in every epoch, for which more --workers help",
+            code="image-cache-too-large",
         )
     return Setting(cache, "flag", words)
 

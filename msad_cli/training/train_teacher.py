@@ -119,21 +119,29 @@ def _refuse_idle(asked: Asked[TeacherConfig]) -> None:
     detector, scales = asked.config.detector, asked.config.scales
     known = DETECTORS.get(detector)
     if known is not None and known.family != "two-stage" and "rois" in asked.typed:
-        raise UsageError(f"--rois: {detector} has no RoIs", "leave it out")
+        raise UsageError(f"--rois: {detector} has no RoIs", "leave it out", code="setting-without-effect")
     if scales != "aligned" and {"fusion", "lambda_"} & asked.typed:
-        raise UsageError(f"--fusion, --lambda: --scales {scales} fuses nothing", "leave them out")
+        raise UsageError(
+            f"--fusion, --lambda: --scales {scales} fuses nothing", "leave them out", code="setting-without-effect"
+        )
 
 
 def _views(config: TeacherConfig) -> tuple[int, ...]:
     """By what the views that are trained on are downsampled."""
     k, scales, strategy = config.k, config.scales, config.strategy
     if strategy not in ("joint", "two-step") or (strategy != "joint" and scales != "aligned"):
-        raise UsageError(f"--strategy {strategy} with --scales {scales}", "aligned scales know joint and two-step")
+        raise UsageError(
+            f"--strategy {strategy} with --scales {scales}",
+            "aligned scales know joint and two-step",
+            code="strategy-unfit-for-scales",
+        )
     if scales != "single":
         return (1, *parse_ks("--k", k or "2", "24"))
     ks = parse_ks("--k", k or "1")
     if len(ks) > 1:
-        raise UsageError(f"--k {k} with --scales single", "a single scale has one k: 1, 2 or 4")
+        raise UsageError(
+            f"--k {k} with --scales single", "a single scale has one k: 1, 2 or 4", code="k-unfit-for-scales"
+        )
     return ks
 
 

@@ -78,7 +78,7 @@ def fit(run: Run, observer: Observer) -> Outcome:
             return Outcome(run.folder.model, stopped=stop.number, command_to_resume=training.command_to_resume)
         except OutputError as error:
             hint = f"{error.hint}, then: {training.command_to_resume}" if run.folder.resumable else error.hint
-            raise TrainingError(error.message, hint) from error
+            raise TrainingError(error.message, hint, code=error.code) from error
 
 
 class _Training:
@@ -122,15 +122,20 @@ class _Training:
         try:
             self.state.restore(state)
         except ValueError as error:
-            raise UsageError(f"cannot resume: {error}", "give what it was, or start anew with --overwrite") from None
+            raise UsageError(
+                f"cannot resume: {error}", "give what it was, or start anew with --overwrite", code="setting-changed"
+            ) from None
         except (LookupError, TypeError, AttributeError, RuntimeError):
             raise UsageError(
-                f"cannot resume: {run.folder.state} is of another version of msad", "start anew with --overwrite"
+                f"cannot resume: {run.folder.state} is of another version of msad",
+                "start anew with --overwrite",
+                code="state-of-another-version",
             ) from None
         if run.choices.epochs < progress.epochs:
             raise UsageError(
                 f"cannot resume: {progress.epochs} epochs are done, more than --epochs {run.choices.epochs}",
                 f"--epochs {progress.epochs} ends the run here",
+                code="epochs-done-already",
             )
         progress.step = same_place(progress.step, len(run.training.split), progress.batch, run.choices.batch)
         progress.batch = run.choices.batch
@@ -235,6 +240,7 @@ class _Training:
                 raise TrainingError(
                     f"{PATIENCE} steps in a row were not finite, up to step {step.number}, of the images {names}",
                     f"a lower --lr with --overwrite; the state before them is kept: {self.command_to_resume}",
+                    code="training-not-finite",
                 )
 
     def _stop_if_asked(self, interruption: Interruption, scores: Mapping[str, Scores]) -> None:
@@ -250,7 +256,7 @@ class _Training:
     def _after_saving(self, error: MsadError) -> MsadError:
         """The error with the command that goes on from a state written now."""
         self.run.folder.save_state(self.state.to_save())
-        return type(error)(error.message, f"{error.hint}; then go on: {self.command_to_resume}")
+        return type(error)(error.message, f"{error.hint}; then go on: {self.command_to_resume}", code=error.code)
 
     def _end_epoch(self, interruption: Interruption) -> dict[str, Scores]:
         """Evaluates where it is due, and writes the epoch's row; nothing is returned where a signal cut it short."""

@@ -65,6 +65,38 @@ def test_help_and_usage_errors_do_not_import_torch(arguments: list[str]) -> None
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "exit_code"),
+    [
+        (["eval", "none.safetensors", "--json"], "model-file-missing", 4),
+        (["flops", "--json", "--backbones", "resnet18"], "wrong-usage", 2),
+        (["flops", "--json", "--backbone", "resnet19"], "setting-refused", 2),
+        (["data", "check", "none", "--json"], "data-folder-missing", 3),
+    ],
+)
+def test_json_of_a_command_that_fails_is_the_error(
+    arguments: list[str], code: str, exit_code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == exit_code
+    printed = capsys.readouterr()
+    error = json.loads(printed.out)["error"]
+    assert (error["code"], error["exit_code"]) == (code, exit_code)
+    assert printed.err == f"error: {error['message']}\n" + (f"\nhint: {error['hint']}\n" if error["hint"] else "")
+    assert run([each for each in arguments if each != "--json"]) == exit_code
+    assert capsys.readouterr() == ("", printed.err)
+
+
+def test_json_of_a_command_that_fails_with_a_result_is_the_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "set.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    assert run(["data", "check", str(tmp_path / "set.json"), "--images", str(tmp_path), "--json"]) == 3
+    printed = capsys.readouterr()
+    assert "no-images" in printed.out
+    assert "error" not in json.loads(printed.out)
+    assert "\nerror: " in printed.err
+
+
 def test_who_reads_stdout_may_have_enough() -> None:
     for arguments in (["--help"], ["flops", "--backbone", "resnet18", "--json"]):
         read, write = os.pipe()

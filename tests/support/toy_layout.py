@@ -15,7 +15,7 @@ FILE = "boxes.txt"
 
 def _find(place: Path, split: str, images: Path | None, task: str) -> Files:
     if split != "train":
-        raise AbsentSplitError(f"{place}: a toy has no {split}", "give it a train")
+        raise AbsentSplitError(f"{place}: a toy has no {split}", "give it a train", code="split-missing")
     annotations, notes = cached("toy", [place / FILE], lambda: _convert(place / FILE))
     return Files(annotations, images or place, "toy set", notes)
 

@@ -56,7 +56,11 @@ def test_a_sound_machine_passes(
 def test_a_gpu_that_torch_cannot_use_is_exit_5(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "choose_device", raising(DeviceError("a GPU is present, but", "install a torch build")))
+    monkeypatch.setattr(
+        device,
+        "choose_device",
+        raising(DeviceError("a GPU is present, but", "install a torch build", code="gpu-unusable")),
+    )
     assert run(["doctor"]) == 5
     message = capsys.readouterr().err
     assert "error    GPU" in message

@@ -202,7 +202,7 @@ def test_memory_and_folder_train_the_same_student_and_the_plan_says_the_size(
         students[name] = load_file(tmp_path / f"{name}.safetensors")
         said = capsys.readouterr().err
         assert "plain and mirrored" in said
-        assert ("the teacher has looked at 12 images" in said) == (name != "old")
+        assert ("teacher cache: 12 images added" in said) == (name != "old")
     for name, each in students["ram"].items():
         assert torch.equal(each, students["new"][name])
         assert torch.equal(each, students["old"][name])
@@ -214,7 +214,7 @@ def test_a_run_with_a_teacher_cache_resumes(taught: Path, tmp_path: Path, capsys
     assert distil(taught, cut, "--cache-teacher", "ram", "--time", "0s") == 0
     assert not cut.exists()
     assert run(["distill", "--resume", "--out", str(cut)]) == 0
-    assert "the teacher has looked at 12 images" in capsys.readouterr().err
+    assert "teacher cache: 12 images added" in capsys.readouterr().err
     assert all(torch.equal(each, load_file(cut)[name]) for name, each in load_file(whole).items())
 
 
@@ -222,7 +222,7 @@ def test_a_run_with_a_teacher_cache_resumes(taught: Path, tmp_path: Path, capsys
     ("flags", "words"),
     [
         (["--no-distill"], "there is no teacher to keep anything of"),
-        (["--unaligned"], "what is kept are aligned pyramids"),
+        (["--unaligned"], "the cache is of aligned pyramids"),
     ],
 )
 def test_what_has_no_use_for_it_is_refused(

@@ -275,7 +275,7 @@ def test_a_student_of_the_small_image_teaches_nobody(
 ) -> None:
     student = distil(teacher, tmp_path / "student.safetensors")
     assert run(["distill", "--teacher", str(student), *SHORT, "--out", str(tmp_path / "next.safetensors")]) == 2
-    assert "sees only images reduced 2 times" in capsys.readouterr().err
+    assert "sees only images downsampled by 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_a_student_of_the_small_image_teaches_nobody(
         ("teacher --strategy one-step", "--strategy one-step"),
         ("teacher --strategy two-step", "a single epoch has no two steps"),
         ("teacher --scales single --k 2,4", "a single scale has one k"),
-        ("teacher --rois 64", "--rois: fcos has no regions"),
+        ("teacher --rois 64", "--rois: fcos has no RoIs"),
         ("teacher --scales vanilla --fusion sum", "--fusion, --lambda: --scales vanilla fuses nothing"),
         ("teacher --scales single --lambda 1", "--fusion, --lambda: --scales single fuses nothing"),
         ("teacher --detector yolo", "detector 'yolo'"),

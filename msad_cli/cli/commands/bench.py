@@ -40,7 +40,8 @@ def bench(
     as_json: options.Json = False,
 ) -> None:
     """Measure latency from the file to its boxes: decode, preprocess, model, postprocess."""
-    from msad_cli.cli.console import console, print_json
+    from msad_cli.cli.console import console
+    from msad_cli.cli.json_output import print_json
     from msad_cli.data.images.decode import limit_pixels
     from msad_cli.system.device import choose_compute, peak_memory
 
@@ -154,7 +155,7 @@ def _images(inputs: list[str] | None, data: str) -> list[Path]:
         files = find_split(data or None, "val")
         names = read_records(files.annotations, files.images).file_names
     except (UsageError, DataError) as error:
-        raise UsageError(f"no images: {error.message}", "name some with --input") from None
+        raise UsageError(f"no images: {error.message}", "name some with --input", code="no-images-given") from None
     return [files.images / str(name) for name in names[:MOST_IMAGES]]
 
 

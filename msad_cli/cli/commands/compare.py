@@ -44,13 +44,14 @@ def compare(
 ) -> None:
     """Compare models: AP at the end of training, GMACs by part, latency, and the share of the gap that is closed."""
     from msad_cli.cli.commands.bench import machine_in_words, measure
-    from msad_cli.cli.console import print_json, print_line
+    from msad_cli.cli.console import print_line
+    from msad_cli.cli.json_output import print_json
     from msad_cli.evaluation.pareto import Point, within
     from msad_cli.runs.plots.pareto import plot_pareto
     from msad_cli.system.device import choose_compute
 
     if (budget is not None or plot is not None) and not runs:
-        raise UsageError("--budget and --plot need latencies", "leave --runs 0 out")
+        raise UsageError("--budget and --plot need latencies", "leave --runs 0 out", code="latencies-not-measured")
     measured, where = {}, ""
     if runs:
         compute = choose_compute(device, precision)

@@ -32,9 +32,9 @@ def convert(
     from msad_cli.system.files import explained
 
     if to not in table.WRITERS:
-        raise UsageError(f"--to {to}: unknown", f"give {' or '.join(table.WRITERS)}")
+        raise UsageError(f"--to {to}: unknown", f"give {' or '.join(table.WRITERS)}", code="unknown-value")
     if out.exists():
-        raise UsageError(f"{out} exists", "give a folder that does not exist yet")
+        raise UsageError(f"{out} exists", "give a folder that does not exist yet", code="result-exists")
     parse_task(task or "boxes")
     limit_pixels(parse_pixels(max_pixels))
     found, said = find_splits(source, None, None, task or "boxes")

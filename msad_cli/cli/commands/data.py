@@ -46,12 +46,15 @@ def check(
 ) -> None:
     """Look for everything that is wrong with a data set: boxes, ids, files, train against val. Exit 3 if unusable."""
     from msad_cli.cli.check_tables import print_report
-    from msad_cli.cli.console import print_json, print_line
+    from msad_cli.cli.console import print_line
+    from msad_cli.cli.json_output import print_json
     from msad_cli.data.annotations.check_cache import checked, refuse_unusable
     from msad_cli.data.layouts.splits import records_of
 
     if fix != (out is not None):
-        raise UsageError("--fix and --out belong together", "msad data check FILE --fix --out repaired.json")
+        raise UsageError(
+            "--fix and --out belong together", "msad data check FILE --fix --out repaired.json", code="fix-without-out"
+        )
     resolution, ks = parse_size(size), parse_ks("--k", k)
     found = _find(path, split, images, task, max_pixels)
     if out is not None:
@@ -78,7 +81,8 @@ def stats(
 ) -> None:
     """Count images and objects by class, and say how large these are at HR and at 1/k. Exit 3 if unusable."""
     from msad_cli.cli.check_tables import print_counts, print_problems
-    from msad_cli.cli.console import print_json, print_line
+    from msad_cli.cli.console import print_line
+    from msad_cli.cli.json_output import print_json
     from msad_cli.data.annotations.check_cache import checked, refuse_unusable
     from msad_cli.data.layouts.splits import records_of
 
@@ -117,9 +121,11 @@ def _fix(found: dict[str, "Files"], out: Path, decode: bool) -> None:
     from msad_cli.system.files import write_text
 
     if len(found) > 1:
-        raise UsageError("--fix repairs one split at a time", "add --split train or --split val")
+        raise UsageError(
+            "--fix repairs one split at a time", "add --split train or --split val", code="fix-of-two-splits"
+        )
     if out.exists():
-        raise UsageError(f"{out} exists", "give a file that does not exist yet")
+        raise UsageError(f"{out} exists", "give a file that does not exist yet", code="result-exists")
     (files,) = found.values()
     repaired = repair(read_document(files.annotations), files.annotations, files.images, decode)
     write_text(out, json.dumps(repaired.document) + "\n")
@@ -142,6 +148,6 @@ def demo(
         typer.echo(demo_folder(train=train, val=val, seed=seed))
         return
     if out.exists():
-        raise UsageError(f"{out} exists", "give a folder that does not exist yet")
+        raise UsageError(f"{out} exists", "give a folder that does not exist yet", code="result-exists")
     draw_demo(out, train=train, val=val, seed=seed)
     typer.echo(out)

@@ -60,7 +60,7 @@ OWN: dict[str, Any] = {
     ],
     "cache_teacher": Annotated[
         str | None,
-        typer.Option(metavar="ram|DIR", help="Keep the teacher's pyramids: it looks at each image once."),
+        typer.Option(metavar="ram|DIR", help="Teacher cache: pyramids are computed once, and kept there."),
     ],
     "afp": Annotated[
         str, typer.Option("--afp", metavar="shift|resize", help="Of pixel: how the assistant gets the student's grid.")

@@ -8,7 +8,8 @@ from msad_cli.errors import DeviceError
 
 def doctor(as_json: options.Json = False) -> None:
     """Check torch, GPU, CPU, decoder, evaluators, command, extras, shared memory, cache. Exit 5 if one is unusable."""
-    from msad_cli.cli.console import print_json, print_line
+    from msad_cli.cli.console import print_line
+    from msad_cli.cli.json_output import print_json
     from msad_cli.system.examination import examine
 
     checks = []
@@ -22,4 +23,4 @@ def doctor(as_json: options.Json = False) -> None:
         print_json([asdict(each) for each in checks])
     for each in checks:
         if each.state == "error":
-            raise DeviceError(f"{each.name}: {each.found}", each.advice)
+            raise DeviceError(f"{each.name}: {each.found}", each.advice, code="machine-unusable")

@@ -50,13 +50,14 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure AP and AR of a model, by COCO's own evaluation."""
-    from msad_cli.cli.console import print_json, print_line, print_scores
+    from msad_cli.cli.console import print_line, print_scores
+    from msad_cli.cli.json_output import print_json
     from msad_cli.cli.size_curve import report_sizes
     from msad_cli.evaluation.evaluate import Evaluation, EvaluationConfig
 
     gates = parse_gates(fail_under)
     if gates and size and size.count(",") > 1:
-        raise UsageError(f"--fail-under with the sizes {size}", "a gate is on one size")
+        raise UsageError(f"--fail-under with the sizes {size}", "a gate is on one size", code="gate-on-several-sizes")
     config = EvaluationConfig(
         data=data,
         split=split,
@@ -94,4 +95,4 @@ def evaluate(
     for name, least in gates.items():
         got = scores[best].numbers[name]
         if not got >= least:
-            raise GateMissedError(f"{name} of view {best} is {got:.4f}, under {least}")
+            raise GateMissedError(f"{name} of view {best} is {got:.4f}, under {least}", code="gate-missed")

@@ -71,7 +71,11 @@ def export(
     from msad_cli.runs.folder import without_nan
 
     if is_exported(model):
-        raise ModelFileError(f"{model}: exported already", "give the .safetensors file that it was exported from")
+        raise ModelFileError(
+            f"{model}: exported already",
+            "give the .safetensors file that it was exported from",
+            code="model-exported-already",
+        )
     to = _format(form, out, int8)
     path = out or model.with_suffix(f".int8{to.suffix}" if int8 else to.suffix)
     _claim(path, overwrite)
@@ -121,15 +125,21 @@ def _format(form: str | None, out: Path | None, int8: bool) -> ExportFormat:
     chosen = FORMATS.get(form or named or next(iter(FORMATS)))
     if chosen is None:
         flag = f"--format {form}" if form else f"--out {out}"
-        raise UsageError(f"{flag}: not a format that msad writes", f"it writes {' and '.join(FORMATS)}")
+        raise UsageError(
+            f"{flag}: not a format that msad writes", f"it writes {' and '.join(FORMATS)}", code="unknown-value"
+        )
     if out and named != chosen.name:
         raise UsageError(
-            f"--out {out}: not the name of an {chosen.suffix} file", f"--out {out.with_suffix(chosen.suffix)}"
+            f"--out {out}: not the name of an {chosen.suffix} file",
+            f"--out {out.with_suffix(chosen.suffix)}",
+            code="out-name-refused",
         )
     if int8 and chosen.quantise is None:
         able = " and ".join(each.name for each in FORMATS.values() if each.quantise is not None)
         raise UsageError(
-            f"--int8 --format {chosen.name}: not a format with 8 bits", f"leave one of them out; {able} has"
+            f"--int8 --format {chosen.name}: not a format with 8 bits",
+            f"leave one of them out; {able} has",
+            code="format-without-8-bits",
         )
     return chosen
 
@@ -146,7 +156,7 @@ def _claim(path: Path, overwrite: bool) -> None:
 
     for each in (path, sidecar_path(path)):
         if each.exists() and not overwrite:
-            raise UsageError(f"{each} exists", "add --overwrite, or choose another --out")
+            raise UsageError(f"{each} exists", "add --overwrite, or choose another --out", code="result-exists")
     refuse_unwritable(path)
 
 
@@ -165,6 +175,7 @@ def _single_view(view: str | None, spec: "DetectorSpec", model: Path) -> "View":
         raise UsageError(
             f"{model} has the views {', '.join(spec.views)}, and a graph of several images is not exported",
             f"name one with --view {'|'.join(single)}, or distil a student: it sees one image",
+            code="export-of-several-views",
         )
     return choose_views(view, spec, model)[0]
 
@@ -205,6 +216,7 @@ def _fixed_spec(
         raise UsageError(
             f"--fixed {fixed}: {error}",
             f"give the height and width of what the model sees; a whole image that lies is --fixed {down},{across}",
+            code="fixed-sides-refused",
         ) from None
 
 
@@ -245,6 +257,7 @@ def _check(detector: "Detector", view: "View", graph: "ExportedModel", form: str
             f"nothing was written: in {parity.images} images neither msad nor {form} finds anything, so that nothing "
             "is compared",
             "train the model, or name images with its objects by --data",
+            code="export-finds-nothing",
         )
     apart = ", ".join(f"{name} {value:.2g}" for name, value in parity.differences.items())
     line = (
@@ -252,7 +265,11 @@ def _check(detector: "Detector", view: "View", graph: "ExportedModel", form: str
         f"a partner; the others differ by at most {apart}"
     )
     if not parity.holds:
-        raise GateMissedError(f"nothing was written: {line}", "report it, with the versions of torch and onnxruntime")
+        raise GateMissedError(
+            f"nothing was written: {line}",
+            "report it, with the versions of torch and onnxruntime",
+            code="export-differs",
+        )
     return line
 
 
@@ -296,7 +313,11 @@ def _costs(scores: "Mapping[str, Mapping[str, float]]", form: str) -> "Iterator[
             if after != form:
                 yield f"{'8 bits' if after == 'int8' else after} cost {100 * lost:.1f} {name}"
             elif abs(lost) > MOST_AP_LOST:
-                raise GateMissedError(f"nothing was written: {name} of {form} is {-100 * lost:.2f} off", "report it")
+                raise GateMissedError(
+                    f"nothing was written: {name} of {form} is {-100 * lost:.2f} off",
+                    "report it",
+                    code="export-differs",
+                )
 
 
 def _write(form: ExportFormat, path: Path, written: bytes, notes: "Notes") -> None:

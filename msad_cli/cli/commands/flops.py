@@ -49,7 +49,8 @@ def flops(
     as_json: options.Json = False,
 ) -> None:
     """Count parameters and GMACs by part: student beside teacher beside torchvision's stock model."""
-    from msad_cli.cli.console import console, print_json
+    from msad_cli.cli.console import console
+    from msad_cli.cli.json_output import print_json
     from msad_cli.export.formats import read_description
     from msad_cli.models.cost import count_cost, relatives
     from msad_cli.models.spec import ClassName, DetectorSpec
@@ -115,7 +116,11 @@ def image_sizes(data: str) -> list[tuple[int, int]]:
     stated = read_records(files.annotations, files.images).sizes.tolist()
     sizes = [(height, width) for height, width in stated if height and width]
     if not sizes:
-        raise UsageError(f"{files.annotations}: its images state no width and height", "give --size instead of --data")
+        raise UsageError(
+            f"{files.annotations}: its images state no width and height",
+            "give --size instead of --data",
+            code="image-sizes-not-stated",
+        )
     return sizes
 
 

@@ -20,8 +20,8 @@ def info(
     as_json: options.Json = False,
 ) -> None:
     """Show what a model file remembers: architecture, classes, data, AP."""
+    from msad_cli.cli.json_output import print_json
     from msad_cli.export.formats import is_exported
-    from msad_cli.runs.folder import json_text
     from msad_cli.system.files import fingerprint
     from msad_cli.text import printable
 
@@ -36,7 +36,7 @@ def info(
         "sha256": fingerprint(model),
     }
     if as_json:
-        typer.echo(json_text(values), nl=False)
+        print_json(values)
         return
     for name, value in (values | _in_words(spec, card)).items():
         if value not in ("", (), None):

@@ -24,12 +24,12 @@ def plot(
 
     run = run if run.name else run.absolute()  # `.`, in the folder itself
     if run.is_dir() and run.suffix != ".run":
-        raise UsageError(f"{run}: not a run's folder", HINT)
+        raise UsageError(f"{run}: not a run's folder", HINT, code="not-a-run")
     folder = RunFolder(run)
     rows = folder.rows()
     if not rows:
         what = "no results.csv with an epoch in it" if folder.path.is_dir() else "no such folder"
-        raise UsageError(f"{folder.path}: {what}", HINT)
+        raise UsageError(f"{folder.path}: {what}", HINT, code="not-a-run")
     curves = read_curves(folder.curves)
     drawn = plot_epochs(rows, folder.plots)
     if curves is not None:

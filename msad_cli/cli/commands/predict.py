@@ -110,7 +110,9 @@ def predict(
         done = f"{len(sources) - failed} of {len(sources)} {kind}, {objects} objects of score ≥ {least:.2f} by {path}"
         print_line(f"{done} -> {out}/" if saves else done)
     if failed:
-        raise PartialFailureError(f"{failed} of {len(sources)} {kind} could not be read", "they are named above")
+        raise PartialFailureError(
+            f"{failed} of {len(sources)} {kind} could not be read", "they are named above", code="inputs-unreadable"
+        )
 
 
 def _find(names: list[str], out: Path, saves: set[str]) -> "tuple[list[Input], list[Input]]":
@@ -127,10 +129,18 @@ def _find(names: list[str], out: Path, saves: set[str]) -> "tuple[list[Input], l
     if videos:
         need_decoder()
     if videos and "coco" in saves:
-        raise UsageError(f"--save coco: {videos[0].path} is a video, whose frames are no files", "name images alone")
+        raise UsageError(
+            f"--save coco: {videos[0].path} is a video, whose frames are no files",
+            "name images alone",
+            code="video-in-coco",
+        )
     for each in found:
         if "image" in saves and resolved(out / each.relative) == resolved(each.path):
-            raise UsageError(f"{each.path} would be overwritten by its own result", "choose another folder with --out")
+            raise UsageError(
+                f"{each.path} would be overwritten by its own result",
+                "choose another folder with --out",
+                code="result-replaces-input",
+            )
     return images, videos
 
 
@@ -164,7 +174,9 @@ def _parse_saves(text: str) -> set[str]:
     """
     saves = set(text.split(",")) - {""}
     if unknown := sorted(saves - set(SAVES)):
-        raise UsageError(f"--save {text}: unknown {', '.join(unknown)}", f"known: {', '.join(SAVES)}")
+        raise UsageError(
+            f"--save {text}: unknown {', '.join(unknown)}", f"known: {', '.join(SAVES)}", code="unknown-value"
+        )
     return saves
 
 
@@ -179,7 +191,9 @@ def _with_listed(inputs: list[str]) -> list[str]:
     listed = [line for line in os.fsdecode(sys.stdin.buffer.read()).splitlines() if line]
     names = [each for name in inputs for each in (listed if name == "-" else [name])]
     if not names:
-        raise UsageError("- reads paths from stdin, which had none", "find . -name '*.jpg' | msad predict -")
+        raise UsageError(
+            "- reads paths from stdin, which had none", "find . -name '*.jpg' | msad predict -", code="stdin-empty"
+        )
     return names
 
 
@@ -187,4 +201,8 @@ def _default_model() -> Path:
     for name in DEFAULT_MODELS:
         if Path(name).exists():
             return Path(name)
-    raise UsageError(f"no model: neither {' nor '.join(DEFAULT_MODELS)} lies in this folder", "give one with -m FILE")
+    raise UsageError(
+        f"no model: neither {' nor '.join(DEFAULT_MODELS)} lies in this folder",
+        "give one with -m FILE",
+        code="no-model-given",
+    )

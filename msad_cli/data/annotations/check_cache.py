@@ -85,4 +85,4 @@ def refuse_unusable(report: Report, path: str, following: str, strict: bool = Fa
     total = sum(problem.count for _, problem in counted)
     more = f"; {total} {'' if strict else 'fatal '}problems in all" if total > first.count else ""
     advice = f"{first.advice}; " if first.advice else ""
-    raise DataError(f"{file}: {first.in_words()}{more}", f"{advice}{following}")
+    raise DataError(f"{file}: {first.in_words()}{more}", f"{advice}{following}", code=first.code)

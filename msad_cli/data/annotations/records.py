@@ -73,19 +73,25 @@ def read_document(file: Path) -> dict[str, Any]:
     try:
         document = json.loads(file.read_bytes())
     except FileNotFoundError:
-        raise DataError(f"no such annotation file: {file}") from None
+        raise DataError(f"no such annotation file: {file}", code="annotation-file-missing") from None
     except IsADirectoryError:
-        raise DataError(f"{file}: a folder where an annotation file was expected") from None
+        raise DataError(
+            f"{file}: a folder where an annotation file was expected", code="annotation-file-is-folder"
+        ) from None
     except json.JSONDecodeError as error:
-        raise DataError(f"{file}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+        raise DataError(
+            f"{file}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}", code="json-broken"
+        ) from None
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+        raise DataError(f"{file}: cannot be read ({error.strerror})", code="read-refused") from None
     except (ValueError, RecursionError):  # bytes that are no text, a number of thousands of digits
-        raise DataError(f"{file}: not a JSON text") from None
+        raise DataError(f"{file}: not a JSON text", code="json-broken") from None
     for name in ("images", "annotations", "categories"):
         if not isinstance(document, dict) or not isinstance(document.get(name), list):
             raise DataError(
-                f"{file}: no list {name!r}", "msad reads COCO instance files: images, annotations, categories"
+                f"{file}: no list {name!r}",
+                "msad reads COCO instance files: images, annotations, categories",
+                code="coco-list-missing",
             )
     return dict(document)
 

@@ -47,7 +47,11 @@ def repair(document: dict[str, Any], file: Path, folder: Path, decode: bool = Fa
     annotations = _repaired_annotations(plain["annotations"], records, seen, done)
     readable = seen.sizes[records.annotations.images, 0] > 0
     if not (judge_boxes(records, seen.sizes).usable & readable).any():
-        raise DataError(f"{file}: no {'boxes' if images else 'images'} would be left", "msad data check lists why")
+        raise DataError(
+            f"{file}: no {'boxes' if images else 'images'} would be left",
+            "msad data check lists why",
+            code="repair-leaves-nothing",
+        )
     repaired = {**plain, "images": images, "annotations": annotations}
     return Repaired(repaired, {what: count for what, count in done.items() if count})
 
@@ -86,6 +90,7 @@ def _refuse_two_names(categories: list[Record], file: Path) -> None:
             raise DataError(
                 f"{file}: category {each['id']} is called {shown(names[each['id']])} and {shown(str(each['name']))}",
                 "correct that by hand: only you know which class its boxes are of",
+                code="category-named-twice",
             )
 
 

@@ -93,7 +93,7 @@ def to_split(records: Records) -> CocoSplit:
     """
     for problem in records.problems:
         if problem.fatal:
-            raise DataError(f"{records.file}: {problem.in_words()}", problem.advice)
+            raise DataError(f"{records.file}: {problem.in_words()}", problem.advice, code=problem.code)
     of = records.annotations
     rows = np.flatnonzero(judge_boxes(records).usable)
     rows = rows[np.argsort(of.images[rows], kind="stable")]

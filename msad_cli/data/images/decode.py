@@ -176,25 +176,29 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         # Opening a pipe would wait for a writer.
         if path.exists() and not path.is_file():
-            raise DataError(f"{path}: not a file", REPLACE)
+            raise DataError(f"{path}: not a file", REPLACE, code="not-a-file")
         with scoped, Image.open(path, formats=FORMATS) as image:
             _refuse_vast(image)
             yield image
     except DataError:
         raise
     except FileNotFoundError:
-        raise DataError(f"no such image: {path}") from None
+        raise DataError(f"no such image: {path}", code="image-missing") from None
     except UnidentifiedImageError:
         found = f"no image that msad knows ({', '.join(FORMATS)})" if path.stat().st_size else "an empty file"
-        raise DataError(f"{path}: {found}", REPLACE) from None
+        raise DataError(f"{path}: {found}", REPLACE, code="image-unreadable") from None
     except Image.DecompressionBombError as error:
         claim = str(error).split(",")[0]
         raise DataError(
-            f"{path}: {claim}; --max-pixels raises the limit", "take it out of the set, or store it smaller"
+            f"{path}: {claim}; --max-pixels raises the limit",
+            "take it out of the set, or store it smaller",
+            code="image-too-large",
         ) from None
     except Exception as error:
         # Pillow's decoders raise, for damaged data, errors of almost any class.
-        raise DataError(f"{path}: cannot be decoded ({error or type(error).__name__})", REPLACE) from error
+        raise DataError(
+            f"{path}: cannot be decoded ({error or type(error).__name__})", REPLACE, code="image-unreadable"
+        ) from error
 
 
 def _refuse_vast(image: Image.Image) -> None:

@@ -23,14 +23,14 @@ def rgb_image(image: Any, name: str) -> Image.Image:
     """
     if isinstance(image, Image.Image):
         if not image.width * image.height:
-            raise UsageError(f"{name}: a PIL image without pixels", KNOWN)
+            raise UsageError(f"{name}: a PIL image without pixels", KNOWN, code="image-without-pixels")
         return eight_bit_rgb(image)
     if not isinstance(image, np.ndarray | torch.Tensor):
-        raise UsageError(f"{name}: {type(image).__name__}", KNOWN)
+        raise UsageError(f"{name}: {type(image).__name__}", KNOWN, code="not-an-image")
     kind = f"{type(image).__name__} of {str(image.dtype).removeprefix('torch.')} {tuple(image.shape)}"
     pixels = image
     if isinstance(image, torch.Tensor):
         pixels = image.detach().movedim(0, -1).cpu().numpy() if image.ndim == 3 else np.empty(0)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-        raise UsageError(f"{name}: {kind}", KNOWN)
+        raise UsageError(f"{name}: {kind}", KNOWN, code="not-an-image")
     return Image.fromarray(np.ascontiguousarray(pixels))

@@ -63,7 +63,11 @@ def validation_part(names: Sequence[str], where: Path) -> tuple[set[str], str]:
     """
     distinct = sorted(set(names))
     if len(distinct) < 2:
-        raise DataError(f"{where}: {len(distinct)} images cannot be split into train and val", "add images")
+        raise DataError(
+            f"{where}: {len(distinct)} images cannot be split into train and val",
+            "add images",
+            code="too-few-images-to-split",
+        )
     count = max(1, round(VALIDATION_SHARE * len(distinct)))
     places = np.random.default_rng(SPLIT_SEED).permutation(len(distinct))[:count]
     note = (
@@ -81,11 +85,11 @@ def read_text(file: Path) -> str:
     """
     try:
         if file.exists() and not file.is_file():
-            raise DataError(f"{file}: not a file")
+            raise DataError(f"{file}: not a file", code="not-a-file")
         return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise DataError(f"no such file: {file}") from None
+        raise DataError(f"no such file: {file}", code="file-missing") from None
     except UnicodeDecodeError:
-        raise DataError(f"{file}: not a text in UTF-8") from None
+        raise DataError(f"{file}: not a text in UTF-8", code="not-utf-8") from None
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+        raise DataError(f"{file}: cannot be read ({error.strerror})", code="read-refused") from None

@@ -25,7 +25,9 @@ def image_folder(folder: Path, split: str, file: Path, flag: str) -> Path:
     for images in (*named, *sorted(folder.glob(f"{split}*")), folder / "images"):
         if images.is_dir():
             return images
-    raise AbsentSplitError(f"{folder}: no folder {subset}/ with the images of {file.name}", f"or give {flag}")
+    raise AbsentSplitError(
+        f"{folder}: no folder {subset}/ with the images of {file.name}", f"or give {flag}", code="image-folder-missing"
+    )
 
 
 def _recognises(place: Path) -> bool:
@@ -48,10 +50,15 @@ def _annotation_file(folder: Path, split: str, task: str) -> Path:
         raise AbsentSplitError(
             f"{folder}: no annotations/instances_{split}*.json",
             "msad reads COCO folders: annotations/instances_train2017.json and …_val2017.json, train2017/, val2017/",
+            code="split-missing",
         )
     if len(found) > 1:
         names = ", ".join(each.name for each in found)
-        raise DataError(f"{annotations}: several files for {split}: {names}", f"choose with --{split}-json")
+        raise DataError(
+            f"{annotations}: several files for {split}: {names}",
+            f"choose with --{split}-json",
+            code="annotation-file-ambiguous",
+        )
     return found[0]
 
 

@@ -19,7 +19,9 @@ def _find(place: Path, split: str, images: Path | None, task: str) -> Files:
     found = next((place / each for each in names if (place / each / FILE).is_file()), None)
     if found is None:
         raise AbsentSplitError(
-            f"{place}: no {' nor '.join(f'{each}/{FILE}' for each in names)}", f"add a split for {split}"
+            f"{place}: no {' nor '.join(f'{each}/{FILE}' for each in names)}",
+            f"add a split for {split}",
+            code="split-missing",
         )
     return Files(found / FILE, images or found, f"Roboflow COCO folder ({found.name}/{FILE})")
 

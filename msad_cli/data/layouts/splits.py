@@ -20,7 +20,7 @@ def parse_task(task: str) -> None:
         UsageError: there is none of this name.
     """
     if task not in TASKS:
-        raise UsageError(f"--task {task}: unknown", f"give {', '.join(TASKS)}")
+        raise UsageError(f"--task {task}: unknown", f"give {', '.join(TASKS)}", code="unknown-value")
 
 
 def find_split(
@@ -43,10 +43,12 @@ def find_split(
     if annotations is not None and images is not None:
         return Files(annotations, images, "files as given")
     if not data:
-        raise UsageError("no data given", "add --data DIR, or --data demo for the built-in set")
+        raise UsageError("no data given", "add --data DIR, or --data demo for the built-in set", code="no-data-given")
     place, named = Path(data), next((each for each in table.LAYOUTS if each.word == data), None)
     if named is None and not place.exists():
-        raise DataError(f"--data {data}: no such folder", "give the folder of a set, or the word demo")
+        raise DataError(
+            f"--data {data}: no such folder", "give the folder of a set, or the word demo", code="data-folder-missing"
+        )
     if annotations is None:
         return (named or _recognised(place, split)).find(place, split, images, task)
     if named is not None:
@@ -68,10 +70,16 @@ def _recognised(place: Path, split: str) -> Layout:
     if (found := _layout_of(place)) is not None:
         return found
     if place.is_file():
-        raise DataError(f"--data {place}: a file, not a folder", "give the folder of a set, a .json or a data.yaml")
+        raise DataError(
+            f"--data {place}: a file, not a folder",
+            "give the folder of a set, a .json or a data.yaml",
+            code="data-is-a-file",
+        )
     *others, last = (each.sign.format(split=split) for each in table.LAYOUTS if each.sign)
     raise DataError(
-        f"{place}: no set that msad knows: no {', '.join(others)}, nor {last}", "docs/data.md shows the layouts"
+        f"{place}: no set that msad knows: no {', '.join(others)}, nor {last}",
+        "docs/data.md shows the layouts",
+        code="unknown-layout",
     )
 
 
@@ -93,9 +101,11 @@ def find_splits(path: str, split: str | None, images: Path | None, task: str) ->
         DataError: there is no split, or one cannot be read.
     """
     if split not in (None, *SPLITS):
-        raise UsageError(f"--split {split}: unknown", "give train or val")
+        raise UsageError(f"--split {split}: unknown", "give train or val", code="unknown-value")
     if images is not None and split is None:
-        raise UsageError("--images with a folder of two splits", "add --split train or --split val")
+        raise UsageError(
+            "--images with a folder of two splits", "add --split train or --split val", code="images-of-two-splits"
+        )
     found: dict[str, Files] = {}
     absent = []
     for name in [split] if split else SPLITS:

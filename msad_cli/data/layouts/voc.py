@@ -48,7 +48,9 @@ def _find(place: Path, split: str, images: Path | None, task: str) -> Files:
     names, list_file, notes = _names(place, split, files)
     read = [*files, *([list_file] if list_file else [])]
     for name, target in outward_links(place, [str(each.relative_to(place)) for each in read]).items():
-        raise DataError(f"{place / name}: a link to {target}, outside {place}", "put the file itself there")
+        raise DataError(
+            f"{place / name}: a link to {target}, outside {place}", "put the file itself there", code="link-outward"
+        )
     own = place / "JPEGImages"
     annotations, others = cached(f"voc-{split}", [*read, own], lambda: _convert(place, own, files, names))
     return Files(annotations, images or own, "Pascal VOC folder", (*notes, *others))
@@ -60,7 +62,11 @@ def _names(folder: Path, split: str, files: Sequence[Path]) -> tuple[list[str], 
     lists = [found[of] for of in LISTS[split] if found[of].is_file()]
     if not lists and any(each.is_file() for each in found.values()):
         wanted = " nor ".join(f"{of}.txt" for of in LISTS[split])
-        raise AbsentSplitError(f"{found[split].parent}: neither {wanted}", f"list the images of {split}, a name a line")
+        raise AbsentSplitError(
+            f"{found[split].parent}: neither {wanted}",
+            f"list the images of {split}, a name a line",
+            code="split-missing",
+        )
     if not lists:
         annotations = folder / "Annotations"
         stems = [each.relative_to(annotations).with_suffix("").as_posix() for each in files]
@@ -71,7 +77,11 @@ def _names(folder: Path, split: str, files: Sequence[Path]) -> tuple[list[str], 
         if not (name := line.strip()):
             continue
         if reason := refused_name(name):
-            raise DataError(f"{lists[0]}, line {number}: {shown(name)} {reason}", "list names without suffix")
+            raise DataError(
+                f"{lists[0]}, line {number}: {shown(name)} {reason}",
+                "list names without suffix",
+                code="file-name-refused",
+            )
         names[name] = None
     return list(names), lists[0], (f"{split} is {lists[0]}",) if lists[0] != found[split] else ()
 
@@ -88,7 +98,9 @@ def _convert(folder: Path, images: Path, files: Sequence[Path], names: Sequence[
         root = roots.get(name)
         if root is None:
             raise DataError(
-                f"{annotations_folder / name}.xml: no such file", "take the name out of the list, or add it"
+                f"{annotations_folder / name}.xml: no such file",
+                "take the name out of the list, or add it",
+                code="annotation-file-missing",
             )
         size = next(root.all("size"), _Element("size", root.line))
         sides = {side: read_side(_number(size.text_of(side))) for side in ("width", "height")}
@@ -114,10 +126,16 @@ def _images(images: Path) -> dict[str, str]:
 def _read_object(file: Path, element: _Element, classes: Sequence[str]) -> dict[str, Any]:
     name = element.text_of("name")
     if not name:
-        raise DataError(f"{file}, line {element.line}: an object without a name", "name its class")
+        raise DataError(
+            f"{file}, line {element.line}: an object without a name", "name its class", code="object-without-name"
+        )
     box = next(element.all("bndbox"), None)
     if box is None:
-        raise DataError(f"{file}, line {element.line}: an object without a bndbox", "give its corners, or take it out")
+        raise DataError(
+            f"{file}, line {element.line}: an object without a bndbox",
+            "give its corners, or take it out",
+            code="object-without-box",
+        )
     corners = []
     for corner in CORNERS:
         value = _number(box.text_of(corner))
@@ -125,6 +143,7 @@ def _read_object(file: Path, element: _Element, classes: Sequence[str]) -> dict[
             raise DataError(
                 f"{file}, line {box.line}: {corner} {shown(box.text_of(corner))} is no number",
                 "a bndbox has the pixels xmin, ymin, xmax and ymax, counted from 1",
+                code="corner-not-a-number",
             )
         corners.append(value)
     left, top, right, bottom = corners
@@ -168,9 +187,11 @@ def _parse(file: Path) -> _Element:
         parser.Parse(read_text(file), True)
     except expat.ExpatError as error:
         what = expat.ErrorString(error.code)
-        raise DataError(f"{file}: broken XML at line {error.lineno}, column {error.offset + 1}: {what}") from None
+        raise DataError(
+            f"{file}: broken XML at line {error.lineno}, column {error.offset + 1}: {what}", code="xml-broken"
+        ) from None
     except ValueError as error:
-        raise DataError(f"{file}, line {parser.CurrentLineNumber}: {error}") from None
+        raise DataError(f"{file}, line {parser.CurrentLineNumber}: {error}", code="xml-refused") from None
     return above[0].children[0]
 
 

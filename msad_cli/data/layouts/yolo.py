@@ -60,7 +60,11 @@ def _find(place: Path, split: str, images: Path | None, task: str) -> Files:
     names, lists = _images(of, split)
     labels = [label_name(name) for name in names]
     for label, target in outward_links(of.root, labels).items():
-        raise DataError(f"{of.root / label}: a link to {target}, outside {of.root}", "put the file itself there")
+        raise DataError(
+            f"{of.root / label}: a link to {target}, outside {of.root}",
+            "put the file itself there",
+            code="link-outward",
+        )
     sources = [of.file, *lists, *(of.root / each for each in (*names, *labels))]
     annotations, notes = cached(f"yolo-{split}", sources, lambda: _convert(of, names))
     return Files(annotations, images or of.root, f"YOLO set ({file.name})", (*of.notes, *notes))
@@ -86,7 +90,11 @@ def read_yolo(file: Path) -> YoloSet:
     notes: tuple[str, ...] = ()
     path = fields.get("path") or "."
     if not isinstance(path, str):
-        raise DataError(f"{file}: path {shown(path)} is no text", "leave path away where data.yaml lies in the folder")
+        raise DataError(
+            f"{file}: path {shown(path)} is no text",
+            "leave path away where data.yaml lies in the folder",
+            code="data-yaml-path-malformed",
+        )
     root = _inside(folder, path)
     if root is None or not (folder / root).is_dir() or outward_links(folder, [root]):
         # A set that was moved still has the path that it was made at.
@@ -101,11 +109,13 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise DataError(f"{file}: broken YAML{line}: {error.problem or error.context}") from None
+        raise DataError(f"{file}: broken YAML{line}: {error.problem or error.context}", code="yaml-broken") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # characters no YAML has, a date that is none
-        raise DataError(f"{file}: broken YAML: {str(error).splitlines()[0] if str(error) else 'too deep'}") from None
+        raise DataError(
+            f"{file}: broken YAML: {str(error).splitlines()[0] if str(error) else 'too deep'}", code="yaml-broken"
+        ) from None
     if not isinstance(fields, dict):
-        raise DataError(f"{file}: not a YOLO data.yaml", "it has lines train:, val: and names:")
+        raise DataError(f"{file}: not a YOLO data.yaml", "it has lines train:, val: and names:", code="not-a-data-yaml")
     return fields
 
 
@@ -114,16 +124,23 @@ def _read_names(file: Path, fields: dict[str, Any]) -> dict[int, str]:
     value = fields.get("names")
     names = dict(enumerate(value)) if isinstance(value, list) else value
     if not isinstance(names, dict) or not names:
-        raise DataError(f"{file}: names {shown(value)}", "names: is a list of classes, or 0: first, 1: second, …")
+        raise DataError(
+            f"{file}: names {shown(value)}",
+            "names: is a list of classes, or 0: first, 1: second, …",
+            code="class-names-malformed",
+        )
     for number, name in names.items():
         if type(number) is not int or number < 0 or type(name) not in (str, int):
             raise DataError(
                 f"{file}: names, class {shown(number)}: {shown(name)}",
                 "numbers count from 0, and names are texts: quote what YAML takes for something else, such as 'no'",
+                code="class-names-malformed",
             )
     counted = fields.get("nc", len(names))
     if counted != len(names):
-        raise DataError(f"{file}: nc {shown(counted)}, but {len(names)} names", "correct one of them")
+        raise DataError(
+            f"{file}: nc {shown(counted)}, but {len(names)} names", "correct one of them", code="class-count-differs"
+        )
     return {number: str(name) for number, name in names.items()}
 
 
@@ -134,7 +151,11 @@ def _read_shape(file: Path, value: object) -> tuple[int, int]:
         count, numbers = value
         if 0 < count <= MOST_KEYPOINTS and numbers in (2, 3):
             return count, numbers
-    raise DataError(f"{file}: kpt_shape {shown(value)}", "such as kpt_shape: [17, 3]; or 2 without visibility")
+    raise DataError(
+        f"{file}: kpt_shape {shown(value)}",
+        "such as kpt_shape: [17, 3]; or 2 without visibility",
+        code="keypoint-shape-malformed",
+    )
 
 
 def _inside(root: Path, place: str) -> str | None:
@@ -149,12 +170,15 @@ def _images(of: YoloSet, split: str) -> tuple[list[str], list[Path]]:
     """Names of the images of a split, relative to the root, and the lists that they were read from."""
     value = of.fields.get(split)
     if not value:
-        raise AbsentSplitError(f"{of.file}: no {split}", f"{split}: is a folder of images, relative to the set's")
+        raise AbsentSplitError(
+            f"{of.file}: no {split}", f"{split}: is a folder of images, relative to the set's", code="split-missing"
+        )
     entries = [value] if isinstance(value, str) else value
     if not isinstance(entries, list) or not entries or not all(isinstance(each, str) for each in entries):
         raise DataError(
             f"{of.file}: {split} {shown(value)}",
             f"{split}: is a folder of images, a list of folders, or a .txt file that lists images",
+            code="split-malformed",
         )
     names: dict[str, None] = {}
     lists = []
@@ -167,6 +191,7 @@ def _images(of: YoloSet, split: str) -> tuple[list[str], list[Path]]:
             raise DataError(
                 f"{of.file}: {split}: {shown(entry)}: no such folder or file below {of.root}{leaves}",
                 f"data.yaml lies in the folder of the set, and {split}: is relative to it",
+                code="split-folder-missing",
             )
         if (of.root / place).is_dir():
             names |= dict.fromkeys(_in_folder(of.root, place))
@@ -174,7 +199,9 @@ def _images(of: YoloSet, split: str) -> tuple[list[str], list[Path]]:
             lists.append(of.root / place)
             names |= dict.fromkeys(_in_list(of.root, of.root / place))
     if not names:
-        raise DataError(f"{of.file}: {split}: no images in {', '.join(entries)}", "are they elsewhere?")
+        raise DataError(
+            f"{of.file}: {split}: no images in {', '.join(entries)}", "are they elsewhere?", code="split-without-images"
+        )
     return list(names), lists
 
 
@@ -197,7 +224,11 @@ def _in_list(root: Path, file: Path) -> list[str]:
             continue
         beside, below = _inside(root, os.path.join(file.parent, text)), _inside(root, text)
         if beside is None and below is None:
-            raise DataError(f"{file}, line {number}: {shown(text)} leaves {root}", "list images below that folder")
+            raise DataError(
+                f"{file}, line {number}: {shown(text)} leaves {root}",
+                "list images below that folder",
+                code="file-name-refused",
+            )
         found = [each for each in (beside, below) if each is not None]
         names.append(next((each for each in found if (root / each).exists()), found[-1]))
     return names
@@ -233,10 +264,18 @@ def _categories(of: YoloSet) -> list[dict[str, Any]]:
         names = stated.get(each["id"]) if isinstance(stated, dict) else stated
         each["keypoints"] = names or [str(number) for number in range(1, count + 1)]
         if not _is_list_of(each["keypoints"], str, count):
-            raise DataError(f"{of.file}: kpt_names {shown(stated)}", f"{count} names for each class, or leave it away")
+            raise DataError(
+                f"{of.file}: kpt_names {shown(stated)}",
+                f"{count} names for each class, or leave it away",
+                code="keypoint-names-malformed",
+            )
         if (flipped := of.fields.get("flip_idx")) is not None:
             if not _is_list_of(flipped, int, count):
-                raise DataError(f"{of.file}: flip_idx {shown(flipped)}", f"{count} places from 0, or leave it away")
+                raise DataError(
+                    f"{of.file}: flip_idx {shown(flipped)}",
+                    f"{count} places from 0, or leave it away",
+                    code="keypoint-flips-malformed",
+                )
             each["flip_idx"] = flipped
     return categories
 

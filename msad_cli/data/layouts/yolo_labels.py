@@ -44,7 +44,9 @@ def read_labels(
             try:
                 found.append(_read_row(words, size, classes, keypoints))
             except ValueError as error:
-                raise DataError(f"{file}, line {number}: {error}", "correct the line, or data.yaml") from None
+                raise DataError(
+                    f"{file}, line {number}: {error}", "correct the line, or data.yaml", code="label-malformed"
+                ) from None
     return found
 
 

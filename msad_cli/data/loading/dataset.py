@@ -285,6 +285,7 @@ def tolerate(unreadable: Mapping[int, str], split: CocoSplit) -> None:
             f"{len(unreadable)} of {len(split)} images of {split.file} cannot be read, the last: "
             f"{list(unreadable.values())[-1]}",
             "msad passes over 1%; replace the files, or take them out of the set",
+            code="too-many-images-unreadable",
         )
 
 

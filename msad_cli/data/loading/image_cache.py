@@ -74,6 +74,7 @@ class CachedImages:
             raise TrainingError(
                 f"--cache ram: no room for {self.size / 2**30:.1f} GiB of decoded images ({error})",
                 "leave --cache away; loader processes share memory, of which a container gets more with --shm-size",
+                code="image-cache-too-large",
             ) from None
         self._lock = multiprocessing.Lock()
 
@@ -100,7 +101,7 @@ class CachedImages:
         path = self._split.path(index)
         image = read_image(path, scale)
         if (image.height, image.width) != shape[:2]:
-            raise DataError(f"{path}: another image than when the run began")
+            raise DataError(f"{path}: another image than when the run began", code="image-changed")
         pixels[:] = np.asarray(image)
         with self._lock:
             self._filled[place] = True

@@ -59,6 +59,7 @@ def batches_of(data: Dataset[T], collate: Callable[[list[T]], B], workers: int, 
                     f"a loader process died ({reason})",
                     "fewer --workers need less memory and fewer open files; --workers 0 shares no memory at all "
                     "(a container gets more with --shm-size)",
+                    code="loader-died",
                 ) from None
             yield batch
 

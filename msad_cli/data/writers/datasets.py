@@ -39,7 +39,9 @@ def written_datasets(*datasets: Dataset[Any]) -> Path:
     """
     if len(datasets) != len(SPLITS) or not all(hasattr(each, "__len__") for each in datasets):
         raise UsageError(
-            "data: not a pair of datasets that have a length", "data=(training, validation), or the name of a set"
+            "data: not a pair of datasets that have a length",
+            "data=(training, validation), or the name of a set",
+            code="datasets-not-a-pair",
         )
     root = cache_folder() / "datasets"
     root.mkdir(parents=True, exist_ok=True)
@@ -85,7 +87,11 @@ def _documents(dataset: Dataset[Any], folder: Path, digest: Any) -> tuple[dict[s
 def _item(dataset: Dataset[Any], index: int) -> tuple[Image.Image, Mapping[str, Any]]:
     item = dataset[index]
     if not isinstance(item, Sequence) or len(item) < 2 or not isinstance(item[1], Mapping):
-        raise DataError(f"item {index} of the dataset is no image with a target", "give (image, {boxes, labels})")
+        raise DataError(
+            f"item {index} of the dataset is no image with a target",
+            "give (image, {boxes, labels})",
+            code="dataset-item-malformed",
+        )
     image, target = item[0], item[1]
     if isinstance(image, torch.Tensor) and image.is_floating_point():
         image = (image.clamp(0, 1) * 255).round().to(torch.uint8)
@@ -114,7 +120,9 @@ def _objects(target: Mapping[str, Any], size: tuple[int, int], name: str) -> lis
             each["num_keypoints"] = int((triples[:, 2] > 0).sum())
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{name} of the dataset: its target cannot be read ({error})", "boxes (M, 4), labels (M,)"
+            f"{name} of the dataset: its target cannot be read ({error})",
+            "boxes (M, 4), labels (M,)",
+            code="dataset-target-malformed",
         ) from None
     return objects
 

@@ -67,7 +67,7 @@ def to_be_written(document: dict[str, Any], file: Path, folder: Path, task: str,
     judged = judge_boxes(records, images.sizes)
     for problem in (*records.problems, *images.problems):
         if problem.fatal:
-            raise DataError(f"{file}: {problem.in_words()}", problem.advice)
+            raise DataError(f"{file}: {problem.in_words()}", problem.advice, code=problem.code)
     names = records.file_names.tolist()
     above = os.path.commonpath([os.path.dirname(name) for name in names]) if names else ""
     seen = (images.sizes[:, 0] > 0).tolist()

@@ -54,7 +54,9 @@ def _labels(of: Source, split: str, notes: Notes) -> dict[str, list[str]]:
         label = label_name(f"images/{split}/{place}")
         if owners.setdefault(label, place) != place:
             raise DataError(
-                f"{of.records.file}: {shown(place)} and {shown(owners[label])} would share {label}", "rename one"
+                f"{of.records.file}: {shown(place)} and {shown(owners[label])} would share {label}",
+                "rename one",
+                code="label-file-shared",
             )
         if os.path.splitext(place)[1].lower() not in IMAGE_SUFFIXES:
             notes["images whose suffix YOLO's tools pass over"] += 1

@@ -118,7 +118,9 @@ def synchronised(module: nn.Module, device: torch.device) -> nn.Module:
     if device.type == "cpu":
         if any(isinstance(each, nn.BatchNorm2d) for each in module.modules()):
             raise DeviceError(
-                "batch normalisation in several processes needs GPUs", "add --norm group, or train in one process"
+                "batch normalisation in several processes needs GPUs",
+                "add --norm group, or train in one process",
+                code="batch-norm-needs-gpus",
             )
         return module
     converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)

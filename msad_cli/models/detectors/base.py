@@ -189,7 +189,9 @@ class DetectorKind(ABC):
         raise self._lacks("towers")
 
     def _lacks(self, what: str) -> UsageError:
-        return UsageError(f"{self.spec.detector} has not {what}", "choose another --method")
+        return UsageError(
+            f"{self.spec.detector} has not {what}", "choose another --method", code="method-unfit-for-detector"
+        )
 
 
 def build_kind(spec: DetectorSpec, backbone: AlignedBackbone) -> DetectorKind:

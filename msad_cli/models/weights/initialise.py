@@ -72,7 +72,11 @@ def _together(parts: Sequence[Copied]) -> Copied:
 
 def _imagenet_backbone(backbone: nn.Module, name: str, width: float) -> Copied:
     if width != 1.0:
-        raise UsageError(f"--init imagenet: published weights have width 1.0, not {width}", "add --init none")
+        raise UsageError(
+            f"--init imagenet: published weights have width 1.0, not {width}",
+            "add --init none",
+            code="imagenet-weights-missing",
+        )
     return copy_matching(backbone, _download(get_model_weights(name)["DEFAULT"]))
 
 
@@ -86,13 +90,18 @@ def from_coco(detector: Detector) -> Copied:
     """
     spec, published = detector.spec, detector.kind.published
     if published is None:
-        raise UsageError(f"--init coco: there are no published weights of {spec.detector}", "add --init imagenet")
+        raise UsageError(
+            f"--init coco: there are no published weights of {spec.detector}",
+            "add --init imagenet",
+            code="coco-weights-missing",
+        )
     stock = (spec.backbone, spec.width, spec.channels, spec.head_convs) == ("resnet50", 1.0, 256, 4)
     if not stock or spec.head_depthwise or spec.low_backbone:
         raise UsageError(
             f"--init coco: torchvision's {spec.detector} weights are of resnet50 at width 1.0 with 256 channels, "
             "4 convolutions and one backbone",
             "leave --backbone, --width, --head-channels and --head-convs away, or use --init imagenet",
+            code="coco-weights-missing",
         )
     weights = get_model_weights(published.name)["DEFAULT"]
     return copy_matching(detector.core, fitted(detector.kind, _download(weights), weights.meta))
@@ -114,10 +123,13 @@ def from_file(detector: Detector, path: Path) -> Copied:
     try:
         copied = max(_offers(detector, state), key=lambda each: each.tensors)
     except RuntimeError as error:
-        raise ModelFileError(f"{path}: a tensor cannot be copied ({str(error)[:120]})") from error
+        raise ModelFileError(
+            f"{path}: a tensor cannot be copied ({str(error)[:120]})", code="weights-malformed"
+        ) from error
     if not copied.tensors:
         raise ModelFileError(
-            f"{path}: none of its tensors fits {detector.spec.backbone} at width {detector.spec.width}"
+            f"{path}: none of its tensors fits {detector.spec.backbone} at width {detector.spec.width}",
+            code="weights-of-another-network",
         )
     return copied
 
@@ -143,7 +155,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
     if not os.path.isfile(path):  # unlike Path's, it says no to names that are too long, too
         what = f"{path}: not a file" if os.path.exists(path) else f"no such weights file: {path}"
-        raise ModelFileError(what, "--init takes imagenet, coco, none or a file")
+        raise ModelFileError(what, "--init takes imagenet, coco, none or a file", code="weights-file-missing")
     try:
         # Read as a whole: a file that is mapped to memory and gets shorter ends the process.
         state = load(path.read_bytes()) if path.suffix == ".safetensors" else _read_pickle(path)
@@ -153,13 +165,17 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         if isinstance(error, UnpicklingError):
             what = "a damaged pickle, or one of more than tensors, which could run code"
         raise ModelFileError(
-            f"{path}: not a file of weights ({what})", "--init takes .safetensors, or the .pth of a plain state_dict"
+            f"{path}: not a file of weights ({what})",
+            "--init takes .safetensors, or the .pth of a plain state_dict",
+            code="not-a-weights-file",
         ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict):
-        raise ModelFileError(f"{path}: a {type(state).__name__}, not a dictionary of tensors")
+        raise ModelFileError(
+            f"{path}: a {type(state).__name__}, not a dictionary of tensors", code="not-a-weights-file"
+        )
     # Training on several GPUs puts `module.` before every name.
     return {str(name).removeprefix("module."): each for name, each in state.items() if _is_plain(each)}
 
@@ -190,7 +206,7 @@ def _download(weights: Any) -> dict[str, Tensor]:
     try:
         return dict(weights.get_state_dict(progress=False, check_hash=True))
     except (URLError, HTTPException, OSError, RuntimeError) as error:
-        raise UsageError(f"cannot download {weights.url} ({error})", OFFLINE_HINT) from None
+        raise UsageError(f"cannot download {weights.url} ({error})", OFFLINE_HINT, code="download-failed") from None
 
 
 def initialise(detector: Detector, source: str) -> str:

@@ -53,6 +53,7 @@ def to_backbone_state(checkpoint: Mapping[str, Tensor], name: str, width: float)
         raise UsageError(
             f"--backbone {name}: the file is a slimmable network, of which there are {', '.join(SLIMMABLE)}",
             "choose one of these, or another file",
+            code="slimmable-backbone-unknown",
         )
     index = _index(checkpoint, name, width)
     places = _mobilenet_places() if name == "mobilenet_v2" else _resnet_places(name)
@@ -84,6 +85,7 @@ def _index(checkpoint: Mapping[str, Tensor], name: str, width: float) -> int:
     raise UsageError(
         f"--width {width:g}: the slimmable network has the widths {known}",
         f"choose one of them, or train this width from scratch: --width {width:g} --init none",
+        code="slimmable-width-unknown",
     )
 
 
@@ -100,7 +102,11 @@ def _first_channels(checkpoint: Mapping[str, Tensor], theirs: str, shape: torch.
 
 
 def _of_another_network(name: str, why: str) -> ModelFileError:
-    return ModelFileError(f"a slimmable network, but not {name}, or not whole: {why}", "does --backbone fit the file?")
+    return ModelFileError(
+        f"a slimmable network, but not {name}, or not whole: {why}",
+        "does --backbone fit the file?",
+        code="slimmable-file-unfit",
+    )
 
 
 def _resnet_places(name: str) -> dict[str, str]:

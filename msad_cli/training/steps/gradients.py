@@ -148,7 +148,7 @@ class Gradients:
         many = "a single image" if images == 1 else f"{images} images a process"
         # Of several processes, which have a device each, all say the same.
         device = self.compute.device if size() == 1 else self.compute.device.type
-        return DeviceError(f"out of memory on {device} with {many}", hint)
+        return DeviceError(f"out of memory on {device} with {many}", hint, code="out-of-memory")
 
 
 def split(batch: TrainingBatch, parts: int) -> list[Part]:

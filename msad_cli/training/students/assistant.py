@@ -46,9 +46,10 @@ def student_k(config: DistillConfig, teacher: DetectorSpec) -> str:
             f"--method pixel with {'--no-distill' if config.no_distill else f'--k {k}'}: its student learns from an "
             "assistant and sees one small image",
             "leave it out, or give --k 2 or --k 4",
+            code="pixel-needs-one-small-image",
         )
     if config.afp not in get_args(AFP):
-        raise UsageError(f"--afp {config.afp}: unknown", f"give {' or '.join(get_args(AFP))}")
+        raise UsageError(f"--afp {config.afp}: unknown", f"give {' or '.join(get_args(AFP))}", code="unknown-value")
     with invalid_values_named("msad distill --help lists the values"):
         # What is wrong with the second stage is said before the first one trains.
         student, _ = student_spec(teacher, k, {}, "none", "auto", aligned=False)
@@ -76,7 +77,11 @@ def first_stage(asked: Asked[DistillConfig], file: Path, train: Train, observer:
         observer.say(f"stage 1: the assistant {assistant}; interrupted, it goes on with the same command")
         outcome = train(_for_assistant(config, assistant), observer)
     elif read_header(assistant)[1].teacher != fingerprint(file):
-        raise UsageError(f"{assistant}: learnt from another teacher than {file}", "add --overwrite to train it anew")
+        raise UsageError(
+            f"{assistant}: learnt from another teacher than {file}",
+            "add --overwrite to train it anew",
+            code="assistant-of-another-teacher",
+        )
     if not outcome.unfinished and assistant.exists():
         observer.say(f"stage 2: from the assistant {assistant} to the student {config.out}")
     return assistant, outcome

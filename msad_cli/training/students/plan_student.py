@@ -36,7 +36,7 @@ PUBLISHED_WIDTH = 1.0
 
 
 def default_k(teacher: DetectorSpec) -> int:
-    """By what a student's image is downsampled unless typed: as its teacher's smallest one, if that is."""
+    """By how much a student's image is downsampled unless typed: as its teacher's smallest one, if that is."""
     return teacher.ks[-1] if len(teacher.ks) > 1 else USUAL_K
 
 
@@ -58,8 +58,9 @@ def student_spec(
     """
     if teacher.ks[0] != 1:
         raise UsageError(
-            f"--teacher: a {teacher.role} that sees only images reduced {teacher.ks[0]} times",
+            f"--teacher: a {teacher.role} that sees only images downsampled by {teacher.ks[0]}",
             "a teacher sees the large image; train one with msad teacher",
+            code="teacher-without-large-image",
         )
     ks = parse_ks("--k", k) if k else (default_k(teacher),)
     typed = {name: value for name, value in changed.items() if value is not None}
@@ -123,7 +124,11 @@ def choose_methods(spec: DetectorSpec, config: DistillConfig) -> tuple[dict[str,
     if is_pixel(method):
         names = [*(names or pixel_methods(spec)), "isrd"]
     if "l1" not in names and gamma_tau != (GAMMA, TAU):
-        raise UsageError(f"--gamma, --tau: the weight of l1; methods: {', '.join(names)}", "add --method l1")
+        raise UsageError(
+            f"--gamma, --tau: the weight of l1; methods: {', '.join(names)}",
+            "add --method l1",
+            code="gamma-tau-without-l1",
+        )
     known = {name: weight for name, (_, weight) in DISTILLERS.items()} | {"l1": config.gamma * config.tau}
     weights = {name: known.get(name, 1.0) for name in (*names, *config.losses)}
     for part in config.weight.split(",") if config.weight else ():
@@ -133,7 +138,11 @@ def choose_methods(spec: DetectorSpec, config: DistillConfig) -> tuple[dict[str,
         except ValueError:
             typed = -1.0
         if name not in weights or not typed >= 0:
-            raise UsageError(f"--weight {part}: not METHOD=NUMBER", f"such as l1=1; methods: {', '.join(weights)}")
+            raise UsageError(
+                f"--weight {part}: not METHOD=NUMBER",
+                f"such as l1=1; methods: {', '.join(weights)}",
+                code="weight-malformed",
+            )
         weights[name] = typed
     words = ", ".join(f"{name} × {value:g}" for name, value in weights.items())
     return weights, Setting(method or ",".join(weights), "flag" if method else "auto", words)

@@ -91,7 +91,9 @@ class InFolder:
         except FileNotFoundError:
             raise _missing(image) from None
         except (SafetensorError, KeyError, OSError):
-            raise DataError(f"{file}: damaged", "delete it; it is made again at the next start") from None
+            raise DataError(
+                f"{file}: damaged", "delete it; it is made again at the next start", code="pyramid-damaged"
+            ) from None
 
     def _file(self, image: int, mirrored: bool) -> Path:
         # A thousand images a folder: file systems are slow with many more.
@@ -101,8 +103,9 @@ class InFolder:
 
 def _missing(image: int) -> DataError:
     return DataError(
-        f"no pyramid of the teacher is kept of image {image} of the split (from 0)",
-        "it could not be read when they were made; start the command again",
+        f"image {image} of the split (from 0) is not in the teacher cache",
+        "it could not be read when that was made; start the command again",
+        code="pyramid-missing",
     )
 
 

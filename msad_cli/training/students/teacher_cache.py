@@ -36,25 +36,26 @@ def choose_store(
         UsageError: they cannot be kept, or there is no room.
     """
     if where is None:
-        return None, Setting(None, "default", "the teacher looks at every image in every epoch")
+        return None, Setting(None, "default", "the teacher computes its pyramids in every epoch")
     if refusal:
-        raise UsageError(f"--cache-teacher {refusal}", "leave --cache-teacher away")
+        raise UsageError(f"--cache-teacher {refusal}", "leave --cache-teacher away", code="teacher-cache-refused")
     if where == MEMORY and size() > 1:
         raise UsageError(
             f"--cache-teacher {MEMORY}: each of {size()} processes would keep all of it",
             "name a folder that all of them see: --cache-teacher DIR",
+            code="teacher-cache-refused",
         )
     store = InMemory() if where == MEMORY else InFolder(Path(where) / key(fingerprint(file), split, spec, precision))
     return store, Setting(where, "flag", _room(where, store, spec, split))
 
 
 def cannot_keep(no_distill: bool, pixel: bool, aligned: bool) -> str:
-    """Why a student's command has no use for kept pyramids; empty where it has."""
+    """Why a student's command has no use for a teacher cache; empty where it has."""
     if pixel:
         return "with --method pixel: its assistant is tuned first, and knows other things afterwards"
     if no_distill:
         return "with --no-distill: there is no teacher to keep anything of"
-    return "" if aligned else "with --unaligned: what is kept are aligned pyramids"
+    return "" if aligned else "with --unaligned: the cache is of aligned pyramids"
 
 
 def keep_pyramids(
@@ -76,12 +77,12 @@ def keep_pyramids(
         count = made
         if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
             said = time.monotonic()
-            observer.say(f"the teacher looks at the images once: {made * size()} of {total}")
+            observer.say(f"teacher cache: {made * size()} of {total} images")
 
     teacher.eval()
     keep_all(store, teacher.spec, lambda views: best_view(teacher, views).pyramid, split, compute, workers, done)
     if count:
-        observer.say(f"the teacher has looked at {count * size()} images in {time.monotonic() - start:.0f} s")
+        observer.say(f"teacher cache: {count * size()} images added in {time.monotonic() - start:.0f} s")
 
 
 def _room(where: str, store: Store, spec: DetectorSpec, split: CocoSplit) -> str:
@@ -100,6 +101,7 @@ def _room(where: str, store: Store, spec: DetectorSpec, split: CocoSplit) -> str
         raise UsageError(
             f"--cache-teacher {where}: the pyramids take {words}; {free / 2**30:.2f} GiB are free",
             "name a folder on a disk with room, or leave --cache-teacher away",
+            code="teacher-cache-too-large",
         )
     return f"{words}, as bfloat16; images keep one scale (no jitter)"
 

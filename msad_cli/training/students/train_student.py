@@ -69,7 +69,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     config = asked.config
     assert config.out is not None
     if config.teacher is None:
-        raise UsageError("no teacher given", "add --teacher FILE; msad teacher trains one")
+        raise UsageError("no teacher given", "add --teacher FILE; msad teacher trains one", code="no-teacher-given")
     clock = Clock.of(config.time, config.checkpoint)
     limit_pixels(parse_pixels(config.max_pixels))
     folder = claim_output(config, observer)
