@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 from support.places import SHARED
 
+from msad_cli.data.layouts.demo import demo_folder
 from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import ClassName, DetectorSpec
@@ -75,6 +76,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test writes into the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MSAD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _small_demo() -> Iterator[None]:
+    """The word `demo` stands for a set of 8 + 4 images: all 500 take longer to draw than any test to run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(demo_folder.__kwdefaults__, "train", 8)
+        patch.setitem(demo_folder.__kwdefaults__, "val", 4)
         yield
 
 

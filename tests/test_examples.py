@@ -76,6 +76,7 @@ def test_an_example_without_its_arguments_says_them(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["bin"]
 
 
+@pytest.mark.slow
 def test_the_gate_passes_on_msads_exit_codes(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """0 and the numbers as JSON, 8 for a number too low, 4 without a model, 3 for a box outside its image."""
     out = tmp_path / "teacher.safetensors"

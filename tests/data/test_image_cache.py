@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from support.flags import EXACT, SMALLEST
 
-from msad_cli.cli import console
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.images.decode import read_image
@@ -22,7 +21,7 @@ from msad_cli.data.loading.dataset import Batch, TrainingSet, training_loader
 from msad_cli.frame import Resolution
 from msad_cli.system import memory
 from msad_cli.system.memory import available_memory
-from msad_cli.training import plan as settings
+from msad_cli.training import observer, sets
 
 forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 RESOLUTION = Resolution(64, 96)
@@ -93,7 +92,7 @@ def test_nothing_is_decoded_twice(split: CocoSplit, monkeypatch: pytest.MonkeyPa
 
 
 @forks
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_what_one_worker_decodes_the_others_have(
     split: CocoSplit, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -161,8 +160,8 @@ def test_a_run_with_it_ends_as_one_without(demo: Path, tmp_path: Path, capsys: p
 
 def test_advice_is_given_once(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Due after two of four steps and at the end of each epoch of two, if any waiting is too much."""
-    monkeypatch.setattr(console, "STARVED", 0.0)
-    monkeypatch.setattr(console, "FIRST_LOOK", 2)
+    monkeypatch.setattr(observer, "STARVED", 0.0)
+    monkeypatch.setattr(observer, "FIRST_LOOK", 2)
     out = tmp_path / "t.safetensors"
     assert run(["teacher", "--data", str(demo), *TINY, *SHORT, "--out", str(out)]) == 0
     log = (tmp_path / "t.run" / "log.txt").read_text()
@@ -176,9 +175,9 @@ def test_what_does_not_fit_is_refused(
     needed = 5 * (128 * 96 + 64 * 48) * 3
     command = ["teacher", "--data", str(demo), *TINY, *SHORT, "--cache", "ram", "--dry-run"]
     command += ["--out", str(tmp_path / "t.safetensors")]
-    monkeypatch.setattr(settings, "available_memory", lambda shared: int(needed / 0.8) + 1)
+    monkeypatch.setattr(sets, "available_memory", lambda shared: int(needed / 0.8) + 1)
     assert run(command) == 0
-    monkeypatch.setattr(settings, "available_memory", lambda shared: int(needed / 0.8) - 1)
+    monkeypatch.setattr(sets, "available_memory", lambda shared: int(needed / 0.8) - 1)
     assert run(command) == 2
     error = capsys.readouterr().err
     assert "--cache ram does not fit" in error

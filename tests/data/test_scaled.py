@@ -128,7 +128,7 @@ def test_a_view_is_the_same_alone_and_beside_others(
     assert decoded == [4, 4]
     assert all(torch.equal(each, views[0]) for each in views[1:])
     assert isinstance(found, Prediction)
-    assert found.image.size == (HEIGHT, WIDTH)
+    assert found.scaled.size == (HEIGHT, WIDTH)
     assert (found.image.width, found.image.height) == (WIDTH, HEIGHT)  # decoded now that it is asked for
     assert decoded == [4, 4, 1]
 

@@ -111,6 +111,7 @@ def test_boxes_are_in_pixels_of_the_input_and_the_rest_is_zero() -> None:
         assert not each.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "batch"), [("retinanet", None), ("maskrcnn", None), ("keypointrcnn", 2)])
 @torch.no_grad()
 def test_onnx_finds_what_the_detector_finds_in_batches(
@@ -401,6 +402,7 @@ def test_info_of_an_exported_model_imports_no_torch(exported: Exported) -> None:
     subprocess.run([sys.executable, "-c", program, "info", str(exported.path)], check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_fixed_sides_and_batch(student: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The demo set's images of 96 × 128 stand upright in 64 × 48, all of which the padding is not."""
     out = tmp_path / "fixed.onnx"

@@ -71,7 +71,11 @@ def test_compiled_equals_eager(student: Detector) -> None:
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("changed", [{}, {"norm": "batch"}, {"detector": "maskrcnn"}], ids=str)
+@pytest.mark.parametrize(
+    "changed",
+    [{}, *(pytest.param(each, marks=pytest.mark.slow) for each in ({"norm": "batch"}, {"detector": "maskrcnn"}))],
+    ids=str,
+)
 def test_traced_equals_eager(teacher_spec: DetectorSpec, graphs: list[Any], changed: dict[str, Any]) -> None:
     torch.manual_seed(0)
     eager = Detector(replace(teacher_spec, **changed))
@@ -87,6 +91,7 @@ def test_traced_equals_eager(teacher_spec: DetectorSpec, graphs: list[Any], chan
     assert graphs
 
 
+@pytest.mark.slow
 def test_sizes_do_not_compile_anew(teacher: Detector, graphs: list[Any]) -> None:
     """A graph for the first size, one for all others, and perhaps one for squares; of each view, and of the head, which
     serves them and their fusion.
@@ -101,6 +106,7 @@ def test_sizes_do_not_compile_anew(teacher: Detector, graphs: list[Any]) -> None
     assert counts[3:] == [counts[-1]] * 3
 
 
+@pytest.mark.slow
 def test_the_file_has_the_usual_names(tmp_path: Path, teacher: Detector, graphs: list[Any]) -> None:
     """A copy, which averaged weights are, is not compiled."""
     before = list(teacher.state_dict())
@@ -115,6 +121,7 @@ def test_the_file_has_the_usual_names(tmp_path: Path, teacher: Detector, graphs:
     assert not graphs
 
 
+@pytest.mark.slow
 def test_the_commands_know_it(
     tmp_path: Path, coco_folder: Path, graphs: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

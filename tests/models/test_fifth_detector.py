@@ -33,71 +33,42 @@ def _losses(model: Path) -> list[float]:
     return [float(row["loss/total"]) for row in rows]
 
 
+@pytest.mark.parametrize("form", ["pt2", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_from_training_to_an_exported_model(
-    tmp_path: Path, coco_folder: Path, capsys: pytest.CaptureFixture[str]
+    form: str, tmp_path: Path, coco_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    teacher, student, onnx = (tmp_path / name for name in ("t.safetensors", "s.safetensors", "s.onnx"))
+    teacher, student, graph = (tmp_path / name for name in ("t.safetensors", "s.safetensors", f"s.{form}"))
 
-    def msad(*arguments: object) -> str:
+    def msad(words: str, *arguments: object) -> str:
         capsys.readouterr()
-        code = run([str(each) for each in arguments])
+        code = run([*words.split(), *map(str, arguments)])
         captured = capsys.readouterr()
         assert code == 0, captured.err
         return captured.out
 
-    msad(
-        "teacher",
-        "--data",
-        coco_folder,
-        "--detector",
-        "toy",
-        "--size",
-        "64,96",
-        "--epochs",
-        12,
-        "--eval-every",
-        12,
-        "--lr",
-        0.01,
-        *SMALL,
-        *SHORT,
-        "--out",
-        teacher,
-    )
+    shape = "--detector toy --size 64,96"
+    msad(f"teacher {shape} --epochs 12 --eval-every 12 --lr 0.01 --data", coco_folder, *SMALL, *SHORT, "--out", teacher)
     losses = _losses(teacher)
     assert losses[-1] < 0.7 * losses[0]
-    msad("distill", "--teacher", teacher, "--epochs", 4, "--eval-every", 4, "--lr", 0.01, *SHORT, "--out", student)
+    msad("distill --epochs 4 --eval-every 4 --lr 0.01 --teacher", teacher, *SHORT, "--out", student)
     assert len(_losses(student)) == 4
     settings = (student.with_suffix(".run") / "args.json").read_text()
     assert "output-kd" in settings
 
-    scores = json.loads(msad("eval", teacher, "--data", coco_folder, "--device", "cpu", "--workers", 0, "--json"))
+    scores = json.loads(msad("eval --device cpu --workers 0 --json", teacher, "--data", coco_folder))
     assert "AP" in json.dumps(scores)
-    assert json.loads(msad("info", student, "--json"))["detector"] == "toy"
-    costs = json.loads(msad("flops", student, "--json"))[0]["models"]
+    assert json.loads(msad("info --json", student))["detector"] == "toy"
+    costs = json.loads(msad("flops --json", student))[0]["models"]
     assert all(set(each["macs"]) == {"backbone", "pyramid", "fusion", "head"} for each in costs.values())
     assert all(each["macs"]["head"] > 0 for each in costs.values())
 
-    msad("export", student, "-o", onnx)
+    msad("export", student, "-o", graph)
     found = {}
-    for model in (student, onnx):
+    for model in (student, graph):
         out = tmp_path / model.suffix[1:]
-        msad(
-            "predict",
-            coco_folder / "val2017",
-            "-m",
-            model,
-            "--score",
-            0.05,
-            "--save",
-            "json",
-            "--device",
-            "cpu",
-            "-o",
-            out,
-        )
+        msad("predict --score 0.05 --save json --device cpu", coco_folder / "val2017", "-m", model, "-o", out)
         found[model.suffix] = json.loads((out / "predictions.json").read_text())
-    _same(found[".safetensors"], found[".onnx"])
+    _same(found[".safetensors"], found[graph.suffix])
 
 
 def _same(one: Any, other: Any) -> None:

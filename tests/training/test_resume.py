@@ -166,6 +166,7 @@ def test_resumed_equals_uninterrupted_wherever_it_was_cut(
     assert_same_run(whole, cut)
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted_with_random_numbers_in_the_method(
     start: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
