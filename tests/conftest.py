@@ -83,8 +83,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _small_demo() -> Iterator[None]:
     """The word `demo` stands for a set of 8 + 4 images: all 500 take longer to draw than any test to run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(demo_folder.__kwdefaults__, "train", 8)
-        patch.setitem(demo_folder.__kwdefaults__, "val", 4)
+        patch.setattr(demo_folder, "__kwdefaults__", {**(demo_folder.__kwdefaults__ or {}), "train": 8, "val": 4})
         yield
 
 

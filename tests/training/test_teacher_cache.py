@@ -208,6 +208,7 @@ def test_memory_and_folder_train_the_same_student_and_the_plan_says_the_size(
         assert torch.equal(each, students["old"][name])
 
 
+@pytest.mark.slow
 def test_a_run_with_a_teacher_cache_resumes(taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
     assert distil(taught, whole, "--cache-teacher", "ram") == 0
