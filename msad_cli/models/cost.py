@@ -1,5 +1,6 @@
 """Parameters and multiply-accumulates of a model, by part, counted by torch.utils.flop_counter on the meta device."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -80,24 +81,28 @@ def count_cost(spec: DetectorSpec, view: View, frame_sizes: list[tuple[int, int]
         padded: count the padding to 128 HR pixels too, which is what runs; without it, what grows with the image's area
             (all but `roi`) is counted by the image's share of the padded area.
     """
-    with torch.device("meta"):
-        detector = Detector(spec).eval()
-    costs: dict[tuple[int, int], dict[str, float]] = {}
+    detector = _on_meta(spec)
     heads = detector.kind.parts()
     sums = dict.fromkeys((*SHARED, *heads), 0.0)
     for height, width in frame_sizes:
         size = Frame.around([(height, width)]).padded
-        if size not in costs:
-            costs[size] = _macs(detector, view, size)
         share = 1.0 if padded else height * width / (size[0] * size[1])
-        for part, macs in costs[size].items():
+        for part, macs in _macs(spec, view, size).items():
             of_area = part not in heads or heads[part].of_area
             sums[part] += macs * (share if of_area else 1.0) / len(frame_sizes)
     return Cost(sums, _parameters(detector, view))
 
 
-def _macs(detector: Detector, view: View, size: tuple[int, int]) -> dict[str, float]:
-    spec = detector.spec
+@functools.lru_cache(maxsize=8)
+def _on_meta(spec: DetectorSpec) -> Detector:
+    with torch.device("meta"):
+        return Detector(spec).eval()
+
+
+@functools.lru_cache(maxsize=1024)
+def _macs(spec: DetectorSpec, view: View, size: tuple[int, int]) -> dict[str, float]:
+    """MACs by part of one image, padded to (height, width) HR pixels; whoever compares models asks for some twice."""
+    detector = _on_meta(spec)
     macs = dict.fromkeys(SHARED, 0.0)
     pyramids = []
     for k in spec.ks_of(view):

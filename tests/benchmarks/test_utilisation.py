@@ -69,6 +69,7 @@ def test_groups(utilisation: ModuleType) -> None:
     assert group("aten::add_") == "elementwise, others"
 
 
+@pytest.mark.slow
 def test_it_prints_what_it_measured(
     utilisation: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -270,6 +270,7 @@ def test_the_main_job(teacher: Path, demo: Path, tmp_path: Path, capsys: pytest.
     assert facts["data"] == str(demo)
 
 
+@pytest.mark.slow
 def test_the_baselines_train(teacher: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = [*TINY, "--epochs", "1"]
     for scales, views in (("vanilla", {"high", "low"}), ("single", {"high"})):
@@ -288,7 +289,7 @@ def test_the_baselines_train(teacher: Path, demo: Path, tmp_path: Path, capsys: 
     assert all(name in table for name in ("APs", "GMACs", "backbone", "head", "ms", "gap closed"))
 
 
-@pytest.mark.parametrize("stop_at", [1, 4])
+@pytest.mark.parametrize("stop_at", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -343,7 +343,7 @@ def test_samples_are_spread_over_images_with_objects(coco_folder: Path) -> None:
     assert spread(dataclasses.replace(split, starts=np.zeros_like(split.starts)), 9) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("detector", ["maskrcnn", "keypointrcnn"])
+@pytest.mark.parametrize("detector", ["maskrcnn", pytest.param("keypointrcnn", marks=pytest.mark.slow)])
 def test_masks_and_keypoints_are_shown_too(
     detector: str, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -496,7 +496,7 @@ def crowded(back: bool, arguments: list[str]) -> int:
     return run(arguments)
 
 
-@pytest.mark.parametrize("back", [False, True], ids=["forward", "backward"])
+@pytest.mark.parametrize("back", [pytest.param(False, marks=pytest.mark.slow), True], ids=["forward", "backward"])
 def test_memory_that_runs_out_in_one_process_ends_the_run_with_the_batch_to_take(
     back: bool, demo: Path, tmp_path: Path
 ) -> None:
