@@ -4,7 +4,7 @@ A new detector is a file whose class answers what `base.DetectorKind` asks, and 
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 Task = Literal["boxes", "masks", "keypoints"]
 Family = Literal["dense", "two-stage"]
@@ -35,9 +35,6 @@ DETECTORS = {
     "keypointrcnn": Entry("keypoints", "two-stage", 2, "msad_cli.models.detectors.keypoint_rcnn:KeypointRCNNKind"),
 }
 """By the name that `--detector` takes."""
-
-
-TASKS: tuple[Task, ...] = get_args(Task)
 
 
 def task_of(detector: str) -> Task:

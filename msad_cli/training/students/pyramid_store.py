@@ -1,4 +1,4 @@
-"""The pyramids of a frozen teacher, of every image plain and mirrored, kept in memory or in a folder as bfloat16."""
+"""The pyramids of a frozen teacher, of every image plain and mirrored, cached in memory or in a folder as bfloat16."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ BYTES = torch.bfloat16.itemsize
 
 
 class Store(Protocol):
-    """Where pyramids are kept, each by its image's place in the split and whether that is mirrored."""
+    """Where pyramids are cached, each by its image's place in the split and whether that is mirrored."""
 
     def has(self, image: int, mirrored: bool) -> bool: ...
 
@@ -39,7 +39,7 @@ class Store(Protocol):
     def __call__(self, image: int, mirrored: bool) -> Sequence[Tensor]:
         """
         Raises:
-            DataError: it is not kept, or damaged.
+            DataError: it is not cached, or damaged.
         """
 
 
@@ -47,21 +47,21 @@ class InMemory:
     """Pyramids in this process's memory."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, bool], Sequence[Tensor]] = {}
+        self._cached: dict[tuple[int, bool], Sequence[Tensor]] = {}
 
     def has(self, image: int, mirrored: bool) -> bool:
-        """Whether a pyramid is kept."""
-        return (image, mirrored) in self._kept
+        """Whether a pyramid is cached."""
+        return (image, mirrored) in self._cached
 
     def keep(self, image: int, mirrored: bool, pyramid: Sequence[Tensor]) -> None:
         """Takes one in."""
-        self._kept[image, mirrored] = pyramid
+        self._cached[image, mirrored] = pyramid
 
     def __call__(self, image: int, mirrored: bool) -> Sequence[Tensor]:
-        """A pyramid that is kept."""
+        """A pyramid that is cached."""
         if not self.has(image, mirrored):
             raise _missing(image)
-        return self._kept[image, mirrored]
+        return self._cached[image, mirrored]
 
 
 class InFolder:
@@ -71,7 +71,7 @@ class InFolder:
         self.folder = folder
 
     def has(self, image: int, mirrored: bool) -> bool:
-        """Whether a pyramid is kept."""
+        """Whether a pyramid is cached."""
         return self._file(image, mirrored).exists()
 
     def keep(self, image: int, mirrored: bool, pyramid: Sequence[Tensor]) -> None:
@@ -83,11 +83,11 @@ class InFolder:
         write_bytes(self._file(image, mirrored), save({str(level): each for level, each in enumerate(pyramid)}))
 
     def __call__(self, image: int, mirrored: bool) -> Sequence[Tensor]:
-        """A pyramid that is kept."""
+        """A pyramid that is cached."""
         file = self._file(image, mirrored)
         try:
-            kept = load_file(file)
-            return [kept[str(level)] for level in range(len(kept))]
+            maps = load_file(file)
+            return [maps[str(level)] for level in range(len(maps))]
         except FileNotFoundError:
             raise _missing(image) from None
         except (SafetensorError, KeyError, OSError):

@@ -1,4 +1,4 @@
-"""`--cache-teacher`: whether the teacher's pyramids are kept, where, and how much room they take."""
+"""`--cache-teacher`: whether the teacher's pyramids are cached, where, and how much room they take."""
 
 import shutil
 import time
@@ -25,15 +25,15 @@ SECONDS_BETWEEN_LINES = 30.0
 def choose_store(
     where: str | None, refusal: str, file: Path, spec: DetectorSpec, split: CocoSplit, precision: str
 ) -> tuple[Store | None, Setting]:
-    """Where the pyramids of a teacher are kept, if they are; and the choice for the record.
+    """Where the pyramids of a teacher are cached, if they are; and the choice for the record.
 
     Args:
         where: the flag.
-        refusal: why they cannot be kept; empty where they can.
+        refusal: why they cannot be cached; empty where they can.
         file, spec: the teacher's.
 
     Raises:
-        UsageError: they cannot be kept, or there is no room.
+        UsageError: they cannot be cached, or there is no room.
     """
     if where is None:
         return None, Setting(None, "default", "the teacher computes its pyramids in every epoch")
@@ -61,7 +61,7 @@ def cannot_keep(no_distill: bool, pixel: bool, aligned: bool) -> str:
 def keep_pyramids(
     store: Store | None, teacher: Detector, split: CocoSplit, compute: Compute, workers: int, observer: Observer
 ) -> None:
-    """Lets the teacher look once at all that is not kept yet, and says how far it is; nothing without a store.
+    """Lets the teacher look once at all that is not cached yet, and says how far it is; nothing without a store.
 
     Raises:
         OutputError, DeviceError: as `keep_all`.
@@ -86,7 +86,7 @@ def keep_pyramids(
 
 
 def _room(where: str, store: Store, spec: DetectorSpec, split: CocoSplit) -> str:
-    """What will be kept, in words.
+    """What will be cached, in words.
 
     Raises:
         UsageError: there is no room for it.
