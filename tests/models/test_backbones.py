@@ -66,7 +66,15 @@ def test_channels_of_mobilenet_at_every_width(width: float, channels: list[int])
 
 
 @pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d", "resnext101_64x4d", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "resnext50_32x4d",
+        "mobilenet_v2",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("resnet50", "resnext101_64x4d")),
+    ],
+)
 def test_every_width_works_with_every_norm(name: str, norm: str) -> None:
     """Widths that leave odd channels, stages of a few channels, and more than the published ones.
 

@@ -128,7 +128,7 @@ COMBINED = [
     (["--fusion=concat"], ALIGNED),
     (["--scales=single", "--k=2"], {"low"}),
     (OF_TASK["maskrcnn"], ALIGNED),
-    (OF_TASK["keypointrcnn"], ALIGNED),
+    pytest.param(OF_TASK["keypointrcnn"], ALIGNED, marks=pytest.mark.slow),
 ]
 
 
