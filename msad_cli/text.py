@@ -4,6 +4,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from msad_cli.errors import UsageError
 from msad_cli.frame import Letterbox, Resolution
@@ -38,6 +39,13 @@ def printable(text: str) -> str:
     return "".join(
         each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode("ascii") for each in text
     )
+
+
+def name_files(values: object, names: Iterable[str]) -> None:
+    """Turns those of a frozen value's fields into paths that a caller from Python gave as texts."""
+    for name in names:
+        if isinstance(text := getattr(values, name, None), str):
+            object.__setattr__(values, name, Path(text))
 
 
 def parse_ks(flag: str, text: str, known: str = "124") -> tuple[int, ...]:

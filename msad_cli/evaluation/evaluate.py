@@ -20,7 +20,7 @@ from msad_cli.models.model_file import choose_views
 from msad_cli.system.device import Compute, choose_compute, default_workers
 from msad_cli.system.extras import EVALUATORS, Evaluator
 from msad_cli.system.files import write_text
-from msad_cli.text import MOST_PIXELS, parse_pixels, parse_sigmas, parse_sizes
+from msad_cli.text import MOST_PIXELS, name_files, parse_pixels, parse_sigmas, parse_sizes
 
 if TYPE_CHECKING:
     from msad_cli.models.spec import View
@@ -50,6 +50,9 @@ class EvaluationConfig:
     device: str = "auto"
     precision: str = "auto"
     workers: int | None = None
+
+    def __post_init__(self) -> None:
+        name_files(self, ("predictions", "train_json", "val_json", "train_images", "val_images"))
 
 
 @dataclass(frozen=True)

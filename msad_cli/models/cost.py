@@ -1,9 +1,8 @@
 """Parameters and multiply-accumulates of a model, by part, counted by torch.utils.flop_counter on the meta device."""
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeVar
 
 import torch
@@ -93,13 +92,13 @@ def count_cost(spec: DetectorSpec, view: View, frame_sizes: list[tuple[int, int]
     return Cost(sums, _parameters(detector, view))
 
 
-@functools.lru_cache(maxsize=8)
+@lru_cache(maxsize=8)
 def _on_meta(spec: DetectorSpec) -> Detector:
     with torch.device("meta"):
         return Detector(spec).eval()
 
 
-@functools.lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024)
 def _macs(spec: DetectorSpec, view: View, size: tuple[int, int]) -> dict[str, float]:
     """MACs by part of one image, padded to (height, width) HR pixels; whoever compares models asks for some twice."""
     detector = _on_meta(spec)

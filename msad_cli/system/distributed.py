@@ -66,7 +66,7 @@ def leave() -> None:
 @contextmanager
 def joined() -> Iterator[None]:
     """A stretch in which the processes that torchrun started know of each other; nothing where there is one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1 or size() > 1:
         yield
         return
     join()

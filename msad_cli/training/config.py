@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msad_cli.errors import UsageError
-from msad_cli.text import MOST_PIXELS
+from msad_cli.text import MOST_PIXELS, name_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,9 +85,7 @@ class TrainingConfig:
     on_step: "Callable[[Step], None] | None" = None
 
     def __post_init__(self) -> None:
-        for name in PATHS:
-            if isinstance(value := getattr(self, name, None), str):
-                object.__setattr__(self, name, Path(value))  # Python's callers may name files by their names
+        name_files(self, PATHS)
         for name, (least, most) in LIMITS.items():
             value = getattr(self, name, None)
             if value is not None and not least <= value <= (math.inf if most is None else most):
