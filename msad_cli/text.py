@@ -30,6 +30,12 @@ def nearest(typed: object, known: Iterable[str], likeness: float) -> str:
     return by_lower[near[0]] if near else ""
 
 
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """`a, b, c`, and of many the first few and how many there are beside them."""
+    rest = len(names) - most
+    return ", ".join(names) if rest <= 1 else f"{', '.join(names[:most])} and {rest} more"
+
+
 def printable(text: str) -> str:
     """The text with escapes in place of what a terminal would obey or cannot show: control characters, such as those
     that start a colour or move the cursor, marks that turn the direction of reading, and halves of surrogate pairs.

@@ -29,6 +29,9 @@ Seed = Annotated[int, typer.Option(help="Seed of initialisation, shuffling and a
 Depthwise = Annotated[
     bool, typer.Option("--head-depthwise", help="Depthwise separable convolutions in the head, an eighth of its cost.")
 ]
+InitPartial = Annotated[
+    bool, typer.Option("--init-partial", help="Start from a file, too, that has less than nine tenths of the backbone.")
+]
 Epochs = Annotated[int | None, typer.Option(help="Default: from the size of the set.")]
 BatchSize = Annotated[int | None, typer.Option("--batch", help="Images a step. Default: 16 on a GPU, else 4.")]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Default: 0.01 × batch / 16.")]

@@ -20,7 +20,8 @@ from msad_cli.system.files import write_bytes
 if TYPE_CHECKING:
     from msad_cli.models.detector import Detector
 
-FORMAT = "msad/1"
+OURS = "msad/"
+FORMAT = f"{OURS}1"
 LARGEST_HEADER = 16 * 2**20
 """Bytes; a ResNet-152's header has some 100 kB, and what two specs admit stays below."""
 DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
@@ -35,6 +36,7 @@ FOREIGN = {
     b"\x08": "perhaps ONNX, whose files are known by the name .onnx",
 }
 """What files that are taken for models begin with."""
+ANOTHER_TOOLS = "model-file-of-another-tool"
 NOT_OURS = "give a file that msad teacher or distill wrote"
 WHY_SAFETENSORS = (
     "msad loads models from .safetensors alone, because loading a pickle can run code; "
@@ -84,6 +86,22 @@ def read_header(path: Path) -> tuple[DetectorSpec, Card, dict[str, Any]]:
     """
     with _opened(path) as file:
         return _read_header(path, file)
+
+
+def own_header(path: Path) -> tuple[DetectorSpec, Card] | None:
+    """Spec and card of a file that msad wrote; None of any other tool's, and of a file that there is not.
+
+    Raises:
+        ModelFileError: a file of msad's, but broken, or of another version.
+    """
+    if path.suffix != ".safetensors" or not os.path.isfile(path):
+        return None
+    try:
+        return read_header(path)[:2]
+    except ModelFileError as error:
+        if error.code == ANOTHER_TOOLS:
+            return None
+        raise
 
 
 def load_model(path: Path) -> tuple["Detector", Card]:
@@ -141,7 +159,8 @@ def _read_header(path: Path, file: BufferedReader) -> tuple[DetectorSpec, Card, 
     """As `read_header`; the file stands at the first tensor then."""
     header = _safetensors_header(path, file)
     texts = header.pop("__metadata__", {})
-    if not isinstance(texts, dict) or "format" not in texts:
+    # Other tools write a format too: PyTorch's is "pt".
+    if not isinstance(texts, dict) or not str(texts.get("format")).startswith(OURS):
         raise ModelFileError(f"{path}: a safetensors file, but not msad's", NOT_OURS, code="model-file-of-another-tool")
     if texts["format"] != FORMAT:
         raise ModelFileError(

@@ -20,7 +20,7 @@ from msad_cli.system.files import append_line, explained, remove, remove_unfinis
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting of a run: its value, where it came from (`flag`, `default`, `auto`, `teacher`, `resumed`), and why."""
+    """A setting of a run: its value, where it came from (`flag`, `default`, `auto`, `file`, `resumed`), and why."""
 
     value: Any
     source: str

@@ -109,6 +109,7 @@ class TeacherConfig(TrainingConfig):
     head_depthwise: bool = False
     size: str = "800,1333"
     init: str = "imagenet"
+    init_partial: bool = False
     norm: str = "auto"
     scales: str = "aligned"
     fusion: str = "c-ff"
@@ -146,6 +147,7 @@ class DistillConfig(TrainingConfig):
     head_convs: int | None = None
     head_depthwise: bool = False
     init: str = "auto"
+    init_partial: bool = False
     norm: str = "auto"
     no_distill: bool = False
     method: str | None = None

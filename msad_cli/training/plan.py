@@ -8,7 +8,7 @@ from typing import Any
 
 from msad_cli.distillation.two_step import FUSION_SHARE
 from msad_cli.errors import UsageError
-from msad_cli.models.model_file import read_header
+from msad_cli.models.model_file import own_header
 from msad_cli.runs.folder import RunFolder, Setting
 from msad_cli.runs.onlooker import Onlooker
 from msad_cli.runs.reported_folder import ReportedFolder
@@ -122,18 +122,23 @@ def invalid_values_named(hint: str) -> Iterator[None]:
         raise UsageError(str(error), hint, code="setting-refused") from None
 
 
-def choose_norm(norm: str, init: str) -> Setting:
+def choose_norm(norm: str, init: str, partial: bool = False) -> Setting:
     """The backbone's normalisation: `auto` freezes pretrained statistics and groups channels from scratch.
 
+    Args:
+        partial: whether a part of the backbone may start at random.
+
     Raises:
-        ModelFileError: `init` is a .safetensors file, but not msad's.
+        ModelFileError: `init` is a file of msad's, but broken.
     """
     if norm != "auto":
         return Setting(norm, "flag")
+    if partial:
+        return Setting("group", "auto", "with --init-partial some layers start at random, and have no statistics")
     if init == "none":
         return Setting("group", "auto", "from scratch; two resolutions share no batch statistics")
-    if init.endswith(".safetensors"):
-        return Setting(read_header(Path(init))[0].norm, "auto", f"as in {init}")
+    if (header := own_header(Path(init))) is not None:
+        return Setting(header[0].norm, "auto", f"as in {init}")
     return Setting("frozen", "auto", "pretrained weights")
 
 

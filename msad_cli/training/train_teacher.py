@@ -27,6 +27,7 @@ from msad_cli.training.plan import choose, choose_norm, claim_output, in_two_ste
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
 from msad_cli.training.sets import cache_decoded, fields_from_data, folder_of, lasting, read_data
+from msad_cli.training.starting import adopted, said_of_start
 from msad_cli.training.trainer import fit
 
 
@@ -36,7 +37,7 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     Raises:
         MsadError: whatever is wrong with what is asked for, the data, the device, or the training.
     """
-    asked = completed(asked)
+    asked, brought = adopted(completed(asked))
     config = asked.config
     assert config.out is not None
     _refuse_idle(asked)
@@ -52,7 +53,8 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     choices = choose(config, len(train))
     spec, norm = _spec(config, ks, resolution, fields)
     training = TrainingSet(train, resolution, spec.ks, jitter=config.scales != "single", seed=config.seed)
-    computed = {"data": found, "norm": norm, "detections": detections, **choices.settings}
+    init = said_of_start(Setting(config.init, "flag" if "init" in asked.typed else "default"), config, spec)
+    computed = {"data": found, "norm": norm, "init": init, "detections": detections, **choices.settings, **brought}
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
     settings = all_settings(asked, computed)
     observer.plan(config.out, settings)
@@ -67,7 +69,7 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
             config=config,
             module=_module(model, config.lambda_, choices.schedule.restart),
             detector=model,
-            initialise=lambda: initialise(model, config.init),
+            initialise=lambda: initialise(model, config.init, config.init_partial),
             training=training,
             validation=val,
             choices=choices,
@@ -89,7 +91,7 @@ def _spec(
     Args:
         fields: of the spec, as they follow from the data.
     """
-    norm = choose_norm(config.norm, config.init)
+    norm = choose_norm(config.norm, config.init, config.init_partial)
     with invalid_values_named("msad teacher --help lists the values"):
         spec = DetectorSpec(
             role="teacher" if config.scales == "aligned" else "baseline",

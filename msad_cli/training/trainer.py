@@ -113,6 +113,7 @@ class _Training:
     def start(self, started: str) -> None:
         """Begins the run folder; `started` says from which weights."""
         self.run.folder.start(self.run.settings, started)
+        self.observer.say(started)
         report.show_training(self.run.folder, self.run.training, self.run.choices.batch)
 
     def resume(self) -> None:

@@ -1,11 +1,12 @@
 """Torchvision's COCO weights under our roof: their old names, their rows by name, their normalisation."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support.detectors import ORDINARY, POINTS, images, lively, silence_background, spec_of, stock
+from support.detectors import EACH, ORDINARY, POINTS, images, lively, silence_background, spec_of, stock
 from support.specs import assert_same, spec
 from torch import Tensor
 from torchvision.models import get_model
@@ -114,6 +115,25 @@ def test_keypoints_are_loaded_by_name() -> None:
     assert torch.equal(fit[f"{key}.weight"], weight)
     assert torch.equal(fit[f"{key}.bias"], torch.stack([old[f"{key}.bias"][2], own[f"{key}.bias"][1]]))
     detector.core.load_state_dict(fit, strict=True)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_a_file_of_published_weights_is_known_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As `--init coco`: to the bit what `fitted` gives, under old names or today's."""
+    monkeypatch.setattr("msad_cli.models.weights.initialise.description", lambda _: META)
+    monkeypatch.setattr("msad_cli.models.weights.coco.description", lambda _: META)
+    old = published(name)
+    for names in (old, stock(name, FrozenBatchNorm2d).state_dict()):
+        state = dict(zip(names, old.values(), strict=True))
+        torch.save({"model": {f"module.{each}": tensor for each, tensor in state.items()}}, tmp_path / "coco.pth")
+        detector = ours(name, "Second", "unicorn", "first")
+        expected = fitted(detector.kind, old, META)
+        copied = init.from_file(detector, tmp_path / "coco.pth")
+        assert copied.rows == "the head keeps its rows of Second, first, by name; from the prior: unicorn"
+        own = detector.core.state_dict()
+        assert all(torch.equal(own[each], tensor) for each, tensor in expected.items())
 
 
 def test_init_coco_fills_a_full_size_detector(monkeypatch: pytest.MonkeyPatch) -> None:

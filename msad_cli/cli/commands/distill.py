@@ -43,6 +43,7 @@ OWN: dict[str, Any] = {
         str,
         typer.Option(metavar="auto|teacher|imagenet|none|FILE", help="Where weights start from, in turn: a,b."),
     ],
+    "init_partial": options.InitPartial,
     "norm": Annotated[str, typer.Option(metavar="auto|frozen|batch|group", help="Of another backbone.")],
     "no_distill": Annotated[
         bool, typer.Option("--no-distill", help="The baseline: same student and schedule, no teacher.")

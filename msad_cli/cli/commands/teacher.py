@@ -24,6 +24,7 @@ OWN: dict[str, Any] = {
     "head_depthwise": options.Depthwise,
     "size": Annotated[str, typer.Option(metavar="SHORT,LONG", help="Sides of the large (HR) image in pixels.")],
     "init": Annotated[str, typer.Option(metavar="imagenet|coco|none|FILE", help="Where weights start from.")],
+    "init_partial": options.InitPartial,
     "norm": Annotated[str, typer.Option(metavar="auto|frozen|batch|group", help="Normalisation of the backbone.")],
     "scales": Annotated[str, typer.Option(metavar="aligned|vanilla|single", help="vanilla and single: the baselines.")],
     "fusion": Annotated[

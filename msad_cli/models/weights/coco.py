@@ -1,13 +1,16 @@
 """How torchvision's published COCO weights are made to fit: their names, their classes, their normalisation."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
+from torchvision.models import get_model_weights
 
 from msad_cli.models.detectors.base import DetectorKind
+from msad_cli.models.weights.class_rows import with_own_rows
 
+BODY = "backbone.body."
 EPSILON = 1e-5
 """What normalisation adds to a variance."""
 
@@ -35,34 +38,35 @@ def fitted(kind: DetectorKind, state: Mapping[str, Tensor], meta: Mapping[str, A
         state: the published tensors.
         meta: torchvision's description of them, `categories` (the first is background) and `keypoint_names`.
     """
-    published, spec = kind.published, kind.spec
-    assert published is not None, f"{spec.detector}: no published weights"
+    published = kind.published
+    assert published is not None, f"{kind.spec.detector}: no published weights"
     fit = current_names(state, published.old_names)
     if published.without_epsilon:
         fit = {name: each - EPSILON if name.endswith("running_var") else each for name, each in fit.items()}
-    own = kind.core.state_dict()
-    names = ["__background__", *(each.name for each in spec.classes)]
-    theirs = ["__background__", *meta["categories"][1:]]
-    for layer, repeats in published.class_rows.items():
-        for name in (f"{layer}.weight", f"{layer}.bias"):
-            fit[name] = _take_rows(own[name], fit[name], names, theirs, repeats)
+    return with_own_rows(kind, fit, meta["categories"][1:], meta.get("keypoint_names", ()))
+
+
+def description(kind: DetectorKind) -> Mapping[str, Any]:
+    """What torchvision says of the COCO weights of a detector: `categories`, and perhaps `keypoint_names`."""
+    assert kind.published is not None, f"{kind.spec.detector}: no published weights"
+    meta: Mapping[str, Any] = get_model_weights(kind.published.name)["DEFAULT"].meta
+    return meta
+
+
+def is_published(kind: DetectorKind, state: Mapping[str, Tensor]) -> bool:
+    """Whether a state is torchvision's COCO weights of this detector: behind the backbone all of its tensors have names
+    that the detector knows, and its head has rows for as many classes and keypoints as the published one.
+
+    Args:
+        state: under the names of today.
+    """
+    published = kind.published
+    behind = {name for name in state if not name.startswith(BODY)}
+    if published is None or not behind <= kind.core.state_dict().keys():
+        return False
+    meta = description(kind)
+    layer, repeats = next(iter(published.class_rows.items()))
+    wanted = {f"{layer}.bias": repeats * len(meta["categories"])}
     if published.keypoint_rows:
-        weight, bias = f"{published.keypoint_rows}.weight", f"{published.keypoint_rows}.bias"
-        points = (spec.keypoints, meta["keypoint_names"])
-        # A transposed convolution has its outputs in the second dimension.
-        fit[weight] = _take_rows(own[weight].transpose(0, 1), fit[weight].transpose(0, 1), *points).transpose(0, 1)
-        fit[bias] = _take_rows(own[bias], fit[bias], *points)
-    return fit
-
-
-def _take_rows(
-    own: Tensor, published: Tensor, names: Sequence[str], published_names: Sequence[str], repeats: int = 1
-) -> Tensor:
-    """`own` (repeats · names · n, …) with the rows of `published` where names agree; n rows make a name's."""
-    rows: Tensor = own.unflatten(0, (repeats, len(names), -1)).clone()
-    source = published.unflatten(0, (repeats, len(published_names), -1))
-    places = {name.lower(): place for place, name in reversed(list(enumerate(published_names)))}
-    for mine, name in enumerate(names):
-        if name.lower() in places:
-            rows[:, mine] = source[:, places[name.lower()]]
-    return rows.flatten(0, 2)
+        wanted[f"{published.keypoint_rows}.bias"] = len(meta["keypoint_names"])
+    return all(name in state and len(state[name]) == rows for name, rows in wanted.items())

@@ -1,49 +1,62 @@
 """Where weights start from: torchvision's published weights, a file, another model, or chance."""
 
-import os
-import warnings
-import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 from urllib.error import URLError
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from msad_cli.errors import ModelFileError, UsageError
 from msad_cli.models.backbones.normalisation import of_view, stock_name
 from msad_cli.models.detector import Detector
-from msad_cli.models.weights.coco import current_names, fitted
-from msad_cli.models.weights.slimmable import is_slimmable, to_backbone_state
+from msad_cli.models.model_file import Card, own_header
+from msad_cli.models.spec import DetectorSpec
+from msad_cli.models.weights.class_rows import said, with_own_rows
+from msad_cli.models.weights.coco import current_names, description, fitted, is_published
+from msad_cli.models.weights.foreign_names import of_backbone, without_prefix
+from msad_cli.models.weights.slimmable import SLIMMABLE_NAMES, is_slimmable, to_backbone_state
+from msad_cli.models.weights.state_file import read_state
 
+CORE, BODY, LOW_BODY = "core.", "core.backbone.body.", "low.body."
+"""What the names of a detector's parts begin with."""
+ENOUGH = 0.9
+"""The share of its tensors from which on a file is of a backbone: of its variants a few layers differ."""
 OFFLINE_HINT = "without a network: --init none, or --init FILE with a .pth that was downloaded elsewhere"
 
 
 @dataclass(frozen=True)
 class Copied:
-    """How many of a model's tensors were loaded, of how many, and the first names that were not."""
+    """How many of a model's tensors were loaded, of how many, and the names that were not.
+
+    Attributes:
+        rows: which classes keep what was learnt of them, in words.
+    """
 
     tensors: int
     of: int
     left: tuple[str, ...]
+    rows: str = ""
 
     def __str__(self) -> str:
         rest = f"; not, for example, {', '.join(self.left[:3])}" if self.left else ""
-        return f"{self.tensors} of {self.of} tensors loaded{rest}"
+        return f"{self.tensors} of {self.of} tensors loaded{rest}{'; ' * bool(self.rows)}{self.rows}"
 
 
 def copy_matching(module: nn.Module, state: Mapping[str, Tensor]) -> Copied:
     """Copies every tensor of `state` whose name and shape `module` has too; norms without views go to every view."""
-    own = module.state_dict()
-    offered = {name: state.get(name, state.get(stock_name(name))) for name in own}
-    matching = {name: each for name, each in offered.items() if each is not None and own[name].shape == each.shape}
+    matching, own = _matching(module, state), module.state_dict()
     module.load_state_dict(matching, strict=False)
     return Copied(len(matching), len(own), tuple(name for name in own if name not in matching))
+
+
+def _matching(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    own = module.state_dict()
+    offered = {name: state.get(name, state.get(stock_name(name))) for name in own}
+    return {name: each for name, each in offered.items() if each is not None and own[name].shape == each.shape}
 
 
 def from_imagenet(detector: Detector) -> Copied:
@@ -104,102 +117,133 @@ def from_coco(detector: Detector) -> Copied:
             code="coco-weights-missing",
         )
     weights = get_model_weights(published.name)["DEFAULT"]
-    return copy_matching(detector.core, fitted(detector.kind, _download(weights), weights.meta))
+    copied = copy_matching(detector.core, fitted(detector.kind, _download(weights), weights.meta))
+    return replace(copied, rows=known_to_coco(detector))
 
 
-def from_file(detector: Detector, path: Path) -> Copied:
-    """A state file of torchvision or of a slimmable network (`.pth`), or the tensors of a `.safetensors` file.
+def known_to_coco(detector: Detector) -> str:
+    """Which of a detector's classes torchvision's COCO weights of it know, in words."""
+    return said([each.name for each in detector.spec.classes], description(detector.kind)["categories"][1:])
 
-    A backbone's weights go into both backbones of a fusion student, as far as their shapes allow; those of a
-    slimmable network fit either at its own width.
+
+def from_file(detector: Detector, path: Path, partial: bool = False) -> Copied:
+    """What `fitting` finds, copied.
 
     Raises:
-        ModelFileError: the file is no such thing, or nothing in it fits.
-        UsageError: a slimmable network lacks the width.
+        ModelFileError, UsageError: as `fitting`, or a tensor cannot be copied.
     """
-    state = _read_state(path)
-    if detector.kind.published is not None:
-        state = current_names(state, detector.kind.published.old_names)
+    tensors, copied = fitting(detector, path, partial)
     try:
-        copied = max(_offers(detector, state), key=lambda each: each.tensors)
+        detector.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
         raise ModelFileError(
             f"{path}: a tensor cannot be copied ({str(error)[:120]})", code="weights-malformed"
         ) from error
-    if not copied.tensors:
-        raise ModelFileError(
-            f"{path}: none of its tensors fits {detector.spec.backbone} at width {detector.spec.width}",
-            code="weights-of-another-network",
-        )
     return copied
 
 
-def _offers(detector: Detector, state: dict[str, Tensor]) -> list[Copied]:
-    """Copies a state into the parts that it may be of: detector, torchvision's detector, or backbones."""
-    backbones = _backbones(detector)
-    if is_slimmable(state):
-        return [
-            _together(
-                [copy_matching(backbone, to_backbone_state(state, name, width)) for backbone, name, width in backbones]
+def fitting(detector: Detector, path: Path, partial: bool = False) -> tuple[dict[str, Tensor], Copied]:
+    """What fits a detector, by its own names, of a state file of torchvision, timm or a slimmable network (`.pth`), or
+    of a `.safetensors` file, msad's own too.
+
+    A backbone's weights are for both backbones of a fusion student; those of a slimmable network fit either at its own
+    width. Rows of classes and keypoints are taken by name where the names are known: from msad's own files, and from
+    torchvision's COCO weights.
+
+    Args:
+        detector: may lie on the meta device.
+        partial: whether a file will do that has less than nine tenths of a backbone.
+
+    Raises:
+        ModelFileError: the file is no such thing, or too little in it fits.
+        UsageError: a slimmable network lacks the width.
+    """
+    found = max(_offers(detector, read_state(path), own_header(path)), key=lambda each: len(each.tensors))
+    if not found.tensors:
+        raise ModelFileError(
+            f"{path}: none of its tensors fits {detector.spec.backbone} at width {detector.spec.width}",
+            "give a file of this backbone, or --backbone and --width as the file has them",
+            code="weights-of-another-network",
+        )
+    if not partial:
+        _refuse_poor(detector, found.tensors, path)
+    wanted = [name for name in detector.state_dict() if name.startswith(found.parts)]
+    left = [name for name in wanted if name not in found.tensors]
+    named = tuple(name.removeprefix(next(part for part in found.parts if name.startswith(part))) for name in left)
+    return found.tensors, Copied(len(wanted) - len(left), len(wanted), named, found.rows)
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """What of a file fits a detector, under the detector's own names.
+
+    Attributes:
+        parts: what the names begin with of what it was compared with: the whole detector, its core, or its backbones.
+        rows: which classes it knows, in words.
+    """
+
+    tensors: dict[str, Tensor]
+    parts: tuple[str, ...]
+    rows: str = ""
+
+
+def _refuse_poor(detector: Detector, found: Mapping[str, Tensor], path: Path) -> None:
+    """Does nothing where a backbone has nine tenths of its tensors.
+
+    Raises:
+        ModelFileError: one has not.
+    """
+    for (_, name, width), part in zip(_backbones(detector), (BODY, LOW_BODY), strict=False):
+        # How many batches were counted is no weight.
+        wanted = [each for each in detector.state_dict() if each.startswith(part) and "num_batches" not in each]
+        missing = [each for each in wanted if each not in found]
+        if len(wanted) - len(missing) < ENOUGH * len(wanted):
+            raise ModelFileError(
+                f"{path}: {len(wanted) - len(missing)} of {len(wanted)} tensors of {name} at width {width:g} loaded; "
+                f"not, for example, {', '.join(each.removeprefix(part) for each in missing[:3])}",
+                "give --backbone, --width and --norm as the file has them, or add --init-partial, which starts the "
+                "rest at random",
+                code="weights-fit-poorly",
             )
-        ]
+
+
+def _offers(detector: Detector, state: dict[str, Tensor], header: tuple[DetectorSpec, Card] | None) -> Iterator[_Offer]:
+    """What of a state fits the parts that it may be of: detector, torchvision's detector, or backbones."""
+    backbones = _backbones(detector)
+    slimmable = without_prefix(state, SLIMMABLE_NAMES)
+    if is_slimmable(slimmable):
+        yield _of_backbones(detector, [to_backbone_state(slimmable, name, width) for _, name, width in backbones])
+        return
     # Where the file keeps the views apart and the detector does not, or not this one, its first view counts.
     state = {**of_view(state, detector.spec.ks[0]), **state}
-    parts = [copy_matching(part, state) for part in (detector, detector.core)]
-    return [*parts, _together([copy_matching(backbone, state) for backbone, _, _ in backbones])]
+    whole, rows = without_prefix(state, _known(detector)), ""
+    names = [each.name for each in detector.spec.classes]
+    if header is not None and detector.kind.published is not None:
+        classes = [each.name for each in header[0].classes]
+        whole = with_own_rows(detector.kind, whole, classes, header[0].keypoints, CORE)
+        rows = said(names, classes)
+    yield _Offer(_matching(detector, whole), ("",), rows)
+    core, rows = without_prefix(state, _known(detector.core)), ""
+    if detector.kind.published is not None:
+        core = current_names(core, detector.kind.published.old_names)
+        if is_published(detector.kind, core):
+            meta = description(detector.kind)
+            core, rows = fitted(detector.kind, core, meta), said(names, meta["categories"][1:])
+    yield _Offer({CORE + name: each for name, each in _matching(detector.core, core).items()}, (CORE,), rows)
+    yield _of_backbones(detector, [of_backbone(state, _known(backbone)) for backbone, *_ in backbones])
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name, those that weights can be copied from."""
-    from safetensors.torch import load
-
-    if not os.path.isfile(path):  # unlike Path's, it says no to names that are too long, too
-        what = f"{path}: not a file" if os.path.exists(path) else f"no such weights file: {path}"
-        raise ModelFileError(what, "--init takes imagenet, coco, none or a file", code="weights-file-missing")
-    try:
-        # Read as a whole: a file that is mapped to memory and gets shorter ends the process.
-        state = load(path.read_bytes()) if path.suffix == ".safetensors" else _read_pickle(path)
-    except Exception as error:
-        # Torch raises whatever its reader stumbles over in damaged files, and tells of others how to run their code.
-        what = (str(error) or type(error).__name__).splitlines()[0][:120]
-        if isinstance(error, UnpicklingError):
-            what = "a damaged pickle, or one of more than tensors, which could run code"
-        raise ModelFileError(
-            f"{path}: not a file of weights ({what})",
-            "--init takes .safetensors, or the .pth of a plain state_dict",
-            code="not-a-weights-file",
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict):
-        raise ModelFileError(
-            f"{path}: a {type(state).__name__}, not a dictionary of tensors", code="not-a-weights-file"
-        )
-    # Training on several GPUs puts `module.` before every name.
-    return {str(name).removeprefix("module."): each for name, each in state.items() if _is_plain(each)}
+def _known(part: nn.Module) -> set[str]:
+    """The names that a part's tensors have or, in a file without views, could have."""
+    return {each for name in part.state_dict() for each in (name, stock_name(name))}
 
 
-def _is_plain(value: object) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and value.layout is torch.strided
-        and value.device.type == "cpu"
-        and not (value.is_quantized or value.is_complex() or value.is_nested)
-    )
-
-
-def _read_pickle(path: Path) -> Any:
-    """What `torch.save` wrote; whatever would run code is refused."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            # Torch takes the memory that a record claims to need. It compresses none: all of them fit into the file.
-            if sum(each.file_size for each in archive.infolist()) > path.stat().st_size:
-                raise ValueError("its records claim more bytes than the file has")
-    with warnings.catch_warnings():
-        # Of archives that it refuses a moment later.
-        warnings.simplefilter("ignore")
-        return torch.load(path, map_location="cpu", weights_only=True)
+def _of_backbones(detector: Detector, states: Sequence[Mapping[str, Tensor]]) -> _Offer:
+    """What of a state for each backbone fits it."""
+    found: dict[str, Tensor] = {}
+    for (backbone, *_), state, part in zip(_backbones(detector), states, (BODY, LOW_BODY), strict=False):
+        found |= {part + name: each for name, each in _matching(backbone, state).items()}
+    return _Offer(found, (BODY, LOW_BODY))
 
 
 def _download(weights: Any) -> dict[str, Tensor]:
@@ -209,8 +253,11 @@ def _download(weights: Any) -> dict[str, Tensor]:
         raise UsageError(f"cannot download {weights.url} ({error})", OFFLINE_HINT, code="download-failed") from None
 
 
-def initialise(detector: Detector, source: str) -> str:
+def initialise(detector: Detector, source: str, partial: bool = False) -> str:
     """Fills a detector from `imagenet`, `coco`, `none` (its own random start) or a file; says what was done.
+
+    Args:
+        partial: see `from_file`.
 
     Raises:
         UsageError, ModelFileError: as the three functions above.
@@ -221,4 +268,4 @@ def initialise(detector: Detector, source: str) -> str:
         return f"ImageNet weights: {from_imagenet(detector)}"
     if source == "coco":
         return f"COCO weights: {from_coco(detector)}"
-    return f"{source}: {from_file(detector, Path(source))}"
+    return f"{source}: {from_file(detector, Path(source), partial)}"

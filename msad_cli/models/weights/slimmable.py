@@ -28,13 +28,15 @@ from msad_cli.models.backbones.normalisation import norm_layer
 from msad_cli.models.backbones.resnet import BACKBONES, build_backbone
 
 SLIMMABLE = ("resnet50", "resnet101", "resnet152", "mobilenet_v2")
+SLIMMABLE_NAMES = frozenset({"features.0.1.bn.0.weight", "features.0.0.weight"})
+"""By which a slimmable network is known."""
 EXPANSIONS = (1, *[6] * 16)
 """Of MobileNetV2's 17 blocks. The first, which expands nothing, lacks the convolution that would."""
 
 
 def is_slimmable(state: Mapping[str, Tensor]) -> bool:
     """Whether these names are those of a slimmable network."""
-    return "features.0.1.bn.0.weight" in state and "features.0.0.weight" in state
+    return state.keys() >= SLIMMABLE_NAMES
 
 
 def to_backbone_state(checkpoint: Mapping[str, Tensor], name: str, width: float) -> dict[str, Tensor]:

@@ -19,7 +19,20 @@ from msad_cli.training.run import Outcome
 from msad_cli.training.students.plan_student import choose_methods, default_k, student_spec
 
 OF_THE_STUDENT = frozenset(
-    {"k", "method", "weight", "gamma", "tau", "aligned", "assistant_method", "afp", "init", "out", "resume"}
+    {
+        "k",
+        "method",
+        "weight",
+        "gamma",
+        "tau",
+        "aligned",
+        "assistant_method",
+        "afp",
+        "init",
+        "init_partial",
+        "out",
+        "resume",
+    }
     | {"no_distill", "losses"}
 )
 """Settings that the assistant does not take over from its student."""

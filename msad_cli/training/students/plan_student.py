@@ -41,7 +41,13 @@ def default_k(teacher: DetectorSpec) -> int:
 
 
 def student_spec(
-    teacher: DetectorSpec, k: str | None, changed: Mapping[str, Any], init: str, norm: str, aligned: bool = True
+    teacher: DetectorSpec,
+    k: str | None,
+    changed: Mapping[str, Any],
+    init: str,
+    norm: str,
+    aligned: bool = True,
+    partial: bool = False,
 ) -> tuple[DetectorSpec, dict[str, Setting]]:
     """A student like its teacher, apart from what it sees and what was typed; and for the record, by name: where it
     starts from (`init`), its normalisation (`norm`), and whether it is `aligned`.
@@ -51,10 +57,11 @@ def student_spec(
         changed: fields of the spec by name; None stands for the teacher's own.
         init, norm: the flags.
         aligned: whether it shares the teacher's HR frame; else it takes its small image for an ordinary one.
+        partial: whether a part of the backbone may start at random.
 
     Raises:
         UsageError, ValueError: a value that cannot be, or a teacher that sees no large image.
-        ModelFileError: `init` names a .safetensors file that is not msad's.
+        ModelFileError: `init` names a file of msad's that is broken.
     """
     if teacher.ks[0] != 1:
         raise UsageError(
@@ -70,12 +77,14 @@ def student_spec(
     scales: Scales = "aligned" if aligned else "single"
     own = replace(teacher, low_backbone="", low_width=1.0)
     spec = replace(own, role="student", scales=scales, ks=ks, **typed)
-    start, chosen = _choose_start(init, norm, spec, teacher)
+    start, chosen = _choose_start(init, norm, spec, teacher, partial)
     shares = Setting(aligned, "auto", "the HR frame" if aligned else "an ordinary network of the small image")
     return replace(spec, norm=chosen.value), {"init": start, "norm": chosen, "aligned": shares}
 
 
-def _choose_start(init: str, norm: str, spec: DetectorSpec, teacher: DetectorSpec) -> tuple[Setting, Setting]:
+def _choose_start(
+    init: str, norm: str, spec: DetectorSpec, teacher: DetectorSpec, partial: bool
+) -> tuple[Setting, Setting]:
     alike = (spec.backbone, spec.width) == (teacher.backbone, teacher.width)
     second = not spec.low_backbone or (spec.low_backbone, spec.low_width) == (teacher.backbone, teacher.width)
     if init != "auto":
@@ -89,11 +98,14 @@ def _choose_start(init: str, norm: str, spec: DetectorSpec, teacher: DetectorSpe
     first = start.value.split(",")[0]
     if norm == "auto" and first == "teacher":
         return start, Setting(teacher.norm, "auto", "the teacher's")
-    return start, choose_norm(norm, first)
+    return start, choose_norm(norm, first, partial)
 
 
-def start_student(student: Detector, teacher: Detector, init: str) -> str:
+def start_student(student: Detector, teacher: Detector, init: str, partial: bool = False) -> str:
     """Fills a student from each of the sources in turn; says what was done.
+
+    Args:
+        partial: whether a file will do that has less than nine tenths of a backbone.
 
     Raises:
         UsageError, ModelFileError: as `initialise`.
@@ -103,7 +115,7 @@ def start_student(student: Detector, teacher: Detector, init: str) -> str:
         if source == "teacher":
             done.append(f"weights from the teacher: {from_teacher(student, teacher)}")
         else:
-            done.append(initialise(student, source))
+            done.append(initialise(student, source, partial))
     return "; ".join(done)
 
 

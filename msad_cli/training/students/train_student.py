@@ -23,6 +23,7 @@ from msad_cli.training.plan import choose, claim_output, invalid_values_named
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
 from msad_cli.training.sets import cache_decoded, folder_of, lasting, read_data
+from msad_cli.training.starting import adopted, said_of_start
 from msad_cli.training.students.assistant import first_stage, student_k
 from msad_cli.training.students.plan_student import (
     choose_losses,
@@ -65,7 +66,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     Raises:
         MsadError: whatever is wrong with what is asked for, the teacher, the data, the device, or the training.
     """
-    asked = completed(asked)
+    asked, brought = adopted(completed(asked))
     config = asked.config
     assert config.out is not None
     if config.teacher is None:
@@ -89,7 +90,8 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     ks = rendered(spec, teacher.spec, losses, store is not None)
     training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed)
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
-    settings = all_settings(asked, {**computed, **choices.settings})
+    computed["init"] = said_of_start(computed["init"], config, spec)
+    settings = all_settings(asked, {**computed, **choices.settings, **brought})
     observer.plan(config.out, settings)
     if config.dry_run:
         return Outcome(config.out, planned=True)
@@ -101,7 +103,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
         config=config,
         module=training_module(student, teacher, store, losses, choices, config.afp),
         detector=student,
-        initialise=partial(start_student, student, teacher, computed["init"].value),
+        initialise=partial(start_student, student, teacher, computed["init"].value, config.init_partial),
         training=training,
         validation=val,
         choices=choices,
@@ -143,7 +145,7 @@ def _student(config: DistillConfig, source: _Source) -> tuple[DetectorSpec, dict
     teacher = source.detector.spec
     with invalid_values_named("msad distill --help lists the values"):
         spec, computed = student_spec(
-            teacher, source.k, _architecture(config), source.init, config.norm, source.aligned
+            teacher, source.k, _architecture(config), source.init, config.norm, source.aligned, config.init_partial
         )
         weights, computed["method"] = choose_methods(spec, config)
         return spec, choose_losses(spec, teacher, config, weights), computed

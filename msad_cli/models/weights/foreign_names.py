@@ -1,0 +1,83 @@
+"""Names that other tools give to the tensors of networks that msad has: prefixes, places in a sequence, timm's."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping
+
+from torch import Tensor
+
+from msad_cli.models.weights.slimmable import EXPANSIONS
+
+IN_SEQUENCE = {0: "conv1", 1: "bn1", 4: "layer1", 5: "layer2", 6: "layer3", 7: "layer4"}
+"""The places of a ResNet's parts in `nn.Sequential(*resnet.children())`, as which many take off its classifier."""
+STAGES = (1, 2, 3, 4, 3, 3, 1)
+"""Blocks of MobileNetV2 by stage; timm counts them by stage, torchvision in one row."""
+
+
+def without_prefix(state: Mapping[str, Tensor], known: Collection[str]) -> dict[str, Tensor]:
+    """The state without what stands before its names, such as `module.` or `model.backbone.`: that prefix with which
+    the most names are known ones. Names that do not have it are left out.
+    """
+    votes: Counter[str] = Counter()
+    for name in state:
+        parts = name.split(".")
+        votes.update({".".join(parts[:i]) for i in range(len(parts)) if ".".join(parts[i:]) in known})
+    if not votes:
+        return dict(state)
+    # Where two have the same number, the shorter one: torchvision's own names come before any other's.
+    prefix = min(votes, key=lambda each: (-votes[each], len(each)))
+    before = f"{prefix}." if prefix else ""
+    return {name.removeprefix(before): each for name, each in state.items() if name.startswith(before)}
+
+
+def of_backbone(state: Mapping[str, Tensor], known: Collection[str]) -> dict[str, Tensor]:
+    """A state under the names of a backbone, from whichever of the forms gives the most of them.
+
+    Args:
+        known: the backbone's names.
+    """
+    forms = (state, {_from_sequence(name): each for name, each in state.items()}, _from_timm(state))
+    stripped = [without_prefix(each, known) for each in forms]
+    return max(stripped, key=lambda each: len(each.keys() & set(known)))
+
+
+def _from_sequence(name: str) -> str:
+    """`4.0.conv1.weight`, with words before it or without, as `layer1.0.conv1.weight`; other names as they are."""
+    words, place, rest = re.fullmatch(r"((?:[A-Za-z_]\w*\.)*)(?:(\d+)\.)?(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
+    ours = IN_SEQUENCE.get(int(place)) if place and len(place) == 1 else None
+    return f"{words}{ours}.{rest}" if ours else name
+
+
+def _from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of timm's MobileNetV2 under torchvision's names; its ResNets have them."""
+    renamed = {}
+    for name, each in state.items():
+        layer, dot, tensor = name.rpartition(".")
+        ours = next((own for own in (layer[i:] for i in _starts(layer)) if own in _TIMM), None)
+        renamed[f"{layer.removesuffix(ours)}{_TIMM[ours]}{dot}{tensor}" if ours else name] = each
+    return renamed
+
+
+def _starts(name: str) -> list[int]:
+    """The places of a name's parts."""
+    return [0, *(match.end() for match in re.finditer(r"\.", name))]
+
+
+def _mobilenet_names() -> dict[str, str]:
+    """Timm's layers of MobileNetV2 -> torchvision's."""
+    names = {"conv_stem": "features.0.0", "bn1": "features.0.1", "conv_head": "features.18.0", "bn2": "features.18.1"}
+    number = 0
+    for stage, blocks in enumerate(STAGES):
+        for block in range(blocks):
+            number += 1
+            layers = ["conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"]
+            if EXPANSIONS[number - 1] == 1:
+                layers = ["conv_dw", "bn1", "conv_pw", "bn2"]
+            pairs = len(layers) // 2 - 1  # nested with their norms; the last convolution and its norm are not
+            places = [f"{i}.{j}" for i in range(pairs) for j in (0, 1)] + [str(pairs), str(pairs + 1)]
+            for layer, place in zip(layers, places, strict=True):
+                names[f"blocks.{stage}.{block}.{layer}"] = f"features.{number}.conv.{place}"
+    return names
+
+
+_TIMM = _mobilenet_names()
