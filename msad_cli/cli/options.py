@@ -40,6 +40,10 @@ Decay = Annotated[
 ]
 Warmup = Annotated[int | None, typer.Option("--warmup", help="Steps of learning-rate warm-up. Default: at most 500.")]
 Clip = Annotated[float, typer.Option(help="Largest norm of the gradient.")]
+Fliplr = Annotated[
+    float | None,
+    typer.Option(metavar="0.5", help="How likely an image is mirrored. Default: 0.5; 0 if classes say left and right."),
+]
 Ema = Annotated[float, typer.Option(help="Decay of averaged weights, such as 0.999; 0 is off.")]
 EvalEvery = Annotated[int | None, typer.Option(help="Epochs between evaluations. Default: 20 in a run.")]
 TimedImages = Annotated[
@@ -102,6 +106,7 @@ SCHEDULE = in_panel(
         "clip": Clip,
         "ema": Ema,
         "eval_every": EvalEvery,
+        "fliplr": Fliplr,
         "seed": Seed,
     },
 )

@@ -29,6 +29,7 @@ LIMITS: "dict[str, tuple[float, float | None]]" = {
     "batch": (1, None),
     "warmup": (0, None),
     "clip": (0.01, None),
+    "fliplr": (0.0, 1.0),
     "ema": (0.0, 0.99999),
     "eval_every": (1, None),
     "workers": (0, 128),
@@ -73,6 +74,7 @@ class TrainingConfig:
     workers: int | None = None
     cache: str = "off"
     max_pixels: str = MOST_PIXELS
+    fliplr: float | None = None
     seed: int = 0
     out: Path | None = None
     resume: bool = False
@@ -182,3 +184,7 @@ class Asked(Generic[Config]):
     config: Config
     typed: frozenset[str]
     recalled: frozenset[str] = frozenset()
+
+    def source(self, name: str) -> str:
+        """Where the value of a field comes from, as a `Setting` says it."""
+        return "flag" if name in self.typed else "default"

@@ -36,7 +36,7 @@ def all_settings(asked: Asked[Config], computed: Mapping[str, Setting]) -> dict[
     for each in fields(asked.config):
         value = getattr(asked.config, each.name)
         if each.name not in UNRECORDED and value is not None:
-            settings[each.name] = Setting(value, "flag" if each.name in asked.typed else "default")
+            settings[each.name] = Setting(value, asked.source(each.name))
     settings |= computed
     for name in asked.recalled & settings.keys():
         settings[name] = Setting(settings[name].value, "resumed", settings[name].reason)

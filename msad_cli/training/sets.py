@@ -15,6 +15,7 @@ from msad_cli.data.annotations.split import CocoSplit, to_split
 from msad_cli.data.layouts.demo import DEMO
 from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.loading.dataset import TrainingSet
+from msad_cli.data.loading.mirroring import MIRRORED, mirror_pairs
 from msad_cli.data.writers.datasets import written_datasets
 from msad_cli.errors import UsageError
 from msad_cli.frame import Resolution
@@ -22,7 +23,7 @@ from msad_cli.models.spec import ClassName, DetectorSpec, Measuring
 from msad_cli.runs.folder import Setting
 from msad_cli.system.distributed import first_then_others, on_this_machine
 from msad_cli.system.memory import available_memory
-from msad_cli.text import parse_sigmas
+from msad_cli.text import listed, parse_sigmas
 from msad_cli.training.config import TrainingConfig
 from msad_cli.training.observer import Observer
 
@@ -105,6 +106,31 @@ def fields_from_data(train: CocoSplit, sigmas: str | None) -> tuple[dict[str, An
         "measuring": Measuring(parse_sigmas(sigmas, scheme.names)),
     }
     return fields, Setting(detections, "auto", f"at most {most} objects in a training image")
+
+
+def choose_mirror(fliplr: float | None, train: CocoSplit) -> Setting:
+    """How likely an image of training is mirrored.
+
+    Args:
+        fliplr: the flag.
+
+    Raises:
+        UsageError: images shall be mirrored whose keypoints' names do not tell left from right.
+    """
+    if not train.scheme.flips:
+        if fliplr:
+            raise UsageError(
+                f"--fliplr {fliplr:g} of keypoints: {UNMIRRORED}", "leave --fliplr away", code="mirror-unknown"
+            )
+        return Setting(0.0, "auto" if fliplr is None else "flag", UNMIRRORED)
+    pairs = mirror_pairs([name for _, name in train.categories])
+    if not pairs:
+        share = MIRRORED if fliplr is None else fliplr
+        return Setting(share, "auto" if fliplr is None else "flag", f"{share:.0%} of the images are mirrored")
+    warning = f"warning: a mirror makes {listed([f'{one} of {other}' for one, other in pairs])} and the other way round"
+    if fliplr is None:
+        return Setting(0.0, "auto", f"{warning}, so no image is mirrored; --fliplr {MIRRORED} does it all the same")
+    return Setting(fliplr, "flag", warning if fliplr else "")
 
 
 def lasting(data: str | None) -> str:

@@ -15,7 +15,7 @@ from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.detectors.kinds import DETECTORS, task_of
 from msad_cli.models.model_file import Card
-from msad_cli.models.spec import DetectorSpec, Learning
+from msad_cli.models.spec import ClassName, DetectorSpec, Learning
 from msad_cli.models.weights.initialise import initialise
 from msad_cli.runs.folder import Setting
 from msad_cli.system.files import fingerprint
@@ -23,10 +23,10 @@ from msad_cli.text import parse_ks, parse_pixels, parse_size
 from msad_cli.training.config import Asked, TeacherConfig
 from msad_cli.training.interruption import Clock
 from msad_cli.training.observer import Observer
-from msad_cli.training.plan import choose, choose_norm, claim_output, in_two_steps, invalid_values_named
+from msad_cli.training.plan import COCO_IMAGES, choose, choose_norm, claim_output, in_two_steps, invalid_values_named
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
-from msad_cli.training.sets import cache_decoded, fields_from_data, folder_of, lasting, read_data
+from msad_cli.training.sets import cache_decoded, choose_mirror, fields_from_data, folder_of, lasting, read_data
 from msad_cli.training.starting import adopted, said_of_start
 from msad_cli.training.trainer import fit
 
@@ -46,15 +46,17 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     clock = Clock.of(config.time, config.checkpoint)
     limit_pixels(parse_pixels(config.max_pixels))
     folder = claim_output(config, observer)
-    data = folder_of(config.data)
-    task = task_of(config.detector)
+    _refuse_impossible(config, ks, resolution)
+    data, task = folder_of(config.data), task_of(config.detector)
     train, val, found = read_data(config, data, resolution, ks, task, observer)
     fields, detections = fields_from_data(train, config.sigmas)
     choices = choose(config, len(train))
     spec, norm = _spec(config, ks, resolution, fields)
-    training = TrainingSet(train, resolution, spec.ks, jitter=config.scales != "single", seed=config.seed)
-    init = said_of_start(Setting(config.init, "flag" if "init" in asked.typed else "default"), config, spec)
-    computed = {"data": found, "norm": norm, "init": init, "detections": detections, **choices.settings, **brought}
+    computed = {"data": found, "norm": norm, "detections": detections, **choices.settings, **brought}
+    computed["init"] = said_of_start(Setting(config.init, asked.source("init")), config, spec)
+    computed["fliplr"] = choose_mirror(config.fliplr, train)
+    jitter, fliplr = config.scales != "single", computed["fliplr"].value
+    training = TrainingSet(train, resolution, spec.ks, jitter=jitter, seed=config.seed, fliplr=fliplr)
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
     settings = all_settings(asked, computed)
     observer.plan(config.out, settings)
@@ -110,6 +112,17 @@ def _spec(
             **fields,
         )
     return spec, norm
+
+
+def _refuse_impossible(config: TeacherConfig, ks: tuple[int, ...], resolution: Resolution) -> None:
+    """Does nothing to settings of which a model and a run can be made; a set is drawn or read afterwards, for minutes.
+
+    Raises:
+        UsageError, DeviceError: as `_spec` and `choose`.
+    """
+    keypoints = ("any",) if task_of(config.detector) == "keypoints" else ()
+    _spec(config, ks, resolution, {"classes": (ClassName(1, "any"),), "keypoints": keypoints})
+    choose(config, COCO_IMAGES)
 
 
 def _refuse_idle(asked: Asked[TeacherConfig]) -> None:

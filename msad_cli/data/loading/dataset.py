@@ -13,6 +13,7 @@ from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.images.decode import TOLERATED
 from msad_cli.data.images.scaled import open_image
 from msad_cli.data.loading.image_cache import CachedImages
+from msad_cli.data.loading.mirroring import MIRRORED
 from msad_cli.data.loading.transforms import JITTER, render, training_views
 from msad_cli.data.loading.workers import batches_of
 from msad_cli.errors import DataError
@@ -79,16 +80,28 @@ class Batch:
 class TrainingSet(Dataset[Sample]):
     """Images with augmentation. Its keys are (epoch, index): a sample depends on nothing else but the seed.
 
+    Args:
+        fliplr: how likely an image is mirrored; none is where the keypoints' names do not tell left from right.
+
     Attributes:
         kept: where decoded images are kept between epochs, or None.
     """
 
-    def __init__(self, split: CocoSplit, resolution: Resolution, ks: Sequence[int], jitter: bool, seed: int) -> None:
+    def __init__(
+        self,
+        split: CocoSplit,
+        resolution: Resolution,
+        ks: Sequence[int],
+        jitter: bool,
+        seed: int,
+        fliplr: float = MIRRORED,
+    ) -> None:
         self.split = split
         self.resolution = resolution
         self.ks = tuple(ks)
         self.jitter = jitter
         self.seed = seed
+        self.fliplr = fliplr if split.scheme.flips else 0.0
         self.kept: CachedImages | None = None
 
     def keep_decoded(self) -> int:
@@ -108,9 +121,7 @@ class TrainingSet(Dataset[Sample]):
         owned = slice(int(split.starts[index]), int(split.starts[index + 1]))
         boxes, labels = torch.from_numpy(split.boxes[owned]), torch.from_numpy(split.labels[owned])
         draw = random.Random(f"{self.seed}/{epoch}/{index}")
-        views, boxes, kept, way = training_views(
-            image, boxes, self.resolution, self.ks, self.jitter, draw, split.scheme.flips
-        )
+        views, boxes, kept, way = training_views(image, boxes, self.resolution, self.ks, self.jitter, draw, self.fliplr)
         target = {"boxes": boxes, "labels": labels[kept]}
         place = torch.tensor([index, way.mirrored])
         rows = owned.start + kept.nonzero().flatten()

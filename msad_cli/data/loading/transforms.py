@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional as v2f
 
 from msad_cli.data.annotations.segmentation import Segmentation, decode, encode
 from msad_cli.data.images.scaled import ScaledImage
+from msad_cli.data.loading.mirroring import MIRRORED
 from msad_cli.frame import Resolution
 
 JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)
@@ -85,7 +86,7 @@ def training_views(
     ks: Iterable[int],
     jitter: bool,
     draw: random.Random,
-    mirror: bool = True,
+    fliplr: float = MIRRORED,
 ) -> tuple[dict[int, Tensor], Tensor, Tensor, Placement]:
     """One random flip and one random scale, shared by all views: fusing needs them to show the same thing.
 
@@ -96,7 +97,7 @@ def training_views(
         ks: the reductions wanted.
         jitter: whether the short side is scaled by a random α.
         draw: the only source of randomness.
-        mirror: whether half of all images are flipped.
+        fliplr: how likely the image is mirrored.
 
     Returns:
         The views by k; the boxes (B', 4) in HR pixels, clipped; which of the B boxes are kept, (B,) bool; and the way
@@ -104,7 +105,7 @@ def training_views(
     """
     original = image.size
     canvas = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=original)
-    mirrored = draw.random() < 0.5 and mirror
+    mirrored = draw.random() < fliplr
     if mirrored:
         canvas = v2f.horizontal_flip(canvas)
     frame_size = resolution.frame_size(*original, scale=draw.choice(JITTER) if jitter else 1.0)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.loading.dataset import Batch, EvaluationSet, evaluation_loader
+from msad_cli.data.loading.mirroring import MIRRORED
 from msad_cli.errors import DataError
 from msad_cli.frame import Frame
 from msad_cli.models.detector import Views
@@ -121,7 +122,7 @@ def key(teacher: str, split: CocoSplit, spec: DetectorSpec, precision: str) -> s
     return hashlib.sha256(json.dumps([teacher, size, precision, images]).encode()).hexdigest()[:16]
 
 
-def predicted_bytes(spec: DetectorSpec, split: CocoSplit) -> int:
+def predicted_bytes(spec: DetectorSpec, split: CocoSplit, fliplr: float = MIRRORED) -> int:
     """How much room the pyramids of a split take; an image without a known size is taken for the largest there is."""
     largest = (spec.resolution.short_side, spec.resolution.long_side)
     total = 0
@@ -129,16 +130,28 @@ def predicted_bytes(spec: DetectorSpec, split: CocoSplit) -> int:
         frame = Frame.around([spec.resolution.frame_size(height, width) if height and width else largest])
         cells = sum((frame.padded[0] >> level) * (frame.padded[1] >> level) for level in spec.levels)
         total += cells * spec.channels * BYTES
-    return total * len(ways(split))
+    return total * len(ways(split, fliplr))
 
 
-def ways(split: CocoSplit) -> tuple[bool, ...]:
-    """Whether images are mirrored: as they are, and where a mirror changes no meaning, mirrored too."""
-    return (False, True) if split.scheme.flips else (False,)
+def ways(split: CocoSplit, fliplr: float = MIRRORED) -> tuple[bool, ...]:
+    """Whether images are mirrored in training: as they are, mirrored, or both.
+
+    Args:
+        fliplr: how likely; none is where a mirror would change what keypoints mean.
+    """
+    likely = fliplr if split.scheme.flips else 0.0
+    return tuple(mirrored for mirrored, chance in ((False, 1 - likely), (True, likely)) if chance > 0)
 
 
 def keep_all(
-    store: Store, spec: DetectorSpec, look: Look, split: CocoSplit, compute: Compute, workers: int, done: Done
+    store: Store,
+    spec: DetectorSpec,
+    look: Look,
+    split: CocoSplit,
+    compute: Compute,
+    workers: int,
+    done: Done,
+    fliplr: float = MIRRORED,
 ) -> None:
     """Lets a teacher look at whatever is not kept yet; of several processes each at its share.
 
@@ -146,12 +159,13 @@ def keep_all(
         spec: the teacher's.
         look: its pyramid of views on the device.
         done: told, as it goes on, how many pyramids were made by now.
+        fliplr: how likely images are mirrored.
 
     Raises:
         OutputError, DeviceError: no room to write, or out of memory.
     """
     made = 0
-    for mirrored in ways(split):
+    for mirrored in ways(split, fliplr):
         missing = [i for i in range(len(split))[rank() :: size()] if not store.has(i, mirrored)]
         images = EvaluationSet(split, spec.resolution, spec.ks if spec.fuses else spec.ks[:1], mirrored)
         batches = evaluation_loader(images, BATCH, workers, wanted=missing)

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from msad_cli.data.annotations.split import CocoSplit
+from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.distillation.knowledge import best_view
 from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
@@ -23,7 +24,7 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 def choose_store(
-    where: str | None, refusal: str, file: Path, spec: DetectorSpec, split: CocoSplit, precision: str
+    where: str | None, refusal: str, file: Path, spec: DetectorSpec, split: CocoSplit, precision: str, fliplr: float
 ) -> tuple[Store | None, Setting]:
     """Where the pyramids of a teacher are cached, if they are; and the choice for the record.
 
@@ -31,6 +32,7 @@ def choose_store(
         where: the flag.
         refusal: why they cannot be cached; empty where they can.
         file, spec: the teacher's.
+        fliplr: how likely images are mirrored.
 
     Raises:
         UsageError: they cannot be cached, or there is no room.
@@ -46,7 +48,7 @@ def choose_store(
             code="teacher-cache-refused",
         )
     store = InMemory() if where == MEMORY else InFolder(Path(where) / key(fingerprint(file), split, spec, precision))
-    return store, Setting(where, "flag", _room(where, store, spec, split))
+    return store, Setting(where, "flag", _room(where, store, spec, split, fliplr))
 
 
 def cannot_keep(no_distill: bool, pixel: bool, aligned: bool) -> str:
@@ -59,7 +61,7 @@ def cannot_keep(no_distill: bool, pixel: bool, aligned: bool) -> str:
 
 
 def keep_pyramids(
-    store: Store | None, teacher: Detector, split: CocoSplit, compute: Compute, workers: int, observer: Observer
+    store: Store | None, teacher: Detector, training: TrainingSet, compute: Compute, workers: int, observer: Observer
 ) -> None:
     """Lets the teacher look once at all that is not cached yet, and says how far it is; nothing without a store.
 
@@ -69,7 +71,8 @@ def keep_pyramids(
     if store is None:
         return
     start = said = time.monotonic()
-    total = len(split) * len(ways(split))
+    split, fliplr = training.split, training.fliplr
+    total = len(split) * len(ways(split, fliplr))
     count = 0
 
     def done(made: int) -> None:
@@ -80,22 +83,23 @@ def keep_pyramids(
             observer.say(f"teacher cache: {made * size()} of {total} images")
 
     teacher.eval()
-    keep_all(store, teacher.spec, lambda views: best_view(teacher, views).pyramid, split, compute, workers, done)
+    keep_all(
+        store, teacher.spec, lambda views: best_view(teacher, views).pyramid, split, compute, workers, done, fliplr
+    )
     if count:
         observer.say(f"teacher cache: {count * size()} images added in {time.monotonic() - start:.0f} s")
 
 
-def _room(where: str, store: Store, spec: DetectorSpec, split: CocoSplit) -> str:
+def _room(where: str, store: Store, spec: DetectorSpec, split: CocoSplit, fliplr: float) -> str:
     """What will be cached, in words.
 
     Raises:
         UsageError: there is no room for it.
     """
-    needed = predicted_bytes(spec, split)
+    needed = predicted_bytes(spec, split, fliplr)
     free = available_memory(shared=False) if isinstance(store, InMemory) else _free_on_disk(Path(where))
-    words = (
-        f"{needed / 2**30:.2f} GiB: {len(split)} images, {'plain and mirrored' if len(ways(split)) > 1 else 'plain'}"
-    )
+    shown = " and ".join("mirrored" if mirrored else "plain" for mirrored in ways(split, fliplr))
+    words = f"{needed / 2**30:.2f} GiB: {len(split)} images, {shown}"
     there = isinstance(store, InFolder) and store.folder.is_dir()
     if not there and needed > MOST_OF_MEMORY * free:
         raise UsageError(

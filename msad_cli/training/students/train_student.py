@@ -9,7 +9,7 @@ import torch
 from msad_cli.data.images.decode import limit_pixels
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.distillation.distillation import Weighted
-from msad_cli.errors import UsageError
+from msad_cli.errors import ModelFileError, UsageError
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, load_model
 from msad_cli.models.spec import DetectorSpec
@@ -19,10 +19,10 @@ from msad_cli.text import parse_pixels
 from msad_cli.training.config import Asked, DistillConfig
 from msad_cli.training.interruption import Clock
 from msad_cli.training.observer import Observer
-from msad_cli.training.plan import choose, claim_output, invalid_values_named
+from msad_cli.training.plan import COCO_IMAGES, choose, claim_output, invalid_values_named
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
-from msad_cli.training.sets import cache_decoded, folder_of, lasting, read_data
+from msad_cli.training.sets import cache_decoded, choose_mirror, folder_of, lasting, read_data
 from msad_cli.training.starting import adopted, said_of_start
 from msad_cli.training.students.assistant import first_stage, student_k
 from msad_cli.training.students.plan_student import (
@@ -69,12 +69,11 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     asked, brought = adopted(completed(asked))
     config = asked.config
     assert config.out is not None
-    if config.teacher is None:
-        raise UsageError("no teacher given", "add --teacher FILE; msad teacher trains one", code="no-teacher-given")
     clock = Clock.of(config.time, config.checkpoint)
     limit_pixels(parse_pixels(config.max_pixels))
     folder = claim_output(config, observer)
-    source = _source(asked, config.teacher, observer)
+    choose(config, COCO_IMAGES)  # what cannot be is refused before a set is drawn or read
+    source = _source(asked, observer)
     if isinstance(source, Outcome):
         return source
     teacher, pixel = source.detector, is_pixel(config.method)
@@ -83,12 +82,13 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     data = folder_of(config.data) or source.data
     train, val, computed["data"] = read_data(config, data, spec.resolution, spec.ks, spec.task, observer, spec)
     choices = of_distillation(choose(config, len(train)), config.distill_warmup, pixel)
-    refusal = cannot_keep(config.no_distill, pixel, source.aligned)
+    computed["fliplr"] = choose_mirror(config.fliplr, train)
+    refusal, fliplr = cannot_keep(config.no_distill, pixel, source.aligned), computed["fliplr"].value
     store, computed["cache_teacher"] = choose_store(
-        config.cache_teacher, refusal, source.file, teacher.spec, train, choices.compute.precision
+        config.cache_teacher, refusal, source.file, teacher.spec, train, choices.compute.precision, fliplr
     )
     ks = rendered(spec, teacher.spec, losses, store is not None)
-    training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed)
+    training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed, fliplr=fliplr)
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
     computed["init"] = said_of_start(computed["init"], config, spec)
     settings = all_settings(asked, {**computed, **choices.settings, **brought})
@@ -97,7 +97,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
         return Outcome(config.out, planned=True)
     torch.manual_seed(config.seed)
     student = Detector(spec)
-    keep_pyramids(store, teacher.to(choices.compute.device), train, choices.compute, choices.workers, observer)
+    keep_pyramids(store, teacher.to(choices.compute.device), training, choices.compute, choices.workers, observer)
     run = Run(
         command="distill",
         config=config,
@@ -117,9 +117,22 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     return fit(run, observer)
 
 
-def _source(asked: Asked[DistillConfig], file: Path, observer: Observer) -> _Source | Outcome:
-    """What the student learns from; where that is an assistant that could not be trained, how its training ended."""
-    config = asked.config
+def _source(asked: Asked[DistillConfig], observer: Observer) -> _Source | Outcome:
+    """What the student learns from; where that is an assistant that could not be trained, how its training ended.
+
+    Raises:
+        UsageError: no teacher is named.
+        ModelFileError: its file is not there, or is none of a model.
+    """
+    config, file = asked.config, asked.config.teacher
+    if file is None:
+        raise UsageError("no teacher given", "add --teacher FILE; msad teacher trains one", code="no-teacher-given")
+    if "teacher" in asked.recalled and not file.exists():
+        raise ModelFileError(
+            f"{config.out}: its teacher is not at {file} any more",
+            "add --teacher FILE, where it lies now",
+            code="recorded-teacher-missing",
+        )
     teacher, card = load_model(file)
     named = teacher.spec
     if not is_pixel(config.method):
