@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from msad_cli.data.images.in_memory import rgb_image
-from msad_cli.errors import DataError, MsadError  # noqa: F401  # the second one is for callers
+from msad_cli.errors import DataError, MsadError, UsageError  # noqa: F401  # MsadError is for callers
 from msad_cli.evaluation.evaluate import Evaluation, EvaluationConfig
 from msad_cli.evaluation.metrics import Scores
 from msad_cli.export.runtime import Model as Network
@@ -139,11 +139,15 @@ class Model:
 
         Raises:
             DataError: a file cannot be read.
-            UsageError: something else than an image, or a view that the model does not have.
+            UsageError: something else than an image, a view that the model does not have, or a number out of range.
             DeviceError: out of memory.
         """
         if isinstance(images, str) or not isinstance(images, Sequence):
             return self.predict([images], score=score, view=view, batch=batch)[0]
+        if score is not None and not 0 <= score <= 1:
+            raise UsageError(f"score {score}: not from 0 to 1", "leave it out", code="number-out-of-range")
+        if batch is not None and not batch >= 1:
+            raise UsageError(f"batch {batch}: not at least 1", "leave it out", code="number-out-of-range")
         inputs = [_input(number, each) for number, each in enumerate(images, start=1)]
         chosen = choose_views(view, self.spec, self.file)[0]
         least = self.card.score_threshold if score is None else score

@@ -87,16 +87,26 @@ def parse_duration(flag: str, text: str) -> float:
 def parse_size(text: str) -> Resolution:
     """`800,1333` -> short side 800, long side at most 1333 (HR pixels); `800` alone limits the long side to 5/3 of it.
 
+    `800x1333` and `1333x800` are the same: other tools write one or the other.
+
     Raises:
         UsageError: not one or two numbers, or out of range.
     """
     try:
-        short, *long = (int(part) for part in text.split(","))
+        short, *long = (int(part) for part in _short_first(text).split(","))
+        if len(long) > 1:
+            raise ValueError("more than two numbers")
         return Resolution(short, long[0] if long else round(short * 5 / 3))
     except (ValueError, IndexError) as error:
         raise UsageError(
             f"--size {text}: {error}", "give SHORT,LONG in pixels, such as --size 800,1333", code="size-refused"
         ) from None
+
+
+def _short_first(text: str) -> str:
+    """`1333x800` as `800,1333`; whatever else as it is."""
+    sides = re.fullmatch(r"\s*(\d{1,9})\s*[x×*]\s*(\d{1,9})\s*", text, re.IGNORECASE)
+    return ",".join(sorted(sides.groups(), key=int)) if sides else text
 
 
 def parse_sizes(text: str | None, k: int, own: Resolution) -> dict[int, Resolution]:
@@ -115,7 +125,7 @@ def parse_sizes(text: str | None, k: int, own: Resolution) -> dict[int, Resoluti
             code="model-sides-fixed",
         )
     try:
-        numbers = [int(part) for part in text.split(",")] if text else []
+        numbers = [int(part) for part in _short_first(text).split(",")] if text else []
         if len(numbers) < 2 or numbers[0] <= numbers[1]:
             one = parse_size(text) if text else own
             return {one.short_side // k: one}

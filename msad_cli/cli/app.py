@@ -67,7 +67,17 @@ def common(
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs msad and exits with the code that docs/troubleshooting.md explains."""
+    if arguments is None:
+        _name_files_in_utf8()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _name_files_in_utf8() -> None:
+    """Begins anew where this Python cannot name files beyond ASCII, as in the C locale without UTF-8 mode: names that
+    stand in annotations and model files are UTF-8, whatever the locale."""
+    encoding = sys.getfilesystemencoding().lower()
+    if encoding != "utf-8" and os.environ.get("PYTHONUTF8") != "1" and sys.executable:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
 
 
 def run(arguments: list[str]) -> int:
@@ -113,6 +123,9 @@ def _unforeseen(error: Exception) -> MsadError:
     if isinstance(error, OSError):  # the system's word on a path, such as one that is too long
         what = f"{error.filename or 'a file'}: {error.strerror or error}"
         return UsageError(what, "check the name and its place", code="system-refuses")
+    if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding():
+        what = f"this Python cannot name the file {error.object!r}: it writes names in {error.encoding}"
+        return UsageError(what, "export PYTHONUTF8=1", code="file-name-not-encodable")
     hint = "run again with --debug and report it"
     return MsadError(f"a bug in msad: {type(error).__name__}: {error}", hint, code="bug")
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from msad_cli.errors import UsageError
 
 NUMBER = re.compile(r"(mask_|keypoint_)?(AP(50|75|s|m|l)?|AR(\d+|s|m|l)?)")
+ELSEWHERE = re.compile(r"(mask_|keypoint_)?m?AP@?(50-95|50:95|\.50?:\.95|50|75|s|m|l)?", re.IGNORECASE)
+"""What other tools call COCO's numbers: `mAP`, `map50`, `mAP50-95`."""
 SOME = "such as AP=0.36 or mask_AP=0.3,AP50=0.5"
 
 
@@ -17,7 +19,8 @@ def parse_gates(text: str | None) -> dict[str, float]:
     """
     gates = {}
     for part in text.split(",") if text else ():
-        name, _, value = part.partition("=")
+        written, _, value = part.partition("=")
+        name = _of_coco(written.strip())
         try:
             gates[name] = float(value)
         except ValueError:
@@ -29,6 +32,15 @@ def parse_gates(text: str | None) -> dict[str, float]:
                 f"--fail-under {part}: not from 0 to 1", f"the tables show hundredths; {SOME}", code="gate-out-of-range"
             )
     return gates
+
+
+def _of_coco(name: str) -> str:
+    """A number's name as COCO has it; other words as they are."""
+    found = ELSEWHERE.fullmatch(name)
+    if found is None:
+        return name
+    kind, which = (each or "" for each in found.groups())
+    return f"{kind.lower()}AP{which.lower() if len(which) < len('50-95') else ''}"
 
 
 def refuse_unknown(gates: Mapping[str, float], names: Sequence[str]) -> None:

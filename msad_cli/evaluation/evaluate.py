@@ -16,7 +16,7 @@ from msad_cli.evaluation.ground_truth import ground_truth
 from msad_cli.evaluation.metrics import Result, Scores, number_names, oks_sigmas, remarks, score
 from msad_cli.export.runtime import Model, open_model
 from msad_cli.frame import Resolution
-from msad_cli.models.model_file import choose_views
+from msad_cli.models.model_file import choose_views, remembered_data
 from msad_cli.system.device import Compute, choose_compute, default_workers
 from msad_cli.system.extras import EVALUATORS, Evaluator
 from msad_cli.system.files import write_text
@@ -25,6 +25,7 @@ from msad_cli.text import MOST_PIXELS, name_files, parse_pixels, parse_sigmas, p
 if TYPE_CHECKING:
     from msad_cli.models.spec import View
 
+MOST_WORKERS = 128
 Say = Callable[[str], None]
 
 
@@ -53,6 +54,10 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         name_files(self, ("predictions", "train_json", "val_json", "train_images", "val_images"))
+        if self.workers is not None and not 0 <= self.workers <= MOST_WORKERS:
+            raise UsageError(
+                f"--workers {self.workers}: not from 0 to {MOST_WORKERS}", "leave it out", code="number-out-of-range"
+            )
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,8 @@ class Evaluation:
         self.compute: Compute = choose_compute(config.device, config.precision)
         train = config.split == "train"
         paths = (config.train_json, config.train_images) if train else (config.val_json, config.val_images)
-        files = find_split(config.data or card.data, config.split, *paths, spec.task)
+        data = config.data or (card.data if all(paths) else remembered_data(card.data, model))
+        files = find_split(data, config.split, *paths, spec.task)
         self.notes = files.notes
         self.split: CocoSplit = read_split(files.annotations, files.images, spec.categories, spec.task, spec.keypoints)
         self.sizes = parse_sizes(config.size, spec.ks[0], self.detector.resolution)

@@ -14,6 +14,9 @@ from msad_cli.errors import UsageError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"})
 
+BESIDE = "._"
+"""With this macOS begins the name of what it keeps of a file on disks of other systems: `._x.jpg` is no image."""
+
 
 @dataclass(frozen=True)
 class Input:
@@ -72,7 +75,7 @@ def _matches(name: str, results: Path | None) -> list[Input]:
         path = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
     if results is not None and _below(path, results):
         inputs = [each for each in inputs if not _below(results, each.path)]
-    return [each for each in inputs if each.path.is_file()]
+    return [each for each in inputs if each.path.is_file() and not each.path.name.startswith(BESIDE)]
 
 
 def _below(folder: Path, path: Path) -> bool:

@@ -13,7 +13,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msad_cli.errors import ModelFileError, UsageError
+from msad_cli.errors import DataError, ModelFileError, UsageError
 from msad_cli.models.spec import DetectorSpec, View
 from msad_cli.system.files import write_bytes
 
@@ -260,6 +260,21 @@ def parse_card(values: dict[str, Any]) -> Card:
     if not 0 <= card.score_threshold <= 1:
         raise ValueError(f"card: score threshold {card.score_threshold}")
     return card
+
+
+def remembered_data(data: str, whose: Path) -> str:
+    """The set that a model file or a run remembers, as it is; nobody typed it.
+
+    Raises:
+        DataError: it was a folder, and is not there any more.
+    """
+    if os.path.isabs(data) and not os.path.exists(data):
+        raise DataError(
+            f"{whose}: the set that it was trained on is not at {data} any more",
+            "add --data DIR, where it lies now",
+            code="recorded-data-missing",
+        )
+    return data
 
 
 def _difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:

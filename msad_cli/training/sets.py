@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from msad_cli.data.annotations.check_cache import checked, refuse_unusable
 from msad_cli.data.annotations.records import read_records
@@ -19,12 +18,13 @@ from msad_cli.data.loading.mirroring import MIRRORED, mirror_pairs
 from msad_cli.data.writers.datasets import written_datasets
 from msad_cli.errors import UsageError
 from msad_cli.frame import Resolution
+from msad_cli.models.model_file import remembered_data
 from msad_cli.models.spec import ClassName, DetectorSpec, Measuring
 from msad_cli.runs.folder import Setting
 from msad_cli.system.distributed import first_then_others, on_this_machine
 from msad_cli.system.memory import available_memory
 from msad_cli.text import listed, parse_sigmas
-from msad_cli.training.config import TrainingConfig
+from msad_cli.training.config import Asked, Config, TrainingConfig
 from msad_cli.training.observer import Observer
 
 UNMIRRORED = "no image is mirrored: their names do not tell left from right; a category's flip_pairs would"
@@ -159,14 +159,26 @@ def cache_decoded(training: TrainingSet, cache: str, workers: int) -> Setting:
     return Setting(cache, "flag", words)
 
 
-def folder_of(data: str | tuple[Dataset[Any], Dataset[Any]] | None) -> str | None:
+def folder_of(asked: Asked[Config], known: str | None = None, whose: Path | None = None) -> str | None:
     """Where a set lies; datasets from Python are written there as a COCO folder, once.
+
+    Args:
+        known: the set that is taken where none is named, as the file `whose` remembers it.
 
     Raises:
         UsageError: neither the name of a set nor two datasets.
-        DataError: an item of a dataset that cannot be an image and its objects.
+        DataError: an item of a dataset that cannot be an image and its objects, or a set that was moved since the run
+            that goes on was stopped, or since the file remembers it.
     """
-    if data is None or isinstance(data, str | os.PathLike):
-        return None if data is None else os.fspath(data)
+    config = asked.config
+    data, out = config.data, config.out
+    if data is None:
+        whole = config.train_json and config.train_images and config.val_json and config.val_images
+        return known if whole or not known or whose is None else remembered_data(known, whose)
+    if isinstance(data, str | os.PathLike):
+        place = os.fspath(data)
+        if "data" in asked.recalled and out is not None and place != DEMO:
+            remembered_data(os.path.abspath(place), out)
+        return place
     with first_then_others():
         return str(written_datasets(*data))

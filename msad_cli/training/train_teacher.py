@@ -47,7 +47,7 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     limit_pixels(parse_pixels(config.max_pixels))
     folder = claim_output(config, observer)
     _refuse_impossible(config, ks, resolution)
-    data, task = folder_of(config.data), task_of(config.detector)
+    data, task = folder_of(asked), task_of(config.detector)
     train, val, found = read_data(config, data, resolution, ks, task, observer)
     fields, detections = fields_from_data(train, config.sigmas)
     choices = choose(config, len(train))

@@ -67,7 +67,7 @@ def export(
     from msad_cli.export.sidecar import Notes, sidecar_path
     from msad_cli.export.trace import trace
     from msad_cli.models.decode.deployed import Deployed
-    from msad_cli.models.model_file import load_model
+    from msad_cli.models.model_file import load_model, remembered_data
     from msad_cli.runs.folder import without_nan
 
     if is_exported(model):
@@ -84,7 +84,7 @@ def export(
     detector, card = load_model(model)
     seen = _single_view(view, detector.spec, model)
     spec, shape = _fixed_spec(detector.spec, seen, fixed, batch)
-    measured = data or (card.data if int8 else None)
+    measured = data or (remembered_data(card.data, model) if int8 else None)
     val = _split_of(measured, "val", spec) if measured or int8 else _split_of("demo", "val")
     train = _split_of(measured, "train", spec) if int8 else None
     say = (lambda _: None) if quiet else print_line

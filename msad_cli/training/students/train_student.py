@@ -79,7 +79,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     teacher, pixel = source.detector, is_pixel(config.method)
     torch.manual_seed(config.seed)  # what distillation trains beside the student starts at random
     spec, losses, computed = _student(config, source)
-    data = folder_of(config.data) or source.data
+    data = folder_of(asked, source.data, source.file) or ""
     train, val, computed["data"] = read_data(config, data, spec.resolution, spec.ks, spec.task, observer, spec)
     choices = of_distillation(choose(config, len(train)), config.distill_warmup, pixel)
     computed["fliplr"] = choose_mirror(config.fliplr, train)
