@@ -3,7 +3,7 @@
 Imports no torch: by the name of a file `msad info` has to know whether it is an exported model.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -50,7 +50,8 @@ class ExportFormat:
         load: those bytes -> what runs them.
         quantise: a file's bytes and batches of images, uint8 (N, 3, h, w), to learn ranges of values from -> the bytes
             of one that computes with 8 bits; None where the format has none.
-        mark: a file's bytes and an identity -> bytes with it, which `load` compares; None where nothing can be added.
+        mark: a file's bytes and texts by name -> bytes with them; among them is the identity that `load` compares. None
+            where nothing can be added.
         need: raises `UsageError` where a package is missing that `write` needs.
         unopened: why `msad eval` and others do not open a file that comes from elsewhere; empty where they do.
     """
@@ -59,7 +60,7 @@ class ExportFormat:
     write: "Callable[[ExportedProgram, str], bytes]"
     load: Load
     quantise: "Callable[[bytes, Iterable[Tensor]], bytes] | None" = None
-    mark: Callable[[bytes, str], bytes] | None = None
+    mark: Callable[[bytes, Mapping[str, str]], bytes] | None = None
     need: Callable[[], None] = lambda: None
     unopened: str = ""
 

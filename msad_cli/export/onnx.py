@@ -1,14 +1,16 @@
 """The format .onnx, which onnxruntime and many others run. Written by torch.onnx, in 8 bits by onnxruntime."""
 
 import importlib.util
+import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msad_cli.errors import ModelFileError
 from msad_cli.export.base import ExportFormat, Run
+from msad_cli.export.sidecar import IDENTITY
 from msad_cli.system.extras import missing_extra
 
 if TYPE_CHECKING:
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
     from msad_cli.export.sidecar import InputShape
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-IDENTITY = "msad"
-"""The name, in the metadata of a file, of what the JSON beside it repeats."""
+AXES = {0: "batch", 2: "height", 3: "width"}
+"""Of the input, those that may be of any size."""
+DETECTIONS = "detections"
+"""The second axis of the outputs, where its size depends on the image's."""
 
 
 def need_packages() -> None:
@@ -45,17 +49,41 @@ def write(program: "ExportedProgram", task: str) -> bytes:
         exported: Any = torch.onnx.export(
             program, dynamo=True, input_names=[INPUT], output_names=list(OUTPUTS[task]), verbose=False
         )
-    written: bytes = exported.model_proto.SerializeToString()
+    model = exported.model_proto
+    name_axes(model.graph)
+    written: bytes = model.SerializeToString()
     return written
 
 
-def mark(model: bytes, identity: str) -> bytes:
-    """An .onnx file's bytes with what tells it from others in its metadata."""
+def name_axes(graph: Any) -> None:
+    """Calls the axes of a graph by names where torch counts them (`s34`), in the sizes of all that is computed too.
+
+    Args:
+        graph: an ONNX `GraphProto` with one input (N, 3, h, w) and outputs (N, D, …).
+    """
+    names: dict[str, str] = {}
+    for place, name in AXES.items():
+        names.setdefault(_axes(graph.input[0])[place].dim_param, name)
+    sizes = re.compile("|".join(rf"\b{re.escape(each)}\b" for each in names if each) or r"(?!)")
+    found = {_axes(each)[1].dim_param for each in graph.output} - {""}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for axis in _axes(value):
+            if axis.dim_param:
+                whole = DETECTIONS if axis.dim_param in found else axis.dim_param
+                axis.dim_param = sizes.sub(lambda match: names[match[0]], whole)
+
+
+def _axes(value: Any) -> Any:
+    return value.type.tensor_type.shape.dim
+
+
+def mark(model: bytes, texts: Mapping[str, str]) -> bytes:
+    """An .onnx file's bytes with texts in its metadata."""
     from onnx import ModelProto, StringStringEntryProto
 
     # Of messages of protobuf that lie one behind the other, the second one's lists are added to the first one's.
-    entry = StringStringEntryProto(key=IDENTITY, value=identity)
-    metadata: bytes = ModelProto(metadata_props=[entry]).SerializeToString()
+    entries = [StringStringEntryProto(key=key, value=value) for key, value in texts.items()]
+    metadata: bytes = ModelProto(metadata_props=entries).SerializeToString()
     return model + metadata
 
 

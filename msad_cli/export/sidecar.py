@@ -8,12 +8,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from msad_cli import __version__
 from msad_cli.errors import ModelFileError
 from msad_cli.frame import SIDE_MULTIPLE, Letterbox, Resolution
 from msad_cli.models.model_file import Card, parse_card, strict_json
 from msad_cli.models.spec import DetectorSpec, Role, View
 
 FORMAT = "msad-export/1"
+IDENTITY = "msad"
+"""The name, in the metadata of a file, of what the JSON beside it repeats."""
 LARGEST = 16 * 2**20
 """Bytes, as of a model file's header."""
 
@@ -128,6 +131,23 @@ def sidecar(notes: Notes) -> str:
         "card": asdict(card),
     }
     return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+
+
+def metadata(notes: Notes) -> dict[str, str]:
+    """What an exported file holds itself, as far as its format can: enough to use it where the JSON was left behind."""
+    spec = notes.spec
+    texts = {
+        IDENTITY: notes.identity,
+        "version": __version__,
+        "task": spec.task,
+        "classes": json.dumps({label: name for label, (_, name) in enumerate(spec.categories, start=1)}),
+        "category_ids": json.dumps({label: number for label, (number, _) in enumerate(spec.categories, start=1)}),
+        "score_threshold": f"{notes.card.score_threshold:g}",
+        "hr_short_side": str(spec.resolution.short_side),
+        "hr_long_side": str(spec.resolution.long_side),
+        "k": str(spec.ks[0]),
+    }
+    return texts | ({"keypoints": json.dumps(spec.keypoints)} if spec.keypoints else {})
 
 
 def _preprocessing(spec: DetectorSpec, shape: InputShape) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import heatmaps_to_keypoints
 from torchvision.ops import batched_nms
 
+import msad_cli
 from msad_cli import export
 from msad_cli.cli.app import run
 from msad_cli.data.layouts.demo import draw_demo
@@ -34,7 +35,7 @@ from msad_cli.export.base import ExportFormat
 from msad_cli.export.formats import FORMATS
 from msad_cli.export.parity import COMPARED, TOLERANCES, compare, compare_models
 from msad_cli.export.runtime import ExportedModel, open_model
-from msad_cli.export.sidecar import InputShape, Notes, exported_spec, read_sidecar, sidecar, sidecar_path
+from msad_cli.export.sidecar import InputShape, Notes, exported_spec, metadata, read_sidecar, sidecar, sidecar_path
 from msad_cli.export.trace import trace
 from msad_cli.frame import Frame, Letterbox, Resolution
 from msad_cli.models.decode.deployed import Deployed
@@ -256,6 +257,42 @@ def test_masks_and_keypoints_have_to_agree_too() -> None:
         with_it = {**one, name: torch.zeros(shape)}
         off = {**one, name: torch.full(shape, 1.1 * TOLERANCES[name])}
         assert compare([with_it], [off], LOWEST, 100).unmatched == 2
+
+
+def test_axes_are_called_by_name_and_the_file_says_what_it_is() -> None:
+    """A graph with the sizes that torch counts: s3 images of s1 × s2, of which it finds as many as s1 // 8."""
+    graph_of = pytest.importorskip("onnx.helper")
+    kind = pytest.importorskip("onnx").TensorProto.FLOAT
+    values = {
+        "images": ["s3", 3, "s1", "s2"],
+        "boxes": ["s3", "s1//8", 4],
+        "map": ["s3", "s1//8 + s10", "2*s2", "s1//8"],
+    }
+    infos = {name: graph_of.make_tensor_value_info(name, kind, sizes) for name, sizes in values.items()}
+    graph = graph_of.make_graph([], "g", [infos["images"]], [infos["boxes"]], value_info=[infos["map"]])
+    onnx.name_axes(graph)
+    found = {
+        each.name: [axis.dim_param or axis.dim_value for axis in each.type.tensor_type.shape.dim]
+        for each in (*graph.input, *graph.output, *graph.value_info)
+    }
+    assert found["images"] == ["batch", 3, "height", "width"]
+    assert found["boxes"] == ["batch", "detections", 4]
+    assert found["map"] == ["batch", "height//8 + s10", "2*width", "detections"]
+    spec = exported_spec(built("fcos").spec, "low")
+    notes = Notes(spec, Card(score_threshold=0.25), identity="abc")
+    written = onnx.mark(graph_of.make_model(graph).SerializeToString(), metadata(notes))
+    texts = {each.key: each.value for each in pytest.importorskip("onnx").load_from_string(written).metadata_props}
+    assert texts == {
+        "msad": "abc",
+        "version": msad_cli.__version__,
+        "task": "boxes",
+        "classes": '{"1": "seven", "2": "ninety"}',
+        "category_ids": '{"1": 7, "2": 90}',
+        "score_threshold": "0.25",
+        "hr_short_side": "128",
+        "hr_long_side": "256",
+        "k": "2",
+    }
 
 
 @pytest.fixture(scope="module")

@@ -322,9 +322,10 @@ def _costs(scores: "Mapping[str, Mapping[str, float]]", form: str) -> "Iterator[
 
 def _write(form: ExportFormat, path: Path, written: bytes, notes: "Notes") -> None:
     """Both files, with something in each by which they know each other."""
-    from msad_cli.export.sidecar import sidecar, sidecar_path
+    from msad_cli.export.sidecar import metadata, sidecar, sidecar_path
     from msad_cli.system.files import write_bytes, write_text
 
     identity = hashlib.sha256(written).hexdigest()
-    write_text(sidecar_path(path), sidecar(replace(notes, identity=identity)))
-    write_bytes(path, written if form.mark is None else form.mark(written, identity))
+    notes = replace(notes, identity=identity)
+    write_text(sidecar_path(path), sidecar(notes))
+    write_bytes(path, written if form.mark is None else form.mark(written, metadata(notes)))
