@@ -92,7 +92,8 @@ class Evaluation:
         paths = (config.train_json, config.train_images) if train else (config.val_json, config.val_images)
         files = find_split(config.data or card.data, config.split, *paths, spec.task)
         self.notes = files.notes
-        self.split: CocoSplit = read_split(files.annotations, files.images, spec.categories, spec.task, spec.keypoints)
+        known = (spec.categories, spec.task, spec.keypoints, files.root)
+        self.split: CocoSplit = read_split(files.annotations, files.images, *known)
         self.sizes = parse_sizes(config.size, spec.ks[0], self.detector.resolution)
         self.detector.to(self.compute.device)
 

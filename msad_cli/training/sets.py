@@ -61,8 +61,9 @@ def read_data(
     for note in dict.fromkeys((*files.notes, *other.notes)):
         observer.say(note)
     known = (None, task) if model is None else (model.categories, task, model.keypoints)
-    learnt = read_records(files.annotations, files.images, *known)
-    val_records = read_records(other.annotations, other.images, learnt.categories, task, learnt.scheme.names)
+    learnt = read_records(files.annotations, files.images, *known, files.root)
+    known = (learnt.categories, task, learnt.scheme.names)
+    val_records = read_records(other.annotations, other.images, *known, other.root)
     splits = {"train": learnt, "val": val_records}
     with first_then_others():  # who find it kept
         report = checked(splits, resolution, ks, observer.say)

@@ -43,7 +43,7 @@ def convert(
         document = read_document(files.annotations)
         task = task or natural_task(document)
         learnt = next((each.records for each in splits.values()), None)
-        splits[name] = to_be_written(document, files.annotations, files.images, task, learnt)
+        splits[name] = to_be_written(document, files, task, learnt)
     with explained(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=out.parent) as temporary:

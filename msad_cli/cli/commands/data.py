@@ -127,7 +127,7 @@ def _fix(found: dict[str, "Files"], out: Path, decode: bool) -> None:
     if out.exists():
         raise UsageError(f"{out} exists", "give a file that does not exist yet", code="result-exists")
     (files,) = found.values()
-    repaired = repair(read_document(files.annotations), files.annotations, files.images, decode)
+    repaired = repair(read_document(files.annotations), files.annotations, files.images, decode, files.root)
     write_text(out, json.dumps(repaired.document) + "\n")
     print_repairs(repaired.done, str(out))
 

@@ -187,9 +187,10 @@ def _split_of(data: str | None, split: str, spec: "DetectorSpec | None" = None) 
 
     if spec is None:
         files = find_split(data, split)
-        return read_split(files.annotations, files.images)
+        return read_split(files.annotations, files.images, root=files.root)
     files = find_split(data, split, task=spec.task)
-    return read_split(files.annotations, files.images, spec.categories, spec.task, spec.keypoints)
+    known = (spec.categories, spec.task, spec.keypoints)
+    return read_split(files.annotations, files.images, *known, files.root)
 
 
 def _fixed_spec(

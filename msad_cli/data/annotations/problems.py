@@ -3,9 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 EXAMPLES = 5
 """How many of the records concerned are named."""
+MET = "msad problems"
+"""The field of an annotation file made by msad that tells what was met in the set that it was made of."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,44 @@ OUTSIDE = Problem("box-outside-image", "boxes wholly outside their image", "drop
 CUT = Problem("box-cut-by-image", "boxes that stick out of their image by more than a pixel", "clipped")
 REPEATED_BOX = Problem("box-repeated", "boxes that repeat another one of the same class", "dropped")
 
+ELSEWHERE = Problem(
+    "image-elsewhere",
+    "images that do not lie where file_name says, or are spelt otherwise there",
+    "found by the last parts of their names",
+)
+LOST_LABELS = _fatal(
+    "label-files-missing",
+    "images without a label file, like all others of the split",
+    "put the label files there, or rename their folder",
+)
+BAD_LABELS = _fatal(
+    "label-malformed", "objects in label files that cannot be read", "correct the lines, or what names the classes"
+)
+FEW_BAD_LABELS = Problem(
+    "label-malformed-few",
+    "objects in label files that cannot be read, under 1% of all",
+    "left out",
+    "correct the lines, or what names the classes",
+)
+SHARED_LABELS = Problem(
+    "label-file-shared-by-images",
+    "images that share a label file with another image",
+    "kept, each with the same objects",
+    "take out what is a copy or a mask of the other, or rename one",
+)
+UNUSED_LABELS = Problem(
+    "label-file-without-image",
+    "label files whose image is not there",
+    "passed over",
+    "add the images, or take the label files out",
+)
+UNREAD_IMAGES = Problem(
+    "image-of-unknown-kind",
+    "files with labels that are no image by their suffix",
+    "not read",
+    "store them as JPEG or PNG",
+)
+
 MISSING = Problem("image-missing", "images that are missing", "passed over", "add the files, or --fix takes them out")
 UNREADABLE = Problem(
     "image-unreadable", "images that cannot be read", "passed over", "replace the files, or --fix takes them out"
@@ -151,6 +192,13 @@ BEYOND_REPAIR = {
     for kind in (
         SHARED_NAME,
         ROOT_CATEGORY,
+        ELSEWHERE,
+        LOST_LABELS,
+        BAD_LABELS,
+        FEW_BAD_LABELS,
+        SHARED_LABELS,
+        UNUSED_LABELS,
+        UNREAD_IMAGES,
         SHARED_FILE,
         TURNED,
         SMALL,
@@ -184,6 +232,19 @@ class Tally:
             self._counts[kind.code] += len(places)
             examples = self._examples.setdefault(kind.code, [])
             examples.extend(words(place) for place in places[: EXAMPLES - len(examples)])
+
+    def add_known(self, met: Any) -> None:
+        """What `to_plain` gave, perhaps of another file; anything else adds nothing."""
+        for code, found in met.items() if isinstance(met, dict) else ():
+            kind = next((each for each in KINDS if each.code == code), None)
+            if kind is not None and isinstance(found, dict) and type(found.get("count")) is int:
+                self._kinds.setdefault(code, kind)
+                self._counts[code] += found["count"]
+                self._examples.setdefault(code, []).extend(map(str, found.get("examples", ())))
+
+    def to_plain(self) -> dict[str, Any]:
+        """What was met, for the field `MET` of an annotation file."""
+        return {code: {"count": self._counts[code], "examples": self._examples[code]} for code in self._kinds}
 
     def problems(self) -> tuple[Problem, ...]:
         """The kinds met, in the order in which they were met first."""

@@ -27,7 +27,9 @@ class Repaired:
     done: dict[str, int]
 
 
-def repair(document: dict[str, Any], file: Path, folder: Path, decode: bool = False) -> Repaired:
+def repair(
+    document: dict[str, Any], file: Path, folder: Path, decode: bool = False, root: Path | None = None
+) -> Repaired:
     """Corrects what can be corrected, takes out what cannot be used, and keeps the rest as it is.
 
     Args:
@@ -35,13 +37,14 @@ def repair(document: dict[str, Any], file: Path, folder: Path, decode: bool = Fa
         file: its name, for messages.
         folder: where the images lie.
         decode: whether images are decoded whole to see which can be read.
+        root: the folder of the whole set, where images are looked for that are not in `folder`.
 
     Raises:
         DataError: a decision is needed, or nothing usable is left.
     """
     done: Counter[str] = Counter()
     plain = _with_whole_ids(document, file, done)
-    records = examine(plain, file, folder)
+    records = examine(plain, file, folder, root=root)
     seen = look_at_images(records, decode)
     images = _repaired_images(plain["images"], records, seen, done)
     annotations = _repaired_annotations(plain["annotations"], records, seen, done)

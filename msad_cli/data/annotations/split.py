@@ -36,6 +36,7 @@ class CocoSplit:
         keypoints: (B, K, 3) float32 x, y in pixels of the original and visibility (0 without a label, 1 hidden, 2
             visible); K = 0 unless keypoints are the task.
         scheme: names of the K keypoints, which of them a mirror swaps, and between which lines are drawn.
+        sought: the folder that the images were looked for in, and that of the whole set.
     """
 
     file: Path
@@ -53,6 +54,7 @@ class CocoSplit:
     masks: Segmentations
     keypoints: NDArray[np.float32]
     scheme: KeypointScheme
+    sought: tuple[Path, Path | None]
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -68,6 +70,7 @@ def read_split(
     categories: Sequence[tuple[int, str]] | None = None,
     task: str = "boxes",
     keypoints: Sequence[str] = (),
+    root: Path | None = None,
 ) -> CocoSplit:
     """Reads one split.
 
@@ -77,12 +80,13 @@ def read_split(
         categories: the classes of an existing model; without them, those of the file.
         task: `boxes`, `masks` or `keypoints`: what is to be learnt of each object.
         keypoints: names of those of an existing model; without them, those of the file.
+        root: the folder of the whole set, where images are looked for that are not in `folder`.
 
     Raises:
         DataError: the file is unusable, holds a malformed record, no image, a category that is not known or has
             another name, no or other keypoints where these are the task, or a file name that leaves the folder.
     """
-    return to_split(read_records(file, folder, categories, task, keypoints))
+    return to_split(read_records(file, folder, categories, task, keypoints, root))
 
 
 def to_split(records: Records) -> CocoSplit:
@@ -114,4 +118,5 @@ def to_split(records: Records) -> CocoSplit:
         masks=of.masks.take(rows),
         keypoints=of.keypoints[rows].astype(np.float32),
         scheme=records.scheme,
+        sought=records.sought,
     )

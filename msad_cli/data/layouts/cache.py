@@ -3,12 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from msad_cli import __version__
 from msad_cli.errors import DataError
@@ -16,8 +14,6 @@ from msad_cli.system.cache_folder import cache_folder, file_state, keep_text
 
 DECIMALS = 4
 """Of pixels, in the files that are made."""
-VALIDATION_SHARE = 0.1
-SPLIT_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -53,28 +49,6 @@ def cached(name: str, sources: Iterable[str | Path], make: Callable[[], Converte
     keep_text(notes, json.dumps(made.notes))
     keep_text(file, json.dumps(made.document))
     return file, made.notes
-
-
-def validation_part(names: Sequence[str], where: Path) -> tuple[set[str], str]:
-    """A tenth of some names, always the same, for a set that says itself of none what it is for; and that in words.
-
-    Raises:
-        DataError: there are not two.
-    """
-    distinct = sorted(set(names))
-    if len(distinct) < 2:
-        raise DataError(
-            f"{where}: {len(distinct)} images cannot be split into train and val",
-            "add images",
-            code="too-few-images-to-split",
-        )
-    count = max(1, round(VALIDATION_SHARE * len(distinct)))
-    places = np.random.default_rng(SPLIT_SEED).permutation(len(distinct))[:count]
-    note = (
-        f"{where} names no split: {count} of its {len(distinct)} images, drawn with seed {SPLIT_SEED}, are val, "
-        "the rest is train"
-    )
-    return {distinct[place] for place in places.tolist()}, note
 
 
 def read_text(file: Path) -> str:

@@ -7,10 +7,14 @@ from msad_cli.data.annotations.objects import TASKS
 from msad_cli.data.annotations.records import Records, read_records
 from msad_cli.data.layouts import single_json, table
 from msad_cli.data.layouts.base import Files, Layout
-from msad_cli.data.layouts.coco import image_folder
+from msad_cli.data.layouts.coco import split_of
+from msad_cli.data.layouts.image_folders import image_folder
+from msad_cli.data.layouts.single_json import set_of
 from msad_cli.errors import AbsentSplitError, DataError, UsageError
 
 SPLITS = ("train", "val")
+"""What a set is learnt from."""
+NAMED = (*SPLITS, "test")
 
 
 def parse_task(task: str) -> None:
@@ -31,7 +35,7 @@ def find_split(
     Args:
         data: the folder of a set, its data.yaml or single .json, or `demo` (drawn at the first call, then cached);
             None if both paths are given.
-        split: `train` or `val`.
+        split: `train`, `val` or `test`.
         annotations, images: take the place of what is found in `data`.
         task: `boxes`, `masks` or `keypoints`; a layout may have different files for them.
 
@@ -53,8 +57,8 @@ def find_split(
         return (named or _recognised(place, split)).find(place, split, images, task)
     if named is not None:
         return replace(named.find(place, split, images, task), annotations=annotations)
-    folder = images or image_folder(place, split, annotations, f"--{split}-images")
-    return Files(annotations, folder, f"COCO folder ({annotations.name})")
+    folder, notes = (images, ()) if images else image_folder(place, annotations, split, f"--{split}-images")
+    return Files(annotations, folder, f"COCO folder ({annotations.name})", notes, place)
 
 
 def _layout_of(place: Path) -> Layout | None:
@@ -89,8 +93,9 @@ def find_file(file: Path, split: str, images: Path | None = None) -> Files:
     Raises:
         DataError: there is no such folder.
     """
-    folder = file.parent.parent if file.parent.name == "annotations" else file.parent
-    return Files(file, images or image_folder(folder, split, file, "--images"), "an annotation file")
+    root = set_of(file)
+    folder, notes = (images, ()) if images else image_folder(root, file, split, "--images")
+    return Files(file, folder, "an annotation file", notes, root)
 
 
 def find_splits(path: str, split: str | None, images: Path | None, task: str) -> tuple[dict[str, Files], list[str]]:
@@ -100,8 +105,8 @@ def find_splits(path: str, split: str | None, images: Path | None, task: str) ->
         UsageError: an unknown split, or a folder of images for two splits.
         DataError: there is no split, or one cannot be read.
     """
-    if split not in (None, *SPLITS):
-        raise UsageError(f"--split {split}: unknown", "give train or val", code="unknown-value")
+    if split not in (None, *NAMED):
+        raise UsageError(f"--split {split}: unknown", f"give {' or '.join(NAMED)}", code="unknown-value")
     if images is not None and split is None:
         raise UsageError(
             "--images with a folder of two splits", "add --split train or --split val", code="images-of-two-splits"
@@ -127,9 +132,10 @@ def find_splits_or_file(
     """`find_splits`, or a single annotation file as the split that its name tells."""
     place = Path(path)
     # A .json is looked at as it is, not split into train and val as it is to be learnt from.
-    if split in (None, *SPLITS) and place.is_file() and _layout_of(place) in (None, single_json.LAYOUT):
-        name = split or ("val" if "val" in place.stem else "train")
-        return {name: find_file(place, name, images)}, []
+    if split in (None, *NAMED) and place.is_file() and _layout_of(place) in (None, single_json.LAYOUT):
+        name = split or split_of(place) or "train"
+        files = find_file(place, name, images)
+        return {name: files}, list(files.notes)
     return find_splits(path, split, images, task)
 
 
@@ -139,5 +145,5 @@ def records_of(found: dict[str, Files], task: str) -> dict[str, Records]:
     for name, files in found.items():
         learnt = splits.get("train")
         categories, keypoints = (learnt.categories, learnt.scheme.names) if learnt else (None, ())
-        splits[name] = read_records(files.annotations, files.images, categories, task, keypoints)
+        splits[name] = read_records(files.annotations, files.images, categories, task, keypoints, files.root)
     return splits

@@ -14,7 +14,8 @@ from msad_cli.data.annotations.values import read_side, shown
 from msad_cli.data.images.decode import IMAGE_SUFFIXES
 from msad_cli.data.images.names import outward_links, refused_name
 from msad_cli.data.layouts.base import Files, Layout
-from msad_cli.data.layouts.cache import DECIMALS, Converted, cached, read_text, validation_part
+from msad_cli.data.layouts.cache import DECIMALS, Converted, cached, read_text
+from msad_cli.data.layouts.drawing import validation_part
 from msad_cli.errors import AbsentSplitError, DataError
 
 LISTS = {"train": ("train", "trainval"), "val": ("val", "test")}
