@@ -126,7 +126,7 @@ def _check_split(
     sizes = np.where(images.sizes > 0, images.sizes, records.sizes)
     judged = judge_boxes(records, sizes)
     found = [*records.problems, *images.problems, *judged.problems]
-    if not judged.usable.any():
+    if not judged.usable.any() and not any(each.fatal for each in records.problems):
         kind = kinds.NO_BOXES if name == "train" else kinds.VAL_EMPTY
         beside = "" if records.task == "boxes" else f" with {records.task}"
         found.append(replace(kind, count=1, examples=(f"none{beside} in {len(of)} annotations",)))

@@ -11,14 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 from PIL.JpegImagePlugin import JpegImageFile
 
 from msad_cli.errors import DataError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "BMP": (".bmp", ".dib"),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "AVIF": (".avif", ".avifs"),
+    "JPEG2000": (".jp2", ".j2k"),
+}
+OPTIONAL = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
+"""Formats that not every Pillow was built with."""
+FORMATS = tuple(each for each in SUFFIXES if each not in OPTIONAL or features.check(OPTIONAL[each]))
 """What is tried on a file, whatever its name is. Pillow knows more, some of which it hands to Ghostscript."""
+IMAGE_SUFFIXES = frozenset(suffix for each in FORMATS for suffix in SUFFIXES[each])
 
 WIDTH, HEIGHT, TILE_WIDTH, TILE_LENGTH = 256, 257, 322, 323
 """Tags of TIFF."""

@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from msad_cli import __version__
+from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.problems import Tally
+from msad_cli.data.images.decode import TOLERATED
 from msad_cli.errors import DataError
 from msad_cli.system.cache_folder import cache_folder, file_state, keep_text
 
@@ -24,18 +27,21 @@ class Converted:
     notes: tuple[str, ...] = ()
 
 
-def cached(name: str, sources: Iterable[str | Path], make: Callable[[], Converted]) -> tuple[Path, tuple[str, ...]]:
+def cached(
+    name: str, sources: Iterable[str | Path], make: Callable[[], Converted], also: object = ()
+) -> tuple[Path, tuple[str, ...]]:
     """The annotation file that was made of some sources, if none of them changed since; else made and cached now.
 
     Args:
         name: the beginning of the file's name.
         sources: every file that the document depends on, whether it is there or not.
         make: reads them.
+        also: whatever else the document depends on, which is known by its words.
 
     Returns:
         The file and the notes.
     """
-    digest = hashlib.blake2b(repr((__version__, name)).encode(), digest_size=16)
+    digest = hashlib.blake2b(repr((__version__, name, also)).encode(), digest_size=16)
     for each in sources:
         digest.update(repr((os.path.abspath(each), file_state(each))).encode())
     file = cache_folder() / "converted" / f"{name}-{digest.hexdigest()}.json"
@@ -49,6 +55,12 @@ def cached(name: str, sources: Iterable[str | Path], make: Callable[[], Converte
     keep_text(notes, json.dumps(made.notes))
     keep_text(file, json.dumps(made.document))
     return file, made.notes
+
+
+def report_bad(bad: Sequence[str], total: int, tally: Tally) -> None:
+    """Counts objects that cannot be read, in words, of so many: a few are left out, more are refused."""
+    kind = kinds.FEW_BAD_LABELS if len(bad) <= TOLERATED * total else kinds.BAD_LABELS
+    tally.add_all(kind, range(len(bad)), bad.__getitem__)
 
 
 def read_text(file: Path) -> str:

@@ -58,7 +58,7 @@ def read_split_of(of: YoloSet, split: str, images: Path | None, recognised: str)
     wanted = [labels.get(each, label_name(each)) for each in chosen.names]
     folders = {os.path.dirname(each) for each in (*chosen.names, *wanted)}
     sources = [of.file, *chosen.lists, *(of.root / each for each in (*chosen.names, *wanted, *sorted(folders)))]
-    annotations, others = cached(f"yolo-{split}", sources, lambda: _convert(of, chosen, labels, split))
+    annotations, others = cached(f"yolo-{split}", sources, lambda: _convert(of, chosen, labels, split), of.names)
     return Files(annotations, images or of.root, recognised, (*notes, *others), of.root)
 
 

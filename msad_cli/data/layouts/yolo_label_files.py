@@ -74,10 +74,10 @@ def report_labels(root: Path, folders: Sequence[str], labels: Mapping[str, str],
     read = set(labels.values())
     for folder in dict.fromkeys(folders):
         place = _place(f"{folder}/").removesuffix("/")
-        files = {alike(each): each for each in files_below(root, folder) if not _is_label(each)}
+        files = {alike(each): each for each in files_below(root, folder) if not is_label(each)}
         stems = {os.path.splitext(os.path.relpath(each, alike(folder)))[0]: own for each, own in files.items()}
         for label in files_below(root, place):
-            if label in read or not _is_label(label):
+            if label in read or not is_label(label):
                 continue
             own = stems.get(os.path.splitext(os.path.relpath(alike(label), alike(place)))[0])
             if own is None and _has_rows(root / label):
@@ -100,7 +100,7 @@ def report_lost(root: Path, images: Sequence[str], must: bool, tally: Tally) -> 
     found = Counter(
         os.path.dirname(each)
         for each in files_below(root)
-        if _is_label(each) and alike(os.path.splitext(os.path.basename(each))[0]) in stems
+        if is_label(each) and alike(os.path.splitext(os.path.basename(each))[0]) in stems
     )
     if not must and not found:
         return
@@ -113,7 +113,8 @@ def report_lost(root: Path, images: Sequence[str], must: bool, tally: Tally) -> 
     tally.add_all(kinds.LOST_LABELS, range(len(images)), words)
 
 
-def _is_label(name: str) -> bool:
+def is_label(name: str) -> bool:
+    """Whether a file may be one of labels, by its name."""
     return os.path.splitext(name)[1].lower() == LABELS
 
 

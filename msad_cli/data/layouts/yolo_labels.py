@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.problems import Tally
 from msad_cli.data.annotations.values import shown, whole_number
-from msad_cli.data.images.decode import TOLERATED
-from msad_cli.data.layouts.cache import DECIMALS, read_text
+from msad_cli.data.layouts.cache import DECIMALS, read_text, report_bad
 
 FARTHEST_SHARE = 2.0
 """Shares of an image's side. What lies beyond was not divided by it."""
 BOX = 4
 """Numbers of a box."""
+MANY = 4
+"""Every third number of a polygon is not by chance 0, 1 or 2 so often."""
 
 Object = dict[str, Any]
 """A COCO annotation without ids."""
@@ -49,8 +49,7 @@ class Labels:
         """Counts what cannot be read, and says what was left out of what can."""
         if self.scores:  # then whole numbers are scores too, of 1
             self.bad += [*self.scores, *(f"{place}: {SCORE}" for _, place in self.tracks)]
-        few = len(self.bad) <= TOLERATED * self.rows
-        tally.add_all(kinds.FEW_BAD_LABELS if few else kinds.BAD_LABELS, range(len(self.bad)), self.bad.__getitem__)
+        report_bad(self.bad, self.rows, tally)
         if self.scores or not self.tracks:
             return ()
         return (f"{len(self.tracks)} rows have a whole number in a last column of their own: track ids, left out",)
@@ -112,6 +111,8 @@ def _read_row(
     length = BOX + count * numbers
     # A box and a pose have as many numbers as they have, a segmentation has pairs of them; one more is another thing.
     behind = len(values) == length + 1 or (not count and len(values) > BOX and len(values) % 2 == 1)
+    if not count and _is_posed(values, behind):
+        raise ValueError(f"{len(words)} columns, which look like a box and keypoints; data.yaml has no kpt_shape")
     own = values[:-1] if behind else values
     ring = own.reshape(-1, 2) if not count and len(own) > BOX and len(own) % 2 == 0 else None
     if len(own) != length and ring is None:
@@ -132,6 +133,13 @@ def _read_row(
     bbox = [round(each, DECIMALS) for each in (x - width / 2, y - height / 2, width, height)]
     posed = {} if points is None else _posed(points, size)
     return {"category_id": category, "bbox": bbox, "area": bbox[2] * bbox[3], **posed}, last
+
+
+def _is_posed(values: NDArray[np.float64], certain: bool) -> bool:
+    """Whether numbers are a box and keypoints with visibilities; where a polygon is as likely, only if these are many."""
+    seen = values[BOX + 2 :: 3]
+    enough = 1 if certain else MANY
+    return (len(values) - BOX) % 3 == 0 and len(seen) >= enough and bool(np.isin(seen, (0, 1, 2)).all())
 
 
 def _is_number(word: str) -> bool:

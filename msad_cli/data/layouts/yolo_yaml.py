@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class YoloSet:
     root: Path
     names: dict[int, str]
     keypoints: tuple[int, int]
-    fields: dict[str, Any]
+    fields: Mapping[str, Any]
     notes: tuple[str, ...]
 
 
