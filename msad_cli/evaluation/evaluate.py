@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.images.decode import limit_pixels
-from msad_cli.data.layouts.splits import find_split
+from msad_cli.data.layouts.splits import NAMED, find_split
 from msad_cli.errors import UsageError
 from msad_cli.evaluation.detect_split import view_results
 from msad_cli.evaluation.ground_truth import ground_truth
@@ -77,8 +77,8 @@ class Evaluation:
     """
 
     def __init__(self, model: Path, config: EvaluationConfig) -> None:
-        if config.split not in ("val", "train"):
-            raise UsageError(f"--split {config.split}: unknown", "give val or train", code="unknown-value")
+        if config.split not in NAMED:
+            raise UsageError(f"--split {config.split}: unknown", f"give {' or '.join(NAMED)}", code="unknown-value")
         self.evaluator: Evaluator = parse_evaluator(config.evaluator)
         limit_pixels(parse_pixels(config.max_pixels))
         self.config = config
@@ -88,8 +88,11 @@ class Evaluation:
         self.sigmas = oks_sigmas(len(spec.keypoints), self.given_sigmas)
         self.views: Sequence[View] = choose_views(None if config.view == "all" else config.view, spec, model)
         self.compute: Compute = choose_compute(config.device, config.precision)
-        train = config.split == "train"
-        paths = (config.train_json, config.train_images) if train else (config.val_json, config.val_images)
+        given = {
+            "train": (config.train_json, config.train_images),
+            "val": (config.val_json, config.val_images),
+        }
+        paths = given.get(config.split, (None, None))
         files = find_split(config.data or card.data, config.split, *paths, spec.task)
         self.notes = files.notes
         known = (spec.categories, spec.task, spec.keypoints, files.root)
@@ -110,6 +113,11 @@ class Evaluation:
     def remarks(self) -> Iterator[str]:
         """What there is to say of the data, and of what is measured otherwise than in COCO."""
         yield from self.notes
+        if not len(self.split.boxes):
+            yield (
+                f"{self.split.file}: no object to compare with, AP is unknown; "
+                "msad predict MODEL IMAGES --save coco writes what the model finds"
+            )
         unchosen = () if self.given_sigmas else self.sigmas
         yield from remarks(self.truth, self.spec.task, self.spec.detections_per_image, unchosen)
 

@@ -139,7 +139,7 @@ PROBLEMS: list[tuple[Change, Problem, int]] = [
     (set_in("images", 0, id=10.0), kinds.REPEATED_ID, 1),
     (add("annotations", box(1, 2, 3, 4, image_id=31)), kinds.UNLISTED_IMAGE, 1),
     (add("annotations", box(1, 2, 3, 4, category_id=8)), kinds.UNKNOWN_CATEGORY, 1),
-    (set_in("images", 2, file_name="../c.png"), kinds.BAD_NAME, 1),
+    (set_in("images", 2, file_name="../nowhere.png"), kinds.BAD_NAME, 1),
     (lambda document: document["annotations"].clear(), kinds.NO_BOXES, 1),
     (lambda document: [each.update(iscrowd=1) for each in document["annotations"]], kinds.NO_BOXES, 1),
     (add("annotations", box(1, 2, 3, 4, image_id="30", category_id=7.0)), kinds.LOOSE_ID, 2),
@@ -519,23 +519,26 @@ def test_splits_and_single_files(clean: Path, capsys: pytest.CaptureFixture[str]
     assert names(str(annotation_file(clean))) == ["train"]
     assert names(str(annotation_file(clean, "val"))) == ["val"]
     assert names(str(annotation_file(clean, "val")), "--split", "train") == ["train"]
-    (clean / "train2017").rename(clean / "elsewhere")
+    elsewhere = (clean / "train2017").rename(clean.parent / "elsewhere")
     assert run(["data", "check", str(annotation_file(clean)), *SIZES]) == 3
     assert "--images" in capsys.readouterr().err
-    assert names(str(annotation_file(clean)), "--images", str(clean / "elsewhere")) == ["train"]
+    assert names(str(annotation_file(clean)), "--images", str(elsewhere)) == ["train"]
+    elsewhere.rename(clean / "elsewhere")  # in the set it is found, and that is said
+    assert run(["data", "check", str(annotation_file(clean)), *SIZES]) == 0
+    assert f"its images are those in {clean / 'elsewhere'}" in capsys.readouterr().err
     (clean / "elsewhere").rename(clean / "train2017")
-    annotation_file(clean, "val").unlink()
+    annotation_file(clean).unlink()
     assert run(["data", "check", str(clean), *SIZES, "--json"]) == 0
     printed = capsys.readouterr()
-    assert [each["name"] for each in json.loads(printed.out)["splits"]] == ["train"]
-    assert "no val split: " in printed.err
+    assert [each["name"] for each in json.loads(printed.out)["splits"]] == ["val"]
+    assert "no train split: " in printed.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["nowhere"], 3, "nowhere"),
-        (["{}", "--split", "test"], 2, "--split test"),
+        (["{}", "--split", "dev"], 2, "--split dev"),
         (["{}", "--k", "3"], 2, "--k 3"),
         (["{}", "--k", ""], 2, "--k"),
         (["{}", "--size", "9"], 2, "--size 9"),

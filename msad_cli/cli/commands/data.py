@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from msad_cli.data.layouts.base import Files
 
 Source = Annotated[str, typer.Argument(metavar="DIR|FILE|demo", help="A set, its data.yaml, or one annotation file.")]
-Split = Annotated[str | None, typer.Option(metavar="train|val", help="Only this one.")]
+Split = Annotated[str | None, typer.Option(metavar="train|val|test", help="Only this one.")]
 Images = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the images of FILE lie.")]
 Size = Annotated[str, typer.Option(metavar="SHORT,LONG", help="Sides of the large (HR) image.")]
 Reductions = Annotated[str, typer.Option("--k", metavar="2[,4]", help="By how much the low view is downsampled.")]

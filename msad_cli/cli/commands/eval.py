@@ -14,7 +14,7 @@ from msad_cli.text import MOST_PIXELS
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file.")],
     data: options.Data = None,
-    split: Annotated[str, typer.Option(metavar="val|train", help="Which split.")] = "val",
+    split: Annotated[str, typer.Option(metavar="val|test|train", help="Which split.")] = "val",
     view: Annotated[
         str | None, typer.Option(metavar="high|middle|low|fused|all", help="Default: all the model has.")
     ] = None,

@@ -87,6 +87,12 @@ def read_document(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: cannot be read ({error.strerror})", code="read-refused") from None
     except (ValueError, RecursionError):  # bytes that are no text, a number of thousands of digits
         raise DataError(f"{file}: not a JSON text", code="json-broken") from None
+    if isinstance(document, dict) and isinstance(document.get("images"), list) and "annotations" not in document:
+        raise DataError(
+            f"{file}: no list 'annotations', so that there is nothing to learn from or to compare with",
+            "msad predict MODEL IMAGES --save coco finds objects in them",
+            code="annotations-missing",
+        )
     for name in ("images", "annotations", "categories"):
         if not isinstance(document, dict) or not isinstance(document.get(name), list):
             raise DataError(

@@ -40,8 +40,12 @@ def image_folder(folder: Path, file: Path, split: str, flag: str) -> tuple[Path,
         first = next(place for place, count in counts.items() if count == best)
         same = [each for each, count in counts.items() if count == best and each != folder and not _same(each, first)]
         shown = ", ".join(f"{each.relative_to(folder)}/" for each in same)
-        note = f"{file}: its images are those in {first}; {shown} has files of these names too"
-        return first, (note,) if shown else ()
+        notes = []
+        if shown:
+            notes.append(f"{file}: its images are those in {first}; {shown} has files of these names too")
+        elif first not in usual and first != folder:
+            notes.append(f"{file}: its images are those in {first}")
+        return first, tuple(notes)
     if beside := [place for place in (*places, folder) if _has_images(place)]:
         return beside[0], ()
     if usual or not split:
