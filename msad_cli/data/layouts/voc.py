@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.problems import MET, Tally
-from msad_cli.data.annotations.values import read_side
+from msad_cli.data.annotations.values import read_side, shown
 from msad_cli.data.images.decode import IMAGE_SUFFIXES
 from msad_cli.data.images.names import outward_links
 from msad_cli.data.images.places import files_below
@@ -102,9 +103,12 @@ def _convert(of: VocSet, choice: Choice) -> Converted:
                 code="annotation-file-missing",
             )
     tally = Tally()
-    told = {name: roots[name].text_of("filename") for name in choice.names}
+    told = {name: root.text_of("filename") for name, root in roots.items()}
     beside = os.path.relpath(of.root / of.annotations, of.images)
-    placed = images_of(told, of.found, beside, tally)
+    placed, shared = images_of(told, of.found, beside)
+    for name in choice.names:
+        if name in shared:
+            tally.add(kinds.SHARED_LABELS, "{} has {}", shown(name), " and ".join(map(shown, shared[name])))
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     bad: list[str] = []

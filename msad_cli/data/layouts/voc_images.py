@@ -4,21 +4,21 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.problems import Tally
-from msad_cli.data.annotations.values import shown
 from msad_cli.data.images.places import alike, parts
 from msad_cli.data.layouts.image_folders import USUAL
 
 
-def images_of(told: Mapping[str, str], images: Sequence[str], beside: str, tally: Tally) -> dict[str, str]:
+def images_of(
+    told: Mapping[str, str], images: Sequence[str], beside: str
+) -> tuple[dict[str, str], dict[str, list[str]]]:
     """The image of each XML file, relative to the folder of the images; a name of no file for those that have none.
+
+    And those that could be it, where there are several.
 
     Args:
         told: the `filename` of each XML file, by its own name without suffix, relative to the folder of all of them.
         images: that are there, relative to their folder.
         beside: the folder of the XML files, as seen from that of the images.
-        tally: takes XML files that several images share.
     """
     by_stem: dict[str, list[str]] = defaultdict(list)
     by_base: dict[str, list[str]] = defaultdict(list)
@@ -37,12 +37,13 @@ def images_of(told: Mapping[str, str], images: Sequence[str], beside: str, tally
         return found if len({os.path.dirname(each) for each in found}) == 1 else []
 
     placed: dict[str, str] = {}
+    shared: dict[str, list[str]] = {}
     for name, told_name in told.items():
         if found := called(name):
             same = [each for each in found if alike(os.path.basename(each)) == alike("".join(parts(told_name)[-1:]))]
             placed[name] = (same or found)[-1]
             if len(found) > 1 and not same:
-                tally.add(kinds.SHARED_LABELS, "{} and {}", shown(found[0]), shown(found[1]))
+                shared[name] = found
     renamed: dict[str, str] = {}
     for name, told_name in told.items():
         last = "".join(parts(told_name)[-1:])
@@ -53,7 +54,7 @@ def images_of(told: Mapping[str, str], images: Sequence[str], beside: str, tally
             renamed |= {name: exact[-1]} if exact else {}
     claims = Counter([*placed.values(), *renamed.values()])
     placed |= {name: image for name, image in renamed.items() if claims[image] == 1}
-    return {name: placed.get(name, f"{name}.jpg") for name in told}
+    return {name: placed.get(name, f"{name}.jpg") for name in told}, shared
 
 
 def _at_home(found: Sequence[str]) -> list[str]:

@@ -136,7 +136,7 @@ def _read_row(
 
 
 def _is_posed(values: NDArray[np.float64], certain: bool) -> bool:
-    """Whether numbers are a box and keypoints with visibilities; where a polygon is as likely, only if these are many."""
+    """Whether numbers are a box and keypoints with visibilities; of what may be a polygon only if these are many."""
     seen = values[BOX + 2 :: 3]
     enough = 1 if certain else MANY
     return (len(values) - BOX) % 3 == 0 and len(seen) >= enough and bool(np.isin(seen, (0, 1, 2)).all())
