@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msad_cli.data.annotations.split import CocoSplit, read_split
+from msad_cli.data.annotations.problems import OF_READING
+from msad_cli.data.annotations.records import read_records
+from msad_cli.data.annotations.split import CocoSplit, to_split
 from msad_cli.data.images.decode import limit_pixels
 from msad_cli.data.layouts.splits import NAMED, find_split
 from msad_cli.errors import UsageError
@@ -96,7 +98,9 @@ class Evaluation:
         files = find_split(config.data or card.data, config.split, *paths, spec.task)
         self.notes = files.notes
         known = (spec.categories, spec.task, spec.keypoints, files.root)
-        self.split: CocoSplit = read_split(files.annotations, files.images, *known)
+        records = read_records(files.annotations, files.images, *known)
+        self.problems = [each for each in records.problems if each.code in OF_READING]
+        self.split: CocoSplit = to_split(records)
         self.sizes = parse_sizes(config.size, spec.ks[0], self.detector.resolution)
         self.detector.to(self.compute.device)
 
@@ -113,6 +117,7 @@ class Evaluation:
     def remarks(self) -> Iterator[str]:
         """What there is to say of the data, and of what is measured otherwise than in COCO."""
         yield from self.notes
+        yield from (each.in_line(self.config.split) for each in self.problems)
         if not len(self.split.boxes):
             yield (
                 f"{self.split.file}: no object to compare with, AP is unknown; "

@@ -484,7 +484,8 @@ def test_the_command_tells_all_and_its_exit_code_says_whether_the_set_is_usable(
     )
 
     change(
-        coco_folder, both(set_in("images", 0, file_name="/a"), add("annotations", None, box(1, 2, 3, 4, image_id=77)))
+        coco_folder,
+        both(set_in("images", 0, file_name="/nowhere"), add("annotations", None, box(1, 2, 3, 4, image_id=77))),
     )
     assert run(["data", "check", str(coco_folder), *SIZES]) == 3
     printed = capsys.readouterr()

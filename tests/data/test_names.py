@@ -75,6 +75,7 @@ OTHERS = [
     (f"{COMPOSED}{{}}", unicodedata.normalize("NFD", f"train2017/{COMPOSED}x{{}}.png")),
     ("{}", "train2017/images/x{}.png"),
     ("photos/{}", "photos/x{}.png"),
+    ("bare {}", "train2017/bare x{}.png.png"),
     ("photos/{}", "train2017/deep/photos/x{}.png"),
 ]
 
@@ -138,6 +139,16 @@ def test_an_image_of_several_places_or_of_none_is_not_guessed(tmp_path: Path) ->
     # b is in two places, c in none; of two names for d nobody knows which one it is.
     assert counts(records) == {kinds.BAD_NAME.code: 2}
     assert records.file_names.tolist() == ["a.png", "x/d.png", "y/d.png"]
+
+
+def test_where_nothing_is_found_folders_that_would_do_are_named(tmp_path: Path) -> None:
+    for i in range(3):
+        for place in ("one", "two"):
+            draw(tmp_path, f"{place}/sub/{i}.png")
+    coco(tmp_path, document("/far/0.png", "/far/1.png", "/far/2.png"))
+    records = read(tmp_path)
+    assert counts(records) == {kinds.SEVERAL_PLACES.code: 3, kinds.BAD_NAME.code: 3}
+    assert records.problems[0].examples[0].endswith(" may be in one/sub, two/sub")
 
 
 def test_a_missing_image_is_not_replaced_by_a_mask_or_another_split(tmp_path: Path) -> None:

@@ -69,8 +69,7 @@ class Report:
     def lines(self) -> Iterator[str]:
         """A line for each kind of problem."""
         for name, each in self.problems:
-            example = f", such as {each.examples[0]}" if each.examples else ""
-            yield f"{name}: {each.count} {each.what}: {each.outcome}{example}"
+            yield each.in_line(name)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, `from_json`'s reverse."""
@@ -126,7 +125,8 @@ def _check_split(
     sizes = np.where(images.sizes > 0, images.sizes, records.sizes)
     judged = judge_boxes(records, sizes)
     found = [*records.problems, *images.problems, *judged.problems]
-    if not judged.usable.any() and not any(each.fatal for each in records.problems):
+    explained = name == "train" and any(each.fatal for each in records.problems)
+    if not judged.usable.any() and not explained:
         kind = kinds.NO_BOXES if name == "train" else kinds.VAL_EMPTY
         beside = "" if records.task == "boxes" else f" with {records.task}"
         found.append(replace(kind, count=1, examples=(f"none{beside} in {len(of)} annotations",)))

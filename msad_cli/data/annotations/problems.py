@@ -33,6 +33,11 @@ class Problem:
     count: int = 0
     examples: tuple[str, ...] = ()
 
+    def in_line(self, split: str) -> str:
+        """How many of a split, what msad does about them, and one example."""
+        example = f", such as {self.examples[0]}" if self.examples else ""
+        return f"{split}: {self.count} {self.what}: {self.outcome}{example}"
+
     def in_words(self) -> str:
         """What and where, in one line, with one example."""
         where = f": {self.examples[0]}" if self.examples else ""
@@ -130,6 +135,12 @@ ELSEWHERE = Problem(
     "images that do not lie where file_name says, or are spelt otherwise there",
     "found by the last parts of their names",
 )
+SEVERAL_PLACES = Problem(
+    "image-in-several-places",
+    "images that may be files of several folders",
+    "not guessed",
+    "name the folder: --images, or --train-images and --val-images",
+)
 LOST_LABELS = _fatal(
     "label-files-missing",
     "images without a label file, like all others of the split",
@@ -187,15 +198,17 @@ VAL_EMPTY = Problem("val-without-boxes", "no boxes to measure by", "kept, AP wil
 
 KINDS = tuple(each for each in list(vars().values()) if isinstance(each, Problem))
 """All of them."""
+OF_READING = {kind.code for kind in (ELSEWHERE, FEW_BAD_LABELS, SHARED_LABELS, UNUSED_LABELS, UNREAD_IMAGES)}
+"""Codes of what concerns which objects are read at all: whoever reads a set says it."""
+
 BEYOND_REPAIR = {
     kind.code
     for kind in (
         SHARED_NAME,
         ROOT_CATEGORY,
         ELSEWHERE,
+        SEVERAL_PLACES,
         LOST_LABELS,
-        BAD_LABELS,
-        FEW_BAD_LABELS,
         SHARED_LABELS,
         UNUSED_LABELS,
         UNREAD_IMAGES,

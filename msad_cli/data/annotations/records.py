@@ -4,7 +4,7 @@ The reader refuses a file at the first fatal problem found here, the check lists
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,8 +140,9 @@ def examine(
     """`read_records` for a document that was read already."""
     tally = Tally()
     tally.add_known(document.get(MET))
-    own = _read_categories(document["categories"], tally)
-    for above in root_categories(document):
+    roots = root_categories(document)
+    own = _read_categories(document["categories"], roots, tally)
+    for above in roots:
         tally.add(kinds.ROOT_CATEGORY, "category {} ({!r})", above, own.pop(above))
     keyless: set[int] = set()
     if task == "keypoints":
@@ -177,7 +178,7 @@ def same_name(one: str, other: str) -> bool:
     return one.strip().casefold() == other.strip().casefold()
 
 
-def _read_categories(records: list[Any], tally: Tally) -> dict[int, str]:
+def _read_categories(records: list[Any], roots: Collection[int], tally: Tally) -> dict[int, str]:
     names: dict[int, str] = {}
     ids: list[int] = []
     for row, each in enumerate(records, start=1):
@@ -189,6 +190,8 @@ def _read_categories(records: list[Any], tally: Tally) -> dict[int, str]:
     report_repeated(ids, "categories", tally)
     first: dict[str, int] = {}
     for number, name in names.items():
+        if number in roots:
+            continue  # it is left out, so that nothing can be merged with it
         if name in first:
             tally.add(kinds.SHARED_NAME, "{!r} is category {} and {}", name, first[name], number)
         first.setdefault(name, number)

@@ -91,7 +91,11 @@ def _files(names: Mapping[int, object], folder: Path, root: Path, tally: Tally) 
     located: dict[str, str] = {}
     if lost:
         named = {os.path.normpath(os.path.join(place, name)) for name in there}
-        located = Finder(root, folder).located(lost, named)
+        finder = Finder(root, folder)
+        located = finder.located(lost, named)
+        for name in () if named else sorted(lost.keys() - located.keys()):
+            if places := [os.path.dirname(each) or "." for each in finder.candidates(name)]:
+                tally.add(kinds.SEVERAL_PLACES, "{} may be in {}", shown(name), ", ".join(sorted(set(places))))
     # Images that lie elsewhere in the set have names that are relative to the set.
     wide = any(not within(os.path.normpath(file), place) for file in located.values()) and place != "."
     files: dict[int, str] = {}

@@ -4,10 +4,12 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from msad_cli.data.images.decode import IMAGE_SUFFIXES
 from msad_cli.data.images.names import within
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -114,14 +116,9 @@ class Finder:
             owners[file] += 1
         return {name: file for name, file in found.items() if owners[file] == 1}
 
-    def homes(self, names: Iterable[str]) -> Mapping[str, int]:
-        """How many of some names each folder has a file for, whatever stands in front of them."""
-        counts: dict[str, int] = defaultdict(int)
-        for name in names:
-            for found in spellings(name)[:1]:
-                for folder in {os.path.dirname(file) for file in self._by_name.get(alike(found[-1]), ())}:
-                    counts[folder or "."] += 1
-        return counts
+    def candidates(self, name: str) -> list[str]:
+        """Files whose name is the last part of a name, wherever they are."""
+        return [file for found in spellings(name)[:1] for file in self._by_name.get(alike(found[-1]), ())]
 
     def _parallel(self, there: Collection[str]) -> set[str]:
         """Folders that hold other files of the same names, such as masks: no home for an image that is missing."""
@@ -136,7 +133,8 @@ class Finder:
         for found in spellings(name):
             home = self._home(found)
             ranked: dict[tuple[int, bool, int], list[str]] = defaultdict(list)
-            for file in self._by_name.get(alike(found[-1]), ()):
+            key = alike(found[-1])
+            for file in self._by_name.get(key) or self._by_stem.get(key, ()):
                 inside = self._inside(file, home)
                 common = self._common(file, found, whole=inside)
                 if os.path.dirname(file) not in parallel and (inside or (home == self.place and common > 1)):
@@ -145,6 +143,16 @@ class Finder:
                 best = ranked[max(ranked)]
                 return best[0] if len(best) == 1 else None
         return None
+
+    @cached_property
+    def _by_stem(self) -> Mapping[str, list[str]]:
+        """Images by their names without suffix, as some tools leave it away."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for name, files in self._by_name.items():
+            stem, suffix = os.path.splitext(name)
+            if suffix in IMAGE_SUFFIXES:
+                found[stem] += files
+        return found
 
     def _home(self, found: list[str]) -> str:
         """The folder that a name is in, if there is one; else that of the images."""
@@ -157,8 +165,8 @@ class Finder:
     def _common(self, file: str, found: list[str], *, whole: bool) -> int:
         """How many of the last parts agree; of those above the root only where the file is at home anyway."""
         own = [*(self._above if whole else ()), *map(alike, file.split("/"))]
-        count = 0
-        for one, other in zip(reversed(own), reversed(found), strict=False):
+        count = 1  # the name itself, by which the file was found
+        for one, other in zip(own[-2::-1], found[-2::-1], strict=False):
             if one != alike(other):
                 break
             count += 1

@@ -2,6 +2,7 @@
 
 import json
 import mmap
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -59,9 +60,9 @@ def image_folder(folder: Path, file: Path, split: str, flag: str) -> tuple[Path,
 def _places(folder: Path, file: Path, split: str) -> tuple[list[Path], list[Path]]:
     """Folders that hold images by their names, the likeliest first; and others that may."""
     subset = file.stem.split("_")[-1].casefold()
-    own = sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+    own = _folders(folder)
     usual = sorted((each for each in own if each.name.casefold() in USUAL), key=lambda each: _rank(each.name))
-    inner = [each for place in usual for each in sorted(place.iterdir()) if each.is_dir()]
+    inner = [each for place in usual for each in _folders(place)]
     named = [*own, *inner]
     groups = [
         [each for each in named if each.name.casefold() == subset],
@@ -72,6 +73,11 @@ def _places(folder: Path, file: Path, split: str) -> tuple[list[Path], list[Path
     ]
     others = [each for each in own if each.name.casefold() != "annotations" and split_in(each.name) is None]
     return list(dict.fromkeys(each for group in groups for each in group)), others
+
+
+def _folders(place: Path) -> list[Path]:
+    with os.scandir(place) as entries:
+        return sorted(place / each.name for each in entries if each.is_dir() and not each.name.startswith("."))
 
 
 def _rank(name: str) -> int:

@@ -15,6 +15,8 @@ from msad_cli.errors import AbsentSplitError, DataError, UsageError
 SPLITS = ("train", "val")
 """What a set is learnt from."""
 NAMED = (*SPLITS, "test")
+MOST_NAMED = 5
+"""Files in a message."""
 
 
 def parse_task(task: str) -> None:
@@ -78,6 +80,13 @@ def _recognised(place: Path, split: str) -> Layout:
             f"--data {place}: a file, not a folder",
             "give the folder of a set, a .json or a data.yaml",
             code="data-is-a-file",
+        )
+    if files := sorted(each.relative_to(place) for at in (place, place / "annotations") for each in at.glob("*.json")):
+        names = ", ".join(map(str, files[:MOST_NAMED]))
+        raise DataError(
+            f"{place}: several .json files, of which none is named after a split: {names}",
+            "tell which is which: --train-json FILE and --val-json FILE, or call them train.json and val.json",
+            code="annotation-file-ambiguous",
         )
     *others, last = (each.sign.format(split=split) for each in table.LAYOUTS if each.sign)
     raise DataError(
