@@ -11,6 +11,7 @@ from pathlib import Path
 
 from msad_cli.data.images.decode import IMAGE_SUFFIXES
 from msad_cli.data.images.names import outward_links, refused_name
+from msad_cli.data.images.places import files_below
 from msad_cli.data.layouts.split_names import split_in, split_named
 from msad_cli.errors import AbsentSplitError
 
@@ -51,6 +52,8 @@ def image_folder(folder: Path, file: Path, split: str, flag: str) -> tuple[Path,
         return beside[0], ()
     if usual or not split:
         return (*usual, folder)[0], ()
+    if any(_is_image(name) for place in others for name in files_below(folder, place.name)):
+        return folder, ()
     subset = file.stem.split("_")[-1]
     raise AbsentSplitError(
         f"{folder}: no folder {subset}/ with the images of {file.name}", f"or give {flag}", code="image-folder-missing"
@@ -99,7 +102,11 @@ def _held(place: Path, names: Sequence[str]) -> int:
 
 
 def _has_images(place: Path) -> bool:
-    return any(each.suffix.lower() in IMAGE_SUFFIXES for each in place.iterdir())
+    return any(_is_image(each.name) for each in place.iterdir())
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def _same(one: Path, other: Path) -> bool:

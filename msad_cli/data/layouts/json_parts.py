@@ -28,7 +28,7 @@ def _part(file: Path, split: str) -> Converted:
     validation, note = validation_part(list(names), file, names)
 
     def is_asked(record: Any, field: str) -> bool:
-        # What has no usable id stays in train, where the reader complains of it.
+        # What has no id stays in train, where the reader complains of it.
         return (_id(record, field) in validation) == (split == "val")
 
     images = [each for each in document["images"] if is_asked(each, "id")]
@@ -37,6 +37,9 @@ def _part(file: Path, split: str) -> Converted:
 
 
 def _id(record: Mapping[str, Any] | Any, field: str) -> str:
-    """The id as a text, empty where there is none that can be used."""
-    number = whole_number(record.get(field)) if isinstance(record, dict) else None
-    return "" if number is None else str(number)
+    """The id as a text, a number however it is written; empty where there is none."""
+    value = record.get(field) if isinstance(record, dict) else None
+    number = whole_number(value)
+    if number is not None:
+        return str(number)
+    return str(value) if type(value) in (int, str) else ""
