@@ -231,3 +231,13 @@ def test_a_repair_keeps_images_that_lie_elsewhere(tmp_path: Path) -> None:
     assert run(["data", "check", str(tmp_path), "--split", "val", "--fix", "-o", str(out)]) == 0
     repaired = json.loads(out.read_text())
     assert [len(repaired[name]) for name in ("images", "annotations")] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    "name", ["x\0.png", "a/" + "b" * 300 + "/c.png", "b" * 5000, "\ud800.png", "/", "..", "C:\\", "%", "http://", ""]
+)
+def test_names_that_none_can_have_are_named(tmp_path: Path, name: str) -> None:
+    draw(tmp_path, "train2017/a.png")
+    coco(tmp_path, document("a.png", name))
+    assert files(read(tmp_path))[0] == tmp_path / "train2017/a.png"
+    assert run(["data", "check", str(tmp_path), "--split", "train", *SIZES]) == 3

@@ -81,21 +81,16 @@ def _files(names: Mapping[int, object], folder: Path, root: Path, tally: Tally) 
     refused = {number: reason for number, name in names.items() if (reason := refused_name(name))}
     plain = {number: str(name) for number, name in names.items() if number not in refused}
     there = {name for name in plain.values() if os.path.lexists(folder / name)}
-    lost = {
-        str(name): reason
-        for number, name in names.items()
-        if isinstance(name, str) and (reason := refused.get(number, ""))
-    }
-    lost |= {name: "" for name in plain.values() if name not in there}
+    lost = {name for name in names.values() if isinstance(name, str) and name not in there}
     place = os.path.relpath(folder, root)
     located: dict[str, str] = {}
     if lost:
         named = {os.path.normpath(os.path.join(place, name)) for name in there}
         finder = Finder(root, folder)
         located = finder.located(lost, named)
-        for name in () if named else sorted(lost.keys() - located.keys()):
-            if places := [os.path.dirname(each) or "." for each in finder.candidates(name)]:
-                tally.add(kinds.SEVERAL_PLACES, "{} may be in {}", shown(name), ", ".join(sorted(set(places))))
+        for left in () if named else sorted(lost - located.keys()):
+            if places := {os.path.dirname(each) or "." for each in finder.candidates(left)}:
+                tally.add(kinds.SEVERAL_PLACES, "{} may be in {}", shown(left), ", ".join(sorted(places)))
     # Images that lie elsewhere in the set have names that are relative to the set.
     wide = any(not within(os.path.normpath(file), place) for file in located.values()) and place != "."
     files: dict[int, str] = {}

@@ -134,7 +134,7 @@ class Finder:
             home = self._home(found)
             ranked: dict[tuple[int, bool, int], list[str]] = defaultdict(list)
             key = alike(found[-1])
-            for file in self._by_name.get(key) or self._by_stem.get(key, ()):
+            for file in (*self._by_name.get(key, ()),) or self._by_stem.get(key, ()):
                 inside = self._inside(file, home)
                 common = self._common(file, found, whole=inside)
                 if os.path.dirname(file) not in parallel and (inside or (home == self.place and common > 1)):
@@ -157,7 +157,7 @@ class Finder:
     def _home(self, found: list[str]) -> str:
         """The folder that a name is in, if there is one; else that of the images."""
         own = os.path.normpath(os.path.join(self.place, *found[:-1]))
-        return own if len(found) > 1 and (self.root / own).is_dir() else self.place
+        return own if len(found) > 1 and os.path.isdir(self.root / own) else self.place
 
     def _inside(self, file: str, folder: str) -> bool:
         return folder == "." or file.startswith(f"{folder}/")

@@ -97,7 +97,7 @@ def _some_names(file: Path) -> list[str]:
 
 
 def _held(place: Path, names: Sequence[str]) -> int:
-    there = [name for name in names if (place / name).exists()]
+    there = [name for name in names if os.path.exists(place / name)]
     return len(there) - len(outward_links(place, there)) if there else 0
 
 

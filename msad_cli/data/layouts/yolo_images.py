@@ -120,7 +120,7 @@ def _habits(entry: str) -> tuple[str, str]:
 def _place_of(root: Path, entry: str) -> str | None:
     """A folder or file of the set that an entry means, relative to the root; None for none."""
     places = [inside(root, each) for each in _habits(entry)]
-    found = next((each for each in places if each is not None and (root / each).exists()), None)
+    found = next((each for each in places if each is not None and os.path.exists(root / each)), None)
     if found is not None:
         return found
     end = longest_end(root, entry)
@@ -142,7 +142,7 @@ def _in_list(root: Path, file: Path, tally: Tally) -> list[str]:
     for _, text in lines:
         both = inside(root, os.path.join(file.parent, text)), inside(root, text)
         places[text] = [each for each in both if each is not None]
-    there = {text: next((each for each in of if (root / each).exists()), "") for text, of in places.items()}
+    there = {text: next((each for each in of if os.path.exists(root / each)), "") for text, of in places.items()}
     lost = [text for text, name in there.items() if not name]
     ends = {text: end for text in lost if (end := longest_end(root, text))}
     left = [text for text in lost if text not in ends]

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,8 @@ def to_be_written(document: dict[str, Any], files: Files, task: str, learnt: Rec
     Raises:
         DataError: something is wrong that is fatal.
     """
-    known = (None, task) if learnt is None else (learnt.categories, task, learnt.scheme.names)
+    known: tuple[Sequence[tuple[int, str]] | None, str, Sequence[str]]
+    known = (None, task, ()) if learnt is None else (learnt.categories, task, learnt.scheme.names)
     file = files.annotations
     records = examine(document, file, files.images, *known, root=files.root)
     images = look_at_images(records)
