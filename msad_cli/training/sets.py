@@ -60,11 +60,10 @@ def read_data(
         other = find_split(data, "val", config.val_json, config.val_images, task)
     for note in dict.fromkeys((*files.notes, *other.notes)):
         observer.say(note)
-    known: tuple[Sequence[tuple[int, str]] | None, str, Sequence[str]]
-    known = (None, task, ()) if model is None else (model.categories, task, model.keypoints)
-    learnt = read_records(files.annotations, files.images, *known, files.root)
-    known = (learnt.categories, task, learnt.scheme.names)
-    val_records = read_records(other.annotations, other.images, *known, other.root)
+    categories, names = (None, ()) if model is None else (model.categories, model.keypoints)
+    learnt = read_records(files.annotations, files.images, categories, task, names, files.root)
+    names = learnt.scheme.names
+    val_records = read_records(other.annotations, other.images, learnt.categories, task, names, other.root)
     splits = {"train": learnt, "val": val_records}
     with first_then_others():  # who find it kept
         report = checked(splits, resolution, ks, observer.say)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from msad_cli.data.annotations.records import read_records
 from msad_cli.data.layouts.drawing import validation_part
 from msad_cli.data.layouts.split_names import own_split, split_in, split_named
 from msad_cli.data.layouts.splits import find_split
@@ -51,6 +52,13 @@ def named(folder: Path, splits: dict[str, list[str]]) -> None:
 
 def in_annotations(folder: Path, splits: dict[str, list[str]]) -> None:
     coco(folder, splits, "annotations/{}.json")
+
+
+def in_folders(folder: Path, splits: dict[str, list[str]]) -> None:
+    for split, names in splits.items():
+        for name in names:
+            draw(folder / split / "data" / f"{name}.png")
+        write(folder / split / "labels.json", json.dumps(document(names)))
 
 
 def roboflow(folder: Path, splits: dict[str, list[str]]) -> None:
@@ -101,6 +109,13 @@ def voc(folder: Path, splits: dict[str, list[str]]) -> None:
         write(folder / f"ImageSets/Main/{split}.txt", "".join(f"{name}\n" for name in names))
 
 
+def voc_in_folders(folder: Path, splits: dict[str, list[str]]) -> None:
+    for split, names in splits.items():
+        for name in names:
+            draw(folder / split / "JPEGImages" / f"{name}.png")
+            write(folder / split / "Annotations" / f"{name}.xml", XML)
+
+
 def voc_beside(folder: Path, splits: dict[str, list[str]]) -> None:
     for split, names in splits.items():
         for name in names:
@@ -108,7 +123,19 @@ def voc_beside(folder: Path, splits: dict[str, list[str]]) -> None:
             write(folder / split / f"{name}.xml", XML)
 
 
-LAYOUTS = [coco, named, in_annotations, roboflow, yolo, yolo_without_yaml, darknet, voc, voc_beside]
+LAYOUTS = [
+    coco,
+    named,
+    in_annotations,
+    in_folders,
+    roboflow,
+    yolo,
+    yolo_without_yaml,
+    darknet,
+    voc,
+    voc_beside,
+    voc_in_folders,
+]
 
 
 def stems(folder: Path, split: str) -> list[str]:
@@ -127,6 +154,21 @@ def test_splits_are_known_whatever_they_are_called(tmp_path: Path, make: Make, t
     assert stems(tmp_path, "train") == ["a", "b", "c"]
     assert stems(tmp_path, "val") == ["d", "e"]
     assert stems(tmp_path, "test") == ["f"]
+
+
+@pytest.mark.parametrize(
+    "make", [each for each in LAYOUTS if each not in (darknet, voc)], ids=lambda make: make.__name__
+)
+def test_splits_may_have_images_of_the_same_names(tmp_path: Path, make: Make) -> None:
+    make(tmp_path, {"train": ["a", "b"], "val": ["a", "c"]})
+    for split, names in (("train", ["a", "b"]), ("val", ["a", "c"])):
+        assert stems(tmp_path, split) == names
+        found = find_split(str(tmp_path), split)
+        records = read_records(found.annotations, found.images, root=found.root)
+        paths = [records.folder / str(name) for name in records.file_names.tolist()]
+        assert {split in each.relative_to(tmp_path).parts for each in paths} == {True}
+        assert all(each.is_file() for each in paths)
+        assert records.problems == ()
 
 
 @pytest.mark.parametrize("make", LAYOUTS, ids=lambda make: make.__name__)

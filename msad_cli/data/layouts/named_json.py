@@ -1,4 +1,4 @@
-"""COCO annotation files named after their splits, in annotations/ or beside the images: train.json and val.json."""
+"""COCO annotation files named after their splits, or in folders that are: train.json, or train/labels.json."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from msad_cli.data.layouts.base import Files, Layout
 from msad_cli.data.layouts.coco import KINDS, UNLABELLED, split_of
 from msad_cli.data.layouts.image_folders import image_folder
 from msad_cli.data.layouts.json_parts import part_of
-from msad_cli.data.layouts.split_names import own_split
+from msad_cli.data.layouts.split_names import own_split, split_named
 from msad_cli.errors import DataError
 
 FOLDERS = ("annotations", "Annotations", ".", "labels")
@@ -22,7 +22,18 @@ def _files(place: Path, task: str) -> dict[str, list[Path]]:
                 found.setdefault(split, []).append(each)
         if "train" in found:
             return {split: preferred(each, task) for split, each in found.items()}
-    return {}
+    return _in_folders(place, task) if place.is_dir() else {}
+
+
+def _in_folders(place: Path, task: str) -> dict[str, list[Path]]:
+    """Annotation files of folders that are named after splits, if there is one of train."""
+    found: dict[str, list[Path]] = {}
+    for folder in sorted(place.iterdir()):
+        if (split := split_named(folder.name)) and folder.is_dir():
+            files = sorted(folder.glob("*.json")) or sorted((folder / "annotations").glob("*.json"))
+            if files:
+                found.setdefault(split, []).extend(preferred(files, task))
+    return found if "train" in found else {}
 
 
 def preferred(files: list[Path], task: str) -> list[Path]:
@@ -44,7 +55,10 @@ def _find(place: Path, split: str, images: Path | None, task: str) -> Files:
             f"choose with --{split}-json",
             code="annotation-file-ambiguous",
         )
-    folder, notes = (images, ()) if images else image_folder(place, file, own.split, f"--{split}-images")
+    # In a folder of a split its images lie there too.
+    home = next((each for each in (file.parent, file.parent.parent) if split_named(each.name)), place)
+    root = home if place in home.parents else place
+    folder, notes = (images, ()) if images else image_folder(root, file, own.split, f"--{split}-images")
     return part_of(Files(file, folder, f"COCO files by split ({file.name})", notes, place), own, split)
 
 

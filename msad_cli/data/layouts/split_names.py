@@ -11,9 +11,9 @@ from pathlib import Path
 from msad_cli.errors import AbsentSplitError
 
 WORDS = {
-    "train": ("train", "training", "trainval", "trn"),
-    "val": ("val", "valid", "validation", "validate", "dev"),
-    "test": ("test", "testing", "testdev"),
+    "train": ("train", "training", "trainval", "trainset"),
+    "val": ("val", "valid", "validation", "valset", "dev"),
+    "test": ("test", "testing", "testdev", "testset"),
 }
 """What tools call the splits, whatever its case; the first that is there is taken."""
 

@@ -3,6 +3,7 @@
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 from msad_cli.data.images.places import alike, parts
 from msad_cli.data.layouts.image_folders import USUAL
@@ -33,7 +34,7 @@ def images_of(
         for folder in folders:
             if found := by_stem.get(alike(os.path.normpath(os.path.join(folder, name)))):
                 return found
-        found = _at_home(by_base.get(alike(os.path.basename(name)), []))
+        found = _nearest(name, _at_home(by_base.get(alike(os.path.basename(name)), [])))
         return found if len({os.path.dirname(each) for each in found}) == 1 else []
 
     placed: dict[str, str] = {}
@@ -55,6 +56,17 @@ def images_of(
     claims = Counter([*placed.values(), *renamed.values()])
     placed |= {name: image for name, image in renamed.items() if claims[image] == 1}
     return {name: placed.get(name, f"{name}.jpg") for name in told}, shared
+
+
+def _nearest(name: str, found: Sequence[str]) -> list[str]:
+    """Of images in several folders, those that share the most folders with an XML file, such as that of the split."""
+
+    def shared(image: str) -> int:
+        pairs = zip(name.split("/")[:-1], image.split("/")[:-1], strict=False)
+        return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+    most = max(map(shared, found), default=0)
+    return [each for each in found if shared(each) == most]
 
 
 def _at_home(found: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,9 @@ def to_be_written(document: dict[str, Any], files: Files, task: str, learnt: Rec
     Raises:
         DataError: something is wrong that is fatal.
     """
-    known: tuple[Sequence[tuple[int, str]] | None, str, Sequence[str]]
-    known = (None, task, ()) if learnt is None else (learnt.categories, task, learnt.scheme.names)
+    categories, names = (None, ()) if learnt is None else (learnt.categories, learnt.scheme.names)
     file = files.annotations
-    records = examine(document, file, files.images, *known, root=files.root)
+    records = examine(document, file, files.images, categories, task, names, files.root)
     images = look_at_images(records)
     judged = judge_boxes(records, images.sizes)
     for problem in (*records.problems, *images.problems):
