@@ -72,15 +72,16 @@ def read_images(records: list[Any], folder: Path, root: Path | None, tally: Tall
 
 def _name(record: dict[str, Any]) -> object:
     """`file_name`, else an address; whatever it is."""
-    told = (record.get(field) for field in ("file_name", *ADDRESSES))
-    return next((each for each in told if each), record.get("file_name"))
+    name = record.get("file_name")
+    return name or next((told for field in ADDRESSES if (told := record.get(field))), name)
 
 
 def _files(names: Mapping[int, object], folder: Path, root: Path, tally: Tally) -> tuple[Path, dict[int, str]]:
     """The folder that holds all images, and the file of each below it; those without a usable name are left out."""
     refused = {number: reason for number, name in names.items() if (reason := refused_name(name))}
     plain = {number: str(name) for number, name in names.items() if number not in refused}
-    there = {name for name in plain.values() if os.path.lexists(folder / name)}
+    base = os.fspath(folder)
+    there = {name for name in plain.values() if os.path.lexists(os.path.join(base, name))}
     lost = {name for name in names.values() if isinstance(name, str) and name not in there}
     place = os.path.relpath(folder, root)
     located: dict[str, str] = {}

@@ -30,10 +30,11 @@ def _place(image: str) -> str:
 def find_labels(root: Path, images: Sequence[str]) -> dict[str, str]:
     """The label file of each image that has one, relative to the root, in whatever case it is written there."""
     listings: dict[str, dict[str, list[str]]] = {}
+    base = os.fspath(root)
     found = {}
     for image in images:
         name = label_name(image)
-        if os.path.lexists(root / name):
+        if os.path.lexists(os.path.join(base, name)):
             found[image] = name
         elif other := _spelt(root, name, listings):
             found[image] = other
