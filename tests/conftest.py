@@ -1,5 +1,6 @@
 """A tiny COCO folder and tiny models."""
 
+import copy
 import json
 import os
 import signal
@@ -147,10 +148,16 @@ def teacher_spec(student_spec: DetectorSpec) -> DetectorSpec:
     return DetectorSpec(**{**vars(student_spec), "role": "teacher", "ks": (1, 2)})
 
 
+MADE: dict[str, Detector] = {}
+"""Drawing the first weights takes ten times as long as copying them."""
+
+
 def _build(spec: DetectorSpec) -> Detector:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return Detector(spec).eval()
+    if repr(spec) not in MADE:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            MADE[repr(spec)] = Detector(spec).eval()
+    return copy.deepcopy(MADE[repr(spec)])
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ def change_model(whole: bytes, kind: str, values: list[Any], ranges: list[Any]) 
     return struct.pack("<Q", len(text)) + text.encode() + data
 
 
-@pytest.mark.parametrize("examples", [60, MANY])
+@pytest.mark.parametrize("examples", [20, MANY])
 def test_model_files(tmp_path: Path, student: Detector, examples: int) -> None:
     path = tmp_path / "m.safetensors"
     save_model(path, student, Card(scores={"low": {"AP": 0.25, "APs": None}}))
@@ -273,7 +273,7 @@ def images(draw: st.DrawFn) -> tuple[bytes, str]:
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, when it writes images that it would not read without a remark
-@pytest.mark.parametrize("examples", [150, MANY])
+@pytest.mark.parametrize("examples", [100, MANY])
 def test_images(tmp_path: Path, student: Detector, monkeypatch: pytest.MonkeyPatch, examples: int) -> None:
     monkeypatch.setattr(scoped, "most", scoped.most)  # set back afterwards
     limit_pixels(10**6)  # larger ones take time

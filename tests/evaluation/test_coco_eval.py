@@ -156,7 +156,7 @@ def _assert_same(one: Tables, other: Tables) -> None:
         np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 4))])
 @pytest.mark.parametrize("kind", TASK)
 def test_random_sets(kind: str, part: int, capfd: pytest.CaptureFixture[str]) -> None:
     known = 0

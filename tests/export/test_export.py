@@ -321,6 +321,7 @@ def exported(student: Path, demo: Path, tmp_path_factory: pytest.TempPathFactory
     return Exported(path, said.getvalue(), **kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["onnx", "pt2"])
 @torch.no_grad()
 def test_a_graph_finds_what_the_detector_finds_in_batches_and_images_of_any_size(
@@ -333,6 +334,20 @@ def test_a_graph_finds_what_the_detector_finds_in_batches_and_images_of_any_size
     assert_found(graph.detect({2: images}, "low"), [detector.detect({2: [each]}, "low")[0] for each in images])
 
 
+@torch.no_grad()
+def test_a_graph_answers_an_image_in_which_it_finds_nothing() -> None:
+    """Torchvision tells an exporter that suppression leaves two boxes at least; a blank wall has none."""
+    detector = built("fcos")
+    nn.init.zeros_(detector.core.head.classification_head.cls_logits.weight)
+    nn.init.constant_(detector.core.head.classification_head.cls_logits.bias, -20.0)
+    shape = InputShape(1, (64, 64))
+    network = pt2.load(pt2.write(trace(Deployed(detector, "low").eval(), shape), "boxes"), "boxes", "m", shape, "")
+    boxes, scores, labels = network(pixels(64, 64, 1))
+    assert (boxes.shape, scores.shape, labels.shape) == ((1, 10, 4), (1, 10), (1, 10))
+    assert not any(each.any() for each in (boxes, scores, labels))
+
+
+@pytest.mark.slow
 def test_export_eval_bench_and_predict(
     exported: Exported, student: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -366,6 +381,7 @@ def test_export_eval_bench_and_predict(
     assert f"{out} exists" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_info_compare_and_flops_of_an_exported_model(
     exported: Exported, student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -395,6 +411,7 @@ def test_info_compare_and_flops_of_an_exported_model(
     assert reports[0] == reports[1]
 
 
+@pytest.mark.slow
 def test_info_of_an_exported_model_imports_no_torch(exported: Exported) -> None:
     program = (
         "import sys; from msad_cli.cli.app import run; assert run(sys.argv[1:]) == 0; assert 'torch' not in sys.modules"
@@ -402,7 +419,6 @@ def test_info_of_an_exported_model_imports_no_torch(exported: Exported) -> None:
     subprocess.run([sys.executable, "-c", program, "info", str(exported.path)], check=True, capture_output=True)
 
 
-@pytest.mark.slow
 def test_fixed_sides_and_batch(student: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The demo set's images of 96 × 128 stand upright in 64 × 48, all of which the padding is not."""
     out = tmp_path / "fixed.onnx"
@@ -486,6 +502,7 @@ def test_every_format_is_in_the_table_by_its_name() -> None:
     assert [each.name for each in rows] == list(FORMATS)
 
 
+@pytest.mark.slow
 def test_a_new_format_is_a_file_and_a_line(
     student: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,7 +65,7 @@ def test_channels_of_mobilenet_at_every_width(width: float, channels: list[int])
     assert {level: each.shape[1] for level, each in maps.items()} == backbone.channels
 
 
-@pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
+@pytest.mark.parametrize("norm", ["frozen", pytest.param("batch", marks=pytest.mark.slow), "group"])
 @pytest.mark.parametrize(
     "name",
     [

@@ -71,6 +71,7 @@ def test_compiled_equals_eager(student: Detector) -> None:
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [{}, *(pytest.param(each, marks=pytest.mark.slow) for each in ({"norm": "batch"}, {"detector": "maskrcnn"}))],

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from support.detectors import TWO_STAGES, spec_of
+from support.detectors import EACH, TWO_STAGES, spec_of
 from support.specs import spec
 from torchvision.models import get_model_weights
 
@@ -59,7 +59,7 @@ def test_rois_cost_what_their_layers_multiply() -> None:
     assert fewer.macs["roi"] == boxes + masks / 2
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_view_downsampled_by_k_costs_the_backbone_k_squared_less_and_the_head_the_same(name: str) -> None:
     ks = (1, 2) if name in TWO_STAGES else (1, 2, 4)
     teacher = spec_of(name, ks=ks)

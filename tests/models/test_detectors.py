@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from support.detectors import ORDINARY, TWO_STAGES, images, lively, silence_background, spec_of, stock, targets
+from support.detectors import EACH, ORDINARY, TWO_STAGES, images, lively, silence_background, spec_of, stock, targets
 from support.specs import assert_same, spec
 from torch import Tensor, nn
 from torchvision.models import get_model
@@ -149,7 +149,7 @@ def halved(detector: Detector) -> Any:
     return small
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", EACH)
 def test_low_view_in_the_hr_frame_equals_a_stock_detector_with_halved_anchors(name: str) -> None:
     torch.manual_seed(0)
     detector = Detector(spec_of(name))
@@ -179,7 +179,7 @@ def test_low_view_in_the_hr_frame_equals_a_stock_detector_with_halved_anchors(na
         assert_same(detector.detect({2: low}, "low"), theirs.eval()(pixels), scale=2)
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", EACH)
 @torch.no_grad()
 def test_batched_equals_single(name: str) -> None:
     torch.manual_seed(0)
@@ -197,7 +197,7 @@ def test_batched_equals_single(name: str) -> None:
                 torch.testing.assert_close(mine[value], other[value], rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", EACH)
 @torch.no_grad()
 def test_background_is_never_detected(name: str) -> None:
     torch.manual_seed(0)
@@ -236,8 +236,8 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("value", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", EACH)
 @torch.no_grad()
 def test_damaged_weights_predict_finite_numbers_or_nothing(name: str, value: float) -> None:
     torch.manual_seed(0)
@@ -254,7 +254,7 @@ def test_damaged_weights_predict_finite_numbers_or_nothing(name: str, value: flo
             assert [len(each["boxes"]) for each in found] == [0, 0]
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_batch_without_objects_trains(name: str) -> None:
     torch.manual_seed(0)
     detector = Detector(spec_of(name, role="student", ks=(2,)))
@@ -290,7 +290,7 @@ def test_the_mode_of_a_two_stage_detector_is_not_asked_for(name: str) -> None:
     torch.testing.assert_close(found[0], found[1])
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", EACH)
 def test_boxes_are_exact_in_mixed_precision(name: str) -> None:
     torch.manual_seed(0)
     detector = Detector(spec_of(name, detections_per_image=5))

@@ -153,7 +153,7 @@ class Sliced:
         return maps
 
 
-@pytest.fixture(scope="module", params=["resnet50", "mobilenet_v2"])
+@pytest.fixture(scope="module", params=[pytest.param("resnet50", marks=pytest.mark.slow), "mobilenet_v2"])
 def named(request: pytest.FixtureRequest) -> tuple[str, State, list[float]]:
     if request.param == "resnet50":
         return "resnet50", resnet50(), RESNET_WIDTHS

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.detectors import POINTS, TWO_STAGES, images, lively, spec_of, targets
+from support.detectors import EACH, POINTS, TWO_STAGES, images, lively, spec_of, targets
 from support.specs import assert_same, spec
 from torch import Tensor
 from torchvision.ops import FeaturePyramidNetwork
@@ -17,7 +17,6 @@ from msad_cli.distillation.losses.table import build_distillers
 from msad_cli.models.backbones.normalisation import norm_layer
 from msad_cli.models.backbones.resnet import ResNetBackbone
 from msad_cli.models.detector import Detector
-from msad_cli.models.detectors.kinds import DETECTORS
 from msad_cli.models.pyramid import AlignedBackbone
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.weights.initialise import copy_matching
@@ -114,7 +113,7 @@ def test_views_have_names_and_pixels() -> None:
     assert spec(role="baseline", scales="single", ks=(1,)).views == ("high",)
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", EACH)
 def test_the_joint_loss_trains_every_parameter_of_a_teacher(name: str) -> None:
     ks = (1, 2) if name in TWO_STAGES else (1, 2, 4)
     torch.manual_seed(0)
@@ -149,7 +148,7 @@ def fusion_student(**changes: object) -> DetectorSpec:
     return spec(role="student", low_backbone="resnet34", low_width=0.5, **changes)
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_fusion_student_has_two_backbones_and_one_head(name: str) -> None:
     torch.manual_seed(0)
     points = POINTS if name == "keypointrcnn" else ()

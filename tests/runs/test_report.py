@@ -343,7 +343,8 @@ def test_samples_are_spread_over_images_with_objects(coco_folder: Path) -> None:
     assert spread(dataclasses.replace(split, starts=np.zeros_like(split.starts)), 9) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("detector", ["maskrcnn", pytest.param("keypointrcnn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("detector", ["maskrcnn", "keypointrcnn"])
 def test_masks_and_keypoints_are_shown_too(
     detector: str, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,7 +397,7 @@ def test_names_of_all_kinds_can_be_drawn(tmp_path: Path) -> None:
     ("functions", "missing"),
     [
         ((album, "draw_training", "plot_epochs", "draw_found", "confusion"), None),
-        ((album, "plot_epochs"), {"plots/loss.png", "plots/ap.png"}),
+        pytest.param((album, "plot_epochs"), {"plots/loss.png", "plots/ap.png"}, marks=pytest.mark.slow),
         ((result_plots, "plot_confusion"), {"plots/confusion.png"}),
     ],
 )
@@ -514,6 +515,7 @@ def test_curves_of_wrong_shapes_are_refused(change: dict[str, Any], tmp_path: Pa
         read_curves(path)
 
 
+@pytest.mark.slow
 def test_plot_needs_no_torch(teacher: Path) -> None:
     code = f"import sys\nfrom msad_cli.cli.app import run\nassert run(['plot', {str(teacher)!r}]) == 0\n"
     code += "assert not {'torch', 'matplotlib.pyplot'} & sys.modules.keys()"

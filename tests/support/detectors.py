@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, KeypointRCNN, MaskRCNN, RetinaNet
@@ -20,6 +21,8 @@ from msad_cli.models.spec import DetectorSpec
 from support.specs import spec, target
 
 POINTS = ("nose", "left", "right")
+EACH = tuple(pytest.param(name, marks=pytest.mark.slow) if name == "keypointrcnn" else name for name in DETECTORS)
+"""Keypoint R-CNN shares all with Mask R-CNN but the last branch: where that is not the matter, its turn is slow."""
 TWO_STAGES = tuple(name for name, entry in DETECTORS.items() if entry.family == "two-stage")
 
 

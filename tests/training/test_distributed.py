@@ -195,7 +195,7 @@ def steps_of(module: nn.Module, count: int, steps: int = 2) -> list[Step]:
     return list(train(module, [share(images(count))] * steps, sgd(module, 0.01), CONSTANT, CPU))
 
 
-METHODS = ("fcos", "retinanet", "two-step", "pixel", "l1,output-kd,fgfi,fgd,skd,podnet,cwd,amd,dmkd,dsamkd")
+LOSSES = "l1,output-kd,fgfi,fgd,skd,podnet,cwd,amd,dmkd,dsamkd"
 """Not pkd and crosskd, which standardise maps over the images at hand, nor what draws at random."""
 LONG = 10
 """Steps in which a teacher learns something."""
@@ -206,9 +206,8 @@ def trained(name: str, count: int, steps: int = 2) -> tuple[list[Step], dict[str
     return steps_of(module, count, steps), module.state_dict()
 
 
-def all_trained() -> list[tuple[list[Step], dict[str, Tensor]]]:
-    # Of three images, the first process has the one without objects. Of a single one, it has none.
-    return [trained(name, 3) for name in METHODS] + [trained(name, 1) for name in (METHODS[0], METHODS[-1])]
+def all_trained(cases: Sequence[tuple[str, int]]) -> list[tuple[list[Step], dict[str, Tensor]]]:
+    return [trained(name, count) for name, count in cases]
 
 
 def learnt() -> tuple[list[Step], dict[str, Tensor]]:
@@ -221,10 +220,22 @@ def assert_close(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None
         torch.testing.assert_close(other[name], each, rtol=RELATIVE, atol=ABSOLUTE, msg=name)
 
 
-def test_losses_gradients_and_weights_are_those_of_one_process(tmp_path: Path) -> None:
-    """Two steps of teachers and of a student, of batches of three images and of one, which leaves a share empty."""
-    first, second = results_of_two(tmp_path, all_trained)
-    for alone, here, there in zip(all_trained(), first, second, strict=True):
+@pytest.mark.parametrize(
+    "cases",
+    [
+        [("fcos", 3), (LOSSES, 3), ("fcos", 1)],
+        pytest.param(
+            [("retinanet", 3), ("two-step", 3), ("pixel", 3), (LOSSES, 1)], marks=pytest.mark.slow, id="the rest"
+        ),
+    ],
+)
+def test_losses_gradients_and_weights_are_those_of_one_process(cases: list[tuple[str, int]], tmp_path: Path) -> None:
+    """Two steps of teachers and of students, of so many images.
+
+    Of three images, the first process has the one without objects. Of a single one, it has none.
+    """
+    first, second = results_of_two(tmp_path, partial(all_trained, cases))
+    for alone, here, there in zip(all_trained(cases), first, second, strict=True):
         for expected, got, other in zip(alone[0], here[0], there[0], strict=True):
             assert got.losses == close(expected.losses)
             assert got.gradient_norm == close(expected.gradient_norm)
@@ -234,6 +245,7 @@ def test_losses_gradients_and_weights_are_those_of_one_process(tmp_path: Path) -
         assert all(torch.equal(each, there[1][name]) for name, each in here[1].items())
 
 
+@pytest.mark.slow
 def test_what_is_learnt_is_what_one_process_learns(tmp_path: Path) -> None:
     """Over ten steps, in which the losses fall by a third, differences grow: to 1e-2 of a number, or to 1e-3."""
     (here, weights), (_, others) = results_of_two(tmp_path, learnt)
@@ -384,6 +396,7 @@ def whole(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_torchrun_trains_what_one_process_trains_and_writes_once(demo: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "two.safetensors"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "msad_cli"]
@@ -508,8 +521,9 @@ def test_memory_that_runs_out_in_one_process_ends_the_run_with_the_batch_to_take
     assert f"--batch 2; then go on: msad teacher --resume --out {out}" in said[1]
     state = RunFolder(out).load_state()[0]
     assert state["progress"]["step"] == 1
-    resume = ["teacher", "--resume", "--out", str(out), "--batch", "2"]
-    assert in_two(tmp_path / "again", partial(crowded, back, resume)) == [0, 0]
+    if not back:  # the slow one goes on as the message says
+        resume = ["teacher", "--resume", "--out", str(out), "--batch", "2"]
+        assert in_two(tmp_path / "again", partial(crowded, back, resume)) == [0, 0]
 
 
 def test_an_error_is_said_once(demo: Path, whole: Path, tmp_path: Path) -> None:
@@ -551,6 +565,7 @@ assert not gloo(), gloo()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="threads' names are in /proc")
 def test_no_thread_outlives_leaving() -> None:
     """One that does may abort the interpreter at its end, after all went well."""

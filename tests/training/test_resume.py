@@ -462,6 +462,7 @@ def test_ten_steps_that_are_not_finite_end_the_run_with_the_images_named(
     assert log.count("is not finite and was skipped: ") == 10
 
 
+@pytest.mark.slow
 def test_skipped_steps_are_counted(start: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, calls = tmp_path / "out.safetensors", []
 
@@ -553,6 +554,7 @@ def test_two_processes_do_not_train_into_one_folder(stopped: Path, capsys: pytes
     assert resume(stopped) == 0
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_half_written_is_cleared_away(stopped: Path) -> None:
     folder = RunFolder(stopped)
     left = [

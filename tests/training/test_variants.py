@@ -13,6 +13,8 @@ from msad_cli.cli.app import run
 SHORT = ["--batch=8", "--epochs=1", *EXACT, "--quiet"]
 GENTLE = [*SHORT, "--lr=0.001"]
 """Of a student that begins with its teacher's weights and shall not lose what these find."""
+SURE = ["--score=0.05", "--precision=fp32"]
+"""The default threshold is that of the best F1, above which one image or another may have nothing."""
 LEAST = 0.3
 """AP that an overfitted model and its student have at least: that two models find nothing proves nothing."""
 AP_OF = {"maskrcnn": "mask_AP", "keypointrcnn": "keypoint_AP"}
@@ -57,7 +59,10 @@ def use(model: Path, data: Path, folder: Path, capsys: pytest.CaptureFixture[str
         for name in {"AP", "AP50", ap}:
             assert scores[view][name] == pytest.approx(numbers[name], abs=1e-9), (view, name)
     predictions = folder / "predictions"
-    assert run(["predict", str(data / "val2017"), "-m", str(model), "-o", str(predictions), "--save=json", "-q"]) == 0
+    assert (
+        run(["predict", str(data / "val2017"), "-m", str(model), "-o", str(predictions), "--save=json", "-q", *SURE])
+        == 0
+    )
     found = json.loads((predictions / "predictions.json").read_text())
     best = {name: max(each["score"] for each in found if each["file_name"] == name) for name in names_of(data)}
     for each in found:
@@ -86,7 +91,7 @@ def distil(teacher: Path, out: Path, *flags: str) -> Path:
 
 @pytest.mark.parametrize(
     "detector",
-    ["fcos", "retinanet", *(pytest.param(each, marks=pytest.mark.slow) for each in ("maskrcnn", "keypointrcnn"))],
+    ["fcos", *(pytest.param(each, marks=pytest.mark.slow) for each in ("retinanet", "maskrcnn", "keypointrcnn"))],
 )
 def test_from_the_teacher_to_what_its_student_finds(
     detector: str,
@@ -127,8 +132,7 @@ COMBINED = [
     (["--fusion=channel", "--backbone=mobilenet_v2", "--width=0.35", "--strategy=two-step", "--epochs=2"], ALIGNED),
     (["--fusion=concat"], ALIGNED),
     (["--scales=single", "--k=2"], {"low"}),
-    (OF_TASK["maskrcnn"], ALIGNED),
-    pytest.param(OF_TASK["keypointrcnn"], ALIGNED, marks=pytest.mark.slow),
+    *(pytest.param(flags, ALIGNED, marks=pytest.mark.slow) for flags in OF_TASK.values()),
 ]
 
 
@@ -167,22 +171,23 @@ def test_teachers_of_every_kind_have_students(flags: list[str], views: set[str],
     [
         (["--k", "1"], "high", {"ks": [1]}, True),
         (["--k", "4"], "low", {"ks": [4]}, False),
-        (["--width", "0.5"], "low", {"width": 0.5}, False),
-        (["--backbone", "resnet34"], "low", {"backbone": "resnet34"}, False),
+        pytest.param(["--width", "0.5"], "low", {"width": 0.5}, False, marks=pytest.mark.slow),
+        pytest.param(["--backbone", "resnet34"], "low", {"backbone": "resnet34"}, False, marks=pytest.mark.slow),
         (
             ["--backbone", "mobilenet_v2", "--width", "0.35"],
             "low",
             {"backbone": "mobilenet_v2", "norm": "group"},
             False,
         ),
-        (["--head-channels", "96"], "low", {"channels": 96}, False),
+        pytest.param(["--head-channels", "96"], "low", {"channels": 96}, False, marks=pytest.mark.slow),
         (["--head-depthwise", "--head-convs", "2"], "low", {"head_depthwise": True, "head_convs": 2}, False),
         (["--k", "1,2"], "fused", {"ks": [1, 2], "low_backbone": ""}, True),
-        (
+        pytest.param(
             ["--k", "1,2", "--width", "0.25", "--low-width", "0.5"],
             "fused",
             {"width": 0.25, "low_width": 0.5, "low_backbone": "resnet18"},
             False,
+            marks=pytest.mark.slow,
         ),
         (["--method", "l1,output-kd", "--weight", "l1=0.3"], "low", {}, True),
         (["--unaligned", "--method", "l1,output-kd"], "low", {"scales": "single", "ks": [2]}, False),
@@ -215,8 +220,8 @@ def test_students_of_one_teacher(
 @pytest.mark.parametrize(
     ("flags", "student"),
     [
-        (["--k", "4"], "student, 1/4"),
-        (["--k", "1"], "student, HR"),
+        pytest.param(["--k", "4"], "student, 1/4", marks=pytest.mark.slow),
+        pytest.param(["--k", "1"], "student, HR", marks=pytest.mark.slow),
         (["--k", "1,2", "--width", "0.5", "--low-backbone", "resnet18"], "student, fused"),
         (["--head-depthwise"], "student, 1/2"),
         (["--unaligned"], "student, 1/2, unaligned"),
@@ -239,6 +244,7 @@ def test_costs_of_students_that_do_not_exist_yet(
         assert costs["head"] / dense == pytest.approx((towers * 265 / 2304 + last) / (towers + last), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_ap_over_input_size(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Sizes of what the model sees: of a teacher the HR image's, of its student half of that."""
     student, image = distil(teacher, tmp_path / "student.safetensors", *GENTLE), tmp_path / "sizes.png"
@@ -270,6 +276,7 @@ def test_a_teacher_without_fusion(data: Path, tmp_path: Path, capsys: pytest.Cap
     assert costs(student, capsys) == ["stock fcos, HR", "teacher, high", "student, 1/2"]
 
 
+@pytest.mark.slow
 def test_a_student_of_the_small_image_teaches_nobody(
     teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,8 +50,10 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, count: int, overlap:
     image = torch.arange(boxes.shape[0], device=boxes.device)[:, None]
     cell = image * columns * math.ceil(count / columns) + groups
     origin = torch.stack([cell % columns, cell // columns], dim=-1) * (boxes.max() + 1)
-    flat = scores.flatten()
+    # Torchvision tells an exporter that no fewer than two boxes are left, which the graph then insists on.
+    survivors = boxes.new_tensor([[-2, -2, -1, -1], [-4, -4, -3, -3]])
+    moved = torch.cat([survivors, (boxes + torch.cat([origin, origin], dim=-1)).flatten(0, 1)])
+    flat = torch.cat([scores.new_zeros(2), scores.flatten()])
     rows = (flat > DROPPED).nonzero()[:, 0]
-    moved = (boxes + torch.cat([origin, origin], dim=-1)).flatten(0, 1)[rows]
-    kept = rows[nms(moved, flat[rows], overlap)]
-    return torch.full_like(flat, DROPPED).index_put((kept,), flat[kept]).view_as(scores)
+    kept = rows[nms(moved[rows], flat[rows], overlap)]
+    return torch.full_like(flat, DROPPED).index_put((kept,), flat[kept])[2:].view_as(scores)
