@@ -167,7 +167,7 @@ def test_a_missing_image_is_not_replaced_by_a_mask_or_another_split(tmp_path: Pa
 
 
 @pytest.mark.parametrize("prefix", ["train_masks", "training-depth", "trainmasks"])
-@pytest.mark.parametrize("images", ["images", "images/train", "train"])
+@pytest.mark.parametrize("images", ["images", "images/train", "train", "img", "shots"])
 def test_images_come_before_what_only_begins_like_the_split(tmp_path: Path, prefix: str, images: str) -> None:
     for i in range(3):
         draw(tmp_path, f"{images}/{i}.png")

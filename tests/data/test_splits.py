@@ -262,6 +262,26 @@ def test_whole_videos_are_drawn_where_there_are_several() -> None:
     assert "1 whole videos of 10" in note
 
 
+@pytest.mark.parametrize(
+    "form", ["frame_{:06d}", "clip/img{}", "seq 7 {:03d}", "frame_{}_jpg.rf.0a1b2c", "a video {} (copy)", "cam1/{:05d}"]
+)
+def test_names_tell_of_frames_in_many_ways(form: str) -> None:
+    rng = np.random.default_rng(0)
+    numbers = np.flatnonzero(rng.uniform(size=40) < 0.9).tolist()  # some frames were thrown away
+    chosen, note = validation_part([form.format(i) for i in numbers], Path("set"))
+    assert "neighbouring frames" in note
+    places = sorted(numbers.index(i) for i in numbers if form.format(i) in chosen)
+    assert places == list(range(places[0], places[0] + round(len(numbers) / 10)))
+
+
+def test_short_videos_are_drawn_whole() -> None:
+    names = [f"video{video}_frame{i}" for video in range(9) for i in range(5)]
+    chosen, note = validation_part(names, Path("set"))
+    assert "1 whole videos of 9" in note
+    assert len({each.partition("_")[0] for each in chosen}) == 1
+    assert len(chosen) == 5
+
+
 def test_running_numbers_alone_are_drawn_as_ever_and_named() -> None:
     names = [f"{i:03d}" for i in range(50)]
     chosen, note = validation_part(names, Path("set"))

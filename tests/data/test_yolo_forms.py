@@ -186,6 +186,8 @@ def test_a_file_that_names_classes_is_known_among_others(tmp_path: Path) -> None
     write(folder / "hyp.yaml", "lr0: 0.01\n")
     write(folder / "args.yaml", "task: detect\n")
     assert len(objects(folder)) == 1
+    write(folder / "data.yaml", "path: .\n")  # one without names is none
+    assert len(objects(folder)) == 1
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,13 @@ from msad_cli.errors import DataError
 VALIDATION_SHARE = 0.1
 SPLIT_SEED = 0
 FEWEST_FRAMES = 10
-"""Images whose names are a running number."""
+"""Images whose names are a running number, where nothing else tells of a video."""
+FEWEST_CALLED = 3
+"""Images of a video, where their names tell of one."""
+MOST_GAPS = 0.5
+"""The share of frames of such a video that may have been thrown away."""
+EXPORTED = re.compile(r"[_-][a-z]{3,4}\.rf\.\w+$", re.IGNORECASE)
+"""What Roboflow puts behind a name."""
 MOST_OF_VIDEOS = 2 * VALIDATION_SHARE
 """The share of all images that whole videos may be."""
 FRAME = re.compile(r"frame|video|clip|movie|seq|(?<![a-z])(vid|cam)", re.IGNORECASE)
@@ -43,7 +49,7 @@ def validation_part(names: Sequence[str], where: Path, files: Mapping[str, str] 
     videos = _videos({name: (files or {}).get(name, name) for name in distinct})
     begins = f"{where} names no split: "
     ends = f"drawn with seed {SPLIT_SEED}, are val, the rest is train"
-    if videos and all(FRAME.search(video) for video in videos):
+    if _told(videos):
         chosen, what = _frames(videos, count)
         return chosen, f"{begins}{len(chosen)} of its {len(distinct)} images, {what}, {ends}"
     places = np.random.default_rng(SPLIT_SEED).permutation(len(distinct))[:count]
@@ -57,22 +63,29 @@ def validation_part(names: Sequence[str], where: Path, files: Mapping[str, str] 
 
 
 def _videos(files: Mapping[str, str]) -> dict[str, list[str]]:
-    """Names in running order by what stands before the number; nothing unless all files are numbered without gaps."""
+    """Names in running order by what stands before the number; nothing unless all files are numbered, with few gaps."""
     groups: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for name, file in files.items():
-        number = re.fullmatch(r"(.*?)(\d+)\D{0,12}", os.path.splitext(file)[0], re.DOTALL)
+        stem = EXPORTED.sub("", os.path.splitext(file)[0])
+        number = re.fullmatch(r"(.*?)(\d+)\D{0,12}", stem, re.DOTALL)
         if number is None:
             return {}
         groups[number[1]].append((int(number[2]), name))
     videos = {}
+    fewest, gaps = (FEWEST_CALLED, MOST_GAPS) if _told(groups) else (FEWEST_FRAMES, VALIDATION_SHARE)
     for before, members in groups.items():
         numbers = np.array(sorted(number for number, _ in members))
         steps = np.diff(numbers)
-        # Frames are taken at one pace; a few may have been thrown away.
-        if len(members) < FEWEST_FRAMES or (steps == np.median(steps)).mean() < 1 - VALIDATION_SHARE:
+        # Frames are taken at one pace; some may have been thrown away.
+        if len(members) < fewest or (steps == np.median(steps)).mean() < 1 - gaps:
             return {}
         videos[before] = [name for _, name in sorted(members)]
     return videos
+
+
+def _told(videos: Collection[str]) -> bool:
+    """Whether what stands before numbers tells that these are frames."""
+    return bool(videos) and all(FRAME.search(each) for each in videos)
 
 
 def _frames(videos: Mapping[str, Sequence[str]], count: int) -> tuple[set[str], str]:

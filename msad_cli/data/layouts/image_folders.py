@@ -18,8 +18,11 @@ from msad_cli.errors import AbsentSplitError
 FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 SAMPLE = 200
 """Names that are looked at: they decide about folders, not about images."""
-USUAL = ("images", "imgs", "image", "jpegimages", "photos", "data")
+USUAL = ("images", "imgs", "image", "img", "jpegimages", "photos", "pictures", "data")
 """What folders of images are called, whatever the case; those of a split are called like it."""
+
+SIDE = re.compile(r"mask|label|seg|annot|depth|thumb|preview|(?<![a-z])gt(?![a-z])", re.IGNORECASE)
+"""What folders are called whose files bear the names of images and are none."""
 
 
 def image_folder(folder: Path, file: Path, split: str, flag: str) -> tuple[Path, tuple[str, ...]]:
@@ -35,7 +38,7 @@ def image_folder(folder: Path, file: Path, split: str, flag: str) -> tuple[Path,
         AbsentSplitError: there is none.
     """
     usual, others = _places(folder, file, split)
-    places = [*usual, *(each for each in others if each not in usual)]
+    places = _by_side([*usual, *(each for each in others if each not in usual)])
     names = _some_names(file)
     counts = {place: _held(place, names) for place in (*places, folder)}
     if best := max(counts.values(), default=0):
@@ -75,7 +78,13 @@ def _places(folder: Path, file: Path, split: str) -> tuple[list[Path], list[Path
         [each for each in named if split and (split_in(each.name) == split or each.name.casefold().startswith(split))],
     ]
     others = [each for each in own if each.name.casefold() != "annotations" and split_in(each.name) is None]
-    return list(dict.fromkeys(each for group in groups for each in group)), others
+    likely = list(dict.fromkeys(each for group in groups for each in group))
+    return _by_side(likely), others
+
+
+def _by_side(places: list[Path]) -> list[Path]:
+    """In their order, but what is called like masks or labels last."""
+    return sorted(places, key=lambda each: SIDE.search(each.name) is not None)
 
 
 def _folders(place: Path) -> list[Path]:

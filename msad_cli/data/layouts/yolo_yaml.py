@@ -45,10 +45,10 @@ def yolo_file(place: Path) -> Path | None:
     if place.is_file():
         return place if place.suffix.lower() in YAML_SUFFIXES else None
     found = sorted(each for each in place.iterdir() if each.suffix.lower() in YAML_SUFFIXES and each.is_file())
-    if named := [each for each in found if each.stem == "data"]:
-        return named[0]
+    named = [each for each in found if each.stem.casefold() == "data"]
     naming = [each for each in found if NAMES.search(each.read_bytes())]
-    return naming[0] if len(naming) == 1 else None
+    best = [each for each in named if each in naming] or (naming if len(naming) == 1 else named)
+    return best[0] if best else None
 
 
 def read_yolo(file: Path) -> YoloSet:
