@@ -463,6 +463,11 @@ def test_what_is_no_set_is_told_what_would_be_one(tmp_path: Path) -> None:
     write(tmp_path / "one.json", json.dumps(coco(RBC)))
     with pytest.raises(DataError, match="1 images cannot be split"):
         find_split(str(tmp_path), "train")
+    write(tmp_path / "other.json", json.dumps(coco(RBC)))
+    with pytest.raises(
+        DataError, match=r"several \.json files, of which none is named after a split: one\.json, other\.json"
+    ):
+        find_split(str(tmp_path), "train")
 
 
 # --- all of them, by the commands ---

@@ -5,6 +5,7 @@ import copy
 import io
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -457,6 +458,43 @@ def test_eval_measures_what_the_model_finds(
         assert run([*command, "--sigmas", "0.1"]) == 2
         assert f"in the order of {KEYPOINTS[0]}" in capsys.readouterr().err
     assert run([*command, "--split", "train", "--fail-under", gate]) == 8  # predicted are the objects of val
+
+
+def test_eval_takes_the_test_split_and_says_what_has_nothing_to_compare_with(
+    demo: Path,
+    model: Path,
+    student: Detector,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _pretend(monkeypatch, student, _val(demo, "boxes"))
+    folder = tmp_path / "set"
+    shutil.copytree(demo, folder)
+    (folder / "val2017").rename(folder / "test2017")
+    own = folder / "annotations" / "instances_val2017.json"
+    document = json.loads(own.read_text())
+    test = own.rename(own.with_name("instances_test2017.json"))
+    command = ["eval", str(model), "--data", str(folder), "--device", "cpu", "--workers", "0", "--precision", "fp32"]
+    assert run([*command, "--split", "test", "--fail-under", "AP=0.99"]) == 0
+    assert "4 images of test" in " ".join(capsys.readouterr().err.split())
+    assert run([*command, "--fail-under", "AP=0.99"]) == 0
+    assert "no val, its test is taken as val" in " ".join(capsys.readouterr().err.split())
+    # Images without annotations, as COCO gives its own test split.
+    test.unlink()
+    info = own.with_name("image_info_test2017.json")
+    info.write_text(json.dumps({"images": document["images"], "categories": document["categories"]}))
+    assert run([*command, "--split", "test"]) == 3
+    said = " ".join(capsys.readouterr().err.split())
+    assert "nothing to learn from or to compare with" in said
+    assert "msad predict MODEL IMAGES --save coco" in said
+    info.write_text(json.dumps({**document, "annotations": []}))
+    assert run([*command, "--split", "test"]) == 0
+    assert "no object to compare with, AP is unknown" in " ".join(capsys.readouterr().err.split())
+    info.unlink()
+    assert run([*command, "--split", "test"]) == 3
+    assert "no annotations/instances_test*.json" in " ".join(capsys.readouterr().err.split())
+    assert run([*command, "--split", "dev"]) == 2
 
 
 def test_eval_by_either_library(
