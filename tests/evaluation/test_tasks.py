@@ -473,6 +473,7 @@ def test_eval_takes_the_test_split_and_says_what_has_nothing_to_compare_with(
     shutil.copytree(demo, folder)
     (folder / "val2017").rename(folder / "test2017")
     own = folder / "annotations" / "instances_val2017.json"
+    own.with_name("person_keypoints_val2017.json").unlink()
     document = json.loads(own.read_text())
     test = own.rename(own.with_name("instances_test2017.json"))
     command = ["eval", str(model), "--data", str(folder), "--device", "cpu", "--workers", "0", "--precision", "fp32"]
