@@ -26,6 +26,21 @@ def test_the_page_of_messages_lists_every_kind_as_it_is() -> None:
     assert HEAD + "".join(map(row, ordered)) in PAGE.read_text()
 
 
+def test_a_tally_takes_over_what_another_one_met_and_nothing_else() -> None:
+    tally = Tally()
+    tally.add(SMALL, "{}", 1)
+    other = Tally()
+    other.add(SMALL, "{}", 2)
+    other.add_known(tally.to_plain())
+    assert [(each.count, each.examples) for each in other.problems()] == [(2, ("2", "1"))]
+    known = other.problems()
+    for odd in (None, [], 3, {"": 1}, {SMALL.code: {"count": "1"}}, {"odd": {"count": 1, "examples": []}}):
+        other.add_known(odd)
+    assert other.problems() == known
+    other.add_known({SMALL.code: {"count": 1, "examples": 7}})
+    assert other.problems()[0].count == 3
+
+
 def test_a_tally_counts_by_code_whatever_is_said_of_a_kind() -> None:
     tally = Tally()
     tally.add(SMALL, "{}", 1)

@@ -107,7 +107,9 @@ def test_poses_without_a_shape_are_no_polygons(tmp_path: Path, keypoints: int) -
     assert "data.yaml has no kpt_shape" in records(folder).problems[0].examples[0]
 
 
-def test_one_bad_row_does_not_stop_the_set_but_a_percent_does(tmp_path: Path) -> None:
+def test_one_bad_row_does_not_stop_the_set_but_a_percent_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rng = np.random.default_rng(0)
     rows = [f"0 {row(rng, 'box')}" for _ in range(5)]
     many = "\n".join(f"1 {row(rng, 'box')}" for _ in range(200))
@@ -126,6 +128,12 @@ def test_one_bad_row_does_not_stop_the_set_but_a_percent_does(tmp_path: Path) ->
     with pytest.raises(DataError, match=r"class '2', known are 0, 1 \(one of 4\)"):
         read_split(find_split(str(folder), "train").annotations, folder)
     assert run(["data", "convert", str(folder), "--to", "coco", "-o", str(tmp_path / "new")]) == 3
+    # A repaired file has the others, and nothing to be said of these.
+    out = tmp_path / "fixed.json"
+    assert run(["data", "check", str(folder), "--split", "train", "--fix", "-o", str(out)]) == 0
+    assert "4 objects in label files that cannot be read, left out" in capsys.readouterr().err
+    assert len(json.loads(out.read_text())["annotations"]) == 5
+    assert run(["data", "check", str(out), "--images", str(folder), *SIZES]) == 0
 
 
 @pytest.mark.parametrize(
@@ -160,6 +168,13 @@ def test_lists_of_other_machines_are_read_and_counted(tmp_path: Path, line: str)
     write(folder / "data.yaml", "train: train.txt\nval: images/val\nnames: [cat, dog]\n")
     assert objects(folder) == expected
     assert counts(folder) == only(kinds.ELSEWHERE, 4)
+
+
+def test_what_lies_elsewhere_is_counted_in_its_own_split(tmp_path: Path) -> None:
+    folder = yolo(tmp_path, ["0 0.5 0.5 0.2 0.2"] * 20)
+    write(folder / "train.txt", "".join(f"/far/train/{i}.png\n" for i in range(20)))
+    write(folder / "data.yaml", "train: train.txt\nnames: [cat, dog]\n")
+    assert [counts(folder, split) for split in ("train", "val")] == [only(kinds.ELSEWHERE, n) for n in (18, 2)]
 
 
 @pytest.mark.parametrize(

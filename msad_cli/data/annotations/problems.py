@@ -253,7 +253,8 @@ class Tally:
             if kind is not None and isinstance(found, dict) and type(found.get("count")) is int:
                 self._kinds.setdefault(code, kind)
                 self._counts[code] += found["count"]
-                self._examples.setdefault(code, []).extend(map(str, found.get("examples", ())))
+                examples = found.get("examples")
+                self._examples.setdefault(code, []).extend(map(str, examples if isinstance(examples, list) else ()))
 
     def to_plain(self) -> dict[str, Any]:
         """What was met, for the field `MET` of an annotation file."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from msad_cli.data.annotations.boxes import judge_boxes
 from msad_cli.data.annotations.objects import segmentation_kind
-from msad_cli.data.annotations.problems import MET
+from msad_cli.data.annotations.problems import BAD_LABELS, FEW_BAD_LABELS, MET
 from msad_cli.data.annotations.records import Records, examine
 from msad_cli.data.annotations.values import EXACT, read_box, shown, whole_number
 from msad_cli.data.images.split_images import SplitImages, look_at_images
@@ -56,6 +56,8 @@ def repair(
             "msad data check lists why",
             code="repair-leaves-nothing",
         )
+    bad = [each.count for each in records.problems if each.code in (BAD_LABELS.code, FEW_BAD_LABELS.code)]
+    done["objects in label files that cannot be read, left out"] += sum(bad)
     kept = {field: value for field, value in plain.items() if field != MET}  # what was met is left behind
     repaired = {**kept, "images": images, "annotations": annotations}
     return Repaired(repaired, {what: count for what, count in done.items() if count})

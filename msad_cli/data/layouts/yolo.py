@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.problems import MET
 from msad_cli.data.annotations.records import examine
 from msad_cli.data.annotations.values import shown
@@ -48,6 +49,9 @@ def read_split_of(of: YoloSet, split: str, images: Path | None, recognised: str)
         validation, note = validation_part(chosen.names, of.file)
         chosen.names = [each for each in chosen.names if (each in validation) == (split == "val")]
         notes.append(note)
+    for name in chosen.names:
+        if name in chosen.elsewhere:
+            chosen.tally.add(kinds.ELSEWHERE, "{}", chosen.elsewhere[name])
     labels = find_labels(of.root, chosen.names)
     for label, target in outward_links(of.root, labels.values()).items():
         raise DataError(

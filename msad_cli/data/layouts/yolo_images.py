@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.problems import Tally
 from msad_cli.data.annotations.values import shown
 from msad_cli.data.images.decode import IMAGE_SUFFIXES
@@ -25,12 +24,14 @@ class Chosen:
         names: relative to the root of the set.
         lists: that they were read from.
         folders: that they were looked for in, or that the listed ones lie in.
+        elsewhere: where those that lie elsewhere than it says are listed, and what was found, in words.
         tally: of what was met on the way.
     """
 
     names: list[str]
     lists: list[Path] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
+    elsewhere: dict[str, str] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
 
 
@@ -101,7 +102,7 @@ def images_of(file: Path, root: Path, split: str, value: Any) -> Chosen:
             chosen.folders.append(place)
         else:
             chosen.lists.append(root / place)
-            listed = _in_list(root, root / place, chosen.tally)
+            listed = _in_list(root, root / place, chosen.elsewhere)
             names |= dict.fromkeys(listed)
             chosen.folders += dict.fromkeys(os.path.dirname(each) or "." for each in listed)
     if not names:
@@ -135,7 +136,7 @@ def _in_folder(root: Path, place: str) -> list[str]:
     return sorted(each for each in files_below(root, place) if os.path.splitext(each)[1].lower() in IMAGE_SUFFIXES)
 
 
-def _in_list(root: Path, file: Path, tally: Tally) -> list[str]:
+def _in_list(root: Path, file: Path, elsewhere: dict[str, str]) -> list[str]:
     """Images that a text file lists, relative to its own folder or to the root."""
     lines = [(number, text) for number, line in enumerate(read_text(file).splitlines(), 1) if (text := line.strip())]
     places: dict[str, list[str]] = {}
@@ -150,7 +151,7 @@ def _in_list(root: Path, file: Path, tally: Tally) -> list[str]:
     names = []
     for number, text in lines:
         if text in ends:
-            tally.add(kinds.ELSEWHERE, "{}, line {}: {} is {}", file, number, shown(text), shown(ends[text]))
+            elsewhere[ends[text]] = f"{file}, line {number}: {shown(text)} is {shown(ends[text])}"
         elif not places[text]:
             raise DataError(
                 f"{file}, line {number}: {shown(text)} leaves {root}",
