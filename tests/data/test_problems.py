@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from msad_cli.data.annotations.problems import BEYOND_REPAIR, KINDS, NO_SIZE, SMALL, Problem, Tally
 
@@ -34,8 +35,9 @@ def test_a_tally_takes_over_what_another_one_met_and_nothing_else() -> None:
     other.add_known(tally.to_plain())
     assert [(each.count, each.examples) for each in other.problems()] == [(2, ("2", "1"))]
     known = other.problems()
-    for odd in (None, [], 3, {"": 1}, {SMALL.code: {"count": "1"}}, {"odd": {"count": 1, "examples": []}}):
-        other.add_known(odd)
+    odd: list[Any] = [None, [], 3, {"": 1}, {SMALL.code: {"count": "1"}}, {"odd": {"count": 1, "examples": []}}]
+    for each in odd:
+        other.add_known(each)
     assert other.problems() == known
     other.add_known({SMALL.code: {"count": 1, "examples": 7}})
     assert other.problems()[0].count == 3

@@ -66,9 +66,9 @@ def image_folder(folder: Path, file: Path, split: str, flag: str) -> tuple[Path,
 def _places(folder: Path, file: Path, split: str) -> tuple[list[Path], list[Path]]:
     """Folders that hold images by their names, the likeliest first; and others that may."""
     subset = file.stem.split("_")[-1].casefold()
-    own = _folders(folder)
+    own = folders_in(folder)
     usual = sorted((each for each in own if each.name.casefold() in USUAL), key=lambda each: _rank(each.name))
-    inner = [each for place in usual for each in _folders(place)]
+    inner = [each for place in usual for each in folders_in(place)]
     named = [*own, *inner]
     groups = [
         [each for each in named if each.name.casefold() == subset],
@@ -87,7 +87,8 @@ def _by_side(places: list[Path]) -> list[Path]:
     return sorted(places, key=lambda each: SIDE.search(each.name) is not None)
 
 
-def _folders(place: Path) -> list[Path]:
+def folders_in(place: Path) -> list[Path]:
+    """The folders in a folder, which may hold very many files; hidden ones aside."""
     with os.scandir(place) as entries:
         return sorted(place / each.name for each in entries if each.is_dir() and not each.name.startswith("."))
 

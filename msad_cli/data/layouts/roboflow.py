@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from msad_cli.data.layouts.base import Files, Layout
+from msad_cli.data.layouts.image_folders import folders_in
 from msad_cli.data.layouts.json_parts import part_of
 from msad_cli.data.layouts.split_names import own_split, split_named
 
@@ -11,7 +12,7 @@ FILE = "_annotations.coco.json"
 
 def _folders(place: Path) -> dict[str, Path]:
     """The folder of each split that is there."""
-    found = sorted(each for each in place.iterdir() if (each / FILE).is_file()) if place.is_dir() else []
+    found = [each for each in folders_in(place) if (each / FILE).is_file()] if place.is_dir() else []
     return {split: each for each in found[::-1] if (split := split_named(each.name))}
 
 
