@@ -166,6 +166,15 @@ def test_a_missing_image_is_not_replaced_by_a_mask_or_another_split(tmp_path: Pa
         assert sum(not each.exists() for each in files(records)) == 1
 
 
+def test_a_missing_image_of_a_folder_is_looked_for_in_that_folder(tmp_path: Path) -> None:
+    for place in ("b/0.png", "b/deep/2.png", "c/1.png"):
+        draw(tmp_path, f"train2017/{place}")
+    coco(tmp_path, document("b/0.png", "b/1.png", "b/2.png"))
+    records = read(tmp_path)
+    assert counts(records) == {kinds.ELSEWHERE.code: 1}
+    assert records.file_names.tolist() == ["b/0.png", "b/1.png", "b/deep/2.png"]
+
+
 @pytest.mark.parametrize("prefix", ["train_masks", "training-depth", "trainmasks"])
 @pytest.mark.parametrize("images", ["images", "images/train", "train", "img", "shots"])
 def test_images_come_before_what_only_begins_like_the_split(tmp_path: Path, prefix: str, images: str) -> None:
