@@ -3,7 +3,6 @@
 import itertools
 import os
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,6 +50,11 @@ def predict(
         typer.Option(metavar=",".join(SAVES), help="What to write. Default: image,json; nothing with --stdout."),
     ] = None,
     stdout: Annotated[bool, typer.Option("--stdout", help="A JSON line an image on stdout, as they come.")] = False,
+    nms_iou: options.NmsIou = None,
+    agnostic: Annotated[
+        bool, typer.Option("--agnostic/--per-class-nms", help="An object has its best class alone, or all of them.")
+    ] = True,
+    max_detections: options.MaxDetections = None,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Look at every Nth frame of a video.")] = 1,
     max_pixels: options.MaxPixels = MOST_PIXELS,
     device: options.Device = "auto",
@@ -60,12 +64,14 @@ def predict(
 ) -> None:
     """Detect objects in images and videos; the small image is decoded straight from each file."""
     from msad_cli.cli.console import print_line
+    from msad_cli.cli.tally import Tally
     from msad_cli.data.images.decode import limit_pixels
     from msad_cli.export.runtime import open_model
+    from msad_cli.inference.predictor import Wanted, predict_frames, usual_batch
     from msad_cli.inference.predictor import predict as predict_images
-    from msad_cli.inference.predictor import predict_frames, usual_batch
     from msad_cli.inference.writers import Saver, json_line
     from msad_cli.models.compiled import compile_parts
+    from msad_cli.models.decode.nms import overlap_of
     from msad_cli.models.model_file import choose_views
     from msad_cli.system.device import choose_compute
 
@@ -75,43 +81,43 @@ def predict(
     sources = [*images, *videos]
     path = model or _default_model()
     detector, card = open_model(path)
+    detector.limit(nms_iou, max_detections)
     best = choose_views(view, detector.spec, path)[0]
     labels = parse_classes(classes, detector.spec.categories)
     compute = choose_compute(device, precision)
     compile_parts([detector] if compile_ else [], compute.device)
     least = card.score_threshold if score is None else score
+    wanted = Wanted(least, labels, overlap_of(nms_iou) if agnostic else None)
     at_once = batch or usual_batch(compute)
     saver = Saver(out, saves, detector.spec, sources)
     detector = detector.to(compute.device)
-    of_images = predict_images(detector, best, images, least, compute, at_once, saver.draws, labels)
+    of_images = predict_images(detector, best, images, wanted, compute, at_once, saver.draws)
 
     def look(source: "Input", frames: "Frames") -> "Iterator[Prediction | DataError]":
-        return predict_frames(detector, best, source, frames, least, compute, at_once, labels)
+        return predict_frames(detector, best, source, frames, wanted, compute, at_once)
 
-    objects, failed, frames = 0, 0, Counter[Path]()
+    tally = Tally(len(sources), [name for _, name in detector.spec.categories])
     for result in itertools.chain(of_images, _of_videos(look, videos, saver, every)):
         if isinstance(result, DataError):
             print_line(f"error: {result.message}")
-            failed += 1
+            tally.failed += 1
             continue
-        results = saver.add(result)
-        objects += len(results)
+        results, line = saver.add(result), tally.add(result)
         if stdout:
             print(json_line(result, results, detector.spec.categories), flush=True)
-        if result.frame is not None:
-            frames[result.source.path] += 1
-        elif not quiet:
-            print_line(f"{result.source.path}: {len(results)} object{'s' * (len(results) != 1)}")
+        if line and not quiet:
+            print_line(line)
     saver.finish()
     kind = "images and videos" if videos else "images"
-    if not quiet:
-        for name, count in frames.items():
-            print_line(f"{name}: {count} frames")
-        done = f"{len(sources) - failed} of {len(sources)} {kind}, {objects} objects of score ≥ {least:.2f} by {path}"
-        print_line(f"{done} -> {out}/" if saves else done)
-    if failed:
+    for line in () if quiet else tally.summary(kind, least, path, detector.spec.detections_per_image):
+        print_line(line)
+    if saves and not quiet:
+        print_line(f"-> {out}/")
+    if tally.failed:
         raise PartialFailureError(
-            f"{failed} of {len(sources)} {kind} could not be read", "they are named above", code="inputs-unreadable"
+            f"{tally.failed} of {len(sources)} {kind} could not be read",
+            "they are named above",
+            code="inputs-unreadable",
         )
 
 

@@ -72,6 +72,11 @@ class DenseKind(DetectorKind):
         head: nn.Module = self.core.head
         return head
 
+    @property
+    def post_processing(self) -> Any:
+        """Torchvision's detector itself."""
+        return self.core
+
     def outputs(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
         """The head's raw outputs."""
         # Under autocast they come in half precision; boxes of a thousand pixels need float32.
