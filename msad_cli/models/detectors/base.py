@@ -188,8 +188,8 @@ class DetectorKind(ABC):
         """Anchors of the sizes that objects have: of each level, (h·w, A, 4), corners in pixels of the frame."""
         raise self._lacks("anchors")
 
-    def count_positives(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> Tensor:
-        """How many anchors of the batch stand for objects, () int64: what the losses are divided by."""
+    def weigh_positives(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> Tensor:
+        """What the batch's anchors that stand for objects weigh together, (): what a sum over them is divided by."""
         raise self._lacks("anchors that stand for objects")
 
     def tower_start(self, tower: Tower, pyramid: Sequence[Tensor], convs: int) -> list[Tensor]:
