@@ -32,12 +32,12 @@ class Input:
         return self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_inputs(names: Sequence[str], results: Path | None = None) -> list[Input]:
+def find_inputs(names: Sequence[str], results: Sequence[Path] = ()) -> list[Input]:
     """What files, folders (searched to the bottom) and glob patterns mean, each once, in order.
 
     Args:
         names: of files, folders, and patterns.
-        results: where results go. Those of an earlier run are no inputs of a folder or a pattern that starts above it.
+        results: folders of results. What lies in them is no input of a folder or a pattern that starts above them.
 
     Raises:
         UsageError: a name matches nothing, or cannot be looked for.
@@ -59,7 +59,7 @@ def find_inputs(names: Sequence[str], results: Path | None = None) -> list[Input
     return _distinct(list(found.values()))
 
 
-def _matches(name: str, results: Path | None) -> list[Input]:
+def _matches(name: str, results: Sequence[Path]) -> list[Input]:
     path = Path(name)
     if path.is_dir():
         found = [each for each in sorted(path.rglob("*")) if each.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
@@ -70,8 +70,8 @@ def _matches(name: str, results: Path | None) -> list[Input]:
         # A shell expands patterns before we see them, unless they are quoted or too many.
         inputs = [Input(Path(each), Path(Path(each).name)) for each in sorted(glob.glob(name, recursive=True))]
         path = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
-    if results is not None and _below(path, results):
-        inputs = [each for each in inputs if not _below(results, each.path)]
+    passed_over = [folder for folder in results if _below(path, folder)]
+    inputs = [each for each in inputs if not any(_below(folder, each.path) for folder in passed_over)]
     return [each for each in inputs if each.path.is_file()]
 
 

@@ -39,6 +39,8 @@ LONGEST_CLASS = 100
 """Bytes of the folder of a class."""
 NO_FOLDER = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]|^\.+|[. ]+$')
 """What a folder's name must not have, on one system or another."""
+SUMMARIES = {"json": "predictions.json", "csv": "predictions.csv", "coco": "coco.json", "yolo": "data.yaml"}
+"""Files of all images together."""
 COLUMNS = ("file", "frame", "image_id", "category_id", "category", "score", "x", "y", "width", "height")
 
 
@@ -83,6 +85,13 @@ class Saver:
         """Whether whole images are asked for."""
         return bool(self._saves & {"image", "crop"})
 
+    def standing(self) -> Path | None:
+        """A result of an earlier run that one of this run would replace, if there is any."""
+        files = [self._out / name for kind, name in SUMMARIES.items() if kind in self._saves]
+        if "image" in self._saves:
+            files += [self._out / name for name in self._ids]
+        return next((each for each in files if each.exists()), None)
+
     def add(self, seen: Prediction) -> list[Result]:
         """Writes what there is of one image, or frame; its detections in COCO's result form."""
         category_ids = [category_id for category_id, _ in self._spec.categories]
@@ -123,16 +132,16 @@ class Saver:
     def finish(self) -> None:
         """Writes what there is of all images together."""
         if "json" in self._saves:
-            write_text(self._out / "predictions.json", json_rows(self._results))
+            write_text(self._out / SUMMARIES["json"], json_rows(self._results))
         if "csv" in self._saves:
-            write_bytes(self._out / "predictions.csv", csv_table(self._results, self._spec.categories))
+            write_bytes(self._out / SUMMARIES["csv"], csv_table(self._results, self._spec.categories))
         if "coco" in self._saves:
             document = coco_document(self._images, self._results, self._spec)
-            write_text(self._out / "coco.json", json.dumps(document) + "\n")
+            write_text(self._out / SUMMARIES["coco"], json.dumps(document) + "\n")
         if "yolo" in self._saves:
             names = dict(enumerate(name for _, name in self._spec.categories))
             text = yaml.safe_dump({"names": names}, sort_keys=False, allow_unicode=True)
-            write_text(self._out / "data.yaml", text)
+            write_text(self._out / SUMMARIES["yolo"], text)
 
 
 def drawn(seen: Prediction, spec: DetectorSpec) -> Image.Image:

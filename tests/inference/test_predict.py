@@ -68,9 +68,9 @@ def test_a_link_to_itself_is_no_image(tmp_path: Path) -> None:
     """Python 3.11 and 3.12 cannot resolve it."""
     _touch(tmp_path, "a.jpg")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
-    assert _relative(find_inputs([str(tmp_path)], tmp_path / "results")) == ["a.jpg"]
+    assert _relative(find_inputs([str(tmp_path)], [tmp_path / "results"])) == ["a.jpg"]
     with pytest.raises(UsageError, match="no such file, folder or pattern"):
-        find_inputs([str(tmp_path / "loop.png")], tmp_path / "results")
+        find_inputs([str(tmp_path / "loop.png")], [tmp_path / "results"])
 
 
 def test_a_name_with_brackets_is_a_file_before_it_is_a_pattern(tmp_path: Path) -> None:
@@ -227,7 +227,9 @@ def test_categories_are_the_users_own(
 def test_the_models_own_threshold_is_the_default(coco_folder: Path, model: Path, tmp_path: Path) -> None:
     def scores(*flags: str) -> list[float]:
         image = str(coco_folder / "val2017" / "a.png")
-        assert run(["predict", image, "-m", str(model), "-o", str(tmp_path / "out"), *FLAGS, *flags]) == 0
+        assert (
+            run(["predict", image, "-m", str(model), "-o", str(tmp_path / "out"), "--overwrite", *FLAGS, *flags]) == 0
+        )
         return [each["score"] for each in _predictions(tmp_path / "out")]
 
     everything = scores("--score", "0")
@@ -465,7 +467,7 @@ def test_the_limit_of_pixels_is_a_flag(model: Path, tmp_path: Path, capsys: pyte
     command = ["predict", str(file), "-m", str(model), "-o", str(tmp_path / "out"), *FLAGS, "--max-pixels"]
     assert run([*command, "1198"]) == 7
     assert "exceeds limit of 1198 pixels; --max-pixels raises the limit" in capsys.readouterr().err
-    assert run([*command, "2k"]) == 0
+    assert run([*command, "2k", "--overwrite"]) == 0
     assert run([*command, "0"]) == 2
     assert run([*command, "many"]) == 2
     assert "--max-pixels many: not a number of pixels" in capsys.readouterr().err
@@ -500,17 +502,21 @@ def test_results_of_an_earlier_run_are_no_inputs(
         Image.new("RGB", (40, 30)).save(here / name)
     monkeypatch.chdir(here)
     command = ["-m", str(model), *FLAGS]
-    for name in (".", str(here), ".", "**/*.png", "*/*.png"):  # into predictions/, each time
+    for name in (".", str(here), "**/*.png"):  # each into a folder of its own
         assert run(["predict", name, *command]) == 0
+    assert run(["predict", "*/*.png", *command, "--overwrite"]) == 0
     written = {path.relative_to(here).as_posix() for path in here.rglob("*.png")}
     # The patterns keep no tree: their b.png lies at the top.
-    assert written == {"a.png", "sub/b.png", "predictions/a.png", "predictions/sub/b.png", "predictions/b.png"}
+    trees = {f"{folder}/{name}" for folder in ("predictions", "predictions2") for name in ("a.png", "sub/b.png")}
+    assert written == {"a.png", "sub/b.png", *trees, "predictions3/a.png", "predictions3/b.png", "predictions/b.png"}
+    assert run(["predict", "a.png", *command, "-o", "predictions2"]) == 2
+    assert "predictions2/predictions.json exists\n\nhint: add --overwrite" in capsys.readouterr().err
     # Who names the results, or a folder in them, means them.
-    assert _relative(find_inputs(["predictions"], Path("predictions"))) == ["a.png", "b.png", "sub/b.png"]
-    assert _relative(find_inputs(["predictions/sub"], Path("predictions"))) == ["b.png"]
-    assert _relative(find_inputs(["predictions/*.png"], Path("elsewhere"))) == ["a.png", "b.png"]
-    assert _relative(find_inputs(["sub/*.png"], Path())) == ["b.png"]
-    assert run(["predict", "predictions", *command]) == 2
+    assert _relative(find_inputs(["predictions"], [Path("predictions")])) == ["a.png", "b.png", "sub/b.png"]
+    assert _relative(find_inputs(["predictions/sub"], [Path("predictions")])) == ["b.png"]
+    assert _relative(find_inputs(["predictions/*.png"], [Path("elsewhere")])) == ["a.png", "b.png"]
+    assert _relative(find_inputs(["sub/*.png"], [Path()])) == ["b.png"]
+    assert run(["predict", "predictions", *command, "--overwrite"]) == 2
     assert "would be overwritten by its own result" in capsys.readouterr().err
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from msad_cli.inference.writers import Saver
 
 DEFAULT_MODELS = ("student.safetensors", "teacher.safetensors")
+FOLDER = "predictions"
 SAVES = ("image", "json", "coco", "yolo", "csv", "crop")
 
 
@@ -30,9 +32,11 @@ def predict(
     model: Annotated[
         Path | None, typer.Option("--model", "-m", help="Default: student.safetensors here, then teacher.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the results.")] = Path(
-        "predictions"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder of the results. Default: predictions, predictions2, …"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of an earlier run.")] = False,
     score: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Least score. Default: the model's best-F1.")
     ] = None,
@@ -77,7 +81,8 @@ def predict(
 
     saves = _parse_saves(save if save is not None else "" if stdout else "image,json")
     limit_pixels(parse_pixels(max_pixels))
-    images, videos = _find(inputs, out, saves)
+    folder = out or _free_folder(overwrite)
+    images, videos = _find(inputs, folder, saves)
     sources = [*images, *videos]
     path = model or _default_model()
     detector, card = open_model(path)
@@ -89,7 +94,9 @@ def predict(
     least = card.score_threshold if score is None else score
     wanted = Wanted(least, labels, overlap_of(nms_iou) if agnostic else None)
     at_once = batch or usual_batch(compute)
-    saver = Saver(out, saves, detector.spec, sources)
+    saver = Saver(folder, saves, detector.spec, sources)
+    if not overwrite and (there := saver.standing()) is not None:
+        raise UsageError(f"{there} exists", "add --overwrite, or choose another --out", code="result-exists")
     detector = detector.to(compute.device)
     of_images = predict_images(detector, best, images, wanted, compute, at_once, saver.draws)
 
@@ -112,7 +119,7 @@ def predict(
     for line in () if quiet else tally.summary(kind, least, path, detector.spec.detections_per_image):
         print_line(line)
     if saves and not quiet:
-        print_line(f"-> {out}/")
+        print_line(f"-> {folder}/")
     if tally.failed:
         raise PartialFailureError(
             f"{tally.failed} of {len(sources)} {kind} could not be read",
@@ -130,7 +137,8 @@ def _find(names: list[str], out: Path, saves: set[str]) -> "tuple[list[Input], l
     from msad_cli.inference.inputs import find_inputs, resolved
     from msad_cli.inference.video import need_decoder
 
-    found = find_inputs(_with_listed(names), out)
+    earlier = [Path(each) for each in os.listdir() if re.fullmatch(rf"{FOLDER}\d*", each)]
+    found = find_inputs(_with_listed(names), [out, *earlier])
     images, videos = ([each for each in found if each.is_video is kind] for kind in (False, True))
     if videos:
         need_decoder()
@@ -170,6 +178,12 @@ def _of_videos(
                     yield each
         except DataError as error:
             yield error
+
+
+def _free_folder(overwrite: bool) -> Path:
+    """The first of predictions, predictions2, … that holds nothing yet; the first of all to write over it."""
+    names = itertools.chain([FOLDER], (f"{FOLDER}{number}" for number in itertools.count(2)))
+    return next(path for path in map(Path, names) if overwrite or not path.exists() or not any(path.iterdir()))
 
 
 def _parse_saves(text: str) -> set[str]:
