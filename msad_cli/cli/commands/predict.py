@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msad_cli.cli import options
+from msad_cli.cli.tally import Tally
 from msad_cli.errors import DataError, PartialFailureError, UsageError
 from msad_cli.text import MOST_PIXELS, parse_classes, parse_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from msad_cli.inference.inputs import Input
     from msad_cli.inference.predictor import Frames, Prediction
@@ -59,6 +60,13 @@ def predict(
         bool, typer.Option("--agnostic/--per-class-nms", help="An object has its best class alone, or all of them.")
     ] = True,
     max_detections: options.MaxDetections = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(min=32, metavar="PIXELS", help="Look at images in tiles of so many pixels, for small objects."),
+    ] = None,
+    overlap: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Share of a tile that lies in the next one too.")
+    ] = 0.2,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Look at every Nth frame of a video.")] = 1,
     max_pixels: options.MaxPixels = MOST_PIXELS,
     device: options.Device = "auto",
@@ -68,12 +76,12 @@ def predict(
 ) -> None:
     """Detect objects in images and videos; the small image is decoded straight from each file."""
     from msad_cli.cli.console import print_line
-    from msad_cli.cli.tally import Tally
     from msad_cli.data.images.decode import limit_pixels
     from msad_cli.export.runtime import open_model
     from msad_cli.inference.predictor import Wanted, predict_frames, usual_batch
     from msad_cli.inference.predictor import predict as predict_images
-    from msad_cli.inference.writers import Saver, json_line
+    from msad_cli.inference.tiles import predict_tiled
+    from msad_cli.inference.writers import Saver
     from msad_cli.models.compiled import compile_parts
     from msad_cli.models.decode.nms import overlap_of
     from msad_cli.models.model_file import choose_views
@@ -82,7 +90,7 @@ def predict(
     saves = _parse_saves(save if save is not None else "" if stdout else "image,json")
     limit_pixels(parse_pixels(max_pixels))
     folder = out or _free_folder(overwrite)
-    images, videos = _find(inputs, folder, saves)
+    images, videos = _find(inputs, folder, saves, tile)
     sources = [*images, *videos]
     path = model or _default_model()
     detector, card = open_model(path)
@@ -98,22 +106,16 @@ def predict(
     if not overwrite and (there := saver.standing()) is not None:
         raise UsageError(f"{there} exists", "add --overwrite, or choose another --out", code="result-exists")
     detector = detector.to(compute.device)
-    of_images = predict_images(detector, best, images, wanted, compute, at_once, saver.draws)
+    if tile is None:
+        of_images = predict_images(detector, best, images, wanted, compute, at_once, saver.draws)
+    else:
+        of_images = predict_tiled(detector, best, images, wanted, compute, at_once, tile, overlap)
 
     def look(source: "Input", frames: "Frames") -> "Iterator[Prediction | DataError]":
         return predict_frames(detector, best, source, frames, wanted, compute, at_once)
 
     tally = Tally(len(sources), [name for _, name in detector.spec.categories])
-    for result in itertools.chain(of_images, _of_videos(look, videos, saver, every)):
-        if isinstance(result, DataError):
-            print_line(f"error: {result.message}")
-            tally.failed += 1
-            continue
-        results, line = saver.add(result), tally.add(result)
-        if stdout:
-            print(json_line(result, results, detector.spec.categories), flush=True)
-        if line and not quiet:
-            print_line(line)
+    _save(itertools.chain(of_images, _of_videos(look, videos, saver, every)), saver, tally, stdout, quiet)
     saver.finish()
     kind = "images and videos" if videos else "images"
     for line in () if quiet else tally.summary(kind, least, path, detector.spec.detections_per_image):
@@ -128,7 +130,24 @@ def predict(
         )
 
 
-def _find(names: list[str], out: Path, saves: set[str]) -> "tuple[list[Input], list[Input]]":
+def _save(results: "Iterable[Prediction | DataError]", saver: "Saver", tally: Tally, stdout: bool, quiet: bool) -> None:
+    """Writes predictions as they come, and tells of each."""
+    from msad_cli.cli.console import print_line
+    from msad_cli.inference.writers import json_line
+
+    for result in results:
+        if isinstance(result, DataError):
+            print_line(f"error: {result.message}")
+            tally.failed += 1
+            continue
+        rows, line = saver.add(result), tally.add(result)
+        if stdout:
+            print(json_line(result, rows, saver.spec.categories), flush=True)
+        if line and not quiet:
+            print_line(line)
+
+
+def _find(names: list[str], out: Path, saves: set[str], tile: int | None) -> "tuple[list[Input], list[Input]]":
     """The images and the videos that are meant.
 
     Raises:
@@ -148,6 +167,8 @@ def _find(names: list[str], out: Path, saves: set[str]) -> "tuple[list[Input], l
             "name images alone",
             code="video-in-coco",
         )
+    if videos and tile:
+        raise UsageError(f"--tile: {videos[0].path} is a video", "name images alone", code="video-in-tiles")
     for each in found:
         if "image" in saves and resolved(out / each.relative) == resolved(each.path):
             raise UsageError(
