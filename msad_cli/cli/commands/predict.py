@@ -3,7 +3,9 @@
 import itertools
 import os
 import re
+import signal
 import sys
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +30,11 @@ SAVES = ("image", "json", "coco", "yolo", "csv", "crop")
 
 def predict(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Images, videos, folders, quoted patterns; - reads paths.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Images, videos, folders, quoted patterns, a camera's number, an address; - reads paths.",
+        ),
     ],
     model: Annotated[
         Path | None, typer.Option("--model", "-m", help="Default: student.safetensors here, then teacher.")
@@ -153,11 +159,14 @@ def _find(names: list[str], out: Path, saves: set[str], tile: int | None) -> "tu
     Raises:
         UsageError: there is none, one would be overwritten, or cannot be looked at for what is asked.
     """
-    from msad_cli.inference.inputs import find_inputs, resolved
+    from msad_cli.inference.inputs import distinct, find_inputs, resolved
+    from msad_cli.inference.streams import is_stream, open_address
     from msad_cli.inference.video import need_decoder
 
+    typed = [name for name in names if is_stream(name)]
     earlier = [Path(each) for each in os.listdir() if re.fullmatch(rf"{FOLDER}\d*", each)]
-    found = find_inputs(_with_listed(names), [out, *earlier])
+    files = _with_listed([name for name in names if name not in typed])
+    found = distinct([*find_inputs(files, [out, *earlier]), *(open_address(name) for name in typed)])
     images, videos = ([each for each in found if each.is_video is kind] for kind in (False, True))
     if videos:
         need_decoder()
@@ -186,19 +195,39 @@ def _of_videos(
     every: int,
 ) -> "Iterator[Prediction | DataError]":
     """What `look` finds in frames, which are drawn and written meanwhile; an error ends a video, not those after it."""
+    from msad_cli.inference.streams import Stream
     from msad_cli.inference.video import Video
 
     for source in videos:
         try:
-            video = Video(source.path)
-            with saver.video(source, video.rate / every) as write:
+            video = Stream(source) if source.stream else Video(source.path)
+            ending = _until_interrupted() if source.stream else nullcontext([])
+            with saver.video(source, video.rate / every) as write, ending as ended:
                 for each in look(source, video.frames(every)):
                     if isinstance(each, DataError):
                         raise each
                     write(each)
                     yield each
+                    if ended:
+                        break
         except DataError as error:
             yield error
+
+
+@contextmanager
+def _until_interrupted() -> "Iterator[list[int]]":
+    """A list that Ctrl-C puts something into: so a stream ends, and what was found is written. A second interrupts."""
+    ended: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        ended.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield ended
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _free_folder(overwrite: bool) -> Path:
