@@ -29,6 +29,7 @@ from msad_cli.export.runtime import Model as Network
 from msad_cli.export.runtime import open_model
 from msad_cli.inference import predictor
 from msad_cli.inference.inputs import Input
+from msad_cli.models.decode.nms import SAME_OBJECT, overlap_of
 from msad_cli.models.decode.paste_masks import paste_masks
 from msad_cli.models.model_file import Card, choose_views
 from msad_cli.models.spec import DetectorSpec
@@ -94,12 +95,14 @@ class Model:
         detector: in eval mode, on its device; `detector.spec` says what it is.
         card: what is known of it beside that: its data, its scores, the threshold of best F1.
         compute: device and precision.
+        overlap: IoU with a surer box of any class above which one is taken for the same object.
     """
 
     file: Path
     detector: Network
     card: Card
     compute: Compute
+    overlap: float = SAME_OBJECT
 
     @property
     def spec(self) -> DetectorSpec:
@@ -108,7 +111,13 @@ class Model:
 
     @overload  # a text is a sequence of texts too, but the first case comes first
     def predict(  # type: ignore[overload-overlap]
-        self, images: ImageLike, *, score: float | None = None, view: str | None = None, batch: int | None = None
+        self,
+        images: ImageLike,
+        *,
+        score: float | None = None,
+        view: str | None = None,
+        batch: int | None = None,
+        agnostic: bool = True,
     ) -> Detections: ...
 
     @overload
@@ -119,6 +128,7 @@ class Model:
         score: float | None = None,
         view: str | None = None,
         batch: int | None = None,
+        agnostic: bool = True,
     ) -> list[Detections]: ...
 
     def predict(
@@ -128,6 +138,7 @@ class Model:
         score: float | None = None,
         view: str | None = None,
         batch: int | None = None,
+        agnostic: bool = True,
     ) -> Detections | list[Detections]:
         """What is in an image, or in each of several.
 
@@ -136,6 +147,7 @@ class Model:
             score: the least that is answered; the model's own threshold of best F1 unless given.
             view: `high`, `middle`, `low` or `fused`; the model's best unless given.
             batch: images of one size that are looked at together; 8 on a GPU and 1 elsewhere unless given.
+            agnostic: whether an object has its best class alone; else a box may come again under another class.
 
         Raises:
             DataError: a file cannot be read.
@@ -143,12 +155,13 @@ class Model:
             DeviceError: out of memory.
         """
         if isinstance(images, str) or not isinstance(images, Sequence):
-            return self.predict([images], score=score, view=view, batch=batch)[0]
+            return self.predict([images], score=score, view=view, batch=batch, agnostic=agnostic)[0]
         inputs = [_input(number, each) for number, each in enumerate(images, start=1)]
         chosen = choose_views(view, self.spec, self.file)[0]
         least = self.card.score_threshold if score is None else score
         at_once = batch or predictor.usual_batch(self.compute)
-        predictions = predictor.predict(self.detector, chosen, inputs, least, self.compute, at_once)
+        wanted = predictor.Wanted(least, overlap=self.overlap if agnostic else None)
+        predictions = predictor.predict(self.detector, chosen, inputs, wanted, self.compute, at_once)
         return [self._detections(each) for each in predictions]
 
     def _detections(self, prediction: predictor.Prediction | DataError) -> Detections:
@@ -171,22 +184,32 @@ class Model:
         )
 
 
-def load(model: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto") -> Model:
+def load(
+    model: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    nms_iou: float | None = None,
+    max_detections: int | None = None,
+) -> Model:
     """The model of a file that `msad teacher`, `distill` or `export` (.onnx) wrote.
 
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `bf16`, `fp16` or `fp32`.
+        nms_iou: of two boxes that overlap more, the surer one is kept; the detector's own IoU unless given.
+        max_detections: of an image, at most 1000; the model's own number unless given.
 
     Raises:
         ModelFileError: no such file, or none of msad's.
         DeviceError: the device cannot be used.
-        UsageError: no such device or precision.
+        UsageError: no such device or precision, or a number that cannot be.
     """
     file = Path(model)
     compute = choose_compute(device, precision)
     detector, card = open_model(file)
-    return Model(file, detector.to(compute.device), card, compute)
+    detector.limit(nms_iou, max_detections)
+    return Model(file, detector.to(compute.device), card, compute, overlap_of(nms_iou))
 
 
 def _input(number: int, image: ImageLike) -> Input:

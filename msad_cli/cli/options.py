@@ -54,6 +54,13 @@ Log = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")]
+NmsIou = Annotated[
+    float | None,
+    typer.Option("--nms-iou", min=0.0, max=1.0, help="Of two boxes that overlap more, the surer one is kept."),
+]
+MaxDetections = Annotated[
+    int | None, typer.Option("--max-detections", min=1, max=1000, help="Of an image. Default: the model's, often 100.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 MaxPixels = Annotated[

@@ -18,6 +18,7 @@ from msad_cli.evaluation.ground_truth import ground_truth
 from msad_cli.evaluation.metrics import Result, Scores, number_names, oks_sigmas, remarks, score
 from msad_cli.export.runtime import Model, open_model
 from msad_cli.frame import Resolution
+from msad_cli.models.decode.nms import overlap_of
 from msad_cli.models.model_file import choose_views
 from msad_cli.system.device import Compute, choose_compute, default_workers
 from msad_cli.system.extras import EVALUATORS, Evaluator
@@ -43,6 +44,9 @@ class EvaluationConfig:
     size: str | None = None
     sigmas: str | None = None
     evaluator: str = "hotcoco"
+    nms_iou: float | None = None
+    agnostic: bool = False
+    max_detections: int | None = None
     predictions: Path | None = None
     train_json: Path | None = None
     val_json: Path | None = None
@@ -85,6 +89,8 @@ class Evaluation:
         limit_pixels(parse_pixels(config.max_pixels))
         self.config = config
         self.detector, card = open_model(model)
+        self.detector.limit(config.nms_iou, config.max_detections)
+        self.overlap = overlap_of(config.nms_iou) if config.agnostic else None
         spec = self.spec = self.detector.spec
         self.given_sigmas = parse_sigmas(config.sigmas, spec.keypoints) or spec.measuring.sigmas
         self.sigmas = oks_sigmas(len(spec.keypoints), self.given_sigmas)
@@ -143,7 +149,8 @@ class Evaluation:
         asked = self.config.workers
         workers = default_workers(self.compute.device)[0] if asked is None else asked
         detected = {
-            view: view_results(detector, self.split, view, self.compute, workers, resolution) for view in self.views
+            view: view_results(detector, self.split, view, self.compute, workers, resolution, overlap=self.overlap)
+            for view in self.views
         }
         for reason in detected[self.views[0]].unreadable.values():
             say(f"passed over, its objects count as missed: {reason}")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msad_cli.errors import ModelFileError
+from msad_cli.errors import ModelFileError, UsageError
 from msad_cli.export.base import Run
 from msad_cli.export.formats import FORMATS, format_of
 from msad_cli.export.sidecar import InputShape, fitting, pad_colour, read_exported
@@ -38,6 +38,8 @@ class Model(Protocol):
 
     def detect(self, views: "Views", view: View) -> list[Detection]: ...
 
+    def limit(self, nms_iou: float | None = None, most: int | None = None) -> None: ...
+
     def to(self, device: torch.device) -> "Model": ...
 
     def eval(self) -> "Model": ...
@@ -65,6 +67,19 @@ class ExportedModel:
     def eval(self) -> "ExportedModel":
         """Itself: it knows no other mode."""
         return self
+
+    def limit(self, nms_iou: float | None = None, most: int | None = None) -> None:
+        """Nothing, unless it is asked for something: suppression is in the graph.
+
+        Raises:
+            UsageError: it is.
+        """
+        if nms_iou is not None or most is not None:
+            raise UsageError(
+                "--nms-iou, --max-detections: suppression is in the graph of an exported model",
+                "msad export takes these flags",
+                code="suppression-fixed",
+            )
 
     def detect(self, views: "Views", view: View) -> list[Detection]:
         """As `Detector.detect`: detections in HR pixels, one dict an image."""

@@ -44,6 +44,7 @@ class Notes:
         card: of the model that was exported; its scores are the exported model's own.
         precision: of the convolutions, `fp32` or `int8`.
         identity: that the exported file repeats, if its format can hold it; empty where there is none.
+        agnostic: whether the graph gives an object its best class alone.
     """
 
     spec: DetectorSpec
@@ -51,6 +52,7 @@ class Notes:
     precision: str = "fp32"
     shape: InputShape = InputShape()
     identity: str = ""
+    agnostic: bool = False
 
 
 def sidecar_path(path: Path) -> Path:
@@ -115,6 +117,7 @@ def sidecar(notes: Notes) -> str:
             "score_threshold": card.score_threshold,
             "lowest_score": SCORE_THRESHOLD,
             "detections": spec.detections_per_image,
+            "classes_of_a_box": "the best" if notes.agnostic else "all",
             "inside": "decoding and non-maximum suppression are in the model: drop scores under score_threshold, and "
             "scale boxes by the image's sides over those of its pixels in the input",
         },
@@ -175,7 +178,8 @@ def read_sidecar(path: Path) -> Notes:
         if shape.sides is not None and exported_spec(spec, spec.views[0], shape.sides) != spec:
             raise ValueError("the input's sides are not those of the resolution")
         # Older versions wrote no identity.
-        return Notes(spec, card, str(values["precision"]), shape, str(values.get("identity", "")))
+        agnostic = values["postprocessing"].get("classes_of_a_box") == "the best"
+        return Notes(spec, card, str(values["precision"]), shape, str(values.get("identity", "")), agnostic)
     except FileNotFoundError:
         hint = f"{path.stem} needs it beside it: msad runs what msad export wrote, which is both files"
         raise ModelFileError(f"no such file: {path}", hint, code="file-missing") from None

@@ -1,18 +1,20 @@
 """The detector of msad: one of torchvision's over an aligned pyramid, seen through views that share one frame."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from msad_cli.errors import UsageError
 from msad_cli.frame import FRAME_DIVISOR, Frame, Resolution
 from msad_cli.models.backbones.normalisation import norm_layer
 from msad_cli.models.backbones.resnet import build_backbone
 from msad_cli.models.detectors.base import Detection, Outputs, Target, build_kind
 from msad_cli.models.fusion import build_fusion
 from msad_cli.models.pyramid import AlignedBackbone
-from msad_cli.models.spec import DetectorSpec, View
+from msad_cli.models.spec import MOST_DETECTIONS, DetectorSpec, View
 
 Views = Mapping[int, Sequence[Tensor]]
 """The same N images downsampled by each k: uint8 RGB images (3, h/k, w/k), h × w being the HR size."""
@@ -125,6 +127,27 @@ class Detector(nn.Module):
     ) -> list[dict[str, Tensor]]:
         """What `losses` gives for each of several pyramids in the same frame."""
         return self.kind.losses_of_views(pyramids, frame, targets)
+
+    def limit(self, nms_iou: float | None = None, most: int | None = None) -> None:
+        """Sets the suppression of overlapping boxes; what is None stays as it is.
+
+        Args:
+            nms_iou: with a surer box of the same class, above which one goes.
+            most: detections of an image.
+
+        Raises:
+            UsageError: the detector suppresses in its own way, or a number is out of range.
+        """
+        if nms_iou is None and most is None:
+            return
+        if not 0 <= (nms_iou or 0) <= 1 or not 1 <= (1 if most is None else most) <= MOST_DETECTIONS:
+            raise UsageError(
+                f"--nms-iou {nms_iou}, --max-detections {most}: out of range",
+                f"give an IoU from 0 to 1, and 1 to {MOST_DETECTIONS} detections",
+                code="number-out-of-range",
+            )
+        self.spec = replace(self.spec, detections_per_image=most or self.spec.detections_per_image)
+        self.kind.limit(self.spec, nms_iou)
 
     def detect(self, views: Views, view: View) -> list[Detection]:
         """Detections in HR pixels, one dict an image.

@@ -17,6 +17,8 @@ View = Literal["high", "middle", "low", "fused"]
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 RESNEXTS = ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d")
 BACKBONE_NAMES = (*RESNETS, *RESNEXTS, "mobilenet_v2")
+MOST_DETECTIONS = 1000
+"""Of an image."""
 
 LONGEST_NAME, LONGEST_NAMES = 1_000, 500_000
 """Characters: of one class or keypoint, and of all. The model file's header holds them."""
@@ -123,7 +125,7 @@ class DetectorSpec:
         _between("width", self.width, 0.125, 4.0)
         _between("channels", self.channels, 64, 1024)
         _between("head convolutions", self.head_convs, 1, 16)
-        _between("detections per image", self.detections_per_image, 1, 1_000)
+        _between("detections per image", self.detections_per_image, 1, MOST_DETECTIONS)
         _between("number of classes", len(self.classes), 1, 10_000)
         if self.channels % 32:
             raise ValueError(f"channels = {self.channels}: the head's group normalisation needs a multiple of 32")

@@ -18,7 +18,7 @@ from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.data.writers.datasets import written_datasets
 from msad_cli.errors import UsageError
 from msad_cli.frame import Resolution
-from msad_cli.models.spec import ClassName, DetectorSpec, Measuring
+from msad_cli.models.spec import MOST_DETECTIONS, ClassName, DetectorSpec, Measuring
 from msad_cli.runs.folder import Setting
 from msad_cli.system.distributed import first_then_others, on_this_machine
 from msad_cli.system.memory import available_memory
@@ -31,7 +31,7 @@ UNMIRRORED = "no image is mirrored: their names do not tell left from right; a c
 MOST_OF_MEMORY = 0.8
 """The share of what is available that a cache may take; the rest is for the training itself."""
 
-USUAL_DETECTIONS, MOST_DETECTIONS = 100, 1000
+USUAL_DETECTIONS = 100
 
 
 def read_data(

@@ -30,6 +30,11 @@ def evaluate(
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="A row for each class too.")] = False,
     fail_under: Annotated[str | None, typer.Option(metavar="AP=0.36", help="Exit 8 if a number is lower.")] = None,
+    nms_iou: options.NmsIou = None,
+    agnostic: Annotated[
+        bool, typer.Option("--agnostic/--per-class-nms", help="Count an object's best class alone, or all of them.")
+    ] = False,
+    max_detections: options.MaxDetections = None,
     predictions: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the detections scored.")] = None,
     sigmas: Annotated[
         str | None,
@@ -65,6 +70,9 @@ def evaluate(
         size=size,
         sigmas=sigmas,
         evaluator=evaluator,
+        nms_iou=nms_iou,
+        agnostic=agnostic,
+        max_detections=max_detections,
         predictions=predictions,
         train_json=train_json,
         val_json=val_json,

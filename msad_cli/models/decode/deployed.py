@@ -1,10 +1,11 @@
 """One view of a detector as an ordinary network in pixels of its own input: pixels in, boxes out."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msad_cli.frame import FRAME_DIVISOR
-from msad_cli.models.decode.nms import DROPPED
+from msad_cli.models.decode.nms import DROPPED, suppress, taken, top
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import View
 
@@ -23,11 +24,13 @@ class Deployed(nn.Module):
     Args:
         detector: in eval mode.
         view: one of `detector.spec.views` that sees a single image.
+        overlap: IoU with a surer box of any class above which one is left out. None gives both.
     """
 
-    def __init__(self, detector: Detector, view: View) -> None:
+    def __init__(self, detector: Detector, view: View, overlap: float | None = None) -> None:
         super().__init__()
         self.detector = detector
+        self.overlap = overlap
         (seen,) = detector.spec.ks_of(view)
         # A detector that is not aligned takes whatever it sees for an ordinary image.
         self.k = seen if detector.spec.scales == "aligned" else 1
@@ -50,6 +53,13 @@ class Deployed(nn.Module):
         pyramid = self.detector.backbone(self.k).pyramid(pixels, self.k)
         size = (height * self.k, width * self.k)
         boxes, scores, labels, *more = self.detector.kind.decode(pyramid, self.strides, size)
+        if self.overlap is not None:
+            alone = suppress(boxes, scores, scores.new_zeros(1, 1, dtype=torch.int64), 1, self.overlap)
+            scores, places = top(alone, scores.shape[1])
+            boxes, labels, *more = (
+                taken(each.flatten(2) if each.dim() > 2 else each[..., None], places).view_as(each)
+                for each in (boxes, labels, *more)
+            )
         there = scores > DROPPED
         if self.detector.spec.task == "keypoints":
             more = [more[0] / more[0].new_tensor([self.k, self.k, 1]), more[1]]

@@ -113,6 +113,11 @@ class TwoStageKind(DetectorKind):
         objects = self.decode_objects(logits, rois[:, 1:], labels.flatten()[rows])
         return (boxes, scores, labels, *(put_back(each, rows, boxes) for each in objects))
 
+    @property
+    def post_processing(self) -> Any:
+        """The second stage, torchvision's."""
+        return self.core.roi_heads
+
     def object_anchors(self, pyramid: Sequence[Tensor], frame: Frame) -> list[Tensor]:
         """The proposal network's own anchors."""
         return anchors_by_cell(self.core.rpn.anchor_generator, pyramid, frame)

@@ -33,6 +33,7 @@ from msad_cli.training.students.plan_student import (
     start_student,
     student_spec,
     training_module,
+    weights_so_far,
 )
 from msad_cli.training.students.teacher_cache import cannot_keep, choose_store, keep_pyramids
 from msad_cli.training.trainer import fit
@@ -145,7 +146,7 @@ def _student(config: DistillConfig, source: _Source) -> tuple[DetectorSpec, dict
         spec, computed = student_spec(
             teacher, source.k, _architecture(config), source.init, config.norm, source.aligned
         )
-        weights, computed["method"] = choose_methods(spec, config)
+        weights, computed["method"] = choose_methods(spec, config, weights_so_far(config))
         return spec, choose_losses(spec, teacher, config, weights), computed
 
 
