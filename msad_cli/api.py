@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, ParamSpec, overload
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ from msad_cli.models.spec import DetectorSpec
 from msad_cli.runs.folder import Setting
 from msad_cli.system import distributed
 from msad_cli.system.device import Compute, choose_compute
+from msad_cli.system.extras import missing_extra
 from msad_cli.text import printable
 from msad_cli.training import train_teacher as training
 from msad_cli.training.config import PYTHON_ONLY, Asked, Config, DistillConfig, TeacherConfig
@@ -43,6 +44,9 @@ from msad_cli.training.observer import Observer
 from msad_cli.training.run import Outcome
 from msad_cli.training.steps.loop import Step
 from msad_cli.training.students import train_student as training_of_students
+
+if TYPE_CHECKING:
+    import supervision
 
 Settings = ParamSpec("Settings")
 PathLike = str | os.PathLike[str]
@@ -84,6 +88,19 @@ class Detections:
     names: tuple[str, ...]
     masks: NDArray[np.bool_] | None = None
     keypoints: NDArray[np.float32] | None = None
+
+    def to_supervision(self) -> "supervision.Detections":
+        """As the trackers and annotators of supervision take them; `class_id` are `labels`.
+
+        Raises:
+            UsageError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise missing_extra("supervision", "supervision") from None
+        data = {"class_name": np.array(self.names, dtype=object)}
+        return supervision.Detections(self.boxes, self.masks, self.scores, self.labels, data=data)
 
 
 @dataclass(frozen=True)
@@ -189,6 +206,7 @@ def load(
     *,
     device: str = "auto",
     precision: str = "auto",
+    runtime: str | None = None,
     nms_iou: float | None = None,
     max_detections: int | None = None,
 ) -> Model:
@@ -197,6 +215,7 @@ def load(
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `bf16`, `fp16` or `fp32`.
+        runtime: of an .onnx file, `onnxruntime` or `openvino`.
         nms_iou: of two boxes that overlap more, the surer one is kept; the detector's own IoU unless given.
         max_detections: of an image, at most 1000; the model's own number unless given.
 
@@ -207,7 +226,7 @@ def load(
     """
     file = Path(model)
     compute = choose_compute(device, precision)
-    detector, card = open_model(file)
+    detector, card = open_model(file, runtime)
     detector.limit(nms_iou, max_detections)
     return Model(file, detector.to(compute.device), card, compute, overlap_of(nms_iou))
 

@@ -54,6 +54,10 @@ Log = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")]
+Runtime = Annotated[
+    str | None,
+    typer.Option("--runtime", metavar="onnxruntime|openvino", help="What runs an .onnx file. Default: onnxruntime."),
+]
 NmsIou = Annotated[
     float | None,
     typer.Option("--nms-iou", min=0.0, max=1.0, help="Of two boxes that overlap more, the surer one is kept."),

@@ -53,6 +53,7 @@ class EvaluationConfig:
     train_images: Path | None = None
     val_images: Path | None = None
     max_pixels: str = MOST_PIXELS
+    runtime: str | None = None
     device: str = "auto"
     precision: str = "auto"
     workers: int | None = None
@@ -88,7 +89,7 @@ class Evaluation:
         self.evaluator: Evaluator = parse_evaluator(config.evaluator)
         limit_pixels(parse_pixels(config.max_pixels))
         self.config = config
-        self.detector, card = open_model(model)
+        self.detector, card = open_model(model, config.runtime)
         self.detector.limit(config.nms_iou, config.max_detections)
         self.overlap = overlap_of(config.nms_iou) if config.agnostic else None
         spec = self.spec = self.detector.spec

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from msad_cli.errors import ModelFileError, UsageError
 from msad_cli.export.base import Run
-from msad_cli.export.formats import FORMATS, format_of
+from msad_cli.export.formats import FORMATS, RUNTIMES, format_of
 from msad_cli.export.sidecar import InputShape, fitting, pad_colour, read_exported
 from msad_cli.frame import Resolution
 from msad_cli.models.decode.deployed import OUTPUTS
@@ -127,14 +127,23 @@ def _in_frame(found: Detection, k: int) -> Detection:
     return moved
 
 
-def open_model(path: Path) -> tuple[Model, Card]:
+def open_model(path: Path, runtime: str | None = None) -> tuple[Model, Card]:
     """The model of a .safetensors or an exported file, on the CPU and in eval mode, and its card.
+
+    Args:
+        runtime: one of `RUNTIMES`, for an .onnx file; the usual one unless given.
 
     Raises:
         ModelFileError: it cannot be read, is of a format that is not opened, or has no JSON beside it.
-        UsageError: a package that runs it is not installed.
+        UsageError: a package that runs it is not installed, or the runtime is not one for it.
     """
     form = format_of(path)
+    if runtime is not None and (form is None or form.name != "onnx" or runtime not in RUNTIMES):
+        raise UsageError(
+            f"--runtime {runtime}: nothing that runs {path.name}",
+            f"{', '.join(RUNTIMES)} run .onnx files; msad export MODEL writes one",
+            code="runtime-refused",
+        )
     if form is None:
         return load_model(path)
     if form.unopened:
@@ -145,5 +154,6 @@ def open_model(path: Path) -> tuple[Model, Card]:
             code="format-not-run",
         )
     notes = read_exported(path)
-    run = form.load(path.read_bytes(), notes.spec.task, str(path), notes.shape, notes.identity)
+    load = form.load if runtime is None else RUNTIMES[runtime]
+    run = load(path.read_bytes(), notes.spec.task, str(path), notes.shape, notes.identity)
     return ExportedModel(notes.spec, run, notes.shape), notes.card

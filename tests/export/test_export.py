@@ -436,7 +436,11 @@ def test_fixed_sides_and_batch(student: Path, demo: Path, tmp_path: Path, capsys
     measured = json.loads(capsys.readouterr().out)["low"]["AP"]
     assert run(["info", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["scores"]["low"]["AP"] == measured
-    assert run(["bench", str(out), "--runs", "1", "--json", *FLAGS]) == 0
+    assert run(["eval", str(out), "--json", "--workers", "0", "--runtime", "openvino", *FLAGS]) == 0
+    assert json.loads(capsys.readouterr().out)["low"]["AP"] == pytest.approx(measured, abs=1e-3)
+    assert run(["eval", str(student), "--runtime", "openvino"]) == 2
+    assert "--runtime openvino: nothing that runs student.safetensors" in capsys.readouterr().err
+    assert run(["bench", str(out), "--runs", "1", "--json", "--runtime", "openvino", *FLAGS]) == 0
     capsys.readouterr()
     assert run(["eval", str(out), "--size", "100,100", "--workers", "0", *FLAGS]) == 2
     assert "--size 100,100: this model's sides are fixed" in capsys.readouterr().err
@@ -444,6 +448,8 @@ def test_fixed_sides_and_batch(student: Path, demo: Path, tmp_path: Path, capsys
     notes = read_sidecar(sidecar_path(out))
     sidecar_path(out).write_text(sidecar(replace(notes, identity="another")))
     assert run(["eval", str(out)]) == 4
+    assert "the JSON beside it is that of another model" in capsys.readouterr().err
+    assert run(["eval", str(out), "--runtime", "openvino"]) == 4
     assert "the JSON beside it is that of another model" in capsys.readouterr().err
     sidecar_path(out).write_text(sidecar(replace(notes, shape=InputShape(1, (72, 48)))))
     assert run(["eval", str(out)]) == 4

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.detectors import EACH, lively, spec_of
@@ -141,3 +142,16 @@ def test_eval_counts_as_it_is_told(model: Path, coco_folder: Path, tmp_path: Pat
         counts.append(len(json.loads(file.read_text())))
     assert 0 < counts[0] < counts[1]
     assert counts[2] == 2 * 3  # images
+
+
+@pytest.mark.filterwarnings("ignore:OpenCV:UserWarning")
+def test_detections_for_the_trackers_and_annotators_of_supervision(model: Path, coco_folder: Path) -> None:
+    supervision = pytest.importorskip("supervision")
+    found = msad.load(model, device="cpu", precision="fp32").predict(next((coco_folder / "val2017").glob("*.png")))
+    theirs = found.to_supervision()
+    assert isinstance(theirs, supervision.Detections)
+    assert len(theirs) == len(found.scores) > 0
+    assert np.array_equal(theirs.xyxy, found.boxes)
+    assert np.array_equal(theirs.confidence, found.scores)
+    assert theirs.class_id.tolist() == found.labels.tolist()
+    assert theirs["class_name"].tolist() == list(found.names)

@@ -75,6 +75,7 @@ def predict(
     ] = 0.2,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Look at every Nth frame of a video.")] = 1,
     max_pixels: options.MaxPixels = MOST_PIXELS,
+    runtime: options.Runtime = None,
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
     compile_: options.Compile = False,
@@ -99,7 +100,7 @@ def predict(
     images, videos = _find(inputs, folder, saves, tile)
     sources = [*images, *videos]
     path = model or _default_model()
-    detector, card = open_model(path)
+    detector, card = open_model(path, runtime)
     detector.limit(nms_iou, max_detections)
     best = choose_views(view, detector.spec, path)[0]
     labels = parse_classes(classes, detector.spec.categories)
