@@ -1,6 +1,5 @@
 """COCO's numbers of a model file, trained or exported, on a split of a set."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +15,12 @@ from msad_cli.errors import UsageError
 from msad_cli.evaluation.detect_split import view_results
 from msad_cli.evaluation.ground_truth import ground_truth
 from msad_cli.evaluation.metrics import Result, Scores, number_names, oks_sigmas, remarks, score
+from msad_cli.evaluation.result_files import result_words, write_results
 from msad_cli.export.runtime import Model, open_model
 from msad_cli.frame import Resolution
 from msad_cli.models.model_file import choose_views
 from msad_cli.system.device import Compute, choose_compute, default_workers
 from msad_cli.system.extras import EVALUATORS, Evaluator
-from msad_cli.system.files import write_text
 from msad_cli.text import MOST_PIXELS, name_files, parse_pixels, parse_sigmas, parse_sizes
 
 if TYPE_CHECKING:
@@ -125,18 +124,20 @@ class Evaluation:
             )
         unchosen = () if self.given_sigmas else self.sigmas
         yield from remarks(self.truth, self.spec.task, self.spec.detections_per_image, unchosen)
+        if self.config.predictions is not None and self.spec.task != "boxes":
+            yield result_words(self.config.predictions, self.spec.task)
 
     def measure(self, say: Say) -> dict[int, Measured]:
         """The numbers at each size, by the short side of the image that the model sees.
 
-        The detections of the largest size go into the file that was asked for.
+        The detections of the largest size go into the file that was asked for, masks and keypoints into one beside it.
 
         Args:
             say: is told of images that cannot be read.
         """
         found = {side: self._measure(self.detector, resolution, say) for side, resolution in self.sizes.items()}
         if self.config.predictions is not None:
-            write_text(self.config.predictions, json.dumps(found[max(found)].results) + "\n")
+            write_results(self.config.predictions, found[max(found)].results, self.spec.task)
         return found
 
     def _measure(self, detector: Model, resolution: Resolution, say: Say) -> Measured:

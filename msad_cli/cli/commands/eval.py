@@ -30,7 +30,10 @@ def evaluate(
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="A row for each class too.")] = False,
     fail_under: Annotated[str | None, typer.Option(metavar="AP=0.36", help="Exit 8 if a number is lower.")] = None,
-    predictions: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the detections scored.")] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Write the detections scored: boxes; masks or keypoints beside it."),
+    ] = None,
     sigmas: Annotated[
         str | None,
         typer.Option(metavar="0.05,0.1,…", help="Of keypoints, for OKS. Default: the model's, or COCO's 17."),
