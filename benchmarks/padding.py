@@ -79,9 +79,7 @@ def compare(name: str, images: list[Tensor], size: tuple[int, int]) -> str:
         found_again = best >= TWIN
         twins += int(found_again.sum())
         scores += float((one["scores"] - other["scores"][place]).abs()[found_again].sum())
-    return (
-        f"| {name} | {count} | {others} | {twins / max(1, count):.1%} | {scores / max(1, twins):.4f} |"
-    )
+    return f"| {name} | {count} | {others} | {twins / max(1, count):.1%} | {scores / max(1, twins):.4f} |"
 
 
 def main() -> None:
