@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Concatenate, ParamSpec, overload
 
@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from msad_cli.data.images.in_memory import rgb_image
+from msad_cli.data.images.tones import Tones, parse_bits
 from msad_cli.errors import DataError, MsadError  # noqa: F401  # the second one is for callers
 from msad_cli.evaluation.evaluate import Evaluation, EvaluationConfig
 from msad_cli.evaluation.metrics import Scores
@@ -144,7 +145,7 @@ class Model:
         """
         if isinstance(images, str) or not isinstance(images, Sequence):
             return self.predict([images], score=score, view=view, batch=batch)[0]
-        inputs = [_input(number, each) for number, each in enumerate(images, start=1)]
+        inputs = [_input(number, each, self.spec.tones) for number, each in enumerate(images, start=1)]
         chosen = choose_views(view, self.spec, self.file)[0]
         least = self.card.score_threshold if score is None else score
         at_once = batch or predictor.usual_batch(self.compute)
@@ -171,12 +172,15 @@ class Model:
         )
 
 
-def load(model: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto") -> Model:
+def load(
+    model: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto", bits: int | None = None
+) -> Model:
     """The model of a file that `msad teacher`, `distill` or `export` (.onnx) wrote.
 
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `bf16`, `fp16` or `fp32`.
+        bits: of images of more than 8 bits, how many are used; the model's own range unless given.
 
     Raises:
         ModelFileError: no such file, or none of msad's.
@@ -186,15 +190,17 @@ def load(model: str | os.PathLike[str], *, device: str = "auto", precision: str 
     file = Path(model)
     compute = choose_compute(device, precision)
     detector, card = open_model(file)
+    if (tones := parse_bits(bits)) is not None:
+        detector.spec = replace(detector.spec, tones=tones)
     return Model(file, detector.to(compute.device), card, compute)
 
 
-def _input(number: int, image: ImageLike) -> Input:
+def _input(number: int, image: ImageLike, tones: Tones) -> Input:
     if isinstance(image, str | os.PathLike):
         path = Path(image)
         return Input(path, Path(path.name))
     name = f"image {number}"
-    return Input(Path(name), Path(name), rgb_image(image, name))
+    return Input(Path(name), Path(name), rgb_image(image, name, tones))
 
 
 SECONDS_BETWEEN_LINES = 30.0

@@ -60,6 +60,10 @@ MaxPixels = Annotated[
     str,
     typer.Option("--max-pixels", metavar="N", help="Larger images are refused as decompression bombs; 500M is known."),
 ]
+Bits = Annotated[
+    int | None,
+    typer.Option("--bits", min=1, max=32, metavar="12", help="Of deep images (16-bit files), how many bits are used."),
+]
 TrainJson = Annotated[Path | None, typer.Option(help="Annotation file of the training split.")]
 ValJson = Annotated[Path | None, typer.Option(help="Annotation file of the validation split.")]
 TrainImages = Annotated[Path | None, typer.Option(help="Folder of the training images.")]
@@ -85,6 +89,7 @@ DATA = in_panel(
         "train_images": TrainImages,
         "val_images": ValImages,
         "max_pixels": MaxPixels,
+        "bits": Bits,
         "cache": Cache,
     },
 )

@@ -1,7 +1,7 @@
 """COCO's numbers of a model file, trained or exported, on a split of a set."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,8 @@ from msad_cli.data.annotations.problems import OF_READING
 from msad_cli.data.annotations.records import read_records
 from msad_cli.data.annotations.split import CocoSplit, to_split
 from msad_cli.data.images.decode import limit_pixels
+from msad_cli.data.images.tone_range import read_by
+from msad_cli.data.images.tones import parse_bits
 from msad_cli.data.layouts.splits import NAMED, find_split
 from msad_cli.errors import UsageError
 from msad_cli.evaluation.detect_split import view_results
@@ -48,6 +50,7 @@ class EvaluationConfig:
     train_images: Path | None = None
     val_images: Path | None = None
     max_pixels: str = MOST_PIXELS
+    bits: int | None = None
     device: str = "auto"
     precision: str = "auto"
     workers: int | None = None
@@ -99,7 +102,11 @@ class Evaluation:
         known = (spec.categories, spec.task, spec.keypoints, files.root)
         records = read_records(files.annotations, files.images, *known)
         self.problems = [each for each in records.problems if each.code in OF_READING]
-        self.split: CocoSplit = to_split(records)
+        split = to_split(records)
+        typed = parse_bits(config.bits)
+        tones, said = (typed, "") if typed else read_by(split.paths, spec.tones, of_set=True)
+        self.notes += (said,) if said else ()
+        self.split: CocoSplit = replace(split, tones=tones)
         self.sizes = parse_sizes(config.size, spec.ks[0], self.detector.resolution)
         self.detector.to(self.compute.device)
 

@@ -4,6 +4,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from msad_cli.data.annotations.values import MOST_KEYPOINTS
+from msad_cli.data.images.tones import BY_FILE, Tones
 from msad_cli.frame import Resolution, level_shift
 from msad_cli.models.detectors.kinds import DETECTORS, Family, Task
 from msad_cli.text import meant
@@ -87,6 +88,7 @@ class DetectorSpec:
         flip_pairs: pairs of places in `keypoints`, from 0, that a mirrored image swaps.
         skeleton: pairs of places in `keypoints`, from 0, between which lines are drawn.
         learning, measuring: what is no architecture, and stays with the model.
+        tones: how images of more than 8 bits become what it sees; files of old versions have none.
     """
 
     role: Role
@@ -112,6 +114,7 @@ class DetectorSpec:
     skeleton: tuple[tuple[int, int], ...] = ()
     learning: Learning = Learning()
     measuring: Measuring = Measuring()
+    tones: Tones = BY_FILE
 
     def __post_init__(self) -> None:
         _one_of("role", self.role, get_args(Role))
@@ -264,18 +267,20 @@ class DetectorSpec:
             pairs = _listed(name, known[name], (list, tuple))
             known[name] = tuple(_listed(name, pair, (int,), 2) for pair in pairs)
         _typed({name: known[name] for name in _NUMBERS}, _NUMBERS)
-        if type(known["head_depthwise"]) is not bool:
-            raise TypeError("head_depthwise: neither true nor false")
+        for name in ("head_depthwise", "deep_unseen"):
+            if type(known[name]) is not bool:
+                raise TypeError(f"{name}: neither true nor false")
         for name in ("mean", "std"):
             _listed(name, known[name], (int, float), 3)
         known["learning"], known["measuring"] = Learning(known.pop("rois")), Measuring(known.pop("sigmas"))
+        known["tones"] = Tones(*(known.pop(each.name) for each in fields(Tones)))
         spec = cls(**known)
         if task not in (None, spec.task):
             raise ValueError(f"task {task!r}: {spec.detector} finds {spec.task}")
         return spec
 
 
-_NESTED = {"learning": Learning, "measuring": Measuring}
+_NESTED = {"learning": Learning, "measuring": Measuring, "tones": Tones}
 """Values whose fields stand among the spec's own in a file."""
 _LATER: dict[str, Any] = {
     field.name: field.default
@@ -290,6 +295,8 @@ _NUMBERS: dict[str, Any] = {
     "rois": int,
     "width": (int, float),
     "low_width": (int, float),
+    "black": (int, float),
+    "white": (int, float),
 }
 _LISTS: dict[str, tuple[type, ...]] = {
     "ks": (int,),

@@ -32,6 +32,7 @@ LIMITS: "dict[str, tuple[float, float | None]]" = {
     "ema": (0.0, 0.99999),
     "eval_every": (1, None),
     "workers": (0, 128),
+    "bits": (1, 32),
     "lambda_": (0.0, None),
     "gamma": (0.0, None),
     "tau": (0.0, None),
@@ -73,6 +74,7 @@ class TrainingConfig:
     workers: int | None = None
     cache: str = "off"
     max_pixels: str = MOST_PIXELS
+    bits: int | None = None
     seed: int = 0
     out: Path | None = None
     resume: bool = False

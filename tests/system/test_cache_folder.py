@@ -109,7 +109,7 @@ def test_a_full_disk_names_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(errno.ENOSPC, "No space left on device", "a.json")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OutputError, match="the cache cannot be written: .*No space left") as caught:
+    with pytest.raises(OutputError, match=r"the cache cannot be written: .*No space left") as caught:
         keep_text(tmp_path / "a.json", "{}")
     assert "MSAD_CACHE" in caught.value.hint
 

@@ -190,7 +190,7 @@ def _split_of(data: str | None, split: str, spec: "DetectorSpec | None" = None) 
         return read_split(files.annotations, files.images, root=files.root)
     files = find_split(data, split, task=spec.task)
     known = (spec.categories, spec.task, spec.keypoints)
-    return read_split(files.annotations, files.images, *known, files.root)
+    return replace(read_split(files.annotations, files.images, *known, files.root), tones=spec.tones)
 
 
 def _fixed_spec(

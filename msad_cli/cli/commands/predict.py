@@ -4,6 +4,7 @@ import itertools
 import os
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from msad_cli.text import MOST_PIXELS, parse_classes, parse_pixels
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from msad_cli.data.images.tones import Tones
     from msad_cli.inference.inputs import Input
     from msad_cli.inference.predictor import Frames, Prediction
     from msad_cli.inference.writers import Saver
@@ -53,6 +55,7 @@ def predict(
     stdout: Annotated[bool, typer.Option("--stdout", help="A JSON line an image on stdout, as they come.")] = False,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Look at every Nth frame of a video.")] = 1,
     max_pixels: options.MaxPixels = MOST_PIXELS,
+    bits: options.Bits = None,
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
     compile_: options.Compile = False,
@@ -75,6 +78,7 @@ def predict(
     sources = [*images, *videos]
     path = model or _default_model()
     detector, card = open_model(path)
+    detector.spec = replace(detector.spec, tones=_tones(detector.spec.tones, bits, images))
     best = choose_views(view, detector.spec, path)[0]
     labels = parse_classes(classes, detector.spec.categories)
     compute = choose_compute(device, precision)
@@ -113,6 +117,17 @@ def predict(
         raise PartialFailureError(
             f"{failed} of {len(sources)} {kind} could not be read", "they are named above", code="inputs-unreadable"
         )
+
+
+def _tones(tones: "Tones", bits: int | None, images: "list[Input]") -> "Tones":
+    """How images of more than 8 bits are read; says so where the model's way would show little of these."""
+    from msad_cli.cli.console import print_line
+    from msad_cli.data.images.tone_range import with_bits
+
+    found, said = with_bits(tones, bits, [each.path for each in images])
+    if said:
+        print_line(said)
+    return found
 
 
 def _find(names: list[str], out: Path, saves: set[str]) -> "tuple[list[Input], list[Input]]":

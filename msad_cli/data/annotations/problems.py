@@ -187,6 +187,30 @@ TURNED = Problem(
     "turned, their boxes are not",
     "look whether the boxes fit; if not, store the images without EXIF orientation",
 )
+LEVELS = Problem(
+    "image-levels-unused",
+    "images of more than 8 bits that use few of their levels",
+    "read by one range for all",
+    "where the files' own number of bits is known, --bits 12 (or another) types it",
+)
+DIM = Problem(
+    "image-nearly-black",
+    "images of more than 8 bits that are nearly black at the depth of the others",
+    "kept, nearly black",
+    "store all images of a set at one depth; --bits N says by which number of bits all are read",
+)
+PAGES = Problem(
+    "image-of-several-pages",
+    "images of several pages or frames, of which the first is read",
+    "the others are passed over",
+    "where the objects are on another one, store that as a file of its own",
+)
+BANDS = Problem(
+    "image-bands-unread",
+    "images with bands beyond the colours that are no alpha",
+    "these bands are passed over",
+    "store the three bands (channels) that matter as RGB",
+)
 SMALL = Problem(
     "object-small", "objects under 8 pixels in the downsampled view", "kept", "a larger --size, or a smaller --k"
 )
@@ -214,6 +238,10 @@ BEYOND_REPAIR = {
         UNREAD_IMAGES,
         SHARED_FILE,
         TURNED,
+        LEVELS,
+        DIM,
+        PAGES,
+        BANDS,
         SMALL,
         SEEN_TWICE,
         VAL_EMPTY,

@@ -1,6 +1,6 @@
 """Distilling a teacher into a student: from what is asked for to a model file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -81,6 +81,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     spec, losses, computed = _student(config, source)
     data = folder_of(config.data) or source.data
     train, val, computed["data"] = read_data(config, data, spec.resolution, spec.ks, spec.task, observer, spec)
+    spec = replace(spec, tones=train.tones)
     choices = of_distillation(choose(config, len(train)), config.distill_warmup, pixel)
     refusal = cannot_keep(config.no_distill, pixel, source.aligned)
     store, computed["cache_teacher"] = choose_store(
