@@ -357,16 +357,17 @@ def test_the_check_names_pages_and_bands(tmp_path: Path) -> None:
 
 
 def pair_of_sets(tmp_path: Path, bits: int = 12) -> tuple[Path, Path]:
-    """One set of 8 bits and the same of more."""
+    """One set of 8 bits and the same of more; of 16, 255 becomes 65535."""
     names = {"train": ("a.png", "b.png"), "val": ("c.png",)}
+    factor = 257 if bits == 16 else 2 ** (bits - 8)
+
+    def image(seed: int, deep: bool) -> Any:
+        return np.asarray(eight(seed))[..., 0].astype(np.uint16) * factor if deep else eight(seed)
+
     both = []
     for how in ("eight", "deep"):
         images = {
-            split: {
-                name: eight(i) if how == "eight" else (np.asarray(eight(i))[..., 0].astype(np.uint16) << bits - 8)
-                for i, name in enumerate(each)
-            }
-            for split, each in names.items()
+            split: {name: image(i, how == "deep") for i, name in enumerate(each)} for split, each in names.items()
         }
         both.append(coco_set(tmp_path / how, images, save))
     return both[0], both[1]
@@ -460,7 +461,7 @@ def measured(model: Path, data: Path, capsys: pytest.CaptureFixture[str], *flags
 def test_eval_takes_the_sets_range_where_the_model_has_none(
     tmp_path: Path, student: Detector, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain, deep = pair_of_sets(tmp_path, 16)  # 255 · 256 of 65535: the very pixels, by the files' kind
+    plain, deep = pair_of_sets(tmp_path, 16)
     model = saved(tmp_path, student, NOT_MET)
     expected, said = measured(model, plain, capsys)
     assert "8 bits" not in said
