@@ -51,6 +51,7 @@ class EvaluationConfig:
     val_images: Path | None = None
     max_pixels: str = MOST_PIXELS
     bits: int | None = None
+    exif: str | None = None
     device: str = "auto"
     precision: str = "auto"
     workers: int | None = None
@@ -97,7 +98,7 @@ class Evaluation:
             "val": (config.val_json, config.val_images),
         }
         paths = given.get(config.split, (None, None))
-        files = find_split(config.data or card.data, config.split, *paths, spec.task)
+        files = find_split(config.data or card.data, config.split, *paths, spec.task, config.exif or card.exif)
         self.notes = files.notes
         known = (spec.categories, spec.task, spec.keypoints, files.root)
         records = read_records(files.annotations, files.images, *known)

@@ -39,6 +39,8 @@ LIMITS: "dict[str, tuple[float, float | None]]" = {
     "distill_warmup": (0, None),
 }
 """The least and the largest value of a field, where there are any."""
+AUTO = "auto"
+"""What stands for a value that nobody gave, where files have to say so."""
 PATHS = frozenset({"teacher", "train_json", "val_json", "train_images", "val_images", "out"})
 
 
@@ -75,6 +77,7 @@ class TrainingConfig:
     cache: str = "off"
     max_pixels: str = MOST_PIXELS
     bits: int | None = None
+    exif: str | None = None
     seed: int = 0
     out: Path | None = None
     resume: bool = False

@@ -45,6 +45,7 @@ def read_data(
     task: str,
     observer: Observer,
     model: DetectorSpec | None = None,
+    exif: str = "auto",
 ) -> tuple[CocoSplit, CocoSplit, Setting]:
     """Training and validation split, checked, and what was found, in words; the observer is told of problems.
 
@@ -52,6 +53,7 @@ def read_data(
         data: a folder or `demo`; the four paths of `config` take the place of what lies there.
         resolution, ks: HR size, and by what the views are downsampled, by which objects may be small.
         task: `boxes`, `masks` or `keypoints`, as a detector's spec has it.
+        exif: whether labels fit images that EXIF turns: `auto`, `keep` or `ignore`.
         model: whose classes and keypoints are taken; without one, those of the training split.
 
     Raises:
@@ -59,8 +61,8 @@ def read_data(
         DataError: a split is unusable, or the training split has no box.
     """
     with first_then_others():  # the demo set is drawn once
-        files = find_split(data, "train", config.train_json, config.train_images, task)
-        other = find_split(data, "val", config.val_json, config.val_images, task)
+        files = find_split(data, "train", config.train_json, config.train_images, task, exif)
+        other = find_split(data, "val", config.val_json, config.val_images, task, exif)
     for note in dict.fromkeys((*files.notes, *other.notes)):
         observer.say(note)
     categories, names = (None, ()) if model is None else (model.categories, model.keypoints)

@@ -20,6 +20,7 @@ def convert(
         str | None, typer.Option(metavar="boxes|masks|keypoints", help="What to keep. Default: all that is there.")
     ] = None,
     max_pixels: options.MaxPixels = MOST_PIXELS,
+    exif: options.Exif = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Write a set, images included, in another layout, and say what that cannot hold."""
@@ -37,7 +38,7 @@ def convert(
         raise UsageError(f"{out} exists", "give a folder that does not exist yet", code="result-exists")
     parse_task(task or "boxes")
     limit_pixels(parse_pixels(max_pixels))
-    found, said = find_splits(source, None, None, task or "boxes")
+    found, said = find_splits(source, None, None, task or "boxes", exif or "auto")
     splits: dict[str, Source] = {}
     for name, files in found.items():
         document = read_document(files.annotations)

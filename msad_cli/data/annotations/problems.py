@@ -184,8 +184,20 @@ OTHER_SIZE = Problem(
 TURNED = Problem(
     "image-turned-by-exif",
     "images that EXIF turns, while the annotation file has the unturned size",
-    "turned, their boxes are not",
-    "look whether the boxes fit; if not, store the images without EXIF orientation",
+    "turned, their labels are not, by --exif keep",
+    "without --exif keep their labels are turned too",
+)
+LABELS_TURNED = Problem(
+    "exif-labels-turned",
+    "images that EXIF turns, whose labels were made on the unturned files",
+    "the labels are turned with them",
+    "--exif keep leaves labels as they are",
+)
+LABELS_UNTOLD = Problem(
+    "exif-labels-untold",
+    "images that EXIF turns, where nothing tells whether their labels were made on the turned ones",
+    "labels are taken for those of the turned images",
+    "look at them: --exif ignore turns labels that were made on the unturned files, --exif keep says that all fit",
 )
 LEVELS = Problem(
     "image-levels-unused",
@@ -238,6 +250,8 @@ BEYOND_REPAIR = {
         UNREAD_IMAGES,
         SHARED_FILE,
         TURNED,
+        LABELS_TURNED,
+        LABELS_UNTOLD,
         LEVELS,
         DIM,
         PAGES,

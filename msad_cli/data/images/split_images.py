@@ -36,6 +36,7 @@ class SplitImages:
         paths: of each.
         sizes: (I, 2) true height and width in pixels, turned as EXIF says; 0 where an image cannot be read.
         stated_turned: (I,) bool: EXIF swaps height and width, while the annotation file states them unswapped.
+        orientations: (I,) EXIF's of each, from 1 to 8.
         deep: (I,) bool: more than 8 bits a value.
         files: (device, number, bytes) of each file; zeros where there is none.
         problems: with them.
@@ -44,6 +45,7 @@ class SplitImages:
     paths: tuple[Path, ...]
     sizes: NDArray[np.int64]
     stated_turned: NDArray[np.bool_]
+    orientations: NDArray[np.int64]
     deep: NDArray[np.bool_]
     files: tuple[tuple[int, int, int], ...]
     problems: tuple[Problem, ...]
@@ -82,7 +84,9 @@ def look_at_images(records: Records, decode: bool = False) -> SplitImages:
     unread = [i for i, each in enumerate(seen) if each.header.unread]
     tally.add_all(kinds.BANDS, unread, lambda i: f"{records.image_words(i)}: {seen[i].header.unread} of them")
     deep = np.array([each.header.deep for each in seen], dtype=bool)
-    return SplitImages(paths, sizes, stated_turned, deep, tuple(each.file for each in seen), tally.problems())
+    ways = np.array([each.header.orientation for each in seen], dtype=np.int64)
+    files = tuple(each.file for each in seen)
+    return SplitImages(paths, sizes, stated_turned, ways, deep, files, tally.problems())
 
 
 def same_images(one: SplitImages, other: SplitImages) -> list[tuple[Path, Path]]:

@@ -46,7 +46,7 @@ class _Source:
         file: of the teacher, or of the assistant in its place.
         detector: the model of that file.
         named: the spec of the teacher that was named.
-        data: the set that the teacher learnt from.
+        data, exif: the set that the teacher learnt from, and whether its labels fit images that EXIF turns.
         k, init, aligned: of the student: what was asked for, or what learning from an assistant makes of it.
     """
 
@@ -54,6 +54,7 @@ class _Source:
     detector: Detector
     named: DetectorSpec
     data: str
+    exif: str
     k: str | None
     init: str
     aligned: bool
@@ -80,7 +81,9 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     torch.manual_seed(config.seed)  # what distillation trains beside the student starts at random
     spec, losses, computed = _student(config, source)
     data = folder_of(config.data) or source.data
-    train, val, computed["data"] = read_data(config, data, spec.resolution, spec.ks, spec.task, observer, spec)
+    train, val, computed["data"] = read_data(
+        config, data, spec.resolution, spec.ks, spec.task, observer, spec, source.exif
+    )
     spec = replace(spec, tones=train.tones)
     choices = of_distillation(choose(config, len(train)), config.distill_warmup, pixel)
     refusal = cannot_keep(config.no_distill, pixel, source.aligned)
@@ -127,6 +130,7 @@ def _source(asked: Asked[DistillConfig], file: Path, observer: Observer) -> _Sou
             detector=teacher,
             named=named,
             data=card.data,
+            exif=config.exif or card.exif,
             k=config.k,
             init=config.init,
             aligned=config.aligned,
@@ -136,7 +140,16 @@ def _source(asked: Asked[DistillConfig], file: Path, observer: Observer) -> _Sou
     if stage.unfinished or stage.planned:
         return stage
     own = load_model(assistant)[0]
-    return _Source(file=assistant, detector=own, named=named, data=card.data, k=k, init="teacher", aligned=False)
+    return _Source(
+        file=assistant,
+        detector=own,
+        named=named,
+        data=card.data,
+        exif=config.exif or card.exif,
+        k=k,
+        init="teacher",
+        aligned=False,
+    )
 
 
 def _student(config: DistillConfig, source: _Source) -> tuple[DetectorSpec, dict[str, Weighted], dict[str, Setting]]:
@@ -165,4 +178,10 @@ def _architecture(config: DistillConfig) -> dict[str, object]:
 
 def _card(data: str, annotations: Path, source: _Source) -> Card:
     """What is known of a student before it is trained."""
-    return Card(lasting(data), fingerprint(annotations), teacher=fingerprint(source.file), teacher_spec=source.named)
+    return Card(
+        lasting(data),
+        fingerprint(annotations),
+        exif=source.exif,
+        teacher=fingerprint(source.file),
+        teacher_spec=source.named,
+    )
