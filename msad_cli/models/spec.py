@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 from msad_cli.data.annotations.values import MOST_KEYPOINTS
 from msad_cli.data.images.tones import BY_FILE, Tones
-from msad_cli.frame import Resolution, level_shift
+from msad_cli.frame import FRAME_DIVISOR, STOCK_DIVISOR, Resolution, level_shift
 from msad_cli.models.detectors.kinds import DETECTORS, Family, Task
 from msad_cli.text import meant
 
@@ -87,6 +87,8 @@ class DetectorSpec:
         keypoints: names of the keypoints that keypointrcnn finds on each object.
         flip_pairs: pairs of places in `keypoints`, from 0, that a mirrored image swaps.
         skeleton: pairs of places in `keypoints`, from 0, between which lines are drawn.
+        divisor: images are padded to multiples of so many HR pixels; 32, as torchvision has it, where no other view
+            has to share the grids.
         learning, measuring: what is no architecture, and stays with the model.
         tones: how images of more than 8 bits become what it sees; files of old versions have none.
     """
@@ -112,6 +114,7 @@ class DetectorSpec:
     keypoints: tuple[str, ...] = ()
     flip_pairs: tuple[tuple[int, int], ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
+    divisor: int = FRAME_DIVISOR
     learning: Learning = Learning()
     measuring: Measuring = Measuring()
     tones: Tones = BY_FILE
@@ -155,6 +158,9 @@ class DetectorSpec:
                 f"{self.detector}: a view downsampled by {self.ks[-1]} would need level P{finest}, and the stem's P1 "
                 "is the finest there is; take k = 2, or a dense detector"
             )
+        stock = self.divisor == STOCK_DIVISOR and (self.scales, self.ks) == ("single", (1,))
+        if self.divisor != FRAME_DIVISOR and not stock:
+            raise ValueError(f"divisor {self.divisor}: views of shared grids need {FRAME_DIVISOR}")
         if self.role == "teacher" and len(self.ks) < 2:
             raise ValueError(f"k = {self.ks}: a teacher fuses several views")
         if len(self.ks) > 1 and self.ks[0] != 1:
@@ -292,6 +298,7 @@ _NUMBERS: dict[str, Any] = {
     "channels": int,
     "head_convs": int,
     "detections_per_image": int,
+    "divisor": int,
     "rois": int,
     "width": (int, float),
     "low_width": (int, float),

@@ -10,6 +10,7 @@ from msad_cli.data.images.decode import limit_pixels
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.distillation.distillation import Weighted
 from msad_cli.errors import UsageError
+from msad_cli.frame import FRAME_DIVISOR
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, load_model
 from msad_cli.models.spec import DetectorSpec
@@ -81,9 +82,8 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     torch.manual_seed(config.seed)  # what distillation trains beside the student starts at random
     spec, losses, computed = _student(config, source)
     data = folder_of(config.data) or source.data
-    train, val, computed["data"] = read_data(
-        config, data, spec.resolution, spec.ks, spec.task, observer, spec, source.exif
-    )
+    sides = (spec.resolution, spec.ks, spec.task)
+    train, val, computed["data"] = read_data(config, data, *sides, observer, spec, source.exif)
     spec = replace(spec, tones=train.tones)
     choices = of_distillation(choose(config, len(train)), config.distill_warmup, pixel)
     refusal = cannot_keep(config.no_distill, pixel, source.aligned)
@@ -123,7 +123,8 @@ def _source(asked: Asked[DistillConfig], file: Path, observer: Observer) -> _Sou
     """What the student learns from; where that is an assistant that could not be trained, how its training ended."""
     config = asked.config
     teacher, card = load_model(file)
-    named = teacher.spec
+    # A student shares the grids of its teacher, whose images are padded for that.
+    named = teacher.spec = replace(teacher.spec, divisor=FRAME_DIVISOR)
     if not is_pixel(config.method):
         return _Source(
             file=file,
