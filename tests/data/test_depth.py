@@ -216,7 +216,7 @@ def coco_set(folder: Path, images: dict[str, dict[str, Any]], save: Callable[[Pa
     (folder / "annotations").mkdir(parents=True)
     for split, named in images.items():
         (folder / f"{split}2017").mkdir()
-        listed = []
+        listed: list[dict[str, Any]] = []
         for number, (name, pixels) in enumerate(named.items(), start=1):
             save(folder / f"{split}2017" / name, pixels)
             listed.append({"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT})
@@ -282,10 +282,10 @@ def test_the_check_says_how_few_levels_are_used_and_shows_the_range(
 
 
 def test_part_of_a_split_or_one_split_alone(tmp_path: Path) -> None:
-    part = {"train": {"a.png": drawn(0, 12), "b.png": eight(1)}, "val": {"c.png": eight(2)}}
+    part: dict[str, dict[str, Any]] = {"train": {"a.png": drawn(0, 12), "b.png": eight(1)}, "val": {"c.png": eight(2)}}
     report = looked_at(coco_set(tmp_path / "part", part, save))
     assert (problems(report), report.tones) == ({"image-levels-unused": {"train": 1}}, tones_of_bits(12))
-    val = {"train": {"a.png": eight(0)}, "val": {"c.png": drawn(2, 14)}}
+    val: dict[str, dict[str, Any]] = {"train": {"a.png": eight(0)}, "val": {"c.png": drawn(2, 14)}}
     report = looked_at(coco_set(tmp_path / "val", val, save))
     assert (problems(report), report.tones) == ({"image-levels-unused": {"val": 1}}, tones_of_bits(14))
 

@@ -47,7 +47,7 @@ def write_tiff(
         height, width = pixels.shape[:2]
         bands = 1 if pixels.ndim == 2 else pixels.shape[2]
         size = pixels.dtype.itemsize
-        content = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+        content = pixels.astype(pixels.dtype.newbyteorder("<" if order == "<" else ">")).tobytes()
         kind = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
         tags: list[tuple[int, int, Sequence[int]]] = [
             (254, 4, [subfiles[number] if subfiles else 0]),

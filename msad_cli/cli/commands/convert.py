@@ -25,6 +25,7 @@ def convert(
 ) -> None:
     """Write a set, images included, in another layout, and say what that cannot hold."""
     from msad_cli.cli.console import print_line
+    from msad_cli.data.annotations.problems import OF_READING
     from msad_cli.data.annotations.records import read_document
     from msad_cli.data.images.decode import limit_pixels
     from msad_cli.data.layouts.splits import find_splits, parse_task
@@ -52,7 +53,8 @@ def convert(
             os.replace(Path(temporary) / out.name, out)
     if quiet:
         return
-    for line in (*said, *(f"{count} {what}" for what, count in notes.items() if count)):
+    met = [each.in_line(name) for name, of in splits.items() for each in of.records.problems if each.code in OF_READING]
+    for line in (*said, *met, *(f"{count} {what}" for what, count in notes.items() if count)):
         print_line(line)
     images = " + ".join(f"{len(of.records.image_ids)} images of {name}" for name, of in splits.items())
     print_line(f"{out} written: {images}, {task}; msad data check {out}")

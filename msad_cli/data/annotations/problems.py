@@ -234,7 +234,18 @@ VAL_EMPTY = Problem("val-without-boxes", "no boxes to measure by", "kept, AP wil
 
 KINDS = tuple(each for each in list(vars().values()) if isinstance(each, Problem))
 """All of them."""
-OF_READING = {kind.code for kind in (ELSEWHERE, FEW_BAD_LABELS, SHARED_LABELS, UNUSED_LABELS, UNREAD_IMAGES)}
+OF_READING = {
+    kind.code
+    for kind in (
+        ELSEWHERE,
+        FEW_BAD_LABELS,
+        SHARED_LABELS,
+        UNUSED_LABELS,
+        UNREAD_IMAGES,
+        LABELS_TURNED,
+        LABELS_UNTOLD,
+    )
+}
 """Codes of what concerns which objects are read at all: whoever reads a set says it."""
 
 BEYOND_REPAIR = {

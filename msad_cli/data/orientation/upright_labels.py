@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.problems import MET, Tally
 from msad_cli.data.annotations.records import Records, examine, read_document
-from msad_cli.data.annotations.values import whole_number
+from msad_cli.data.annotations.values import shown, whole_number
 from msad_cli.data.images.decode import QUARTER_TURNS
 from msad_cli.data.images.split_images import SplitImages, look_at_images
 from msad_cli.data.layouts.base import Files
@@ -66,7 +67,7 @@ class Evidence:
 
 
 def upright(files: Files, way: str = "auto") -> Files:
-    """A split whose labels are those of upright images, and what there is to say of it.
+    """A split whose labels are those of upright images; its annotation file says which were turned, or may have to be.
 
     Where nothing is to be turned and nothing to be said, these are the files as they are.
 
@@ -82,29 +83,25 @@ def upright(files: Files, way: str = "auto") -> Files:
         return files
     place = _known_at(files, way)
     if place is not None and (known := _recall(place)) is not None:
-        return files if not known else replace(files, annotations=Path(known[0]), notes=(*files.notes, *known[1:]))
+        return replace(files, annotations=Path(known)) if known else files
     try:
         document = read_document(files.annotations)
-        records = examine(document, files.annotations, files.images, root=files.root)
+        records = examine(_by_rows(document), files.annotations, files.images, root=files.root)
     except MsadError:
         return files  # who reads them says what is wrong
     seen = look_at_images(records)
     evidence = evidence_of(records, seen, files.stated)
     turn = to_turn(evidence, way)
     warned = evidence.untold & ~turn & (way == "auto" and not evidence.fit)
-    made: tuple[str, ...] = ()
+    made = ""
     if turn.any() or warned.any():
+        make = partial(_converted, document, records, seen, files, turn, warned)
         sources = [files.annotations, *seen.paths]
-        annotations, notes = cached(
-            f"upright-{files.annotations.stem}",
-            sources,
-            lambda: _converted(document, records, seen, files, turn, warned),
-            (way, files.stated),
-        )
-        made = (str(annotations), *notes)
+        annotations, _ = cached(f"upright-{files.annotations.stem}", sources, make, (way, files.stated))
+        made = str(annotations)
     if place is not None:
         _keep(place, seen.paths, made)
-    return replace(files, annotations=Path(made[0]), notes=(*files.notes, *made[1:])) if made else files
+    return replace(files, annotations=Path(made)) if made else files
 
 
 def evidence_of(records: Records, seen: SplitImages, stated: bool) -> Evidence:
@@ -170,57 +167,63 @@ def _converted(
 ) -> Converted:
     tally = Tally()
     tally.add_known(document.get(MET))
-    tally.add_all(kinds.LABELS_TURNED, np.flatnonzero(turn).tolist(), records.image_words)
-    tally.add_all(kinds.LABELS_UNTOLD, np.flatnonzero(warned).tolist(), records.image_words)
-    turns, upright_sizes = _turns(records, seen, turn, files.stated)
-    images = [
-        each
-        if (size := upright_sizes.get(_number(each, "id"))) is None
-        else {**each, "height": size[0], "width": size[1]}
-        for each in document["images"]
-    ]
+    rows = (records.image_ids - 1).tolist()
+
+    def words(i: int) -> str:
+        each = document["images"][rows[i]]
+        return f"image {shown(each['id'])} ({shown(each.get('file_name'))})"
+
+    tally.add_all(kinds.LABELS_TURNED, np.flatnonzero(turn).tolist(), words)
+    tally.add_all(kinds.LABELS_UNTOLD, np.flatnonzero(warned).tolist(), words)
+    images: list[Any] = list(document["images"])
+    turns: dict[object, Turn] = {}
+    for i in np.flatnonzero(turn).tolist():
+        own = images[rows[i]]
+        turns[_key(own["id"])], (height, width) = _turn(records, seen, i, files.stated)
+        images[rows[i]] = {**own, "height": height, "width": width}
     annotations = [
-        each if (way := turns.get(_number(each, "image_id"))) is None else way.annotation(each)
+        each if (way := turns.get(_key(_field(each, "image_id")))) is None else way.annotation(each)
         for each in document["annotations"]
     ]
-    notes = []
-    if turn.any():
-        notes.append(
-            f"{files.annotations}: EXIF turns {int(turn.sum())} images whose labels were made on the unturned files: "
-            "they are turned with them"
-        )
-    if warned.any():
-        notes.append(
-            f"{files.annotations}: EXIF turns {int(warned.sum())} images, and nothing tells whether their labels were "
-            "made on the turned ones: look at them; --exif ignore turns the labels too, --exif keep says they fit"
-        )
-    made = {**document, "images": images, "annotations": annotations, MET: tally.to_plain()}
-    return Converted(made, tuple(notes))
+    return Converted({**document, "images": images, "annotations": annotations, MET: tally.to_plain()})
 
 
-def _turns(
-    records: Records, seen: SplitImages, turn: NDArray[np.bool_], stated: bool
-) -> tuple[dict[int | None, Turn], dict[int | None, tuple[int, int]]]:
-    """By the number of each image that is turned: the way of its labels, and its upright (height, width)."""
-    turns: dict[int | None, Turn] = {}
-    sizes: dict[int | None, tuple[int, int]] = {}
-    for i in np.flatnonzero(turn).tolist():
-        number, orientation = int(records.image_ids[i]), int(seen.orientations[i])
-        height, width = (int(side) for side in seen.sizes[i])
-        quarter = orientation in QUARTER_TURNS
-        own = (width, height) if quarter else (height, width)
-        scale = (own[1] / width, own[0] / height) if not stated else (1.0, 1.0)
-        given = records.sizes[i].tolist()
-        if stated and all(given) and tuple(given) not in (own, (height, width)):
-            # Labels of a smaller or larger copy, which stays one.
-            own = (given[0], given[1])
-            height, width = own[::-1] if quarter else own
-        turns[number], sizes[number] = Turn(orientation, own, scale), (height, width)
-    return turns, sizes
+def _by_rows(document: dict[str, Any]) -> dict[str, Any]:
+    """A document whose images are numbered from 1 in their order, whatever their ids are."""
+    rows: dict[Any, int] = {}
+    for row, each in enumerate(document["images"], start=1):
+        rows.setdefault(_key(_field(each, "id")), row)
+    images = [{**each, "id": row} if isinstance(each, dict) else each for row, each in enumerate(document["images"], 1)]
+    annotations = [
+        {**each, "image_id": rows.get(_key(each.get("image_id")))} if isinstance(each, dict) else each
+        for each in document["annotations"]
+    ]
+    return {**document, "images": images, "annotations": annotations}
 
 
-def _number(record: Any, field: str) -> int | None:
-    return whole_number(record.get(field)) if isinstance(record, dict) else None
+def _key(value: object) -> object:
+    """What records refer to each other by: a whole number however it is written, else as it stands."""
+    number = whole_number(value)
+    return str(value) if number is None else number
+
+
+def _field(record: Any, name: str) -> Any:
+    return record.get(name) if isinstance(record, dict) else None
+
+
+def _turn(records: Records, seen: SplitImages, i: int, stated: bool) -> tuple[Turn, tuple[int, int]]:
+    """The way of an image's labels, and (height, width) of the upright image that they are of then."""
+    orientation = int(seen.orientations[i])
+    height, width = (int(side) for side in seen.sizes[i])
+    quarter = orientation in QUARTER_TURNS
+    own = (width, height) if quarter else (height, width)
+    scale = (own[1] / width, own[0] / height) if not stated else (1.0, 1.0)
+    given = records.sizes[i].tolist()
+    if stated and all(given) and tuple(given) not in (own, (height, width)):
+        # Labels of a smaller or larger copy, which stay of that.
+        own = (given[0], given[1])
+        height, width = own[::-1] if quarter else own
+    return Turn(orientation, own, scale), (height, width)
 
 
 def _known_at(files: Files, way: str) -> Path | None:
@@ -232,20 +235,20 @@ def _known_at(files: Files, way: str) -> Path | None:
     return None
 
 
-def _recall(place: Path) -> list[str] | None:
-    """The made file and its notes, nothing where none was made; None where an image or the answer is not as it was."""
+def _recall(place: Path) -> str | None:
+    """The made file, empty where none was made; None where an image or the answer is not as it was."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         kept = json.loads(place.read_bytes())
-        made = [str(each) for each in kept["made"]]
-        if kept["images"] == _states(kept["paths"]) and all(Path(each).is_file() for each in made[:1]):
+        made = str(kept["made"])
+        if kept["images"] == _states(kept["paths"]) and (not made or Path(made).is_file()):
             return made
     return None
 
 
-def _keep(place: Path, paths: Sequence[Path], made: Sequence[str]) -> None:
+def _keep(place: Path, paths: Sequence[Path], made: str) -> None:
     names = [str(each) for each in paths]
     with suppress(MsadError):  # only time is lost
-        keep_text(place, json.dumps({"paths": names, "images": _states(names), "made": list(made)}))
+        keep_text(place, json.dumps({"paths": names, "images": _states(names), "made": made}))
 
 
 def _states(paths: Sequence[str]) -> str:
