@@ -10,8 +10,8 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -40,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     scaled.MARGIN = arguments.margin
     resolution, ks = parse_size(arguments.size), parse_ks("--k", arguments.k)
-    ways: dict[str, Callable[[Path], ScaledImage]] = {
+    ways: dict[str, Any] = {
         "whole": lambda path: whole_image(read_image(path)),
         "scaled": open_image,
     }
