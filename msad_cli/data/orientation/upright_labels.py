@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msad_cli import __version__
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.problems import MET, Tally
 from msad_cli.data.annotations.records import Records, examine, read_document
@@ -230,7 +231,7 @@ def _known_at(files: Files, way: str) -> Path | None:
     """Where the answer for these files is kept; None where there is no cache."""
     with suppress(OSError):
         words = (str(files.annotations), file_state(files.annotations), str(files.images), str(files.root), way)
-        digest = hashlib.blake2b(repr((words, files.stated)).encode(), digest_size=16).hexdigest()
+        digest = hashlib.blake2b(repr((__version__, words, files.stated)).encode(), digest_size=16).hexdigest()
         return cache_folder() / "exif" / f"{digest}.json"
     return None
 
