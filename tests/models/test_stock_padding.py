@@ -72,10 +72,15 @@ def test_a_graph_divides_sides_as_torchvision_does(pair: tuple[Any, Detector]) -
     boxes = network(seen)[0]
     for row, each in zip(boxes, ours.detect({1: list(seen)}, "high"), strict=True):
         torch.testing.assert_close(row[: len(each["boxes"])], each["boxes"])
-    if ours.spec.detector == "fcos":
-        other = torch.stack(images(((164, 200),)))
-        graph = trace(network, InputShape()).module()
-        torch.testing.assert_close(graph(other)[0], network(other)[0])
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_traced_graph_does_so_for_any_size(pair: tuple[Any, Detector]) -> None:
+    network = Deployed(pair[1].eval(), "high").eval()
+    graph = trace(network, InputShape()).module()
+    other = torch.stack(images(((164, 200),)))
+    torch.testing.assert_close(graph(other)[0], network(other)[0])
 
 
 def test_who_pads_to_32() -> None:
