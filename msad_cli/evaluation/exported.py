@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -28,9 +29,10 @@ def split_for(data: str | None, split: str, spec: DetectorSpec | None = None) ->
     """A split of a set; with a spec, as the model that it describes understands it."""
     if spec is None:
         files = find_split(data, split)
-        return read_split(files.annotations, files.images)
+        return read_split(files.annotations, files.images, root=files.root)
     files = find_split(data, split, task=spec.task)
-    return read_split(files.annotations, files.images, spec.categories, spec.task, spec.keypoints)
+    known = (spec.categories, spec.task, spec.keypoints)
+    return replace(read_split(files.annotations, files.images, *known, files.root), tones=spec.tones)
 
 
 def graph_images(split: CocoSplit, model: ExportedModel) -> Iterator[Tensor]:

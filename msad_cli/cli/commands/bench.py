@@ -159,10 +159,10 @@ def _images(inputs: list[str] | None, data: str) -> list[Path]:
         return [each.path for each in find_inputs(inputs)][:MOST_IMAGES]
     try:
         files = find_split(data or None, "val")
-        names = read_records(files.annotations, files.images).file_names
+        records = read_records(files.annotations, files.images, root=files.root)
     except (UsageError, DataError) as error:
         raise UsageError(f"no images: {error.message}", "name some with --input", code="no-images-given") from None
-    return [files.images / str(name) for name in names[:MOST_IMAGES]]
+    return [records.folder / str(name) for name in records.file_names[:MOST_IMAGES]]
 
 
 def machine_in_words(compute: "Compute") -> str:
