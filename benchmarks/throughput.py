@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--alike", action="store_true")
     arguments = parser.parse_args()
-    inputs = find_inputs([arguments.pictures], Path("predictions"))[: arguments.number]
+    inputs = find_inputs([arguments.pictures], [Path("predictions")])[: arguments.number]
     detector, _ = load_model(arguments.model)
     exact, fast = (Compute(torch.device("cpu"), each) for each in ("fp32", arguments.precision))
     resolution = detector.spec.resolution

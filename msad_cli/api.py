@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, overload
 
@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from msad_cli.data.images.in_memory import rgb_image
+from msad_cli.data.images.tones import Tones, parse_bits
 from msad_cli.errors import DataError, MsadError  # noqa: F401  # the second one is for callers
 from msad_cli.evaluation.evaluate import Evaluation, EvaluationConfig
 from msad_cli.evaluation.metrics import Scores
@@ -99,7 +100,7 @@ class Detections:
             import supervision
         except ImportError:
             raise missing_extra("supervision", "supervision") from None
-        data = {"class_name": np.array(self.names, dtype=object)}
+        data: dict[str, NDArray[np.generic] | list[str]] = {"class_name": np.array(self.names, dtype=object)}
         return supervision.Detections(self.boxes, self.masks, self.scores, self.labels, data=data)
 
 
@@ -173,7 +174,7 @@ class Model:
         """
         if isinstance(images, str) or not isinstance(images, Sequence):
             return self.predict([images], score=score, view=view, batch=batch, agnostic=agnostic)[0]
-        inputs = [_input(number, each) for number, each in enumerate(images, start=1)]
+        inputs = [_input(number, each, self.spec.tones) for number, each in enumerate(images, start=1)]
         chosen = choose_views(view, self.spec, self.file)[0]
         least = self.card.score_threshold if score is None else score
         at_once = batch or predictor.usual_batch(self.compute)
@@ -209,6 +210,7 @@ def load(
     runtime: str | None = None,
     nms_iou: float | None = None,
     max_detections: int | None = None,
+    bits: int | None = None,
 ) -> Model:
     """The model of a file that `msad teacher`, `distill` or `export` (.onnx) wrote.
 
@@ -218,6 +220,7 @@ def load(
         runtime: of an .onnx file, `onnxruntime` or `openvino`.
         nms_iou: of two boxes that overlap more, the surer one is kept; the detector's own IoU unless given.
         max_detections: of an image, at most 1000; the model's own number unless given.
+        bits: of images of more than 8 bits, how many are used; the model's own range unless given.
 
     Raises:
         ModelFileError: no such file, or none of msad's.
@@ -228,15 +231,17 @@ def load(
     compute = choose_compute(device, precision)
     detector, card = open_model(file, runtime)
     detector.limit(nms_iou, max_detections)
+    if (tones := parse_bits(bits)) is not None:
+        detector.spec = replace(detector.spec, tones=tones)
     return Model(file, detector.to(compute.device), card, compute, overlap_of(nms_iou))
 
 
-def _input(number: int, image: ImageLike) -> Input:
+def _input(number: int, image: ImageLike, tones: Tones) -> Input:
     if isinstance(image, str | os.PathLike):
         path = Path(image)
         return Input(path, Path(path.name))
     name = f"image {number}"
-    return Input(Path(name), Path(name), rgb_image(image, name))
+    return Input(Path(name), Path(name), rgb_image(image, name, tones))
 
 
 SECONDS_BETWEEN_LINES = 30.0

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 FRAME_DIVISOR = 128
 """HR padding, in pixels: the stride of P7, so that every level of every view has a whole grid."""
 
+STOCK_DIVISOR = 32
+"""Padding of torchvision's detectors, whose weights are used to it. No view needs a grid of another one's then."""
+
 SIDE_MULTIPLE = 4
 """Sides of an HR image are multiples of this, so that the views at k = 2 and 4 have whole sides too."""
 
@@ -81,8 +84,12 @@ class Frame:
     padded: tuple[int, int]
 
     @classmethod
-    def around(cls, sizes: Sequence[tuple[int, int]], k: int = 1) -> "Frame":
-        """The frame of a batch whose view downsampled by k has images of these (height, width) pixels."""
+    def around(cls, sizes: Sequence[tuple[int, int]], k: int = 1, divisor: int = FRAME_DIVISOR) -> "Frame":
+        """The frame of a batch whose view downsampled by k has images of these (height, width) pixels.
+
+        Args:
+            divisor: its sides are multiples of so many HR pixels.
+        """
         images = tuple((height * k, width * k) for height, width in sizes)
-        padded = tuple(math.ceil(max(side) / FRAME_DIVISOR) * FRAME_DIVISOR for side in zip(*images, strict=True))
+        padded = tuple(math.ceil(max(side) / divisor) * divisor for side in zip(*images, strict=True))
         return cls(images, (padded[0], padded[1]))

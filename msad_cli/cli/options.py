@@ -71,6 +71,18 @@ MaxPixels = Annotated[
     str,
     typer.Option("--max-pixels", metavar="N", help="Larger images are refused as decompression bombs; 500M is known."),
 ]
+Bits = Annotated[
+    int | None,
+    typer.Option("--bits", min=1, max=32, metavar="12", help="Of deep images (16-bit files), how many bits are used."),
+]
+Exif = Annotated[
+    str | None,
+    typer.Option(
+        "--exif",
+        metavar="auto|keep|ignore",
+        help="Of images that EXIF turns: do labels fit them turned (keep) or not? Default: as sizes tell.",
+    ),
+]
 TrainJson = Annotated[Path | None, typer.Option(help="Annotation file of the training split.")]
 ValJson = Annotated[Path | None, typer.Option(help="Annotation file of the validation split.")]
 TrainImages = Annotated[Path | None, typer.Option(help="Folder of the training images.")]
@@ -96,6 +108,8 @@ DATA = in_panel(
         "train_images": TrainImages,
         "val_images": ValImages,
         "max_pixels": MaxPixels,
+        "bits": Bits,
+        "exif": Exif,
         "cache": Cache,
     },
 )

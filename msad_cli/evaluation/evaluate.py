@@ -1,8 +1,7 @@
 """COCO's numbers of a model file, trained or exported, on a split of a set."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,18 +10,20 @@ from msad_cli.data.annotations.problems import OF_READING
 from msad_cli.data.annotations.records import read_records
 from msad_cli.data.annotations.split import CocoSplit, to_split
 from msad_cli.data.images.decode import limit_pixels
+from msad_cli.data.images.tone_range import read_by
+from msad_cli.data.images.tones import parse_bits
 from msad_cli.data.layouts.splits import NAMED, find_split
 from msad_cli.errors import UsageError
 from msad_cli.evaluation.detect_split import view_results
 from msad_cli.evaluation.ground_truth import ground_truth
 from msad_cli.evaluation.metrics import Result, Scores, number_names, oks_sigmas, remarks, score
+from msad_cli.evaluation.result_files import result_words, write_results
 from msad_cli.export.runtime import Model, open_model
 from msad_cli.frame import Resolution
 from msad_cli.models.decode.nms import overlap_of
 from msad_cli.models.model_file import choose_views
 from msad_cli.system.device import Compute, choose_compute, default_workers
 from msad_cli.system.extras import EVALUATORS, Evaluator
-from msad_cli.system.files import write_text
 from msad_cli.text import MOST_PIXELS, name_files, parse_pixels, parse_sigmas, parse_sizes
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class EvaluationConfig:
     val_images: Path | None = None
     max_pixels: str = MOST_PIXELS
     runtime: str | None = None
+    bits: int | None = None
+    exif: str | None = None
     device: str = "auto"
     precision: str = "auto"
     workers: int | None = None
@@ -102,12 +105,16 @@ class Evaluation:
             "val": (config.val_json, config.val_images),
         }
         paths = given.get(config.split, (None, None))
-        files = find_split(config.data or card.data, config.split, *paths, spec.task)
+        files = find_split(config.data or card.data, config.split, *paths, spec.task, config.exif or card.exif)
         self.notes = files.notes
         known = (spec.categories, spec.task, spec.keypoints, files.root)
         records = read_records(files.annotations, files.images, *known)
         self.problems = [each for each in records.problems if each.code in OF_READING]
-        self.split: CocoSplit = to_split(records)
+        split = to_split(records)
+        typed = parse_bits(config.bits)
+        tones, said = (typed, "") if typed else read_by(split.paths, spec.tones, of_set=True)
+        self.notes += (said,) if said else ()
+        self.split: CocoSplit = replace(split, tones=tones)
         self.sizes = parse_sizes(config.size, spec.ks[0], self.detector.resolution)
         self.detector.to(self.compute.device)
 
@@ -132,18 +139,20 @@ class Evaluation:
             )
         unchosen = () if self.given_sigmas else self.sigmas
         yield from remarks(self.truth, self.spec.task, self.spec.detections_per_image, unchosen)
+        if self.config.predictions is not None and self.spec.task != "boxes":
+            yield result_words(self.config.predictions, self.spec.task)
 
     def measure(self, say: Say) -> dict[int, Measured]:
         """The numbers at each size, by the short side of the image that the model sees.
 
-        The detections of the largest size go into the file that was asked for.
+        The detections of the largest size go into the file that was asked for, masks and keypoints into one beside it.
 
         Args:
             say: is told of images that cannot be read.
         """
         found = {side: self._measure(self.detector, resolution, say) for side, resolution in self.sizes.items()}
         if self.config.predictions is not None:
-            write_text(self.config.predictions, json.dumps(found[max(found)].results) + "\n")
+            write_results(self.config.predictions, found[max(found)].results, self.spec.task)
         return found
 
     def _measure(self, detector: Model, resolution: Resolution, say: Say) -> Measured:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ def split_for(data: str | None, split: str, spec: DetectorSpec | None = None) ->
         return read_split(files.annotations, files.images, root=files.root)
     files = find_split(data, split, task=spec.task)
     known = (spec.categories, spec.task, spec.keypoints)
-    return read_split(files.annotations, files.images, *known, files.root)
+    return replace(read_split(files.annotations, files.images, *known, files.root), tones=spec.tones)
 
 
 def graph_images(split: CocoSplit, model: ExportedModel) -> Iterator[Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from msad_cli.data.images.tones import Tones
 from msad_cli.errors import ModelFileError
 from msad_cli.frame import SIDE_MULTIPLE, Letterbox, Resolution
 from msad_cli.models.model_file import Card, parse_card, strict_json
@@ -153,10 +154,20 @@ def _preprocessing(spec: DetectorSpec, shape: InputShape) -> dict[str, Any]:
         "bilinear, antialiased, straight from the upright image",
         **padding,
         "batch": "images of one size" if shape.batch is None else "of this many; fill it up, and drop those rows",
+        "tones": _tones(spec.tones),
         "mean": spec.mean,
         "std": spec.std,
         "inside": "division by 255, mean and std, and the grids' padding are in the model: give it these pixels",
     }
+
+
+def _tones(tones: Tones) -> str:
+    if not tones.are_set:
+        return "8 bits; the model has learnt from no deeper images by a range of theirs"
+    return (
+        f"of images of more than 8 bits, value = min(255, max(0, round(255 × (value - {tones.black:.9g}) / "
+        f"({tones.white:.9g} - {tones.black:.9g})))), before resizing"
+    )
 
 
 def read_sidecar(path: Path) -> Notes:

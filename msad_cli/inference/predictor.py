@@ -112,7 +112,7 @@ def predict(
 
     def decode(source: Input) -> _Decoded | DataError:
         try:
-            image = open_image(source.path) if source.image is None else whole_image(source.image)
+            image = open_image(source.path, detector.spec.tones) if source.image is None else whole_image(source.image)
             seen = _rendered(detector, view, source, image)
             if whole:
                 seen.scaled.at(1)

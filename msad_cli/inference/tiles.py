@@ -59,7 +59,7 @@ def predict_tiled(
     """
     for source in inputs:
         try:
-            scaled = open_image(source.path) if source.image is None else whole_image(source.image)
+            scaled = open_image(source.path, detector.spec.tones) if source.image is None else whole_image(source.image)
             whole = scaled.at(1)
         except DataError as error:
             yield error

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from msad_cli.errors import UsageError
-from msad_cli.frame import FRAME_DIVISOR, Frame, Resolution
+from msad_cli.frame import Frame, Resolution
 from msad_cli.models.backbones.normalisation import norm_layer
 from msad_cli.models.backbones.resnet import build_backbone
 from msad_cli.models.detectors.base import Detection, Outputs, Target, build_kind
@@ -55,20 +55,20 @@ class Detector(nn.Module):
 
     def frame(self, images: Sequence[Tensor], k: int) -> Frame:
         """The HR frame around images (3, h/k, w/k) that are downsampled by k."""
-        return Frame.around([(image.shape[-2], image.shape[-1]) for image in images], k)
+        return Frame.around([(image.shape[-2], image.shape[-1]) for image in images], k, self.spec.divisor)
 
     @property
     def resolution(self) -> Resolution:
         """By which HR images are sized."""
         return self.spec.resolution
 
-    def pixels(self, images: Sequence[Tensor], k: int, divisor: int = FRAME_DIVISOR) -> Tensor:
+    def pixels(self, images: Sequence[Tensor], k: int, divisor: int | None = None) -> Tensor:
         """uint8 images (3, h/k, w/k) -> (N, 3, H/k, W/k) float: normalised, zero-padded to the frame's padded size.
 
         Args:
-            divisor: to a multiple of so many HR pixels.
+            divisor: to a multiple of so many HR pixels; the spec's unless given.
         """
-        step = divisor // k
+        step = (divisor or self.spec.divisor) // k
         height, width = (max(image.shape[side] for image in images) for side in (-2, -1))
         batch = images[0].new_zeros(len(images), 3, height + -height % step, width + -width % step)
         for whole, image in zip(batch, images, strict=True):
@@ -84,7 +84,7 @@ class Detector(nn.Module):
         """(N, 3, h, w) uint8 -> float, of each channel its distance from `spec.mean` in units of `spec.std`."""
         return (images.float() / 255 - self.mean) / self.std
 
-    def pyramid(self, images: Sequence[Tensor], k: int, divisor: int = FRAME_DIVISOR) -> list[Tensor]:
+    def pyramid(self, images: Sequence[Tensor], k: int, divisor: int | None = None) -> list[Tensor]:
         """The five aligned maps of a view, finest first: (N, channels, H/s, W/s).
 
         The strides s, in HR pixels, are 8…128 for a dense detector and 4…64 for one of two stages.

@@ -48,6 +48,7 @@ class Card:
 
     Attributes:
         data: the folder of its training set, or `demo`; empty if it was given by single files.
+        exif: whether its labels fit images that EXIF turns, as `--exif` says it.
         data_fingerprint: of the training annotations, hexadecimal.
         epochs: that it was trained for.
         scores: AP … by view at the end of training, from 0 to 1.
@@ -65,6 +66,7 @@ class Card:
     teacher: str = ""
     teacher_spec: DetectorSpec | None = None
     msad_version: str = ""
+    exif: str = "auto"
 
 
 def save_model(path: Path, detector: "Detector", card: Card) -> None:
@@ -231,7 +233,7 @@ def parse_card(values: dict[str, Any]) -> Card:
     values = {name: value for name, value in values.items() if name in known}
     teacher = values.pop("teacher_spec", None)
     card = Card(**values, teacher_spec=None if teacher is None else DetectorSpec.from_json(teacher))
-    texts = (card.data, card.data_fingerprint, card.teacher, card.msad_version)
+    texts = (card.data, card.data_fingerprint, card.teacher, card.msad_version, card.exif)
     if not all(isinstance(each, str) for each in texts) or type(card.epochs) is not int:
         raise TypeError("card: a field has the wrong type")
     views = {} if card.scores is None else card.scores

@@ -11,7 +11,7 @@ from msad_cli.distillation.aligned_teacher import AlignedTraining
 from msad_cli.distillation.baselines import UnshiftedTraining
 from msad_cli.distillation.two_step import TwoStepTraining
 from msad_cli.errors import UsageError
-from msad_cli.frame import Resolution
+from msad_cli.frame import FRAME_DIVISOR, STOCK_DIVISOR, Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.detectors.kinds import DETECTORS, task_of
 from msad_cli.models.model_file import Card
@@ -20,7 +20,7 @@ from msad_cli.models.weights.initialise import initialise
 from msad_cli.runs.folder import Setting
 from msad_cli.system.files import fingerprint
 from msad_cli.text import parse_ks, parse_pixels, parse_size
-from msad_cli.training.config import Asked, TeacherConfig
+from msad_cli.training.config import AUTO, Asked, TeacherConfig
 from msad_cli.training.interruption import Clock
 from msad_cli.training.observer import Observer
 from msad_cli.training.plan import choose, choose_norm, claim_output, in_two_steps, invalid_values_named
@@ -47,7 +47,7 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     folder = claim_output(config, observer)
     data = folder_of(config.data)
     task = task_of(config.detector)
-    train, val, found = read_data(config, data, resolution, ks, task, observer)
+    train, val, found = read_data(config, data, resolution, ks, task, observer, exif=config.exif or AUTO)
     fields, detections = fields_from_data(train, config.sigmas)
     choices = choose(config, len(train))
     spec, norm = _spec(config, ks, resolution, fields)
@@ -73,7 +73,7 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
             choices=choices,
             settings=settings,
             folder=folder,
-            card=Card(lasting(data), fingerprint(train.file)),
+            card=Card(lasting(data), fingerprint(train.file), exif=config.exif or AUTO),
             clock=clock,
             compiled=(model,) if config.compile_ else (),
         ),
@@ -102,6 +102,7 @@ def _spec(
             scales=config.scales,  # type: ignore[arg-type]  # the spec checks it
             ks=ks,
             resolution=resolution,
+            divisor=STOCK_DIVISOR if (config.scales, ks) == ("single", (1,)) else FRAME_DIVISOR,
             fusion=config.fusion,  # type: ignore[arg-type]
             head_depthwise=config.head_depthwise,
             learning=Learning(config.rois),

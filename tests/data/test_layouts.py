@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -502,9 +503,13 @@ def test_stats_warn_of_small_objects(yolo: Path, capsys: pytest.CaptureFixture[s
     assert "under 8 pixels" not in capsys.readouterr().err
 
 
-def test_a_cache_that_cannot_be_written_is_named(yolo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_named(
+    yolo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("MSAD_CACHE", str(write(tmp_path / "file", "")))
-    assert run(["data", "stats", str(yolo)]) == 2
+    assert run(["data", "stats", str(yolo)]) == 0
+    assert f"the cache {tmp_path / 'file'} cannot be written" in capsys.readouterr().err
 
 
 def test_nothing_is_left_of_a_conversion_that_fails(

@@ -15,6 +15,7 @@ from msad_cli.data.annotations.split import read_split
 from msad_cli.data.images import scaled
 from msad_cli.data.images.decode import read_image
 from msad_cli.data.images.scaled import open_image, scale_for, whole_image
+from msad_cli.data.images.tones import BY_FILE, Tones
 from msad_cli.data.loading.dataset import EvaluationSet, TrainingSet
 from msad_cli.frame import Resolution
 from msad_cli.inference.inputs import Input
@@ -40,9 +41,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The scales at which files are decoded from now on."""
     scales: list[int] = []
 
-    def read(path: Path, scale: int = 1) -> Image.Image:
+    def read(path: Path, scale: int = 1, tones: Tones = BY_FILE) -> Image.Image:
         scales.append(scale)
-        return read_image(path, scale)
+        return read_image(path, scale, tones)
 
     monkeypatch.setattr(scaled, "read_image", read)
     return scales

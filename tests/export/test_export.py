@@ -194,7 +194,7 @@ def test_anchors_are_torchvisions() -> None:
     maps = [torch.zeros(1, 1, 16, 32), torch.zeros(1, 1, 8, 16)]
     expected = anchors_by_cell(generator, maps, Frame(((128, 256),), (128, 256)))
     for level, (stride, grid) in enumerate(zip((8, 16), maps, strict=True)):
-        assert torch.equal(grid_anchors(generator, level, stride, grid), expected[level].flatten(0, 1))
+        assert torch.equal(grid_anchors(generator, level, (stride, stride), grid), expected[level].flatten(0, 1))
 
 
 def test_keypoints_stand_where_torchvisions_loop_puts_them() -> None:

@@ -89,7 +89,7 @@ def test_what_cannot_be_set_is_refused() -> None:
     detector = built("fcos")
     for wrong in ({"nms_iou": 1.5}, {"most": 0}, {"most": 1001}):
         with pytest.raises(UsageError, match="out of range"):
-            detector.limit(**wrong)  # type: ignore[arg-type]
+            detector.limit(**wrong)
     graph = ExportedModel(exported_spec(spec(role="student", ks=(2,)), "low"), Deployed(detector, "low"))
     graph.limit()
     with pytest.raises(UsageError, match="in the graph of an exported model"):
@@ -134,7 +134,7 @@ def test_predict_gives_an_object_one_class_and_says_when_the_limit_is_reached(
 
 def test_eval_counts_as_it_is_told(model: Path, coco_folder: Path, tmp_path: Path) -> None:
     """Of an image no more than are allowed, and of an object one class or all."""
-    counts = []
+    counts: list[int] = []
     for flags in (["--agnostic"], [], ["--max-detections", "2"]):
         file = tmp_path / f"{len(counts)}.json"
         command = ["eval", str(model), "--data", str(coco_folder), "--predictions", str(file), "--workers", "0"]

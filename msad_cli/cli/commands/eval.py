@@ -35,7 +35,10 @@ def evaluate(
         bool, typer.Option("--agnostic/--per-class-nms", help="Count an object's best class alone, or all of them.")
     ] = False,
     max_detections: options.MaxDetections = None,
-    predictions: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the detections scored.")] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Write the detections scored: boxes; masks or keypoints beside it."),
+    ] = None,
     sigmas: Annotated[
         str | None,
         typer.Option(metavar="0.05,0.1,…", help="Of keypoints, for OKS. Default: the model's, or COCO's 17."),
@@ -49,6 +52,8 @@ def evaluate(
     val_images: options.ValImages = None,
     max_pixels: options.MaxPixels = MOST_PIXELS,
     runtime: options.Runtime = None,
+    bits: options.Bits = None,
+    exif: options.Exif = None,
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
     workers: options.Workers = None,
@@ -81,6 +86,8 @@ def evaluate(
         val_images=val_images,
         max_pixels=max_pixels,
         runtime=runtime,
+        bits=bits,
+        exif=exif,
         device=device,
         precision=precision,
         workers=workers,

@@ -5,7 +5,8 @@ import os
 import re
 import signal
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ from msad_cli.text import MOST_PIXELS, parse_classes, parse_pixels
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from msad_cli.data.images.tones import Tones
     from msad_cli.inference.inputs import Input
     from msad_cli.inference.predictor import Frames, Prediction
     from msad_cli.inference.writers import Saver
@@ -76,6 +78,7 @@ def predict(
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Look at every Nth frame of a video.")] = 1,
     max_pixels: options.MaxPixels = MOST_PIXELS,
     runtime: options.Runtime = None,
+    bits: options.Bits = None,
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
     compile_: options.Compile = False,
@@ -102,6 +105,7 @@ def predict(
     path = model or _default_model()
     detector, card = open_model(path, runtime)
     detector.limit(nms_iou, max_detections)
+    detector.spec = replace(detector.spec, tones=_tones(detector.spec.tones, bits, images))
     best = choose_views(view, detector.spec, path)[0]
     labels = parse_classes(classes, detector.spec.categories)
     compute = choose_compute(device, precision)
@@ -154,6 +158,17 @@ def _save(results: "Iterable[Prediction | DataError]", saver: "Saver", tally: Ta
             print_line(line)
 
 
+def _tones(tones: "Tones", bits: int | None, images: "list[Input]") -> "Tones":
+    """How images of more than 8 bits are read; says so where the model's way would show little of these."""
+    from msad_cli.cli.console import print_line
+    from msad_cli.data.images.tone_range import with_bits
+
+    found, said = with_bits(tones, bits, [each.path for each in images])
+    if said:
+        print_line(said)
+    return found
+
+
 def _find(names: list[str], out: Path, saves: set[str], tile: int | None) -> "tuple[list[Input], list[Input]]":
     """The images and the videos that are meant.
 
@@ -202,8 +217,7 @@ def _of_videos(
     for source in videos:
         try:
             video = Stream(source) if source.stream else Video(source.path)
-            ending = _until_interrupted() if source.stream else nullcontext([])
-            with saver.video(source, video.rate / every) as write, ending as ended:
+            with saver.video(source, video.rate / every) as write, _until_interrupted(source) as ended:
                 for each in look(source, video.frames(every)):
                     if isinstance(each, DataError):
                         raise each
@@ -216,8 +230,11 @@ def _of_videos(
 
 
 @contextmanager
-def _until_interrupted() -> "Iterator[list[int]]":
+def _until_interrupted(source: "Input") -> "Iterator[list[int]]":
     """A list that Ctrl-C puts something into: so a stream ends, and what was found is written. A second interrupts."""
+    if not source.stream:
+        yield []
+        return
     ended: list[int] = []
 
     def end(number: int, _: object) -> None:

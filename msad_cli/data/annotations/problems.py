@@ -184,8 +184,44 @@ OTHER_SIZE = Problem(
 TURNED = Problem(
     "image-turned-by-exif",
     "images that EXIF turns, while the annotation file has the unturned size",
-    "turned, their boxes are not",
-    "look whether the boxes fit; if not, store the images without EXIF orientation",
+    "turned, their labels are not, by --exif keep",
+    "without --exif keep their labels are turned too",
+)
+LABELS_TURNED = Problem(
+    "exif-labels-turned",
+    "images that EXIF turns, whose labels were made on the unturned files",
+    "the labels are turned with them",
+    "--exif keep leaves labels as they are",
+)
+LABELS_UNTOLD = Problem(
+    "exif-labels-untold",
+    "images that EXIF turns, where nothing tells whether their labels were made on the turned ones",
+    "labels are taken for those of the turned images",
+    "look at them: --exif ignore turns labels that were made on the unturned files, --exif keep says that all fit",
+)
+LEVELS = Problem(
+    "image-levels-unused",
+    "images of more than 8 bits that use few of their levels",
+    "read by one range for all",
+    "where the files' own number of bits is known, --bits 12 (or another) types it",
+)
+DIM = Problem(
+    "image-nearly-black",
+    "images of more than 8 bits that are nearly black at the depth of the others",
+    "kept, nearly black",
+    "store all images of a set at one depth; --bits N says by which number of bits all are read",
+)
+PAGES = Problem(
+    "image-of-several-pages",
+    "images of several pages or frames, of which the first is read",
+    "the others are passed over",
+    "where the objects are on another one, store that as a file of its own",
+)
+BANDS = Problem(
+    "image-bands-unread",
+    "images with bands beyond the colours that are no alpha",
+    "these bands are passed over",
+    "store the three bands (channels) that matter as RGB",
 )
 SMALL = Problem(
     "object-small", "objects under 8 pixels in the downsampled view", "kept", "a larger --size, or a smaller --k"
@@ -198,7 +234,18 @@ VAL_EMPTY = Problem("val-without-boxes", "no boxes to measure by", "kept, AP wil
 
 KINDS = tuple(each for each in list(vars().values()) if isinstance(each, Problem))
 """All of them."""
-OF_READING = {kind.code for kind in (ELSEWHERE, FEW_BAD_LABELS, SHARED_LABELS, UNUSED_LABELS, UNREAD_IMAGES)}
+OF_READING = {
+    kind.code
+    for kind in (
+        ELSEWHERE,
+        FEW_BAD_LABELS,
+        SHARED_LABELS,
+        UNUSED_LABELS,
+        UNREAD_IMAGES,
+        LABELS_TURNED,
+        LABELS_UNTOLD,
+    )
+}
 """Codes of what concerns which objects are read at all: whoever reads a set says it."""
 
 BEYOND_REPAIR = {
@@ -214,6 +261,12 @@ BEYOND_REPAIR = {
         UNREAD_IMAGES,
         SHARED_FILE,
         TURNED,
+        LABELS_TURNED,
+        LABELS_UNTOLD,
+        LEVELS,
+        DIM,
+        PAGES,
+        BANDS,
         SMALL,
         SEEN_TWICE,
         VAL_EMPTY,

@@ -11,6 +11,7 @@ from msad_cli.data.annotations.boxes import judge_boxes
 from msad_cli.data.annotations.keypoint_scheme import KeypointScheme
 from msad_cli.data.annotations.records import Names, Records, read_records
 from msad_cli.data.annotations.segmentation import Segmentations
+from msad_cli.data.images.tones import BY_FILE, Tones
 from msad_cli.errors import DataError
 
 
@@ -37,6 +38,7 @@ class CocoSplit:
             visible); K = 0 unless keypoints are the task.
         scheme: names of the K keypoints, which of them a mirror swaps, and between which lines are drawn.
         sought: the folder that the images were looked for in, and that of the whole set.
+        tones: by which images of more than 8 bits are read.
     """
 
     file: Path
@@ -55,9 +57,15 @@ class CocoSplit:
     keypoints: NDArray[np.float32]
     scheme: KeypointScheme
     sought: tuple[Path, Path | None]
+    tones: Tones = BY_FILE
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of all images."""
+        return [self.path(index) for index in range(len(self))]
 
     def path(self, index: int) -> Path:
         """The file of an image, by its place."""

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from msad_cli.data.images.decode import Header, read_header, read_image
+from msad_cli.data.images.tones import BY_FILE, Tones
 
 SCALES = (8, 4, 2)
 """A JPEG can be decoded at 1/s of its size, which costs less the smaller it is: its DCT is transformed back in part."""
@@ -76,8 +77,11 @@ def _flipped(pixels: Tensor, axes: set[int]) -> Tensor:
     return pixels.flip(tuple(axes)) if axes else pixels
 
 
-def open_image(path: Path) -> ScaledImage:
+def open_image(path: Path, tones: Tones = BY_FILE) -> ScaledImage:
     """The image of a file, of which the header is read so far.
+
+    Args:
+        tones: by which one of more than 8 bits becomes one of 8.
 
     Raises:
         DataError: as `read_image`, which may find more that is wrong when pixels are asked for.
@@ -85,7 +89,7 @@ def open_image(path: Path) -> ScaledImage:
     header = read_header(path)
     if header.scalable:
         return ScaledImage(header, lambda scale: read_image(path, scale))
-    return whole_image(read_image(path))
+    return whole_image(read_image(path, tones=tones))
 
 
 def whole_image(image: Image.Image) -> ScaledImage:

@@ -19,6 +19,7 @@ class Files:
         images: the folder of its images.
         recognised: in words, as what.
         notes: what the user has to know of how the set was read.
+        stated: whether sizes of images are the set's own words, and not the files' that its labels are shares of.
         root: the folder of the whole set, where images are looked for too; None for nowhere else.
     """
 
@@ -27,6 +28,7 @@ class Files:
     recognised: str
     notes: tuple[str, ...] = ()
     root: Path | None = None
+    stated: bool = True
 
 
 class Find(Protocol):

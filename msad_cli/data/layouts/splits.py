@@ -10,6 +10,7 @@ from msad_cli.data.layouts.base import Files, Layout
 from msad_cli.data.layouts.coco import split_of
 from msad_cli.data.layouts.image_folders import image_folder
 from msad_cli.data.layouts.single_json import set_of
+from msad_cli.data.orientation.upright_labels import upright
 from msad_cli.errors import AbsentSplitError, DataError, UsageError
 
 SPLITS = ("train", "val")
@@ -30,9 +31,14 @@ def parse_task(task: str) -> None:
 
 
 def find_split(
-    data: str | None, split: str, annotations: Path | None = None, images: Path | None = None, task: str = "boxes"
+    data: str | None,
+    split: str,
+    annotations: Path | None = None,
+    images: Path | None = None,
+    task: str = "boxes",
+    exif: str = "auto",
 ) -> Files:
-    """Where a split lies.
+    """Where a split lies, with labels of upright images.
 
     Args:
         data: the folder of a set, its data.yaml or single .json, or `demo` (drawn at the first call, then cached);
@@ -40,12 +46,17 @@ def find_split(
         split: `train`, `val` or `test`.
         annotations, images: take the place of what is found in `data`.
         task: `boxes`, `masks` or `keypoints`; a layout may have different files for them.
+        exif: whether labels fit images that EXIF turns: `auto`, `keep` or `ignore`, as `upright` takes it.
 
     Raises:
         UsageError: neither `data` nor both paths.
         DataError: no such folder, nothing in it that msad recognises, or a file of another layout than COCO's that
             cannot be used, with its line.
     """
+    return upright(_find(data, split, annotations, images, task), exif)
+
+
+def _find(data: str | None, split: str, annotations: Path | None, images: Path | None, task: str) -> Files:
     if annotations is not None and images is not None:
         return Files(annotations, images, "files as given")
     if not data:
@@ -96,7 +107,7 @@ def _recognised(place: Path, split: str) -> Layout:
     )
 
 
-def find_file(file: Path, split: str, images: Path | None = None) -> Files:
+def find_file(file: Path, split: str, images: Path | None = None, exif: str = "auto") -> Files:
     """A single annotation file of a split and its images: `images`, or the folder that lies beside it as in COCO.
 
     Raises:
@@ -104,10 +115,12 @@ def find_file(file: Path, split: str, images: Path | None = None) -> Files:
     """
     root = set_of(file)
     folder, notes = (images, ()) if images else image_folder(root, file, split, "--images")
-    return Files(file, folder, "an annotation file", notes, root)
+    return upright(Files(file, folder, "an annotation file", notes, root), exif)
 
 
-def find_splits(path: str, split: str | None, images: Path | None, task: str) -> tuple[dict[str, Files], list[str]]:
+def find_splits(
+    path: str, split: str | None, images: Path | None, task: str, exif: str = "auto"
+) -> tuple[dict[str, Files], list[str]]:
     """The splits of a set by name; how they were read, and why others are not, in words.
 
     Raises:
@@ -124,7 +137,7 @@ def find_splits(path: str, split: str | None, images: Path | None, task: str) ->
     absent = []
     for name in [split] if split else SPLITS:
         try:
-            found[name] = find_split(path, name, images=images, task=task)
+            found[name] = find_split(path, name, images=images, task=task, exif=exif)
         except AbsentSplitError as error:
             absent.append(error)
     if not found:
@@ -136,16 +149,16 @@ def find_splits(path: str, split: str | None, images: Path | None, task: str) ->
 
 
 def find_splits_or_file(
-    path: str, split: str | None, images: Path | None, task: str
+    path: str, split: str | None, images: Path | None, task: str, exif: str = "auto"
 ) -> tuple[dict[str, Files], list[str]]:
     """`find_splits`, or a single annotation file as the split that its name tells."""
     place = Path(path)
     # A .json is looked at as it is, not split into train and val as it is to be learnt from.
     if split in (None, *NAMED) and place.is_file() and _layout_of(place) in (None, single_json.LAYOUT):
         name = split or split_of(place) or "train"
-        files = find_file(place, name, images)
+        files = find_file(place, name, images, exif)
         return {name: files}, list(files.notes)
-    return find_splits(path, split, images, task)
+    return find_splits(path, split, images, task, exif)
 
 
 def records_of(found: dict[str, Files], task: str) -> dict[str, Records]:

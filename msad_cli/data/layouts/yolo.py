@@ -63,7 +63,7 @@ def read_split_of(of: YoloSet, split: str, images: Path | None, recognised: str)
     folders = {os.path.dirname(each) for each in (*chosen.names, *wanted)}
     sources = [of.file, *chosen.lists, *(of.root / each for each in (*chosen.names, *wanted, *sorted(folders)))]
     annotations, others = cached(f"yolo-{split}", sources, lambda: _convert(of, chosen, labels, split), of.names)
-    return Files(annotations, images or of.root, recognised, (*notes, *others), of.root)
+    return Files(annotations, images or of.root, recognised, (*notes, *others), of.root, stated=False)
 
 
 def _convert(of: YoloSet, chosen: Chosen, labels: Mapping[str, str], split: str) -> Converted:

@@ -104,7 +104,7 @@ class TrainingSet(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         split = self.split
-        image = open_image(split.path(index)) if self.kept is None else self.kept.open(index)
+        image = open_image(split.path(index), split.tones) if self.kept is None else self.kept.open(index)
         owned = slice(int(split.starts[index]), int(split.starts[index + 1]))
         boxes, labels = torch.from_numpy(split.boxes[owned]), torch.from_numpy(split.labels[owned])
         draw = random.Random(f"{self.seed}/{epoch}/{index}")
@@ -140,7 +140,7 @@ class EvaluationSet(Dataset[Sample]):
         return len(self.split)
 
     def __getitem__(self, index: int) -> Sample:
-        image = open_image(self.split.path(index))
+        image = open_image(self.split.path(index), self.split.tones)
         size = self.resolution.frame_size(*image.size)
         return Sample(index, image.size, size, {k: render(image, size, k, self.mirrored) for k in self.ks}, {})
 

@@ -124,11 +124,13 @@ class DetectorKind(ABC):
         """
 
     @abstractmethod
-    def decode(self, pyramid: Sequence[Tensor], strides: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, ...]:
+    def decode(
+        self, pyramid: Sequence[Tensor], strides: Sequence[tuple[int, int]], size: tuple[int, int]
+    ) -> tuple[Tensor, ...]:
         """`detect` in tensors of fixed shapes and without loops over images: what an exported graph holds.
 
         Args:
-            pyramid: maps (N, C, h, w), finest first, `strides` HR pixels a cell.
+            pyramid: maps (N, C, h, w), finest first, `strides` HR pixels a cell, down and across.
             size: of the images, (height, width) in HR pixels.
 
         Returns:

@@ -140,7 +140,9 @@ class DenseKind(DetectorKind):
         )
         return [finite(each) for each in detections]
 
-    def decode(self, pyramid: Sequence[Tensor], strides: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, ...]:
+    def decode(
+        self, pyramid: Sequence[Tensor], strides: Sequence[tuple[int, int]], size: tuple[int, int]
+    ) -> tuple[Tensor, ...]:
         """Boxes, scores and labels: torchvision's post-processing without its loops over images."""
         core = self.core
         levels = [self._candidates(level, strides[level], grid) for level, grid in enumerate(pyramid)]
@@ -151,7 +153,7 @@ class DenseKind(DetectorKind):
         scores, places = top(suppress(boxes, scores, labels, classes, core.nms_thresh), core.detections_per_img)
         return taken(boxes, places), scores, labels.gather(1, places)
 
-    def _candidates(self, level: int, stride: int, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _candidates(self, level: int, stride: tuple[int, int], grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A level's best boxes (N, K, 4), not clipped, scores (N, K) and labels (N, K)."""
         outputs = self.outputs([grid])
         scores = self.scores(outputs)

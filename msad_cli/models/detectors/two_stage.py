@@ -104,7 +104,9 @@ class TwoStageKind(DetectorKind):
             detections, _ = self.core.roi_heads(_named(pyramid), proposals, list(frame.image_sizes))
         return [finite(each) for each in detections]
 
-    def decode(self, pyramid: Sequence[Tensor], strides: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, ...]:
+    def decode(
+        self, pyramid: Sequence[Tensor], strides: Sequence[tuple[int, int]], size: tuple[int, int]
+    ) -> tuple[Tensor, ...]:
         """Both stages without loops over images."""
         proposals, found = decode_proposals(self.core.rpn, pyramid, strides, size)
         boxes, scores, labels = decode_boxes(self.core.roi_heads, pyramid, proposals, found, size)

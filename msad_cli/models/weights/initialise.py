@@ -1,5 +1,6 @@
 """Where weights start from: torchvision's published weights, a file, another model, or chance."""
 
+import errno
 import os
 import warnings
 import zipfile
@@ -20,7 +21,10 @@ from msad_cli.models.backbones.normalisation import of_view, stock_name
 from msad_cli.models.detector import Detector
 from msad_cli.models.weights.coco import current_names, fitted
 from msad_cli.models.weights.slimmable import is_slimmable, to_backbone_state
+from msad_cli.system.cache_folder import OTHER_FOLDER, cache_folder, unwritable
 
+OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+"""What the system says of disks and rights, and not of networks."""
 OFFLINE_HINT = "without a network: --init none, or --init FILE with a .pth that was downloaded elsewhere"
 
 
@@ -203,10 +207,20 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _download(weights: Any) -> dict[str, Tensor]:
+    """The tensors of published weights, from torch's cache, or msad's where that cannot be written."""
+    own = Path(torch.hub.get_dir())
+    place = {"model_dir": str(cache_folder() / "weights")} if unwritable(own) else {}
     try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True))
+        return dict(weights.get_state_dict(progress=False, check_hash=True, **place))
     except (URLError, HTTPException, OSError, RuntimeError) as error:
-        raise UsageError(f"cannot download {weights.url} ({error})", OFFLINE_HINT, code="download-failed") from None
+        if getattr(error, "errno", None) not in OF_DISKS:
+            raise UsageError(f"cannot download {weights.url} ({error})", OFFLINE_HINT, code="download-failed") from None
+        folder = place.get("model_dir", own)
+        raise UsageError(
+            f"{weights.url} cannot be kept in {folder} ({error})",
+            f"free space, or {OTHER_FOLDER}; torch's own is named by TORCH_HOME",
+            code="weights-not-kept",
+        ) from None
 
 
 def initialise(detector: Detector, source: str) -> str:

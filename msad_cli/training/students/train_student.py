@@ -1,6 +1,6 @@
 """Distilling a teacher into a student: from what is asked for to a model file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from msad_cli.data.images.decode import limit_pixels
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.distillation.distillation import Weighted
 from msad_cli.errors import UsageError
+from msad_cli.frame import FRAME_DIVISOR
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, load_model
 from msad_cli.models.spec import DetectorSpec
@@ -47,7 +48,7 @@ class _Source:
         file: of the teacher, or of the assistant in its place.
         detector: the model of that file.
         named: the spec of the teacher that was named.
-        data: the set that the teacher learnt from.
+        data, exif: the set that the teacher learnt from, and whether its labels fit images that EXIF turns.
         k, init, aligned: of the student: what was asked for, or what learning from an assistant makes of it.
     """
 
@@ -55,6 +56,7 @@ class _Source:
     detector: Detector
     named: DetectorSpec
     data: str
+    exif: str
     k: str | None
     init: str
     aligned: bool
@@ -81,7 +83,9 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     torch.manual_seed(config.seed)  # what distillation trains beside the student starts at random
     spec, losses, computed = _student(config, source)
     data = folder_of(config.data) or source.data
-    train, val, computed["data"] = read_data(config, data, spec.resolution, spec.ks, spec.task, observer, spec)
+    sides = (spec.resolution, spec.ks, spec.task)
+    train, val, computed["data"] = read_data(config, data, *sides, observer, spec, source.exif)
+    spec = replace(spec, tones=train.tones)
     choices = of_distillation(choose(config, len(train)), config.distill_warmup, pixel)
     refusal = cannot_keep(config.no_distill, pixel, source.aligned)
     store, computed["cache_teacher"] = choose_store(
@@ -120,13 +124,15 @@ def _source(asked: Asked[DistillConfig], file: Path, observer: Observer) -> _Sou
     """What the student learns from; where that is an assistant that could not be trained, how its training ended."""
     config = asked.config
     teacher, card = load_model(file)
-    named = teacher.spec
+    # A student shares the grids of its teacher, whose images are padded for that.
+    named = teacher.spec = replace(teacher.spec, divisor=FRAME_DIVISOR)
     if not is_pixel(config.method):
         return _Source(
             file=file,
             detector=teacher,
             named=named,
             data=card.data,
+            exif=config.exif or card.exif,
             k=config.k,
             init=config.init,
             aligned=config.aligned,
@@ -136,7 +142,16 @@ def _source(asked: Asked[DistillConfig], file: Path, observer: Observer) -> _Sou
     if stage.unfinished or stage.planned:
         return stage
     own = load_model(assistant)[0]
-    return _Source(file=assistant, detector=own, named=named, data=card.data, k=k, init="teacher", aligned=False)
+    return _Source(
+        file=assistant,
+        detector=own,
+        named=named,
+        data=card.data,
+        exif=config.exif or card.exif,
+        k=k,
+        init="teacher",
+        aligned=False,
+    )
 
 
 def _student(config: DistillConfig, source: _Source) -> tuple[DetectorSpec, dict[str, Weighted], dict[str, Setting]]:
@@ -165,4 +180,10 @@ def _architecture(config: DistillConfig) -> dict[str, object]:
 
 def _card(data: str, annotations: Path, source: _Source) -> Card:
     """What is known of a student before it is trained."""
-    return Card(lasting(data), fingerprint(annotations), teacher=fingerprint(source.file), teacher_spec=source.named)
+    return Card(
+        lasting(data),
+        fingerprint(annotations),
+        exif=source.exif,
+        teacher=fingerprint(source.file),
+        teacher_spec=source.named,
+    )
