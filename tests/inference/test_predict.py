@@ -17,6 +17,7 @@ from torch import Tensor
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.split import read_split
 from msad_cli.data.images import decode as images
+from msad_cli.data.images.decode import FORMATS
 from msad_cli.data.loading.dataset import EvaluationSet
 from msad_cli.errors import DataError, UsageError
 from msad_cli.evaluation.detect_split import view_results
@@ -252,7 +253,7 @@ def test_a_broken_image_among_others(
     assert captured.out == ""
     assert captured.err.splitlines() == [
         f"error: {folder / 'broken.jpg'}: an empty file",
-        f"error: {folder / 'text.jpg'}: no image that msad knows (JPEG, PNG, BMP, WEBP, TIFF, GIF, PPM)",
+        f"error: {folder / 'text.jpg'}: no image that msad knows ({', '.join(FORMATS)})",
         "error: 2 of 5 images could not be read",
         "",
         "hint: they are named above",
