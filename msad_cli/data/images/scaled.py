@@ -55,11 +55,18 @@ class ScaledImage:
             self._decoded[scale] = self._read(scale)
         return self._decoded[scale]
 
-    def resized(self, size: tuple[int, int], mirrored: bool = False) -> Tensor:
+    def resized(self, size: tuple[int, int], mirrored: bool = False, shift: float = 0.0) -> Tensor:
         """The image, mirrored or not, by an antialiased bilinear resize to `size` (height, width): uint8 (3, *size).
 
         Torch computes it in integers, alike with and without vector instructions; of Pillow's it differs by 1 at most.
+        Torch's knows no shift: then it is Pillow's, in integers too.
+
+        Args:
+            shift: by how many pixels of the result what it shows is moved right and down. What comes in at the left and
+                at the top repeats the image's edge.
         """
+        if shift:
+            return self._moved(size, mirrored, shift)
         scale = scale_for(self.header, size)
         pixels = torch.from_numpy(np.array(self.at(scale))).unsqueeze(0).permute(0, 3, 1, 2)
         # The file's last row and column may stand for less than a whole one: they are brought to the end, where a
@@ -70,6 +77,24 @@ class ScaledImage:
         factors = [math.nextafter(scale * side / whole, math.inf) for side, whole in zip(size, self.size, strict=True)]
         found = F.interpolate(_flipped(pixels, turned), scale_factor=factors, mode="bilinear", antialias=True)
         return _flipped(found[..., : size[0], : size[1]], turned ^ {3} if mirrored else turned)[0]
+
+    def _moved(self, size: tuple[int, int], mirrored: bool, shift: float) -> Tensor:
+        scale = scale_for(self.header, size)
+        pixels = np.asarray(self.at(scale))
+        pixels = pixels[:, ::-1] if mirrored else pixels
+        starts, ends, added = [], [], []
+        for axis, turned in ((0, FROM_BOTTOM), (1, FROM_RIGHT)):
+            whole = self.size[axis] / scale
+            # A row or column that stands for less than a whole one may lie first: its rest is outside of the image.
+            first = (self.header.orientation in turned) != (mirrored and axis == 1)
+            start = (pixels.shape[axis] - whole if first else 0.0) - shift * whole / size[axis]
+            before = max(0, math.ceil(-start))
+            starts.append(start + before)
+            ends.append(start + before + whole)
+            added.append((before, max(0, math.ceil(start + whole - pixels.shape[axis]))))
+        padded = Image.fromarray(np.pad(pixels, (*added, (0, 0)), mode="edge"))
+        found = padded.resize(size[::-1], Image.Resampling.BILINEAR, box=(*starts[::-1], *ends[::-1]))
+        return torch.from_numpy(np.array(found)).permute(2, 0, 1)
 
 
 def _flipped(pixels: Tensor, axes: set[int]) -> Tensor:

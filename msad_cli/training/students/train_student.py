@@ -1,5 +1,6 @@
 """Distilling a teacher into a student: from what is asked for to a model file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,8 +26,10 @@ from msad_cli.training.run import Outcome, Run
 from msad_cli.training.sets import cache_decoded, folder_of, lasting, read_data
 from msad_cli.training.students.assistant import first_stage, student_k
 from msad_cli.training.students.plan_student import (
+    TEACHER_VIEW,
     choose_losses,
     choose_methods,
+    choose_teaching_view,
     is_pixel,
     of_distillation,
     rendered,
@@ -48,6 +51,7 @@ class _Source:
         detector: the model of that file.
         named: the spec of the teacher that was named.
         data: the set that the teacher learnt from.
+        view: by which it teaches.
         k, init, aligned: of the student: what was asked for, or what learning from an assistant makes of it.
     """
 
@@ -55,6 +59,7 @@ class _Source:
     detector: Detector
     named: DetectorSpec
     data: str
+    view: Setting
     k: str | None
     init: str
     aligned: bool
@@ -74,7 +79,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     clock = Clock.of(config.time, config.checkpoint)
     limit_pixels(parse_pixels(config.max_pixels))
     folder = claim_output(config, observer)
-    source = _source(asked, config.teacher, observer)
+    source = _source(asked, config.teacher, folder.recorded() if config.resume else None, observer)
     if isinstance(source, Outcome):
         return source
     teacher, pixel = source.detector, is_pixel(config.method)
@@ -85,22 +90,28 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     choices = of_distillation(choose(config, len(train)), config.distill_warmup, pixel)
     refusal = cannot_keep(config.no_distill, pixel, source.aligned)
     store, computed["cache_teacher"] = choose_store(
-        config.cache_teacher, refusal, source.file, teacher.spec, train, choices.compute.precision
+        config.cache_teacher, refusal, source.file, teacher.spec, train, choices.compute.precision, source.view.value
     )
+    if losses:
+        computed[TEACHER_VIEW] = source.view
     ks = rendered(spec, teacher.spec, losses, store is not None)
-    training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed)
+    training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed, phase=spec.phase)
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
     settings = all_settings(asked, {**computed, **choices.settings})
     observer.plan(config.out, settings)
+    if losses and source.view.value != teacher.spec.views[0]:
+        observer.say(f"the teacher teaches by its {source.view.value} view, {source.view.reason}")
     if config.dry_run:
         return Outcome(config.out, planned=True)
     torch.manual_seed(config.seed)
     student = Detector(spec)
-    keep_pyramids(store, teacher.to(choices.compute.device), train, choices.compute, choices.workers, observer)
+    keep_pyramids(
+        store, teacher.to(choices.compute.device), train, choices.compute, choices.workers, observer, source.view.value
+    )
     run = Run(
         command="distill",
         config=config,
-        module=training_module(student, teacher, store, losses, choices, config.afp),
+        module=training_module(student, teacher, store, losses, choices, config.afp, source.view.value),
         detector=student,
         initialise=partial(start_student, student, teacher, computed["init"].value),
         training=training,
@@ -116,8 +127,14 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     return fit(run, observer)
 
 
-def _source(asked: Asked[DistillConfig], file: Path, observer: Observer) -> _Source | Outcome:
-    """What the student learns from; where that is an assistant that could not be trained, how its training ended."""
+def _source(
+    asked: Asked[DistillConfig], file: Path, recorded: Mapping[str, Setting] | None, observer: Observer
+) -> _Source | Outcome:
+    """What the student learns from; where that is an assistant that could not be trained, how its training ended.
+
+    Args:
+        recorded: the settings of a run that goes on.
+    """
     config = asked.config
     teacher, card = load_model(file)
     named = teacher.spec
@@ -127,6 +144,7 @@ def _source(asked: Asked[DistillConfig], file: Path, observer: Observer) -> _Sou
             detector=teacher,
             named=named,
             data=card.data,
+            view=choose_teaching_view(named, card, recorded),
             k=config.k,
             init=config.init,
             aligned=config.aligned,
@@ -135,8 +153,11 @@ def _source(asked: Asked[DistillConfig], file: Path, observer: Observer) -> _Sou
     assistant, stage = first_stage(asked, file, train_student, observer)
     if stage.unfinished or stage.planned:
         return stage
-    own = load_model(assistant)[0]
-    return _Source(file=assistant, detector=own, named=named, data=card.data, k=k, init="teacher", aligned=False)
+    own, of_own = load_model(assistant)
+    view = choose_teaching_view(own.spec, of_own, recorded)
+    return _Source(
+        file=assistant, detector=own, named=named, data=card.data, view=view, k=k, init="teacher", aligned=False
+    )
 
 
 def _student(config: DistillConfig, source: _Source) -> tuple[DetectorSpec, dict[str, Weighted], dict[str, Setting]]:
