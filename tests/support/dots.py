@@ -13,7 +13,7 @@ CENTRE = (121, 142)
 
 
 def dot() -> Image.Image:
-    """A white dot in a black image: a Gaussian of 20 pixels, so wide that a grid of 32 pixels a cell holds its place."""
+    """A white dot in a black image: a Gaussian of 20 pixels, wide enough for grids of 32 pixels a cell."""
     rows, columns = np.mgrid[0:SIDE, 0:SIDE]
     squared = (rows - CENTRE[0]) ** 2 + (columns - CENTRE[1]) ** 2
     grey = (255 * np.exp(-squared / 800)).round().astype(np.uint8)

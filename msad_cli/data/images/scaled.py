@@ -1,7 +1,7 @@
 """Images that are decoded no larger than their views need."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,21 +80,38 @@ class ScaledImage:
 
     def _moved(self, size: tuple[int, int], mirrored: bool, shift: float) -> Tensor:
         scale = scale_for(self.header, size)
-        pixels = np.asarray(self.at(scale))
-        pixels = pixels[:, ::-1] if mirrored else pixels
-        starts, ends, added = [], [], []
-        for axis, turned in ((0, FROM_BOTTOM), (1, FROM_RIGHT)):
-            whole = self.size[axis] / scale
+        image = self.at(scale)
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
+        # As Pillow has it: across, then down.
+        starts, ends, before, after = [], [], [], []
+        for axis, turned in ((1, FROM_RIGHT), (0, FROM_BOTTOM)):
+            whole, there = self.size[axis] / scale, image.size[1 - axis]
             # A row or column that stands for less than a whole one may lie first: its rest is outside of the image.
             first = (self.header.orientation in turned) != (mirrored and axis == 1)
-            start = (pixels.shape[axis] - whole if first else 0.0) - shift * whole / size[axis]
-            before = max(0, math.ceil(-start))
-            starts.append(start + before)
-            ends.append(start + before + whole)
-            added.append((before, max(0, math.ceil(start + whole - pixels.shape[axis]))))
-        padded = Image.fromarray(np.pad(pixels, (*added, (0, 0)), mode="edge"))
-        found = padded.resize(size[::-1], Image.Resampling.BILINEAR, box=(*starts[::-1], *ends[::-1]))
+            start = (there - whole if first else 0.0) - shift * whole / size[axis]
+            before.append(max(0, math.ceil(-start)))
+            after.append(max(0, math.ceil(start + whole - there)))
+            starts.append(start + before[-1])
+            ends.append(starts[-1] + whole)
+        padded = _padded(image, before, after)
+        found = padded.resize(size[::-1], Image.Resampling.BILINEAR, box=(*starts, *ends))
         return torch.from_numpy(np.array(found)).permute(2, 0, 1)
+
+
+def _padded(image: Image.Image, before: Sequence[int], after: Sequence[int]) -> Image.Image:
+    """An image with so many columns and rows more at its left and top, and at its right and bottom: its edges'."""
+    (left, top), (right, bottom), (width, height) = before, after, image.size
+    whole = Image.new("RGB", (left + width + right, top + height + bottom))
+    whole.paste(image, (left, top))
+    for first, count, edge in ((0, left, left), (left + width, right, left + width - 1)):
+        if count:
+            column = whole.crop((edge, 0, edge + 1, whole.height))
+            whole.paste(column.resize((count, whole.height)), (first, 0))
+    for first, count, edge in ((0, top, top), (top + height, bottom, top + height - 1)):
+        if count:
+            row = whole.crop((0, edge, whole.width, edge + 1))
+            whole.paste(row.resize((whole.width, count)), (0, first))
+    return whole
 
 
 def _flipped(pixels: Tensor, axes: set[int]) -> Tensor:
