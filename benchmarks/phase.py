@@ -89,7 +89,9 @@ def scores(out: Path, k: str, phase: str, view: str, measure: str) -> dict[str, 
     role, of = ("student", "low") if view == "student" else ("teacher", view)
     found = {}
     for file in out.glob(f"{role}.k{k}.{phase}.*.safetensors"):
-        found[file.stem.rsplit(".", 1)[1]] = 100 * read_header(file)[1].scores[of][measure]
+        known = (read_header(file)[1].scores or {})[of][measure]
+        if known is not None:
+            found[file.stem.rsplit(".", 1)[1]] = 100 * known
     return found
 
 

@@ -21,9 +21,11 @@ from msad_cli.training.config import TeacherConfig
 from msad_cli.training.plan import choose_phase
 from msad_cli.training.students.plan_student import choose_teaching_view
 
-SATURATED = {"fused": {"AP": 0.082}, "high": {"AP": 0.165}, "low": {"AP": 0.082}}
+Scores = dict[str, dict[str, float | None]]
+
+SATURATED: Scores = {"fused": {"AP": 0.082}, "high": {"AP": 0.165}, "low": {"AP": 0.082}}
 """APs that the demo set's teacher had at k = 4 when its fusion took all of the low view."""
-EVEN = {"fused": {"AP": 0.165}, "high": {"AP": 0.165}, "low": {"AP": None}}
+EVEN: Scores = {"fused": {"AP": 0.165}, "high": {"AP": 0.165}, "low": {"AP": None}}
 
 
 def test_the_view_of_the_highest_recorded_ap_teaches() -> None:
@@ -33,7 +35,7 @@ def test_the_view_of_the_highest_recorded_ap_teaches() -> None:
     assert choose_teaching_view(spec(), Card(), None).value == "fused"
     # The low view of an ordinary network is on a grid of its own.
     vanilla = spec(role="baseline", scales="vanilla")
-    better_low = {"high": {"AP": 0.1}, "low": {"AP": 0.2}}
+    better_low: Scores = {"high": {"AP": 0.1}, "low": {"AP": 0.2}}
     assert choose_teaching_view(vanilla, Card(scores=better_low), None).value == "high"
     assert view_of_best_ap(vanilla, {"high": {"AP": float("nan")}, "low": {"AP": 0.2}}) == "low"
 
@@ -68,7 +70,7 @@ def test_both_commands_say_which_view_is_best(tmp_path: Path, capsys: pytest.Cap
     assert "best view: fused, AP 0.0\n" in capsys.readouterr().err
     model, card = load_model(teacher)
     assert model.spec.phase == "grid"
-    save_model(teacher, model, replace(card, scores=SATURATED))  # type: ignore[arg-type]
+    save_model(teacher, model, replace(card, scores=SATURATED))
     out = tmp_path / "student.safetensors"
     distil = ["distill", "--teacher", str(teacher), *short[:-1], "--out", str(out)]
     assert run([*distil, "--no-distill", "--dry-run"]) == 0

@@ -94,7 +94,7 @@ class ScaledImage:
             starts.append(start + before[-1])
             ends.append(starts[-1] + whole)
         padded = _padded(image, before, after)
-        found = padded.resize(size[::-1], Image.Resampling.BILINEAR, box=(*starts, *ends))
+        found = padded.resize(size[::-1], Image.Resampling.BILINEAR, box=(starts[0], starts[1], ends[0], ends[1]))
         return torch.from_numpy(np.array(found)).permute(2, 0, 1)
 
 

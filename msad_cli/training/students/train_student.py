@@ -82,7 +82,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     source = _source(asked, config.teacher, folder.recorded() if config.resume else None, observer)
     if isinstance(source, Outcome):
         return source
-    teacher, pixel = source.detector, is_pixel(config.method)
+    teacher, view, pixel = source.detector, source.view.value, is_pixel(config.method)
     torch.manual_seed(config.seed)  # what distillation trains beside the student starts at random
     spec, losses, computed = _student(config, source)
     data = folder_of(config.data) or source.data
@@ -90,28 +90,24 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     choices = of_distillation(choose(config, len(train)), config.distill_warmup, pixel)
     refusal = cannot_keep(config.no_distill, pixel, source.aligned)
     store, computed["cache_teacher"] = choose_store(
-        config.cache_teacher, refusal, source.file, teacher.spec, train, choices.compute.precision, source.view.value
+        config.cache_teacher, refusal, source.file, teacher.spec, train, choices.compute.precision, view
     )
-    if losses:
-        computed[TEACHER_VIEW] = source.view
     ks = rendered(spec, teacher.spec, losses, store is not None)
     training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed, phase=spec.phase)
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
     settings = all_settings(asked, {**computed, **choices.settings})
     observer.plan(config.out, settings)
-    if losses and source.view.value != teacher.spec.views[0]:
-        observer.say(f"the teacher teaches by its {source.view.value} view, {source.view.reason}")
+    if remark := _unusual_view(settings, teacher.spec):
+        observer.say(remark)
     if config.dry_run:
         return Outcome(config.out, planned=True)
     torch.manual_seed(config.seed)
     student = Detector(spec)
-    keep_pyramids(
-        store, teacher.to(choices.compute.device), train, choices.compute, choices.workers, observer, source.view.value
-    )
+    keep_pyramids(store, teacher.to(choices.compute.device), train, choices.compute, choices.workers, observer, view)
     run = Run(
         command="distill",
         config=config,
-        module=training_module(student, teacher, store, losses, choices, config.afp, source.view.value),
+        module=training_module(student, teacher, store, losses, choices, config.afp, view),
         detector=student,
         initialise=partial(start_student, student, teacher, computed["init"].value),
         training=training,
@@ -168,7 +164,18 @@ def _student(config: DistillConfig, source: _Source) -> tuple[DetectorSpec, dict
             teacher, source.k, _architecture(config), source.init, config.norm, source.aligned
         )
         weights, computed["method"] = choose_methods(spec, config, weights_so_far(config))
-        return spec, choose_losses(spec, teacher, config, weights), computed
+        losses = choose_losses(spec, teacher, config, weights)
+    if losses:
+        computed[TEACHER_VIEW] = source.view
+    return spec, losses, computed
+
+
+def _unusual_view(settings: Mapping[str, Setting], teacher: DetectorSpec) -> str:
+    """A line on the view by which a teacher teaches, where it is not the model's own."""
+    view = settings.get(TEACHER_VIEW)
+    if view is None or view.value == teacher.views[0]:
+        return ""
+    return f"the teacher teaches by its {view.value} view, {view.reason}"
 
 
 def _architecture(config: DistillConfig) -> dict[str, object]:
