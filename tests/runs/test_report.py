@@ -258,7 +258,7 @@ def test_fusion_weights_are_those_of_the_fused_pyramid(demo: Path, teacher: Path
     weights = fusion_weights(detector, split, Compute(torch.device("cpu"), "fp32"), [0, 2])
     assert weights.shape == (2, 5, 2)
     assert len(np.unique(weights.round(6))) > 2
-    images = EvaluationSet(split, detector.spec.resolution, detector.spec.ks)
+    images = EvaluationSet(split, detector.spec.resolution, detector.spec.ks, phase=detector.spec.phase)
     for row, place in zip(weights, (0, 2), strict=True):
         with torch.inference_mode():
             high, low = (detector.pyramid([images[place].views[k]], k) for k in (1, 2))
