@@ -21,7 +21,7 @@ from msad_cli.evaluation import latency
 from msad_cli.evaluation.detect_split import view_results
 from msad_cli.frame import Phase, Resolution, view_shift
 from msad_cli.inference.inputs import Input
-from msad_cli.inference.predictor import predict
+from msad_cli.inference.predictor import Wanted, predict
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.system.device import Compute
@@ -118,7 +118,7 @@ def test_everybody_renders_by_the_models_phase(
     monkeypatch.setattr(student, "look", detect)
     monkeypatch.setattr(student, "finish", lambda found: found)
     view_results(student, split, "low", CPU, workers=0, batch=len(split))
-    list(predict(student, "low", [Input(split.path(0), Path("a.jpg"))], 0.5, CPU))
+    list(predict(student, "low", [Input(split.path(0), Path("a.jpg"))], Wanted(0.5), CPU))
     latency.timed_parts(student, "low", [split.path(0)], CPU)
     assert len(views) == 5
     assert all(torch.equal(each, views[0]) for each in views[1:])
