@@ -140,7 +140,9 @@ def view_results(
         found = detector.detect(views, view)
         return found if overlap is None else [one_class_a_box(each, overlap) for each in found]
 
-    images = EvaluationSet(split, resolution or detector.resolution, detector.spec.ks_of(view))
+    images = EvaluationSet(
+        split, resolution or detector.resolution, detector.spec.ks_of(view), phase=detector.spec.phase
+    )
     detector.eval()
     batches = evaluation_loader(images, batch, workers, (rank(), size()), compute.pins)
     detected = split_results(detect, batches, split, compute)

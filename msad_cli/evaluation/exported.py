@@ -38,7 +38,7 @@ def split_for(data: str | None, split: str, spec: DetectorSpec | None = None) ->
 def graph_images(split: CocoSplit, model: ExportedModel) -> Iterator[Tensor]:
     """The images that can be read, as the graph takes them: uint8 (3, h, w)."""
     (k,) = model.spec.ks
-    samples = EvaluationSet(split, model.resolution, (k,))
+    samples = EvaluationSet(split, model.resolution, (k,), phase=model.spec.phase)
     for index in range(len(samples)):
         try:
             yield model.padded(samples[index].views[k])

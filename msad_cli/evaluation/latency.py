@@ -40,7 +40,10 @@ def timed_parts(detector: Model, view: View, paths: Sequence[Path], compute: Com
             image.at(scale_for(image.header, (height // k, width // k)))
     tick()
     views = {
-        k: [render(image, frame, k).to(compute.device) for image, frame in zip(images, frames, strict=True)]
+        k: [
+            render(image, frame, k, phase=detector.spec.phase).to(compute.device)
+            for image, frame in zip(images, frames, strict=True)
+        ]
         for k in detector.spec.ks_of(view)
     }
     tick()

@@ -10,7 +10,7 @@ from typing import Any
 
 from msad_cli.data.images.tones import Tones
 from msad_cli.errors import ModelFileError
-from msad_cli.frame import SIDE_MULTIPLE, Letterbox, Resolution
+from msad_cli.frame import SIDE_MULTIPLE, Letterbox, Resolution, view_shift
 from msad_cli.models.model_file import Card, parse_card, strict_json
 from msad_cli.models.spec import DetectorSpec, Role, View
 
@@ -152,6 +152,9 @@ def _preprocessing(spec: DetectorSpec, shape: InputShape) -> dict[str, Any]:
         "resize": f"ratio = {ratio}; "
         "each side of the resized image = max(hr_multiple, hr_multiple × round(side × ratio / hr_multiple)) / k; "
         "bilinear, antialiased, straight from the upright image",
+        "shift": view_shift(spec.ks[0], spec.phase),
+        "shifted": "what the resized image shows lies this many of its pixels further right and down than a resize "
+        "alone has it; the image's edge is repeated at the left and at the top. Boxes are not shifted",
         **padding,
         "batch": "images of one size" if shape.batch is None else "of this many; fill it up, and drop those rows",
         "tones": _tones(spec.tones),

@@ -160,7 +160,9 @@ def predict_frames(
 
 def _rendered(detector: Model, view: View, source: Input, image: ScaledImage) -> _Decoded:
     frame_size = detector.resolution.frame_size(*image.size)
-    return _Decoded(source, image, frame_size, {k: render(image, frame_size, k) for k in detector.spec.ks_of(view)})
+    spec = detector.spec
+    views = {k: render(image, frame_size, k, phase=spec.phase) for k in spec.ks_of(view)}
+    return _Decoded(source, image, frame_size, views)
 
 
 def _in_threads(threads: int, work: Callable[[Given], Done], items: Iterable[Given], ahead: int) -> Iterator[Done]:

@@ -255,6 +255,20 @@ def _difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
     return f"{name} is {found[name][:80]}, the spec needs {expected[name]}"
 
 
+def view_of_best_ap(spec: DetectorSpec, scores: Mapping[str, Mapping[str, float | None]]) -> View:
+    """The view that has the highest box AP; the model's own where none is known, and of equals.
+
+    Args:
+        scores: by view, as a `Card` has them.
+    """
+
+    def ap(view: View) -> float:
+        known = scores.get(view, {}).get("AP")
+        return -1.0 if known is None or math.isnan(known) else known
+
+    return max(spec.views, key=ap)
+
+
 def choose_views(view: str | None, spec: DetectorSpec, model: Path) -> tuple[View, ...]:
     """The views of a model that are asked for, its best first; None asks for every one it has.
 

@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 from msad_cli.data.annotations.values import MOST_KEYPOINTS
 from msad_cli.data.images.tones import BY_FILE, Tones
-from msad_cli.frame import FRAME_DIVISOR, STOCK_DIVISOR, Resolution, level_shift
+from msad_cli.frame import FRAME_DIVISOR, STOCK_DIVISOR, Phase, Resolution, level_shift
 from msad_cli.models.detectors.kinds import DETECTORS, Family, Task
 from msad_cli.text import meant
 
@@ -82,6 +82,7 @@ class DetectorSpec:
             the keypoint head. 4 is torchvision's for all of them.
         resolution: the HR frame's size. A student sees images 1/k of it.
         mean, std: normalisation of RGB in [0, 1].
+        phase: how the pixels of its low views lie in the HR image.
         fusion: how aligned pyramids become one, if this model fuses.
         detections_per_image: how many detections an image has at most.
         head_depthwise: a dense head's 3×3 convolutions are depthwise separable.
@@ -108,6 +109,7 @@ class DetectorSpec:
     classes: tuple[ClassName, ...]
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    phase: Phase = "centre"
     fusion: Fusion = "c-ff"
     detections_per_image: int = 100
     head_depthwise: bool = False
@@ -127,6 +129,7 @@ class DetectorSpec:
         _one_of("backbone", self.backbone, BACKBONE_NAMES)
         _one_of("norm", self.norm, get_args(Norm))
         _one_of("scales", self.scales, get_args(Scales))
+        _one_of("phase", self.phase, get_args(Phase))
         _one_of("fusion", self.fusion, get_args(Fusion))
         _between("width", self.width, 0.125, 4.0)
         _between("channels", self.channels, 64, 1024)

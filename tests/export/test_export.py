@@ -266,7 +266,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def of_demo() -> Detector:
-    return built("fcos", classes=tuple(ClassName(number, name) for name, number in CATEGORY_IDS.items()))
+    classes = tuple(ClassName(number, name) for name, number in CATEGORY_IDS.items())
+    return built("fcos", classes=classes, phase="grid")
 
 
 @pytest.fixture(scope="module")
@@ -360,6 +361,7 @@ def test_export_eval_bench_and_predict(
     assert values["precision"] == "int8"
     assert values["input"]["shape"] == ["batch", 3, "height", "width"]
     assert values["preprocessing"]["k"] == 2
+    assert values["preprocessing"]["shift"] == 0.25  # of the low view's pixels: half an HR pixel at k = 2
     assert [each["id"] for each in values["classes"]] == sorted(each["id"] for each in values["classes"])
     assert list(values["outputs"]) == ["boxes", "scores", "labels"]
 

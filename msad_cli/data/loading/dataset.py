@@ -16,7 +16,7 @@ from msad_cli.data.loading.image_cache import CachedImages
 from msad_cli.data.loading.transforms import JITTER, render, training_views
 from msad_cli.data.loading.workers import batches_of
 from msad_cli.errors import DataError
-from msad_cli.frame import Resolution
+from msad_cli.frame import Phase, Resolution
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,24 @@ class TrainingSet(Dataset[Sample]):
 
     Attributes:
         kept: where decoded images are kept between epochs, or None.
+        phase: that of the model's spec.
     """
 
-    def __init__(self, split: CocoSplit, resolution: Resolution, ks: Sequence[int], jitter: bool, seed: int) -> None:
+    def __init__(
+        self,
+        split: CocoSplit,
+        resolution: Resolution,
+        ks: Sequence[int],
+        jitter: bool,
+        seed: int,
+        phase: Phase = "centre",
+    ) -> None:
         self.split = split
         self.resolution = resolution
         self.ks = tuple(ks)
         self.jitter = jitter
         self.seed = seed
+        self.phase: Phase = phase
         self.kept: CachedImages | None = None
 
     def keep_decoded(self) -> int:
@@ -109,7 +119,7 @@ class TrainingSet(Dataset[Sample]):
         boxes, labels = torch.from_numpy(split.boxes[owned]), torch.from_numpy(split.labels[owned])
         draw = random.Random(f"{self.seed}/{epoch}/{index}")
         views, boxes, kept, way = training_views(
-            image, boxes, self.resolution, self.ks, self.jitter, draw, split.scheme.flips
+            image, boxes, self.resolution, self.ks, self.jitter, draw, split.scheme.flips, self.phase
         )
         target = {"boxes": boxes, "labels": labels[kept]}
         place = torch.tensor([index, way.mirrored])
@@ -128,13 +138,22 @@ class EvaluationSet(Dataset[Sample]):
 
     Args:
         mirrored: whether all are flipped.
+        phase: that of the model's spec.
     """
 
-    def __init__(self, split: CocoSplit, resolution: Resolution, ks: Sequence[int], mirrored: bool = False) -> None:
+    def __init__(
+        self,
+        split: CocoSplit,
+        resolution: Resolution,
+        ks: Sequence[int],
+        mirrored: bool = False,
+        phase: Phase = "centre",
+    ) -> None:
         self.split = split
         self.resolution = resolution
         self.ks = tuple(ks)
         self.mirrored = mirrored
+        self.phase: Phase = phase
 
     def __len__(self) -> int:
         return len(self.split)
@@ -142,7 +161,8 @@ class EvaluationSet(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         image = open_image(self.split.path(index), self.split.tones)
         size = self.resolution.frame_size(*image.size)
-        return Sample(index, image.size, size, {k: render(image, size, k, self.mirrored) for k in self.ks}, {})
+        views = {k: render(image, size, k, self.mirrored, self.phase) for k in self.ks}
+        return Sample(index, image.size, size, views, {})
 
 
 Share = tuple[int, int]

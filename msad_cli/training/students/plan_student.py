@@ -20,7 +20,8 @@ from msad_cli.distillation.losses.table import (
 from msad_cli.distillation.pixel import TUNE_SHARE, PixelDistillation
 from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
-from msad_cli.models.spec import DetectorSpec, Scales
+from msad_cli.models.model_file import Card, view_of_best_ap
+from msad_cli.models.spec import DetectorSpec, Scales, View
 from msad_cli.models.weights.inherit import from_teacher
 from msad_cli.models.weights.initialise import initialise
 from msad_cli.runs.folder import RunFolder, Setting
@@ -35,6 +36,8 @@ RECORDED_WEIGHT = re.compile(r"([^\s,]+) × (\d[\d.e+-]*)")
 """In the reason that a run records for its method: "pkd × 10, l1 × 0.6"."""
 WARMUP = "distill_warmup"
 """The setting of distillation's own warm-up."""
+TEACHER_VIEW = "teacher_view"
+"""The setting of by which view a teacher teaches."""
 PUBLISHED_WIDTH = 1.0
 """Of ImageNet weights."""
 
@@ -109,6 +112,23 @@ def start_student(student: Detector, teacher: Detector, init: str) -> str:
         else:
             done.append(initialise(student, source))
     return "; ".join(done)
+
+
+def choose_teaching_view(teacher: DetectorSpec, card: Card, recorded: Mapping[str, Setting] | None) -> Setting:
+    """By which of its views a teacher teaches: that of the highest recorded AP; ordinary networks by the large image.
+
+    Args:
+        card: the teacher's.
+        recorded: the settings of a run that goes on, which keeps its view; older versions knew the model's own alone.
+    """
+    own = Setting(teacher.views[0], "auto", "its own")
+    if recorded is not None:
+        return recorded.get(TEACHER_VIEW, own)
+    if teacher.scales != "aligned" or not card.scores or len(teacher.views) == 1:
+        return own
+    known = [(view, card.scores[view].get("AP")) for view in teacher.views if view in card.scores]
+    words = ", ".join(f"{view} {100 * ap:.1f}" for view, ap in known if ap is not None)
+    return Setting(view_of_best_ap(teacher, card.scores), "auto", f"its best, by AP: {words}")
 
 
 def choose_methods(
@@ -225,13 +245,20 @@ def training_module(
     distillers: Mapping[str, Weighted],
     choices: Choices,
     afp: str,
+    view: View,
 ) -> nn.Module:
     """What trains a student: alone where there are no distillers, by a teacher (or its pyramids, if they are kept), or
-    where the steps before a restart tune its assistant, by that."""
+    where the steps before a restart tune its assistant, by that.
+
+    Args:
+        view: by which the teacher teaches.
+    """
     warmup, tune = choices.settings[WARMUP].value, choices.schedule.restart
     if not distillers:
         return Distillation(student, None, {}, warmup)
     if tune:
         return PixelDistillation(student, teacher, afp, distillers, tune, warmup)  # type: ignore[arg-type]
-    teach = teaching(teacher, student) if kept is None else CachedTeacher(teacher.eval().requires_grad_(False), kept)
+    teach = (
+        teaching(teacher, student, view) if kept is None else CachedTeacher(teacher.eval().requires_grad_(False), kept)
+    )
     return Distillation(student, teach, distillers, warmup)

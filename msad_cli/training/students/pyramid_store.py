@@ -16,7 +16,7 @@ from msad_cli.data.loading.dataset import Batch, EvaluationSet, evaluation_loade
 from msad_cli.errors import DataError
 from msad_cli.frame import Frame
 from msad_cli.models.detector import Views
-from msad_cli.models.spec import DetectorSpec
+from msad_cli.models.spec import DetectorSpec, View
 from msad_cli.system.cache_folder import file_state
 from msad_cli.system.device import Compute, to_device
 from msad_cli.system.distributed import rank, size, wait_for_all
@@ -138,13 +138,21 @@ def ways(split: CocoSplit) -> tuple[bool, ...]:
 
 
 def keep_all(
-    store: Store, spec: DetectorSpec, look: Look, split: CocoSplit, compute: Compute, workers: int, done: Done
+    store: Store,
+    spec: DetectorSpec,
+    look: Look,
+    split: CocoSplit,
+    compute: Compute,
+    workers: int,
+    done: Done,
+    view: View | None = None,
 ) -> None:
     """Lets a teacher look at whatever is not kept yet; of several processes each at its share.
 
     Args:
         spec: the teacher's.
         look: its pyramid of views on the device.
+        view: at which it looks; None for the model's own best.
         done: told, as it goes on, how many pyramids were made by now.
 
     Raises:
@@ -153,7 +161,7 @@ def keep_all(
     made = 0
     for mirrored in ways(split):
         missing = [i for i in range(len(split))[rank() :: size()] if not store.has(i, mirrored)]
-        images = EvaluationSet(split, spec.resolution, spec.ks if spec.fuses else spec.ks[:1], mirrored)
+        images = EvaluationSet(split, spec.resolution, spec.ks_of(view or spec.views[0]), mirrored, spec.phase)
         batches = evaluation_loader(images, BATCH, workers, wanted=missing)
         for image, pyramid in _looked_at(look, batches, compute):
             store.keep(image, mirrored, pyramid)

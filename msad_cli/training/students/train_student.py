@@ -1,5 +1,6 @@
 """Distilling a teacher into a student: from what is asked for to a model file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,8 +27,10 @@ from msad_cli.training.run import Outcome, Run
 from msad_cli.training.sets import cache_decoded, folder_of, lasting, read_data
 from msad_cli.training.students.assistant import first_stage, student_k
 from msad_cli.training.students.plan_student import (
+    TEACHER_VIEW,
     choose_losses,
     choose_methods,
+    choose_teaching_view,
     is_pixel,
     of_distillation,
     rendered,
@@ -49,6 +52,7 @@ class _Source:
         detector: the model of that file.
         named: the spec of the teacher that was named.
         data, exif: the set that the teacher learnt from, and whether its labels fit images that EXIF turns.
+        view: by which it teaches.
         k, init, aligned: of the student: what was asked for, or what learning from an assistant makes of it.
     """
 
@@ -57,6 +61,7 @@ class _Source:
     named: DetectorSpec
     data: str
     exif: str
+    view: Setting
     k: str | None
     init: str
     aligned: bool
@@ -76,10 +81,10 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     clock = Clock.of(config.time, config.checkpoint)
     limit_pixels(parse_pixels(config.max_pixels))
     folder = claim_output(config, observer)
-    source = _source(asked, config.teacher, observer)
+    source = _source(asked, config.teacher, folder.recorded() if config.resume else None, observer)
     if isinstance(source, Outcome):
         return source
-    teacher, pixel = source.detector, is_pixel(config.method)
+    teacher, view, pixel = source.detector, source.view.value, is_pixel(config.method)
     torch.manual_seed(config.seed)  # what distillation trains beside the student starts at random
     spec, losses, computed = _student(config, source)
     data = folder_of(config.data) or source.data
@@ -89,22 +94,24 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     choices = of_distillation(choose(config, len(train)), config.distill_warmup, pixel)
     refusal = cannot_keep(config.no_distill, pixel, source.aligned)
     store, computed["cache_teacher"] = choose_store(
-        config.cache_teacher, refusal, source.file, teacher.spec, train, choices.compute.precision
+        config.cache_teacher, refusal, source.file, teacher.spec, train, choices.compute.precision, view
     )
     ks = rendered(spec, teacher.spec, losses, store is not None)
-    training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed)
+    training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed, phase=spec.phase)
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
     settings = all_settings(asked, {**computed, **choices.settings})
     observer.plan(config.out, settings)
+    if remark := _unusual_view(settings, teacher.spec):
+        observer.say(remark)
     if config.dry_run:
         return Outcome(config.out, planned=True)
     torch.manual_seed(config.seed)
     student = Detector(spec)
-    keep_pyramids(store, teacher.to(choices.compute.device), train, choices.compute, choices.workers, observer)
+    keep_pyramids(store, teacher.to(choices.compute.device), train, choices.compute, choices.workers, observer, view)
     run = Run(
         command="distill",
         config=config,
-        module=training_module(student, teacher, store, losses, choices, config.afp),
+        module=training_module(student, teacher, store, losses, choices, config.afp, view),
         detector=student,
         initialise=partial(start_student, student, teacher, computed["init"].value),
         training=training,
@@ -120,8 +127,14 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     return fit(run, observer)
 
 
-def _source(asked: Asked[DistillConfig], file: Path, observer: Observer) -> _Source | Outcome:
-    """What the student learns from; where that is an assistant that could not be trained, how its training ended."""
+def _source(
+    asked: Asked[DistillConfig], file: Path, recorded: Mapping[str, Setting] | None, observer: Observer
+) -> _Source | Outcome:
+    """What the student learns from; where that is an assistant that could not be trained, how its training ended.
+
+    Args:
+        recorded: the settings of a run that goes on.
+    """
     config = asked.config
     teacher, card = load_model(file)
     # A student shares the grids of its teacher, whose images are padded for that.
@@ -133,6 +146,7 @@ def _source(asked: Asked[DistillConfig], file: Path, observer: Observer) -> _Sou
             named=named,
             data=card.data,
             exif=config.exif or card.exif,
+            view=choose_teaching_view(named, card, recorded),
             k=config.k,
             init=config.init,
             aligned=config.aligned,
@@ -141,13 +155,14 @@ def _source(asked: Asked[DistillConfig], file: Path, observer: Observer) -> _Sou
     assistant, stage = first_stage(asked, file, train_student, observer)
     if stage.unfinished or stage.planned:
         return stage
-    own = load_model(assistant)[0]
+    own, of_own = load_model(assistant)
     return _Source(
         file=assistant,
         detector=own,
         named=named,
         data=card.data,
         exif=config.exif or card.exif,
+        view=choose_teaching_view(own.spec, of_own, recorded),
         k=k,
         init="teacher",
         aligned=False,
@@ -162,7 +177,18 @@ def _student(config: DistillConfig, source: _Source) -> tuple[DetectorSpec, dict
             teacher, source.k, _architecture(config), source.init, config.norm, source.aligned
         )
         weights, computed["method"] = choose_methods(spec, config, weights_so_far(config))
-        return spec, choose_losses(spec, teacher, config, weights), computed
+        losses = choose_losses(spec, teacher, config, weights)
+    if losses:
+        computed[TEACHER_VIEW] = source.view
+    return spec, losses, computed
+
+
+def _unusual_view(settings: Mapping[str, Setting], teacher: DetectorSpec) -> str:
+    """A line on the view by which a teacher teaches, where it is not the model's own."""
+    view = settings.get(TEACHER_VIEW)
+    if view is None or view.value == teacher.views[0]:
+        return ""
+    return f"the teacher teaches by its {view.value} view, {view.reason}"
 
 
 def _architecture(config: DistillConfig) -> dict[str, object]:
