@@ -105,7 +105,8 @@ def predict(
     path = model or _default_model()
     detector, card = open_model(path, runtime)
     detector.limit(nms_iou, max_detections)
-    detector.spec = replace(detector.spec, tones=_tones(detector.spec.tones, bits, images))
+    if (tones := _tones(detector.spec.tones, bits, images)) != detector.spec.tones:
+        detector.spec = replace(detector.spec, tones=tones)
     best = choose_views(view, detector.spec, path)[0]
     labels = parse_classes(classes, detector.spec.categories)
     compute = choose_compute(device, precision)
