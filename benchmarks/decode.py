@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -39,7 +40,10 @@ def main() -> None:
     arguments = parser.parse_args()
     scaled.MARGIN = arguments.margin
     resolution, ks = parse_size(arguments.size), parse_ks("--k", arguments.k)
-    ways = {"whole": lambda path: whole_image(read_image(path)), "scaled": open_image}
+    ways: dict[str, Any] = {
+        "whole": lambda path: whole_image(read_image(path)),
+        "scaled": open_image,
+    }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as folder:
         inputs = arguments.inputs or [str(draw(Path(folder)))]

@@ -95,7 +95,7 @@ def step_seconds(teacher: Path, rows: list[tuple[str, bool]]) -> dict[tuple[str,
     spec = master.spec
     files = find_split(card.data, "train", task=spec.task)
     split = read_split(files.annotations, files.images, spec.categories, spec.task, spec.keypoints)
-    training = TrainingSet(split, spec.resolution, spec.ks, jitter=False, seed=0)
+    training = TrainingSet(split, spec.resolution, spec.ks, jitter=False, seed=0, phase=spec.phase)
     batch = next(iter(training_loader(training, 4, 0, 0, 1)))
     compute = Compute(torch.device("cpu"), "bf16")
     modules = {}

@@ -29,7 +29,7 @@ detector, _ = load_model(__import__("pathlib").Path(sys.argv[1]))
 image = open_image(__import__("pathlib").Path(sys.argv[2]))
 size = detector.spec.resolution.frame_size(*image.size)
 view = detector.spec.views[0]
-views = {k: [render(image, size, k)] for k in detector.spec.ks_of(view)}
+views = {k: [render(image, size, k, phase=detector.spec.phase)] for k in detector.spec.ks_of(view)}
 with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
     detector.detect(views, view)
 """

@@ -22,7 +22,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from msad_cli.data.images.decode import read_image
 from msad_cli.inference.inputs import Input, find_inputs
-from msad_cli.inference.predictor import predict
+from msad_cli.inference.predictor import Wanted, predict
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import load_model
 from msad_cli.system.device import Compute
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--alike", action="store_true")
     arguments = parser.parse_args()
-    inputs = find_inputs([arguments.pictures], Path("predictions"))[: arguments.number]
+    inputs = find_inputs([arguments.pictures], [Path("predictions")])[: arguments.number]
     detector, _ = load_model(arguments.model)
     exact, fast = (Compute(torch.device("cpu"), each) for each in ("fp32", arguments.precision))
     resolution = detector.spec.resolution
@@ -53,9 +53,11 @@ def main() -> None:
     jobs: dict[str, Job] = {
         "stock fp32": lambda: stock_detections(stock, inputs, exact),
         f"stock {fast.precision}": lambda: stock_detections(stock, inputs, fast),
-        "msad fp32": lambda: list(predict(detector, detector.spec.views[0], inputs, 0.05, exact, arguments.batch)),
+        "msad fp32": lambda: list(
+            predict(detector, detector.spec.views[0], inputs, Wanted(0.05), exact, arguments.batch)
+        ),
         f"msad {fast.precision}": lambda: list(
-            predict(detector, detector.spec.views[0], inputs, 0.05, fast, arguments.batch)
+            predict(detector, detector.spec.views[0], inputs, Wanted(0.05), fast, arguments.batch)
         ),
     }
     seconds: dict[str, list[float]] = {name: [] for name in jobs}

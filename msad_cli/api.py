@@ -12,9 +12,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Concatenate, ParamSpec, overload
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from msad_cli.data.images.in_memory import rgb_image
+from msad_cli.data.images.tones import Tones, parse_bits
 from msad_cli.errors import DataError, MsadError, UsageError  # noqa: F401  # MsadError is for callers
 from msad_cli.evaluation.evaluate import Evaluation, EvaluationConfig
 from msad_cli.evaluation.metrics import Scores
@@ -29,12 +30,14 @@ from msad_cli.export.runtime import Model as Network
 from msad_cli.export.runtime import open_model
 from msad_cli.inference import predictor
 from msad_cli.inference.inputs import Input
+from msad_cli.models.decode.nms import SAME_OBJECT, overlap_of
 from msad_cli.models.decode.paste_masks import paste_masks
 from msad_cli.models.model_file import Card, choose_views
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.runs.folder import Setting
 from msad_cli.system import distributed
 from msad_cli.system.device import Compute, choose_compute
+from msad_cli.system.extras import missing_extra
 from msad_cli.text import printable
 from msad_cli.training import train_teacher as training
 from msad_cli.training.config import PYTHON_ONLY, Asked, Config, DistillConfig, TeacherConfig
@@ -42,6 +45,9 @@ from msad_cli.training.observer import Observer
 from msad_cli.training.run import Outcome
 from msad_cli.training.steps.loop import Step
 from msad_cli.training.students import train_student as training_of_students
+
+if TYPE_CHECKING:
+    import supervision
 
 Settings = ParamSpec("Settings")
 PathLike = str | os.PathLike[str]
@@ -84,6 +90,19 @@ class Detections:
     masks: NDArray[np.bool_] | None = None
     keypoints: NDArray[np.float32] | None = None
 
+    def to_supervision(self) -> "supervision.Detections":
+        """As the trackers and annotators of supervision take them; `class_id` are `labels`.
+
+        Raises:
+            UsageError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise missing_extra("supervision", "supervision") from None
+        data: dict[str, NDArray[np.generic] | list[str]] = {"class_name": np.array(self.names, dtype=object)}
+        return supervision.Detections(self.boxes, self.masks, self.scores, self.labels, data=data)
+
 
 @dataclass(frozen=True)
 class Model:
@@ -94,12 +113,14 @@ class Model:
         detector: in eval mode, on its device; `detector.spec` says what it is.
         card: what is known of it beside that: its data, its scores, the threshold of best F1.
         compute: device and precision.
+        overlap: IoU with a surer box of any class above which one is taken for the same object.
     """
 
     file: Path
     detector: Network
     card: Card
     compute: Compute
+    overlap: float = SAME_OBJECT
 
     @property
     def spec(self) -> DetectorSpec:
@@ -108,7 +129,13 @@ class Model:
 
     @overload  # a text is a sequence of texts too, but the first case comes first
     def predict(  # type: ignore[overload-overlap]
-        self, images: ImageLike, *, score: float | None = None, view: str | None = None, batch: int | None = None
+        self,
+        images: ImageLike,
+        *,
+        score: float | None = None,
+        view: str | None = None,
+        batch: int | None = None,
+        agnostic: bool = True,
     ) -> Detections: ...
 
     @overload
@@ -119,6 +146,7 @@ class Model:
         score: float | None = None,
         view: str | None = None,
         batch: int | None = None,
+        agnostic: bool = True,
     ) -> list[Detections]: ...
 
     def predict(
@@ -128,6 +156,7 @@ class Model:
         score: float | None = None,
         view: str | None = None,
         batch: int | None = None,
+        agnostic: bool = True,
     ) -> Detections | list[Detections]:
         """What is in an image, or in each of several.
 
@@ -136,6 +165,7 @@ class Model:
             score: the least that is answered; the model's own threshold of best F1 unless given.
             view: `high`, `middle`, `low` or `fused`; the model's best unless given.
             batch: images of one size that are looked at together; 8 on a GPU and 1 elsewhere unless given.
+            agnostic: whether an object has its best class alone; else a box may come again under another class.
 
         Raises:
             DataError: a file cannot be read.
@@ -143,16 +173,17 @@ class Model:
             DeviceError: out of memory.
         """
         if isinstance(images, str) or not isinstance(images, Sequence):
-            return self.predict([images], score=score, view=view, batch=batch)[0]
+            return self.predict([images], score=score, view=view, batch=batch, agnostic=agnostic)[0]
         if score is not None and not 0 <= score <= 1:
             raise UsageError(f"score {score}: not from 0 to 1", "leave it out", code="number-out-of-range")
         if batch is not None and not batch >= 1:
             raise UsageError(f"batch {batch}: not at least 1", "leave it out", code="number-out-of-range")
-        inputs = [_input(number, each) for number, each in enumerate(images, start=1)]
+        inputs = [_input(number, each, self.spec.tones) for number, each in enumerate(images, start=1)]
         chosen = choose_views(view, self.spec, self.file)[0]
         least = self.card.score_threshold if score is None else score
         at_once = batch or predictor.usual_batch(self.compute)
-        predictions = predictor.predict(self.detector, chosen, inputs, least, self.compute, at_once)
+        wanted = predictor.Wanted(least, overlap=self.overlap if agnostic else None)
+        predictions = predictor.predict(self.detector, chosen, inputs, wanted, self.compute, at_once)
         return [self._detections(each) for each in predictions]
 
     def _detections(self, prediction: predictor.Prediction | DataError) -> Detections:
@@ -175,30 +206,46 @@ class Model:
         )
 
 
-def load(model: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto") -> Model:
+def load(
+    model: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    runtime: str | None = None,
+    nms_iou: float | None = None,
+    max_detections: int | None = None,
+    bits: int | None = None,
+) -> Model:
     """The model of a file that `msad teacher`, `distill` or `export` (.onnx) wrote.
 
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `bf16`, `fp16` or `fp32`.
+        runtime: of an .onnx file, `onnxruntime` or `openvino`.
+        nms_iou: of two boxes that overlap more, the surer one is kept; the detector's own IoU unless given.
+        max_detections: of an image, at most 1000; the model's own number unless given.
+        bits: of images of more than 8 bits, how many are used; the model's own range unless given.
 
     Raises:
         ModelFileError: no such file, or none of msad's.
         DeviceError: the device cannot be used.
-        UsageError: no such device or precision.
+        UsageError: no such device or precision, or a number that cannot be.
     """
     file = Path(model)
     compute = choose_compute(device, precision)
-    detector, card = open_model(file)
-    return Model(file, detector.to(compute.device), card, compute)
+    detector, card = open_model(file, runtime)
+    detector.limit(nms_iou, max_detections)
+    if (tones := parse_bits(bits)) is not None:
+        detector.spec = replace(detector.spec, tones=tones)
+    return Model(file, detector.to(compute.device), card, compute, overlap_of(nms_iou))
 
 
-def _input(number: int, image: ImageLike) -> Input:
+def _input(number: int, image: ImageLike, tones: Tones) -> Input:
     if isinstance(image, str | os.PathLike):
         path = Path(image)
         return Input(path, Path(path.name))
     name = f"image {number}"
-    return Input(Path(name), Path(name), rgb_image(image, name))
+    return Input(Path(name), Path(name), rgb_image(image, name, tones))
 
 
 SECONDS_BETWEEN_LINES = 30.0

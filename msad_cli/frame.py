@@ -7,12 +7,31 @@ which pixels the backbone sees: the HR image, or the same image downsampled by k
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 FRAME_DIVISOR = 128
 """HR padding, in pixels: the stride of P7, so that every level of every view has a whole grid."""
 
+STOCK_DIVISOR = 32
+"""Padding of torchvision's detectors, whose weights are used to it. No view needs a grid of another one's then."""
+
 SIDE_MULTIPLE = 4
 """Sides of an HR image are multiples of this, so that the views at k = 2 and 4 have whole sides too."""
+
+
+Phase = Literal["grid", "centre"]
+"""How a low view's pixels lie in the HR image. `grid`: each is centred on the first of the k × k HR pixels that it
+stands for. So are the cells of strided convolutions (padded by half their kernel) on what they stand for: cell i of
+stride s looks at HR pixel s·i in every view. `centre`: each is centred on all k × k, as in an ordinary resize; then
+cells of the low view look (k − 1) / 2 HR pixels further right and down. Models of older files have the latter."""
+
+
+def view_shift(k: int, phase: Phase) -> float:
+    """By how many of its own pixels what a view shows lies right of, and below, where an ordinary resize has it.
+
+    It is a matter of pixels alone: where a small image has a frame of its own, boxes in it are HR pixels over k.
+    """
+    return (k - 1) / (2 * k) if phase == "grid" else 0.0
 
 
 def level_shift(k: int) -> int:
@@ -81,8 +100,12 @@ class Frame:
     padded: tuple[int, int]
 
     @classmethod
-    def around(cls, sizes: Sequence[tuple[int, int]], k: int = 1) -> "Frame":
-        """The frame of a batch whose view downsampled by k has images of these (height, width) pixels."""
+    def around(cls, sizes: Sequence[tuple[int, int]], k: int = 1, divisor: int = FRAME_DIVISOR) -> "Frame":
+        """The frame of a batch whose view downsampled by k has images of these (height, width) pixels.
+
+        Args:
+            divisor: its sides are multiples of so many HR pixels.
+        """
         images = tuple((height * k, width * k) for height, width in sizes)
-        padded = tuple(math.ceil(max(side) / FRAME_DIVISOR) * FRAME_DIVISOR for side in zip(*images, strict=True))
+        padded = tuple(math.ceil(max(side) / divisor) * divisor for side in zip(*images, strict=True))
         return cls(images, (padded[0], padded[1]))

@@ -29,7 +29,7 @@ from msad_cli.evaluation.ground_truth import ground_truth
 from msad_cli.evaluation.metrics import score
 from msad_cli.inference.draw import draw_boxes
 from msad_cli.inference.inputs import Input
-from msad_cli.inference.predictor import Prediction, predict
+from msad_cli.inference.predictor import Prediction, Wanted, predict
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, load_model, read_header, save_model
 from msad_cli.system.device import Compute
@@ -286,7 +286,7 @@ def test_images(tmp_path: Path, student: Detector, monkeypatch: pytest.MonkeyPat
         (content, kind), suffix = example
         path = tmp_path / f"image{suffix}"
         path.write_bytes(content)
-        (found,) = predict(student, "low", [Input(path, Path(path.name))], 0.0, CPU)
+        (found,) = predict(student, "low", [Input(path, Path(path.name))], Wanted(0.0), CPU)
         if isinstance(found, DataError):
             assert str(path) in found.message
             assert kind not in FORMATS, found.message

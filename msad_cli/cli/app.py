@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -23,6 +24,7 @@ from msad_cli.cli.commands.teacher import teacher
 from msad_cli.cli.json_output import expect_json, print_error
 from msad_cli.cli.processes import other_process, refused
 from msad_cli.errors import DeviceError, MsadError, UsageError
+from msad_cli.system.cache_folder import CacheWarning
 from msad_cli.text import nearest, printable
 
 app = typer.Typer(
@@ -87,7 +89,13 @@ def run(arguments: list[str]) -> int:
     # `--debug` may stand anywhere, also behind the command.
     arguments = [each for each in arguments if each != "--debug"]
     try:
-        outcome = app(args=arguments, prog_name="msad", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", CacheWarning)
+            usual = warnings.showwarning
+            warnings.showwarning = lambda message, category, *more, **named: (
+                _tell(str(message)) if category is CacheWarning else usual(message, category, *more, **named)
+            )
+            outcome = app(args=arguments, prog_name="msad", standalone_mode=False)
         sys.stdout.flush()  # while an error can still be told
     except MsadError as error:
         if debug:
@@ -106,6 +114,12 @@ def run(arguments: list[str]) -> int:
             raise
         return complain(_unforeseen(error), as_json)
     return outcome if isinstance(outcome, int) else 0
+
+
+def _tell(line: str) -> None:
+    """A line of the first process, of several, on stderr."""
+    if not other_process():
+        print(printable(line), file=sys.stderr)
 
 
 def _leave_stdout() -> None:

@@ -61,11 +61,34 @@ Log = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")]
+Runtime = Annotated[
+    str | None,
+    typer.Option("--runtime", metavar="onnxruntime|openvino", help="What runs an .onnx file. Default: onnxruntime."),
+]
+NmsIou = Annotated[
+    float | None,
+    typer.Option("--nms-iou", min=0.0, max=1.0, help="Of two boxes that overlap more, the surer one is kept."),
+]
+MaxDetections = Annotated[
+    int | None, typer.Option("--max-detections", min=1, max=1000, help="Of an image. Default: the model's, often 100.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 MaxPixels = Annotated[
     str,
     typer.Option("--max-pixels", metavar="N", help="Larger images are refused as decompression bombs; 500M is known."),
+]
+Bits = Annotated[
+    int | None,
+    typer.Option("--bits", min=1, max=32, metavar="12", help="Of deep images (16-bit files), how many bits are used."),
+]
+Exif = Annotated[
+    str | None,
+    typer.Option(
+        "--exif",
+        metavar="auto|keep|ignore",
+        help="Of images that EXIF turns: do labels fit them turned (keep) or not? Default: as sizes tell.",
+    ),
 ]
 TrainJson = Annotated[Path | None, typer.Option(help="Annotation file of the training split.")]
 ValJson = Annotated[Path | None, typer.Option(help="Annotation file of the validation split.")]
@@ -92,6 +115,8 @@ DATA = in_panel(
         "train_images": TrainImages,
         "val_images": ValImages,
         "max_pixels": MaxPixels,
+        "bits": Bits,
+        "exif": Exif,
         "cache": Cache,
     },
 )

@@ -10,6 +10,7 @@ from msad_cli.distillation.knowledge import Knowledge, best_view, student_view
 from msad_cli.distillation.unaligned import unaligned_teacher
 from msad_cli.models.detector import Detector, Views
 from msad_cli.models.detectors.base import Target
+from msad_cli.models.spec import View
 
 Teach = Callable[[Views, Sequence[Target]], Knowledge]
 """From the views and targets (in HR pixels) of a batch to a teacher's knowledge of it."""
@@ -79,14 +80,15 @@ class Distillation(nn.Module):
         return losses
 
 
-def teaching(teacher: Detector, student: Detector) -> Teach:
+def teaching(teacher: Detector, student: Detector, view: View | None = None) -> Teach:
     """How a teacher teaches this student: aligned, or brought to the coarser grid of one that is not.
 
-    Its fused pyramid is imitated, or that of the large image if it has no fusion. The teacher stays in eval mode
-    without gradients, where the official code leaves it in training mode; no submodule of what trains its student.
+    Its fused pyramid is imitated, or that of the large image if it has no fusion, or that of a view that is named. The
+    teacher stays in eval mode without gradients, where the official code leaves it in training mode; no submodule of
+    what trains its student.
     """
     teacher.eval().requires_grad_(False)
     if student.spec.scales == "aligned":
-        return lambda views, _: best_view(teacher, views)
-    coarser = unaligned_teacher(teacher, student.spec.ks[-1])
+        return lambda views, _: best_view(teacher, views, view=view)
+    coarser = unaligned_teacher(teacher, student.spec.ks[-1], view)
     return lambda views, _: coarser(views)

@@ -11,6 +11,7 @@ from msad_cli.distillation.baselines import downsampled_target
 from msad_cli.frame import FRAME_DIVISOR, Frame
 from msad_cli.models.detector import Detector, Views
 from msad_cli.models.detectors.base import Target
+from msad_cli.models.spec import View
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,17 @@ class _Partial(Knowledge):
         }
 
 
-def best_view(detector: Detector, views: Views, divisor: int = FRAME_DIVISOR) -> Knowledge:
+def best_view(detector: Detector, views: Views, divisor: int = FRAME_DIVISOR, view: View | None = None) -> Knowledge:
     """A network in the HR frame: a fused teacher or student, a student's only view, or a baseline's large image.
 
     Args:
         divisor: to a multiple of so many HR pixels the images are padded.
+        view: another than the model's own best, of an aligned one.
     """
-    ks = detector.spec.ks if detector.spec.fuses else detector.spec.ks[:1]
+    view = view or detector.spec.views[0]
+    ks = detector.spec.ks_of(view)
     pyramids = [detector.pyramid(views[k], k, divisor) for k in ks]
-    pyramid = detector.fuse(pyramids) if detector.spec.fuses else pyramids[0]
+    pyramid = detector.fuse(pyramids) if view == "fused" else pyramids[0]
     return Knowledge(detector, pyramid, detector.frame(views[ks[0]], ks[0]), views)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from msad_cli.distillation.baselines import downsampled_target
 from msad_cli.distillation.distillation import WARMUP_STEPS, Distillation, Weighted
 from msad_cli.distillation.knowledge import Knowledge, best_view
+from msad_cli.distillation.parts.coarser import coarser
 from msad_cli.distillation.parts.steps import StepCounter
 from msad_cli.frame import FRAME_DIVISOR, level_shift
 from msad_cli.models.detector import Detector, Views
@@ -29,10 +30,10 @@ TUNE_SHARE = 0.25
 class AlteredAssistant(nn.Module):
     """An assistant that looks at the large image and predicts on the grid, and in the frame, of the small one.
 
-    `shift` leaves out the m = log2 k finest levels and adds m coarser ones, made from the last as P7 is made from P6
-    (as P6 of P2–P6, by leaving out every second cell): levels P(3+m)…P(7+m) of the large image. `resize` takes
-    the mean over k × k cells of each level. In the frame of the small image the anchors are then the student's own, k
-    times as large as before in HR pixels, so that maps, scores and boxes match one to one.
+    `shift` leaves out the m = log2 k finest levels and adds m coarser ones, made from the last as P7 is made from
+    P6 (as P6 of P2–P6, by leaving out every second cell): levels P(3+m)…P(7+m) of the large image. `resize` takes a
+    weighted mean around every k-th cell of each level. In the frame of the small image the anchors are then the
+    student's own, k times as large as before in HR pixels, so that maps, scores and boxes match one to one.
     """
 
     def __init__(self, detector: Detector, k: int, afp: AFP) -> None:
@@ -54,7 +55,7 @@ class AlteredAssistant(nn.Module):
         """What it knows of a batch, in the frame of the small image."""
         whole = best_view(self.detector, views, FRAME_DIVISOR * self.k)
         if self.afp == "resize":
-            pyramid = [F.avg_pool2d(each, self.k) for each in whole.pyramid]
+            pyramid = [coarser(each, self.k) for each in whole.pyramid]
         else:
             shift = level_shift(self.k)
             pyramid = list(whole.pyramid[shift:])

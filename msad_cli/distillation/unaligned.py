@@ -1,7 +1,7 @@
 """A teacher for a student that is not aligned: its maps and outputs, brought to the student's coarser grid.
 
 This is what the rivals of MSAD's table 3(a) do: levels of one name are compared, P3 with P3, and the teacher's, which
-are k times as fine, are downsampled bilinearly. The paper does not say how; the details are our reconstruction.
+are k times as fine, are downsampled. The paper does not say how; the details are our reconstruction.
 """
 
 from collections.abc import Callable
@@ -9,24 +9,29 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from msad_cli.distillation.knowledge import Knowledge, best_view
+from msad_cli.distillation.parts.coarser import coarser
 from msad_cli.frame import FRAME_DIVISOR
 from msad_cli.models.detector import Detector, Views
+from msad_cli.models.spec import View
 
 COMPARABLE = ("cls_logits", "bbox_ctrness")
 """Outputs that mean the same at both sizes. Boxes do not: a level of one name finds objects of other sizes."""
 
 
-def unaligned_teacher(teacher: Detector, k: int) -> Callable[[Views], Knowledge]:
-    """Of a batch, what a teacher knows on the grid of an ordinary network that sees the image downsampled by k."""
+def unaligned_teacher(teacher: Detector, k: int, view: View | None = None) -> Callable[[Views], Knowledge]:
+    """Of a batch, what a teacher knows on the grid of an ordinary network that sees the image downsampled by k.
+
+    Args:
+        view: of the teacher, as in `best_view`.
+    """
 
     def know(views: Views) -> Knowledge:
         # Padded so that its grids, down to the coarsest, are exactly k times as fine as those of the small image.
-        whole = best_view(teacher, views, FRAME_DIVISOR * k)
-        pyramid = [_downsampled(each, k) for each in whole.pyramid]
+        whole = best_view(teacher, views, FRAME_DIVISOR * k, view)
+        pyramid = [coarser(each, k) for each in whole.pyramid]
         return _Downsampled(teacher, pyramid, teacher.frame(views[k], 1), views, whole=whole, k=k)
 
     return know
@@ -50,10 +55,5 @@ class _Downsampled(Knowledge):
         smaller = []
         for level, (height, width) in zip(levels, grids, strict=True):
             cells = level.reshape(len(output), height, width, -1).permute(0, 3, 1, 2)
-            smaller.append(_downsampled(cells, self.k).permute(0, 2, 3, 1).reshape(len(output), -1, output.shape[2]))
+            smaller.append(coarser(cells, self.k).permute(0, 2, 3, 1).reshape(len(output), -1, output.shape[2]))
         return torch.cat(smaller, dim=1)
-
-
-def _downsampled(maps: Tensor, k: int) -> Tensor:
-    """(N, C, h, w) -> (N, C, h/k, w/k)."""
-    return F.interpolate(maps, scale_factor=1 / k, mode="bilinear", align_corners=False)

@@ -13,6 +13,7 @@ from msad_cli.data.loading.transforms import from_frame
 from msad_cli.evaluation.metrics import Result
 from msad_cli.export.runtime import Model
 from msad_cli.frame import Resolution
+from msad_cli.models.decode.nms import one_class_a_box
 from msad_cli.models.decode.paste_masks import LEARNT_SHIFT, paste_masks
 from msad_cli.models.spec import View
 from msad_cli.system.device import Compute, to_device
@@ -122,18 +123,29 @@ def view_results(
     workers: int,
     resolution: Resolution | None = None,
     batch: int = EVALUATION_BATCH,
+    overlap: float | None = None,
 ) -> Detected:
     """What one view of a detector finds in a split; it reads just the pixels that this view needs.
 
     Each of several processes looks at its share of the batches; `put_together` makes one of what all have found.
 
+    Args:
+        overlap: IoU with a surer box of any class above which one is left out. None counts both, as COCO does.
+
     Raises:
         DataError: too many images cannot be read.
     """
-    images = EvaluationSet(split, resolution or detector.resolution, detector.spec.ks_of(view))
+
+    def detect(views: Mapping[int, Sequence[Tensor]]) -> Sequence[Mapping[str, Tensor]]:
+        found = detector.detect(views, view)
+        return found if overlap is None else [one_class_a_box(each, overlap) for each in found]
+
+    images = EvaluationSet(
+        split, resolution or detector.resolution, detector.spec.ks_of(view), phase=detector.spec.phase
+    )
     detector.eval()
     batches = evaluation_loader(images, batch, workers, (rank(), size()), compute.pins)
-    detected = split_results(lambda views: detector.detect(views, view), batches, split, compute)
+    detected = split_results(detect, batches, split, compute)
     if size() == 1:
         tolerate(detected.unreadable, split)
     return detected

@@ -1,25 +1,29 @@
 """COCO's numbers of a model file, trained or exported, on a split of a set."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msad_cli.data.annotations.split import CocoSplit, read_split
+from msad_cli.data.annotations.problems import OF_READING
+from msad_cli.data.annotations.records import read_records
+from msad_cli.data.annotations.split import CocoSplit, to_split
 from msad_cli.data.images.decode import limit_pixels
-from msad_cli.data.layouts.splits import find_split
+from msad_cli.data.images.tone_range import read_by
+from msad_cli.data.images.tones import parse_bits
+from msad_cli.data.layouts.splits import NAMED, find_split
 from msad_cli.errors import UsageError
 from msad_cli.evaluation.detect_split import view_results
 from msad_cli.evaluation.ground_truth import ground_truth
 from msad_cli.evaluation.metrics import Result, Scores, number_names, oks_sigmas, remarks, score
+from msad_cli.evaluation.result_files import result_words, write_results
 from msad_cli.export.runtime import Model, open_model
 from msad_cli.frame import Resolution
+from msad_cli.models.decode.nms import overlap_of
 from msad_cli.models.model_file import choose_views, remembered_data
 from msad_cli.system.device import Compute, choose_compute, default_workers
 from msad_cli.system.extras import EVALUATORS, Evaluator
-from msad_cli.system.files import write_text
 from msad_cli.text import MOST_PIXELS, name_files, parse_pixels, parse_sigmas, parse_sizes
 
 if TYPE_CHECKING:
@@ -42,12 +46,18 @@ class EvaluationConfig:
     size: str | None = None
     sigmas: str | None = None
     evaluator: str = "hotcoco"
+    nms_iou: float | None = None
+    agnostic: bool = False
+    max_detections: int | None = None
     predictions: Path | None = None
     train_json: Path | None = None
     val_json: Path | None = None
     train_images: Path | None = None
     val_images: Path | None = None
     max_pixels: str = MOST_PIXELS
+    runtime: str | None = None
+    bits: int | None = None
+    exif: str | None = None
     device: str = "auto"
     precision: str = "auto"
     workers: int | None = None
@@ -82,23 +92,35 @@ class Evaluation:
     """
 
     def __init__(self, model: Path, config: EvaluationConfig) -> None:
-        if config.split not in ("val", "train"):
-            raise UsageError(f"--split {config.split}: unknown", "give val or train", code="unknown-value")
+        if config.split not in NAMED:
+            raise UsageError(f"--split {config.split}: unknown", f"give {' or '.join(NAMED)}", code="unknown-value")
         self.evaluator: Evaluator = parse_evaluator(config.evaluator)
         limit_pixels(parse_pixels(config.max_pixels))
         self.config = config
-        self.detector, card = open_model(model)
+        self.detector, card = open_model(model, config.runtime)
+        self.detector.limit(config.nms_iou, config.max_detections)
+        self.overlap = overlap_of(config.nms_iou) if config.agnostic else None
         spec = self.spec = self.detector.spec
         self.given_sigmas = parse_sigmas(config.sigmas, spec.keypoints) or spec.measuring.sigmas
         self.sigmas = oks_sigmas(len(spec.keypoints), self.given_sigmas)
         self.views: Sequence[View] = choose_views(None if config.view == "all" else config.view, spec, model)
         self.compute: Compute = choose_compute(config.device, config.precision)
-        train = config.split == "train"
-        paths = (config.train_json, config.train_images) if train else (config.val_json, config.val_images)
+        given = {
+            "train": (config.train_json, config.train_images),
+            "val": (config.val_json, config.val_images),
+        }
+        paths = given.get(config.split, (None, None))
         data = config.data or (card.data if all(paths) else remembered_data(card.data, model))
-        files = find_split(data, config.split, *paths, spec.task)
+        files = find_split(data, config.split, *paths, spec.task, config.exif or card.exif)
         self.notes = files.notes
-        self.split: CocoSplit = read_split(files.annotations, files.images, spec.categories, spec.task, spec.keypoints)
+        known = (spec.categories, spec.task, spec.keypoints, files.root)
+        records = read_records(files.annotations, files.images, *known)
+        self.problems = [each for each in records.problems if each.code in OF_READING]
+        split = to_split(records)
+        typed = parse_bits(config.bits)
+        tones, said = (typed, "") if typed else read_by(split.paths, spec.tones, of_set=True)
+        self.notes += (said,) if said else ()
+        self.split: CocoSplit = replace(split, tones=tones)
         self.sizes = parse_sizes(config.size, spec.ks[0], self.detector.resolution)
         self.detector.to(self.compute.device)
 
@@ -115,27 +137,36 @@ class Evaluation:
     def remarks(self) -> Iterator[str]:
         """What there is to say of the data, and of what is measured otherwise than in COCO."""
         yield from self.notes
+        yield from (each.in_line(self.config.split) for each in self.problems)
+        if not len(self.split.boxes):
+            yield (
+                f"{self.split.file}: no object to compare with, AP is unknown; "
+                "msad predict MODEL IMAGES --save coco writes what the model finds"
+            )
         unchosen = () if self.given_sigmas else self.sigmas
         yield from remarks(self.truth, self.spec.task, self.spec.detections_per_image, unchosen)
+        if self.config.predictions is not None and self.spec.task != "boxes":
+            yield result_words(self.config.predictions, self.spec.task)
 
     def measure(self, say: Say) -> dict[int, Measured]:
         """The numbers at each size, by the short side of the image that the model sees.
 
-        The detections of the largest size go into the file that was asked for.
+        The detections of the largest size go into the file that was asked for, masks and keypoints into one beside it.
 
         Args:
             say: is told of images that cannot be read.
         """
         found = {side: self._measure(self.detector, resolution, say) for side, resolution in self.sizes.items()}
         if self.config.predictions is not None:
-            write_text(self.config.predictions, json.dumps(found[max(found)].results) + "\n")
+            write_results(self.config.predictions, found[max(found)].results, self.spec.task)
         return found
 
     def _measure(self, detector: Model, resolution: Resolution, say: Say) -> Measured:
         asked = self.config.workers
         workers = default_workers(self.compute.device)[0] if asked is None else asked
         detected = {
-            view: view_results(detector, self.split, view, self.compute, workers, resolution) for view in self.views
+            view: view_results(detector, self.split, view, self.compute, workers, resolution, overlap=self.overlap)
+            for view in self.views
         }
         for reason in detected[self.views[0]].unreadable.values():
             say(f"passed over, its objects count as missed: {reason}")

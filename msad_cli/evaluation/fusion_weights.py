@@ -30,7 +30,8 @@ def fusion_weights(
     assert isinstance(detector.fusion, CrossFusion)
     detector.eval()
     found = []
-    for batch in evaluation_loader(EvaluationSet(split, spec.resolution, spec.ks), 1, 0, wanted=wanted):
+    images = EvaluationSet(split, spec.resolution, spec.ks, phase=spec.phase)
+    for batch in evaluation_loader(images, 1, 0, wanted=wanted):
         if not batch.samples:
             continue
         views, _ = to_device(batch.views, batch.targets, compute.device)

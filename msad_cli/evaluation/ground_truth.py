@@ -22,7 +22,8 @@ def ground_truth(split: CocoSplit) -> dict[str, Any]:
     are, an annotation without any has zeros, which COCOeval ignores.
     """
     document = read_document(split.file)
-    records = examine(document, split.file, split.folder, split.categories, split.task, split.scheme.names)
+    folder, root = split.sought
+    records = examine(document, split.file, folder, split.categories, split.task, split.scheme.names, root)
     of = records.annotations
     finite = np.isfinite(of.boxes).all(axis=1)  # COCOeval takes a box of NaN for a match of every detection
     category_ids = np.array([category_id for category_id, _ in records.categories], dtype=np.int64)

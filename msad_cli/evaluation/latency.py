@@ -33,14 +33,17 @@ def timed_parts(detector: Model, view: View, paths: Sequence[Path], compute: Com
             torch.cuda.synchronize(compute.device)
         clock.append(time.perf_counter())
 
-    images = [open_image(path) for path in paths]
+    images = [open_image(path, detector.spec.tones) for path in paths]
     frames = [detector.resolution.frame_size(*image.size) for image in images]
     for image, (height, width) in zip(images, frames, strict=True):
         for k in detector.spec.ks_of(view):
             image.at(scale_for(image.header, (height // k, width // k)))
     tick()
     views = {
-        k: [render(image, frame, k).to(compute.device) for image, frame in zip(images, frames, strict=True)]
+        k: [
+            render(image, frame, k, phase=detector.spec.phase).to(compute.device)
+            for image, frame in zip(images, frames, strict=True)
+        ]
         for k in detector.spec.ks_of(view)
     }
     tick()

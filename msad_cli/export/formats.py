@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from msad_cli.export import onnx, pt2
-from msad_cli.export.base import ExportFormat
+from msad_cli.export import onnx, openvino, pt2
+from msad_cli.export.base import ExportFormat, Load
 from msad_cli.export.sidecar import read_exported
 from msad_cli.models.model_file import Card, read_header
 from msad_cli.models.spec import DetectorSpec
@@ -13,6 +13,13 @@ FORMATS: dict[str, ExportFormat] = {
     "pt2": pt2.FORMAT,
 }
 """By the name that is typed; the first one is the usual one."""
+
+
+RUNTIMES: dict[str, Load] = {
+    "onnxruntime": onnx.load,
+    "openvino": openvino.load,
+}
+"""What runs .onnx files, by the name that `--runtime` takes; the first one is the usual one."""
 
 
 def format_of(path: Path) -> ExportFormat | None:

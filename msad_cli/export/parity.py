@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from msad_cli.export.runtime import ExportedModel, Model
+from msad_cli.models.decode.nms import one_class_a_box
 from msad_cli.models.detectors.base import SCORE_THRESHOLD, Detection
 from msad_cli.models.spec import View
 
@@ -42,20 +43,24 @@ class Parity:
         return self.detections > 0 and self.unmatched <= MOST_UNMATCHED * self.detections
 
 
-def compare_models(detector: Model, view: View, graph: ExportedModel, images: Iterable[Tensor]) -> Parity:
+def compare_models(
+    detector: Model, view: View, graph: ExportedModel, images: Iterable[Tensor], overlap: float | None = None
+) -> Parity:
     """The detections of a model and of its graph, in the first images and, while there are none, in more of them.
 
     Args:
         detector: on the CPU, in eval mode.
         view: of the detector, that was exported.
         images: as the graph takes them, uint8 (3, h, w).
+        overlap: IoU above which the graph leaves out boxes of other classes, or None.
     """
     (k,), (exported,) = graph.spec.ks, graph.spec.views
     expected: list[Detection] = []
     found: list[Detection] = []
     with torch.inference_mode():
         for image in itertools.islice(images, SEARCHED):
-            expected += detector.detect({k: [image]}, view)
+            found_here = detector.detect({k: [image]}, view)
+            expected += found_here if overlap is None else [one_class_a_box(each, overlap) for each in found_here]
             found += graph.detect({k: [image]}, exported)
             if len(found) >= COMPARED and any(len(each["scores"]) for each in (*expected, *found)):
                 break

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msad_cli.errors import ModelFileError
+from msad_cli.errors import ModelFileError, UsageError
 from msad_cli.export.base import Run
-from msad_cli.export.formats import FORMATS, format_of
+from msad_cli.export.formats import FORMATS, RUNTIMES, format_of
 from msad_cli.export.sidecar import InputShape, fitting, pad_colour, read_exported
 from msad_cli.frame import Resolution
 from msad_cli.models.decode.deployed import OUTPUTS
@@ -37,6 +37,8 @@ class Model(Protocol):
     def finish(self, seen: Any) -> list[Detection]: ...
 
     def detect(self, views: "Views", view: View) -> list[Detection]: ...
+
+    def limit(self, nms_iou: float | None = None, most: int | None = None) -> None: ...
 
     def to(self, device: torch.device) -> "Model": ...
 
@@ -65,6 +67,19 @@ class ExportedModel:
     def eval(self) -> "ExportedModel":
         """Itself: it knows no other mode."""
         return self
+
+    def limit(self, nms_iou: float | None = None, most: int | None = None) -> None:
+        """Nothing, unless it is asked for something: suppression is in the graph.
+
+        Raises:
+            UsageError: it is.
+        """
+        if nms_iou is not None or most is not None:
+            raise UsageError(
+                "--nms-iou, --max-detections: suppression is in the graph of an exported model",
+                "msad export takes these flags",
+                code="suppression-fixed",
+            )
 
     def detect(self, views: "Views", view: View) -> list[Detection]:
         """As `Detector.detect`: detections in HR pixels, one dict an image."""
@@ -112,14 +127,23 @@ def _in_frame(found: Detection, k: int) -> Detection:
     return moved
 
 
-def open_model(path: Path) -> tuple[Model, Card]:
+def open_model(path: Path, runtime: str | None = None) -> tuple[Model, Card]:
     """The model of a .safetensors or an exported file, on the CPU and in eval mode, and its card.
+
+    Args:
+        runtime: one of `RUNTIMES`, for an .onnx file; the usual one unless given.
 
     Raises:
         ModelFileError: it cannot be read, is of a format that is not opened, or has no JSON beside it.
-        UsageError: a package that runs it is not installed.
+        UsageError: a package that runs it is not installed, or the runtime is not one for it.
     """
     form = format_of(path)
+    if runtime is not None and (form is None or form.name != "onnx" or runtime not in RUNTIMES):
+        raise UsageError(
+            f"--runtime {runtime}: nothing that runs {path.name}",
+            f"{', '.join(RUNTIMES)} run .onnx files; msad export MODEL writes one",
+            code="runtime-refused",
+        )
     if form is None:
         return load_model(path)
     if form.unopened:
@@ -130,5 +154,6 @@ def open_model(path: Path) -> tuple[Model, Card]:
             code="format-not-run",
         )
     notes = read_exported(path)
-    run = form.load(path.read_bytes(), notes.spec.task, str(path), notes.shape, notes.identity)
+    load = form.load if runtime is None else RUNTIMES[runtime]
+    run = load(path.read_bytes(), notes.spec.task, str(path), notes.shape, notes.identity)
     return ExportedModel(notes.spec, run, notes.shape), notes.card

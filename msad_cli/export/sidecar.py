@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from msad_cli import __version__
+from msad_cli.data.images.tones import Tones
 from msad_cli.errors import ModelFileError
-from msad_cli.frame import SIDE_MULTIPLE, Letterbox, Resolution
+from msad_cli.frame import SIDE_MULTIPLE, Letterbox, Resolution, view_shift
 from msad_cli.models.model_file import Card, parse_card, strict_json
 from msad_cli.models.spec import DetectorSpec, Role, View
 
@@ -47,6 +48,7 @@ class Notes:
         card: of the model that was exported; its scores are the exported model's own.
         precision: of the convolutions, `fp32` or `int8`.
         identity: that the exported file repeats, if its format can hold it; empty where there is none.
+        agnostic: whether the graph gives an object its best class alone.
     """
 
     spec: DetectorSpec
@@ -54,6 +56,7 @@ class Notes:
     precision: str = "fp32"
     shape: InputShape = InputShape()
     identity: str = ""
+    agnostic: bool = False
 
 
 def sidecar_path(path: Path) -> Path:
@@ -118,6 +121,7 @@ def sidecar(notes: Notes) -> str:
             "score_threshold": card.score_threshold,
             "lowest_score": SCORE_THRESHOLD,
             "detections": spec.detections_per_image,
+            "classes_of_a_box": "the best" if notes.agnostic else "all",
             "inside": "decoding and non-maximum suppression are in the model: drop scores under score_threshold, and "
             "scale boxes by the image's sides over those of its pixels in the input",
         },
@@ -168,12 +172,25 @@ def _preprocessing(spec: DetectorSpec, shape: InputShape) -> dict[str, Any]:
         "resize": f"ratio = {ratio}; "
         "each side of the resized image = max(hr_multiple, hr_multiple × round(side × ratio / hr_multiple)) / k; "
         "bilinear, antialiased, straight from the upright image",
+        "shift": view_shift(spec.ks[0], spec.phase),
+        "shifted": "what the resized image shows lies this many of its pixels further right and down than a resize "
+        "alone has it; the image's edge is repeated at the left and at the top. Boxes are not shifted",
         **padding,
         "batch": "images of one size" if shape.batch is None else "of this many; fill it up, and drop those rows",
+        "tones": _tones(spec.tones),
         "mean": spec.mean,
         "std": spec.std,
         "inside": "division by 255, mean and std, and the grids' padding are in the model: give it these pixels",
     }
+
+
+def _tones(tones: Tones) -> str:
+    if not tones.are_set:
+        return "8 bits; the model has learnt from no deeper images by a range of theirs"
+    return (
+        f"of images of more than 8 bits, value = min(255, max(0, round(255 × (value - {tones.black:.9g}) / "
+        f"({tones.white:.9g} - {tones.black:.9g})))), before resizing"
+    )
 
 
 def read_sidecar(path: Path) -> Notes:
@@ -195,7 +212,8 @@ def read_sidecar(path: Path) -> Notes:
         if shape.sides is not None and exported_spec(spec, spec.views[0], shape.sides) != spec:
             raise ValueError("the input's sides are not those of the resolution")
         # Older versions wrote no identity.
-        return Notes(spec, card, str(values["precision"]), shape, str(values.get("identity", "")))
+        agnostic = values["postprocessing"].get("classes_of_a_box") == "the best"
+        return Notes(spec, card, str(values["precision"]), shape, str(values.get("identity", "")), agnostic)
     except FileNotFoundError:
         hint = f"{path.stem} needs it beside it: msad runs what msad export wrote, which is both files"
         raise ModelFileError(f"no such file: {path}", hint, code="file-missing") from None

@@ -4,7 +4,7 @@ import glob
 import itertools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -22,25 +22,27 @@ BESIDE = "._"
 class Input:
     """An image or video, and its path relative to the folder that was named: outputs keep that tree.
 
-    An image that is no file has its upright RGB pixels in `image`, and a name for a path.
+    An image that is no file has its upright RGB pixels in `image`, and a name for a path. What is read from a camera or
+    a host has its number or address in `stream`.
     """
 
     path: Path
     relative: Path
     image: Image.Image | None = None
+    stream: str = ""
 
     @property
     def is_video(self) -> bool:
         """By its name: a GIF is an image, its first."""
-        return self.path.suffix.lower() in VIDEO_SUFFIXES
+        return bool(self.stream) or self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_inputs(names: Sequence[str], results: Path | None = None) -> list[Input]:
+def find_inputs(names: Sequence[str], results: Sequence[Path] = ()) -> list[Input]:
     """What files, folders (searched to the bottom) and glob patterns mean, each once, in order.
 
     Args:
         names: of files, folders, and patterns.
-        results: where results go. Those of an earlier run are no inputs of a folder or a pattern that starts above it.
+        results: folders of results. What lies in them is no input of a folder or a pattern that starts above them.
 
     Raises:
         UsageError: a name matches nothing, or cannot be looked for.
@@ -59,10 +61,10 @@ def find_inputs(names: Sequence[str], results: Path | None = None) -> list[Input
             raise UsageError(f"{name}: {kind}", known, code="no-images-given")
         for each in inputs:
             found.setdefault(resolved(each.path), each)
-    return _distinct(list(found.values()))
+    return distinct(list(found.values()))
 
 
-def _matches(name: str, results: Path | None) -> list[Input]:
+def _matches(name: str, results: Sequence[Path]) -> list[Input]:
     path = Path(name)
     if path.is_dir():
         found = [each for each in sorted(path.rglob("*")) if each.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
@@ -73,8 +75,8 @@ def _matches(name: str, results: Path | None) -> list[Input]:
         # A shell expands patterns before we see them, unless they are quoted or too many.
         inputs = [Input(Path(each), Path(Path(each).name)) for each in sorted(glob.glob(name, recursive=True))]
         path = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
-    if results is not None and _below(path, results):
-        inputs = [each for each in inputs if not _below(results, each.path)]
+    passed_over = [folder for folder in results if _below(path, folder)]
+    inputs = [each for each in inputs if not any(_below(folder, each.path) for folder in passed_over)]
     return [each for each in inputs if each.path.is_file() and not each.path.name.startswith(BESIDE)]
 
 
@@ -87,15 +89,15 @@ def resolved(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _distinct(inputs: list[Input]) -> list[Input]:
+def distinct(inputs: Sequence[Input]) -> list[Input]:
     """Two images of one name from different folders get numbered outputs instead of one overwriting the other."""
     taken: set[Path] = set()
-    distinct = []
+    named = []
     for each in inputs:
         relative, number = each.relative, 2
         while relative in taken:
             relative = each.relative.with_name(f"{each.relative.stem}-{number}{each.relative.suffix}")
             number += 1
         taken.add(relative)
-        distinct.append(Input(each.path, relative))
-    return distinct
+        named.append(replace(each, relative=relative))
+    return named

@@ -2,8 +2,9 @@
 
 import itertools
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -18,6 +19,7 @@ from msad_cli.errors import DataError
 from msad_cli.evaluation.detect_split import in_original
 from msad_cli.export.runtime import Model
 from msad_cli.inference.inputs import Input
+from msad_cli.models.decode.nms import one_class_a_box
 from msad_cli.models.spec import View
 from msad_cli.system.device import Compute
 
@@ -32,15 +34,42 @@ Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What is answered of all that a model finds.
+
+    Attributes:
+        score: the least.
+        labels: of the classes, from 1; all if None.
+        overlap: IoU with a surer box of any class above which one is taken for the same object, and left out. None
+            answers both, as evaluation counts them.
+    """
+
+    score: float
+    labels: Collection[int] | None = None
+    overlap: float | None = None
+
+    def of(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What is wanted of detections that have the score."""
+        answer = dict(found) if self.overlap is None else one_class_a_box(found, self.overlap)
+        if self.labels is None:
+            return answer
+        kept = torch.isin(answer["labels"].long(), torch.tensor(sorted(self.labels)))
+        return {name: each[kept] for name, each in answer.items()}
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What was found in an image: `boxes` (corners in its pixels), `scores`, `labels` (from 1), and by task `masks`
     (D, 1, 28, 28), probabilities on a grid over each of `mask_boxes` (D, 4), or `keypoints` (D, K, 3) in its
-    pixels. Of a video, `frame` is the number of the frame, from 0."""
+    pixels. Of a video, `frame` is the number of the frame, from 0. `cut` says that the model may have found more, had
+    it been allowed more detections. `seconds` is the model's time for it, decoding and drawing aside."""
 
     source: Input
     scaled: ScaledImage
     found: dict[str, Tensor]
     frame: int | None = None
+    cut: bool = False
+    seconds: float = 0.0
 
     @property
     def image(self) -> Image.Image:
@@ -68,25 +97,22 @@ def predict(
     detector: Model,
     view: View,
     inputs: Sequence[Input],
-    score: float,
+    wanted: Wanted,
     compute: Compute,
     batch: int = 1,
     whole: bool = False,
-    labels: Collection[int] | None = None,
 ) -> Iterator[Prediction | DataError]:
     """A prediction an image, in order; an image that cannot be read yields its error instead.
 
     Args:
-        score: the least of what is given.
         batch: how many neighbours of one size are given to the model at once. They need no padding for each other, so
             that this changes nothing but the rounding of sums.
         whole: whether `image` of every prediction will be asked for: then it is decoded beside the model too.
-        labels: of the classes that are given, from 1; all if None.
     """
 
     def decode(source: Input) -> _Decoded | DataError:
         try:
-            image = open_image(source.path) if source.image is None else whole_image(source.image)
+            image = open_image(source.path, detector.spec.tones) if source.image is None else whole_image(source.image)
             seen = _rendered(detector, view, source, image)
             if whole:
                 seen.scaled.at(1)
@@ -95,7 +121,7 @@ def predict(
         return seen
 
     decoded = _in_threads(DECODERS, decode, inputs, ahead=2 * batch + DECODERS)
-    yield from _in_batches(detector, view, decoded, score, compute, batch, labels)
+    yield from _in_batches(detector, view, decoded, wanted, compute, batch)
 
 
 def predict_frames(
@@ -103,10 +129,9 @@ def predict_frames(
     view: View,
     source: Input,
     frames: Frames,
-    score: float,
+    wanted: Wanted,
     compute: Compute,
     batch: int = 1,
-    labels: Collection[int] | None = None,
 ) -> Iterator[Prediction | DataError]:
     """A prediction a frame of a video, in order; where it cannot be read further, the error ends it.
 
@@ -130,12 +155,14 @@ def predict_frames(
                 return
             yield each
 
-    yield from _in_batches(detector, view, decoded(), score, compute, batch, labels)
+    yield from _in_batches(detector, view, decoded(), wanted, compute, batch)
 
 
 def _rendered(detector: Model, view: View, source: Input, image: ScaledImage) -> _Decoded:
     frame_size = detector.resolution.frame_size(*image.size)
-    return _Decoded(source, image, frame_size, {k: render(image, frame_size, k) for k in detector.spec.ks_of(view)})
+    spec = detector.spec
+    views = {k: render(image, frame_size, k, phase=spec.phase) for k in spec.ks_of(view)}
+    return _Decoded(source, image, frame_size, views)
 
 
 def _in_threads(threads: int, work: Callable[[Given], Done], items: Iterable[Given], ahead: int) -> Iterator[Done]:
@@ -154,41 +181,38 @@ def _in_batches(
     detector: Model,
     view: View,
     decoded: Iterable[_Decoded | DataError],
-    score: float,
+    wanted: Wanted,
     compute: Compute,
     batch: int,
-    labels: Collection[int] | None,
 ) -> Iterator[Prediction | DataError]:
     together: list[_Decoded] = []
     for each in decoded:
         joins = isinstance(each, _Decoded) and (not together or each.frame_size == together[0].frame_size)
         if not joins or len(together) == batch:
-            yield from _detect(detector, view, together, score, compute, labels)
+            yield from _detect(detector, view, together, wanted, compute)
             together = []
         if isinstance(each, DataError):
             yield each
         else:
             together.append(each)
-    yield from _detect(detector, view, together, score, compute, labels)
+    yield from _detect(detector, view, together, wanted, compute)
 
 
 def _detect(
-    detector: Model,
-    view: View,
-    images: Sequence[_Decoded],
-    score: float,
-    compute: Compute,
-    labels: Collection[int] | None,
+    detector: Model, view: View, images: Sequence[_Decoded], wanted: Wanted, compute: Compute
 ) -> Iterator[Prediction]:
     if not images:
         return
     views = {k: [each.views[k].to(compute.device) for each in images] for k in images[0].views}
+    begun = time.perf_counter()
     with compute.inference():
-        detections = detector.detect(views, view)
+        detections = [{name: values.cpu() for name, values in each.items()} for each in detector.detect(views, view)]
+    seconds = (time.perf_counter() - begun) / len(images)
     for each, found in zip(images, detections, strict=True):
-        sure = found["scores"] >= score
-        if labels is not None:
-            sure &= torch.isin(found["labels"].long(), torch.tensor(sorted(labels), device=sure.device))
-        wanted = {name: values[sure].float() for name, values in found.items()}
-        moved = in_original(wanted, each.scaled.size, each.frame_size)
-        yield Prediction(each.source, each.scaled, {**moved, "labels": moved["labels"].long()}, each.frame)
+        sure = {name: values[found["scores"] >= wanted.score].float() for name, values in found.items()}
+        cut = len(sure["scores"]) == detector.spec.detections_per_image
+        answer = wanted.of(sure)
+        moved = in_original(answer, each.scaled.size, each.frame_size)
+        yield Prediction(
+            each.source, each.scaled, {**moved, "labels": moved["labels"].long()}, each.frame, cut, seconds
+        )

@@ -55,7 +55,7 @@ class Video:
         self._path = path
         if not path.is_file():  # opening a pipe would wait for a writer
             raise DataError(f"{path}: not a file", REPLACE, code="not-a-file")
-        with ExitStack() as opened, _explained(path):
+        with ExitStack() as opened, video_errors(path):
             # An open file, not its name: some names are commands to FFmpeg.
             file = opened.enter_context(path.open("rb"))
             self._container = opened.enter_context(av.open(file, "r", options={"format_whitelist": CONTAINERS}))
@@ -71,21 +71,26 @@ class Video:
         Raises:
             DataError: it cannot be decoded further, or a frame has too many pixels.
         """
-        number = -1
-        # Closed here and not by who opened it: another thread may still be asking for a frame.
-        with self._opened, _explained(self._path, lambda: f" after {number + 1} frames"):
-            for number, frame in enumerate(self._container.decode(self._stream)):
-                if frame.width * frame.height > most_pixels():
-                    raise DataError(
-                        f"{self._path}: frames of {frame.width}×{frame.height} exceed the limit of {most_pixels()} "
-                        "pixels; --max-pixels raises the limit",
-                        REPLACE,
-                        code="video-too-large",
-                    )
-                if number % every == 0:
-                    yield number, _upright(frame)
-            if number < 0:
-                raise DataError(f"{self._path}: a video without frames", REPLACE, code="video-unreadable")
+        return frames_of(self._path, self._opened, self._container, self._stream, every)
+
+
+def frames_of(path: Path, opened: ExitStack, container: Any, stream: Any, every: int) -> Frames:
+    """The first of each `every` frames of an open container, which is closed then; see `Video.frames`."""
+    number = -1
+    # Closed here and not by who opened it: another thread may still be asking for a frame.
+    with opened, video_errors(path, lambda: f" after {number + 1} frames"):
+        for number, frame in enumerate(container.decode(stream)):
+            if frame.width * frame.height > most_pixels():
+                raise DataError(
+                    f"{path}: frames of {frame.width}×{frame.height} exceed the limit of {most_pixels()} "
+                    "pixels; --max-pixels raises the limit",
+                    REPLACE,
+                    code="video-too-large",
+                )
+            if number % every == 0:
+                yield number, _upright(frame)
+        if number < 0:
+            raise DataError(f"{path}: a video without frames", REPLACE, code="video-unreadable")
 
 
 @contextmanager
@@ -119,7 +124,7 @@ def writing_video(path: Path, rate: Fraction) -> Iterator[Callable[[Image.Image]
 
 
 @contextmanager
-def _explained(path: Path, where: Callable[[], str] = str) -> Iterator[None]:
+def video_errors(path: Path, where: Callable[[], str] = str) -> Iterator[None]:
     """Turns what FFmpeg says of a file into a `DataError`, with words on how far it was read."""
     import av
 

@@ -39,6 +39,8 @@ LONGEST_CLASS = 100
 """Bytes of the folder of a class."""
 NO_FOLDER = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]|^\.+|[. ]+$')
 """What a folder's name must not have, on one system or another."""
+SUMMARIES = {"json": "predictions.json", "csv": "predictions.csv", "coco": "coco.json", "yolo": "data.yaml"}
+"""Files of all images together."""
 COLUMNS = ("file", "frame", "image_id", "category_id", "category", "score", "x", "y", "width", "height")
 
 
@@ -71,7 +73,7 @@ class Saver:
     """
 
     def __init__(self, out: Path, saves: set[str], spec: DetectorSpec, inputs: Sequence[Input]) -> None:
-        self._out, self._saves, self._spec = out, saves, spec
+        self._out, self._saves, self.spec = out, saves, spec
         self._names = Names(out, inputs)
         self._ids = {each.relative: number for number, each in enumerate(inputs, start=1)}
         self._folders = class_folders([name for _, name in spec.categories])
@@ -83,9 +85,16 @@ class Saver:
         """Whether whole images are asked for."""
         return bool(self._saves & {"image", "crop"})
 
+    def standing(self) -> Path | None:
+        """A result of an earlier run that one of this run would replace, if there is any."""
+        files = [self._out / name for kind, name in SUMMARIES.items() if kind in self._saves]
+        if "image" in self._saves:
+            files += [self._out / name for name in self._ids]
+        return next((each for each in files if each.exists()), None)
+
     def add(self, seen: Prediction) -> list[Result]:
         """Writes what there is of one image, or frame; its detections in COCO's result form."""
-        category_ids = [category_id for category_id, _ in self._spec.categories]
+        category_ids = [category_id for category_id, _ in self.spec.categories]
         number, name = self._ids[seen.source.relative], seen.source.relative.as_posix()
         results = coco_results(seen.found, number, category_ids, seen.scaled.size)
         frame = {} if seen.frame is None else {"frame": seen.frame}
@@ -95,7 +104,7 @@ class Saver:
             self._images.append({"id": number, "file_name": name, "width": width, "height": height})
             self._results += named
         if "image" in self._saves and seen.frame is None:
-            save_image(drawn(seen, self._spec), self._names, seen.source.relative)
+            save_image(drawn(seen, self.spec), self._names, seen.source.relative)
         labels = seen.found["labels"].tolist()
         stems = _stems(seen)
         if "yolo" in self._saves:
@@ -118,21 +127,21 @@ class Saver:
         name = source.relative
         path = self._names.claim(name.with_suffix(".mp4"), name.with_name(f"{name.name}.mp4"))
         with writing_video(path, rate) as write:
-            yield lambda seen: write(drawn(seen, self._spec))
+            yield lambda seen: write(drawn(seen, self.spec))
 
     def finish(self) -> None:
         """Writes what there is of all images together."""
         if "json" in self._saves:
-            write_text(self._out / "predictions.json", json_rows(self._results))
+            write_text(self._out / SUMMARIES["json"], json_rows(self._results))
         if "csv" in self._saves:
-            write_bytes(self._out / "predictions.csv", csv_table(self._results, self._spec.categories))
+            write_bytes(self._out / SUMMARIES["csv"], csv_table(self._results, self.spec.categories))
         if "coco" in self._saves:
-            document = coco_document(self._images, self._results, self._spec)
-            write_text(self._out / "coco.json", json.dumps(document) + "\n")
+            document = coco_document(self._images, self._results, self.spec)
+            write_text(self._out / SUMMARIES["coco"], json.dumps(document) + "\n")
         if "yolo" in self._saves:
-            names = dict(enumerate(name for _, name in self._spec.categories))
+            names = dict(enumerate(name for _, name in self.spec.categories))
             text = yaml.safe_dump({"names": names}, sort_keys=False, allow_unicode=True)
-            write_text(self._out / "data.yaml", text)
+            write_text(self._out / SUMMARIES["yolo"], text)
 
 
 def drawn(seen: Prediction, spec: DetectorSpec) -> Image.Image:

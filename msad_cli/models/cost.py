@@ -77,14 +77,14 @@ def count_cost(spec: DetectorSpec, view: View, frame_sizes: list[tuple[int, int]
     Args:
         view: one of `spec.views`.
         frame_sizes: HR (height, width) of the images.
-        padded: count the padding to 128 HR pixels too, which is what runs; without it, what grows with the image's area
+        padded: count the padding too, which is what runs; without it, what grows with the image's area
             (all but `roi`) is counted by the image's share of the padded area.
     """
     detector = _on_meta(spec)
     heads = detector.kind.parts()
     sums = dict.fromkeys((*SHARED, *heads), 0.0)
     for height, width in frame_sizes:
-        size = Frame.around([(height, width)]).padded
+        size = Frame.around([(height, width)], divisor=spec.divisor).padded
         share = 1.0 if padded else height * width / (size[0] * size[1])
         for part, macs in _macs(spec, view, size).items():
             of_area = part not in heads or heads[part].of_area

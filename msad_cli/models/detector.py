@@ -1,18 +1,20 @@
 """The detector of msad: one of torchvision's over an aligned pyramid, seen through views that share one frame."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from msad_cli.frame import FRAME_DIVISOR, Frame, Resolution
+from msad_cli.errors import UsageError
+from msad_cli.frame import Frame, Resolution
 from msad_cli.models.backbones.normalisation import norm_layer
 from msad_cli.models.backbones.resnet import build_backbone
 from msad_cli.models.detectors.base import Detection, Outputs, Target, build_kind
 from msad_cli.models.fusion import build_fusion
 from msad_cli.models.pyramid import AlignedBackbone
-from msad_cli.models.spec import DetectorSpec, View
+from msad_cli.models.spec import MOST_DETECTIONS, DetectorSpec, View
 
 Views = Mapping[int, Sequence[Tensor]]
 """The same N images downsampled by each k: uint8 RGB images (3, h/k, w/k), h × w being the HR size."""
@@ -53,20 +55,20 @@ class Detector(nn.Module):
 
     def frame(self, images: Sequence[Tensor], k: int) -> Frame:
         """The HR frame around images (3, h/k, w/k) that are downsampled by k."""
-        return Frame.around([(image.shape[-2], image.shape[-1]) for image in images], k)
+        return Frame.around([(image.shape[-2], image.shape[-1]) for image in images], k, self.spec.divisor)
 
     @property
     def resolution(self) -> Resolution:
         """By which HR images are sized."""
         return self.spec.resolution
 
-    def pixels(self, images: Sequence[Tensor], k: int, divisor: int = FRAME_DIVISOR) -> Tensor:
+    def pixels(self, images: Sequence[Tensor], k: int, divisor: int | None = None) -> Tensor:
         """uint8 images (3, h/k, w/k) -> (N, 3, H/k, W/k) float: normalised, zero-padded to the frame's padded size.
 
         Args:
-            divisor: to a multiple of so many HR pixels.
+            divisor: to a multiple of so many HR pixels; the spec's unless given.
         """
-        step = divisor // k
+        step = (divisor or self.spec.divisor) // k
         height, width = (max(image.shape[side] for image in images) for side in (-2, -1))
         batch = images[0].new_zeros(len(images), 3, height + -height % step, width + -width % step)
         for whole, image in zip(batch, images, strict=True):
@@ -82,7 +84,7 @@ class Detector(nn.Module):
         """(N, 3, h, w) uint8 -> float, of each channel its distance from `spec.mean` in units of `spec.std`."""
         return (images.float() / 255 - self.mean) / self.std
 
-    def pyramid(self, images: Sequence[Tensor], k: int, divisor: int = FRAME_DIVISOR) -> list[Tensor]:
+    def pyramid(self, images: Sequence[Tensor], k: int, divisor: int | None = None) -> list[Tensor]:
         """The five aligned maps of a view, finest first: (N, channels, H/s, W/s).
 
         The strides s, in HR pixels, are 8…128 for a dense detector and 4…64 for one of two stages.
@@ -125,6 +127,27 @@ class Detector(nn.Module):
     ) -> list[dict[str, Tensor]]:
         """What `losses` gives for each of several pyramids in the same frame."""
         return self.kind.losses_of_views(pyramids, frame, targets)
+
+    def limit(self, nms_iou: float | None = None, most: int | None = None) -> None:
+        """Sets the suppression of overlapping boxes; what is None stays as it is.
+
+        Args:
+            nms_iou: with a surer box of the same class, above which one goes.
+            most: detections of an image.
+
+        Raises:
+            UsageError: the detector suppresses in its own way, or a number is out of range.
+        """
+        if nms_iou is None and most is None:
+            return
+        if not 0 <= (nms_iou or 0) <= 1 or not 1 <= (1 if most is None else most) <= MOST_DETECTIONS:
+            raise UsageError(
+                f"--nms-iou {nms_iou}, --max-detections {most}: out of range",
+                f"give an IoU from 0 to 1, and 1 to {MOST_DETECTIONS} detections",
+                code="number-out-of-range",
+            )
+        self.spec = replace(self.spec, detections_per_image=most or self.spec.detections_per_image)
+        self.kind.limit(self.spec, nms_iou)
 
     def detect(self, views: Views, view: View) -> list[Detection]:
         """Detections in HR pixels, one dict an image.

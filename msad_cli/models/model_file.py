@@ -50,6 +50,7 @@ class Card:
 
     Attributes:
         data: the folder of its training set, or `demo`; empty if it was given by single files.
+        exif: whether its labels fit images that EXIF turns, as `--exif` says it.
         data_fingerprint: of the training annotations, hexadecimal.
         epochs: that it was trained for.
         scores: AP … by view at the end of training, from 0 to 1.
@@ -67,6 +68,7 @@ class Card:
     teacher: str = ""
     teacher_spec: DetectorSpec | None = None
     msad_version: str = ""
+    exif: str = "auto"
 
 
 def save_model(path: Path, detector: "Detector", card: Card) -> None:
@@ -250,7 +252,7 @@ def parse_card(values: dict[str, Any]) -> Card:
     values = {name: value for name, value in values.items() if name in known}
     teacher = values.pop("teacher_spec", None)
     card = Card(**values, teacher_spec=None if teacher is None else DetectorSpec.from_json(teacher))
-    texts = (card.data, card.data_fingerprint, card.teacher, card.msad_version)
+    texts = (card.data, card.data_fingerprint, card.teacher, card.msad_version, card.exif)
     if not all(isinstance(each, str) for each in texts) or type(card.epochs) is not int:
         raise TypeError("card: a field has the wrong type")
     views = {} if card.scores is None else card.scores
@@ -285,6 +287,20 @@ def _difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
         return f"{len(extra)} tensors too many, such as {extra[0]}"
     name = next(name for name in expected if expected[name] != found[name])
     return f"{name} is {found[name][:80]}, the spec needs {expected[name]}"
+
+
+def view_of_best_ap(spec: DetectorSpec, scores: Mapping[str, Mapping[str, float | None]]) -> View:
+    """The view that has the highest box AP; the model's own where none is known, and of equals.
+
+    Args:
+        scores: by view, as a `Card` has them.
+    """
+
+    def ap(view: View) -> float:
+        known = scores.get(view, {}).get("AP")
+        return -1.0 if known is None or math.isnan(known) else known
+
+    return max(spec.views, key=ap)
 
 
 def choose_views(view: str | None, spec: DetectorSpec, model: Path) -> tuple[View, ...]:

@@ -4,7 +4,8 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from msad_cli.data.annotations.values import MOST_KEYPOINTS
-from msad_cli.frame import Resolution, level_shift
+from msad_cli.data.images.tones import BY_FILE, Tones
+from msad_cli.frame import FRAME_DIVISOR, STOCK_DIVISOR, Phase, Resolution, level_shift
 from msad_cli.models.detectors.kinds import DETECTORS, Family, Task
 from msad_cli.text import meant
 
@@ -17,6 +18,8 @@ View = Literal["high", "middle", "low", "fused"]
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 RESNEXTS = ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d")
 BACKBONE_NAMES = (*RESNETS, *RESNEXTS, "mobilenet_v2")
+MOST_DETECTIONS = 1000
+"""Of an image."""
 
 LONGEST_NAME, LONGEST_NAMES = 1_000, 500_000
 """Characters: of one class or keypoint, and of all. The model file's header holds them."""
@@ -79,6 +82,7 @@ class DetectorSpec:
             the keypoint head. 4 is torchvision's for all of them.
         resolution: the HR frame's size. A student sees images 1/k of it.
         mean, std: normalisation of RGB in [0, 1].
+        phase: how the pixels of its low views lie in the HR image.
         fusion: how aligned pyramids become one, if this model fuses.
         detections_per_image: how many detections an image has at most.
         head_depthwise: a dense head's 3×3 convolutions are depthwise separable.
@@ -86,7 +90,10 @@ class DetectorSpec:
         keypoints: names of the keypoints that keypointrcnn finds on each object.
         flip_pairs: pairs of places in `keypoints`, from 0, that a mirrored image swaps.
         skeleton: pairs of places in `keypoints`, from 0, between which lines are drawn.
+        divisor: images are padded to multiples of so many HR pixels; 32, as torchvision has it, where no other view
+            has to share the grids.
         learning, measuring: what is no architecture, and stays with the model.
+        tones: how images of more than 8 bits become what it sees; files of old versions have none.
     """
 
     role: Role
@@ -102,6 +109,7 @@ class DetectorSpec:
     classes: tuple[ClassName, ...]
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    phase: Phase = "centre"
     fusion: Fusion = "c-ff"
     detections_per_image: int = 100
     head_depthwise: bool = False
@@ -110,8 +118,10 @@ class DetectorSpec:
     keypoints: tuple[str, ...] = ()
     flip_pairs: tuple[tuple[int, int], ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
+    divisor: int = FRAME_DIVISOR
     learning: Learning = Learning()
     measuring: Measuring = Measuring()
+    tones: Tones = BY_FILE
 
     def __post_init__(self) -> None:
         _one_of("role", self.role, get_args(Role))
@@ -119,11 +129,12 @@ class DetectorSpec:
         _one_of("backbone", self.backbone, BACKBONE_NAMES)
         _one_of("norm", self.norm, get_args(Norm))
         _one_of("scales", self.scales, get_args(Scales))
+        _one_of("phase", self.phase, get_args(Phase))
         _one_of("fusion", self.fusion, get_args(Fusion))
         _between("width", self.width, 0.125, 4.0)
         _between("channels", self.channels, 64, 1024)
         _between("head convolutions", self.head_convs, 1, 16)
-        _between("detections per image", self.detections_per_image, 1, 1_000)
+        _between("detections per image", self.detections_per_image, 1, MOST_DETECTIONS)
         _between("number of classes", len(self.classes), 1, 10_000)
         if self.channels % 32:
             raise ValueError(f"channels = {self.channels}: the head's group normalisation needs a multiple of 32")
@@ -152,6 +163,9 @@ class DetectorSpec:
                 f"{self.detector}: a view downsampled by {self.ks[-1]} would need level P{finest}, and the stem's P1 "
                 "is the finest there is; take k = 2, or a dense detector"
             )
+        stock = self.divisor == STOCK_DIVISOR and (self.scales, self.ks) == ("single", (1,))
+        if self.divisor != FRAME_DIVISOR and not stock:
+            raise ValueError(f"divisor {self.divisor}: views of shared grids need {FRAME_DIVISOR}")
         if self.role == "teacher" and len(self.ks) < 2:
             raise ValueError(f"k = {self.ks}: a teacher fuses several views")
         if len(self.ks) > 1 and self.ks[0] != 1:
@@ -264,18 +278,20 @@ class DetectorSpec:
             pairs = _listed(name, known[name], (list, tuple))
             known[name] = tuple(_listed(name, pair, (int,), 2) for pair in pairs)
         _typed({name: known[name] for name in _NUMBERS}, _NUMBERS)
-        if type(known["head_depthwise"]) is not bool:
-            raise TypeError("head_depthwise: neither true nor false")
+        for name in ("head_depthwise", "deep_unseen"):
+            if type(known[name]) is not bool:
+                raise TypeError(f"{name}: neither true nor false")
         for name in ("mean", "std"):
             _listed(name, known[name], (int, float), 3)
         known["learning"], known["measuring"] = Learning(known.pop("rois")), Measuring(known.pop("sigmas"))
+        known["tones"] = Tones(*(known.pop(each.name) for each in fields(Tones)))
         spec = cls(**known)
         if task not in (None, spec.task):
             raise ValueError(f"task {task!r}: {spec.detector} finds {spec.task}")
         return spec
 
 
-_NESTED = {"learning": Learning, "measuring": Measuring}
+_NESTED = {"learning": Learning, "measuring": Measuring, "tones": Tones}
 """Values whose fields stand among the spec's own in a file."""
 _LATER: dict[str, Any] = {
     field.name: field.default
@@ -287,9 +303,12 @@ _NUMBERS: dict[str, Any] = {
     "channels": int,
     "head_convs": int,
     "detections_per_image": int,
+    "divisor": int,
     "rois": int,
     "width": (int, float),
     "low_width": (int, float),
+    "black": (int, float),
+    "white": (int, float),
 }
 _LISTS: dict[str, tuple[type, ...]] = {
     "ks": (int,),

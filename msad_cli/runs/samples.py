@@ -81,7 +81,7 @@ def draw_found(split: CocoSplit, places: Sequence[int], results: Sequence[Result
     pairs: list[list[Tile]] = []
     for place in places:
         try:
-            image = read_image(split.path(place))
+            image = read_image(split.path(place), tones=split.tones)
         except DataError:
             continue  # the evaluation has said so
         found = [each for each in results if each["image_id"] == split.image_ids[place] and each["score"] >= least]

@@ -4,7 +4,6 @@ Nothing here imports torch before the check that does so: a broken installation 
 """
 
 import importlib
-import os
 import platform
 import re
 import shutil
@@ -19,7 +18,7 @@ from PIL import features
 
 from msad_cli.errors import DeviceError
 from msad_cli.system import memory
-from msad_cli.system.cache_folder import cache_folder
+from msad_cli.system.cache_folder import OTHER_FOLDER, unwritable, wanted_folder
 from msad_cli.system.extras import EVALUATORS, how_to_install
 from msad_cli.system.processor import cores, multiplies_bf16
 
@@ -181,15 +180,14 @@ def shared_memory() -> Check:
 
 def cache() -> Check:
     """Room for the demo set and finished checks."""
-    try:
-        wanted = cache_folder()
-        folder = next(each for each in (wanted, *wanted.absolute().parents) if each.is_dir())
-        free = shutil.disk_usage(folder).free
-    except (OSError, RuntimeError, StopIteration) as error:
-        return Check("cache", "warning", _words(error), "name a folder in MSAD_CACHE")
+    wanted = wanted_folder()
+    if wanted is None:
+        return Check("cache", "warning", "this user has no home: a temporary folder is taken", OTHER_FOLDER)
+    if reason := unwritable(wanted):
+        return Check("cache", "warning", f"{wanted}: {reason}: a temporary folder is taken", OTHER_FOLDER)
+    folder = next(each for each in (wanted.absolute(), *wanted.absolute().parents) if each.exists())
+    free = shutil.disk_usage(folder).free
     found = f"{free / 2**30:.1f} GiB free for {wanted}"
-    if not os.access(folder, os.W_OK):
-        return Check("cache", "warning", f"{folder} cannot be written to", "name another folder in MSAD_CACHE")
     if free < LEAST_CACHE:
         return Check("cache", "warning", found, "free space, or name another folder in MSAD_CACHE")
     return Check("cache", "ok", found)

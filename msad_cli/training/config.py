@@ -33,12 +33,15 @@ LIMITS: "dict[str, tuple[float, float | None]]" = {
     "ema": (0.0, 0.99999),
     "eval_every": (1, None),
     "workers": (0, 128),
+    "bits": (1, 32),
     "lambda_": (0.0, None),
     "gamma": (0.0, None),
     "tau": (0.0, None),
     "distill_warmup": (0, None),
 }
 """The least and the largest value of a field, where there are any."""
+AUTO = "auto"
+"""What stands for a value that nobody gave, where files have to say so."""
 PATHS = frozenset({"teacher", "train_json", "val_json", "train_images", "val_images", "out"})
 
 
@@ -74,6 +77,8 @@ class TrainingConfig:
     workers: int | None = None
     cache: str = "off"
     max_pixels: str = MOST_PIXELS
+    bits: int | None = None
+    exif: str | None = None
     fliplr: float | None = None
     seed: int = 0
     out: Path | None = None

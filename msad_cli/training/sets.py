@@ -3,14 +3,17 @@
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from msad_cli.data.annotations.check import Report
 from msad_cli.data.annotations.check_cache import checked, refuse_unusable
 from msad_cli.data.annotations.records import read_records
 from msad_cli.data.annotations.split import CocoSplit, to_split
+from msad_cli.data.images.tones import Tones, parse_bits
 from msad_cli.data.layouts.demo import DEMO
 from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.loading.dataset import TrainingSet
@@ -19,7 +22,7 @@ from msad_cli.data.writers.datasets import written_datasets
 from msad_cli.errors import UsageError
 from msad_cli.frame import Resolution
 from msad_cli.models.model_file import remembered_data
-from msad_cli.models.spec import ClassName, DetectorSpec, Measuring
+from msad_cli.models.spec import MOST_DETECTIONS, ClassName, DetectorSpec, Measuring
 from msad_cli.runs.folder import Setting
 from msad_cli.system.distributed import first_then_others, on_this_machine
 from msad_cli.system.memory import available_memory
@@ -32,7 +35,7 @@ UNMIRRORED = "no image is mirrored: their names do not tell left from right; a c
 MOST_OF_MEMORY = 0.8
 """The share of what is available that a cache may take; the rest is for the training itself."""
 
-USUAL_DETECTIONS, MOST_DETECTIONS = 100, 1000
+USUAL_DETECTIONS = 100
 
 
 def read_data(
@@ -43,6 +46,7 @@ def read_data(
     task: str,
     observer: Observer,
     model: DetectorSpec | None = None,
+    exif: str = "auto",
 ) -> tuple[CocoSplit, CocoSplit, Setting]:
     """Training and validation split, checked, and what was found, in words; the observer is told of problems.
 
@@ -50,6 +54,7 @@ def read_data(
         data: a folder or `demo`; the four paths of `config` take the place of what lies there.
         resolution, ks: HR size, and by what the views are downsampled, by which objects may be small.
         task: `boxes`, `masks` or `keypoints`, as a detector's spec has it.
+        exif: whether labels fit images that EXIF turns: `auto`, `keep` or `ignore`.
         model: whose classes and keypoints are taken; without one, those of the training split.
 
     Raises:
@@ -57,13 +62,14 @@ def read_data(
         DataError: a split is unusable, or the training split has no box.
     """
     with first_then_others():  # the demo set is drawn once
-        files = find_split(data, "train", config.train_json, config.train_images, task)
-        other = find_split(data, "val", config.val_json, config.val_images, task)
+        files = find_split(data, "train", config.train_json, config.train_images, task, exif)
+        other = find_split(data, "val", config.val_json, config.val_images, task, exif)
     for note in dict.fromkeys((*files.notes, *other.notes)):
         observer.say(note)
-    known = (None, task) if model is None else (model.categories, task, model.keypoints)
-    learnt = read_records(files.annotations, files.images, *known)
-    val_records = read_records(other.annotations, other.images, learnt.categories, task, learnt.scheme.names)
+    categories, names = (None, ()) if model is None else (model.categories, model.keypoints)
+    learnt = read_records(files.annotations, files.images, categories, task, names, files.root)
+    names = learnt.scheme.names
+    val_records = read_records(other.annotations, other.images, learnt.categories, task, names, other.root)
     splits = {"train": learnt, "val": val_records}
     with first_then_others():  # who find it kept
         report = checked(splits, resolution, ks, observer.say)
@@ -71,7 +77,8 @@ def read_data(
     refuse_unusable(report, typed, f"msad data check {typed} lists all")
     for line in report.lines():
         observer.say(line)
-    train, val = (to_split(each) for each in splits.values())
+    tones = _tones(config, model, report)
+    train, val = (replace(to_split(each), tones=tones) for each in splits.values())
     lengths = [f"{each.quantiles[1]:.0f} at 1/{each.k}" for each in report.splits[0].sizes]
     found = (
         f"{files.recognised}: {len(train)} + {len(val)} images, {len(train.boxes)} training boxes "
@@ -79,10 +86,20 @@ def read_data(
     )
     if train.crowds or train.dropped:
         found += f", {train.crowds} crowd regions and {train.dropped} bad boxes left out"
+    if report.depth:
+        found += f", {report.depth}" if tones == report.tones else f", images of more than 8 bits: {tones}"
     if task == "keypoints":
         mirrored = f"{len(train.scheme.flip_pairs)} pairs swap in a mirror" if train.scheme.flips else UNMIRRORED
         found += f", {len(train.scheme.names)} keypoints ({mirrored})"
     return train, val, Setting(data or str(train.file), "flag", found)
+
+
+def _tones(config: TrainingConfig, model: DetectorSpec | None, report: Report) -> Tones:
+    """How images of more than 8 bits are read: as typed, as the teacher does, or by what the set holds."""
+    typed = parse_bits(config.bits)
+    if typed is not None:
+        return typed
+    return report.tones if model is None or model.tones.deep_unseen else model.tones
 
 
 def fields_from_data(train: CocoSplit, sigmas: str | None) -> tuple[dict[str, Any], Setting]:
@@ -103,6 +120,7 @@ def fields_from_data(train: CocoSplit, sigmas: str | None) -> tuple[dict[str, An
         "keypoints": scheme.names,
         "flip_pairs": scheme.flip_pairs,
         "skeleton": scheme.skeleton,
+        "tones": train.tones,
         "measuring": Measuring(parse_sigmas(sigmas, scheme.names)),
     }
     return fields, Setting(detections, "auto", f"at most {most} objects in a training image")

@@ -11,7 +11,7 @@ from msad_cli.models.model_file import own_header
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.weights.initialise import fitting, known_to_coco
 from msad_cli.runs.folder import Setting
-from msad_cli.training.config import Asked, Config, TrainingConfig
+from msad_cli.training.config import Asked, Config, DistillConfig, TeacherConfig, TrainingConfig
 
 ARCHITECTURE = {
     "detector": "detector",
@@ -87,7 +87,7 @@ def foretold(spec: DetectorSpec, source: str, partial: bool) -> str:
     return str(fitting(sketch, Path(source), partial)[1])
 
 
-def said_of_start(init: Setting, config: TrainingConfig, spec: DetectorSpec) -> Setting:
+def said_of_start(init: Setting, config: TeacherConfig | DistillConfig, spec: DetectorSpec) -> Setting:
     """`init` for the record, with what will be loaded; a run that goes on has it loaded already.
 
     Raises:

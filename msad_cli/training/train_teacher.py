@@ -11,7 +11,7 @@ from msad_cli.distillation.aligned_teacher import AlignedTraining
 from msad_cli.distillation.baselines import UnshiftedTraining
 from msad_cli.distillation.two_step import TwoStepTraining
 from msad_cli.errors import UsageError
-from msad_cli.frame import Resolution
+from msad_cli.frame import FRAME_DIVISOR, STOCK_DIVISOR, Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.detectors.kinds import DETECTORS, task_of
 from msad_cli.models.model_file import Card
@@ -20,10 +20,18 @@ from msad_cli.models.weights.initialise import initialise
 from msad_cli.runs.folder import Setting
 from msad_cli.system.files import fingerprint
 from msad_cli.text import parse_ks, parse_pixels, parse_size
-from msad_cli.training.config import Asked, TeacherConfig
+from msad_cli.training.config import AUTO, Asked, TeacherConfig
 from msad_cli.training.interruption import Clock
 from msad_cli.training.observer import Observer
-from msad_cli.training.plan import COCO_IMAGES, choose, choose_norm, claim_output, in_two_steps, invalid_values_named
+from msad_cli.training.plan import (
+    COCO_IMAGES,
+    choose,
+    choose_norm,
+    choose_phase,
+    claim_output,
+    in_two_steps,
+    invalid_values_named,
+)
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
 from msad_cli.training.sets import cache_decoded, choose_mirror, fields_from_data, folder_of, lasting, read_data
@@ -48,15 +56,15 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     folder = claim_output(config, observer)
     _refuse_impossible(config, ks, resolution)
     data, task = folder_of(asked), task_of(config.detector)
-    train, val, found = read_data(config, data, resolution, ks, task, observer)
+    train, val, found = read_data(config, data, resolution, ks, task, observer, exif=config.exif or AUTO)
     fields, detections = fields_from_data(train, config.sigmas)
-    choices = choose(config, len(train))
-    spec, norm = _spec(config, ks, resolution, fields)
-    computed = {"data": found, "norm": norm, "detections": detections, **choices.settings, **brought}
+    choices, phase = choose(config, len(train)), choose_phase(config, folder)
+    spec, norm = _spec(config, ks, resolution, fields | {"phase": phase.value})
+    computed = {"data": found, "norm": norm, "phase": phase, "detections": detections, **choices.settings, **brought}
     computed["init"] = said_of_start(Setting(config.init, asked.source("init")), config, spec)
     computed["fliplr"] = choose_mirror(config.fliplr, train)
-    jitter, fliplr = config.scales != "single", computed["fliplr"].value
-    training = TrainingSet(train, resolution, spec.ks, jitter=jitter, seed=config.seed, fliplr=fliplr)
+    jitter, own = config.scales != "single", {"phase": spec.phase, "fliplr": computed["fliplr"].value}
+    training = TrainingSet(train, resolution, spec.ks, jitter=jitter, seed=config.seed, **own)
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
     settings = all_settings(asked, computed)
     observer.plan(config.out, settings)
@@ -77,7 +85,7 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
             choices=choices,
             settings=settings,
             folder=folder,
-            card=Card(lasting(data), fingerprint(train.file)),
+            card=Card(lasting(data), fingerprint(train.file), exif=config.exif or AUTO),
             clock=clock,
             compiled=(model,) if config.compile_ else (),
         ),
@@ -106,6 +114,7 @@ def _spec(
             scales=config.scales,  # type: ignore[arg-type]  # the spec checks it
             ks=ks,
             resolution=resolution,
+            divisor=STOCK_DIVISOR if (config.scales, ks) == ("single", (1,)) else FRAME_DIVISOR,
             fusion=config.fusion,  # type: ignore[arg-type]
             head_depthwise=config.head_depthwise,
             learning=Learning(config.rois),

@@ -78,7 +78,7 @@ def test_python_refuses_the_numbers_that_the_command_line_refuses(model: Path) -
     image = Image.new("RGB", (64, 48))
     for wrong in ({"score": 2}, {"score": -1}, {"score": float("nan")}, {"batch": 0}, {"batch": -1}):
         with pytest.raises(UsageError, match=f"{next(iter(wrong))} .*: not "):
-            loaded.predict([image], **wrong)  # type: ignore[arg-type]
+            loaded.predict([image], **wrong)
     assert len(loaded.predict([image], score=0, batch=1)) == 1
     with pytest.raises(UsageError, match="--workers -1: not from 0 to 128"):
         EvaluationConfig(workers=-1)

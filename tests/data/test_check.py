@@ -139,7 +139,7 @@ PROBLEMS: list[tuple[Change, Problem, int]] = [
     (set_in("images", 0, id=10.0), kinds.REPEATED_ID, 1),
     (add("annotations", box(1, 2, 3, 4, image_id=31)), kinds.UNLISTED_IMAGE, 1),
     (add("annotations", box(1, 2, 3, 4, category_id=8)), kinds.UNKNOWN_CATEGORY, 1),
-    (set_in("images", 2, file_name="../c.png"), kinds.BAD_NAME, 1),
+    (set_in("images", 2, file_name="../nowhere.png"), kinds.BAD_NAME, 1),
     (lambda document: document["annotations"].clear(), kinds.NO_BOXES, 1),
     (lambda document: [each.update(iscrowd=1) for each in document["annotations"]], kinds.NO_BOXES, 1),
     (add("annotations", box(1, 2, 3, 4, image_id="30", category_id=7.0)), kinds.LOOSE_ID, 2),
@@ -484,7 +484,8 @@ def test_the_command_tells_all_and_its_exit_code_says_whether_the_set_is_usable(
     )
 
     change(
-        coco_folder, both(set_in("images", 0, file_name="/a"), add("annotations", None, box(1, 2, 3, 4, image_id=77)))
+        coco_folder,
+        both(set_in("images", 0, file_name="/nowhere"), add("annotations", None, box(1, 2, 3, 4, image_id=77))),
     )
     assert run(["data", "check", str(coco_folder), *SIZES]) == 3
     printed = capsys.readouterr()
@@ -519,23 +520,26 @@ def test_splits_and_single_files(clean: Path, capsys: pytest.CaptureFixture[str]
     assert names(str(annotation_file(clean))) == ["train"]
     assert names(str(annotation_file(clean, "val"))) == ["val"]
     assert names(str(annotation_file(clean, "val")), "--split", "train") == ["train"]
-    (clean / "train2017").rename(clean / "elsewhere")
+    elsewhere = (clean / "train2017").rename(clean.parent / "elsewhere")
     assert run(["data", "check", str(annotation_file(clean)), *SIZES]) == 3
     assert "--images" in capsys.readouterr().err
-    assert names(str(annotation_file(clean)), "--images", str(clean / "elsewhere")) == ["train"]
+    assert names(str(annotation_file(clean)), "--images", str(elsewhere)) == ["train"]
+    elsewhere.rename(clean / "elsewhere")  # in the set it is found, and that is said
+    assert run(["data", "check", str(annotation_file(clean)), *SIZES]) == 0
+    assert f"its images are those in {clean / 'elsewhere'}" in capsys.readouterr().err
     (clean / "elsewhere").rename(clean / "train2017")
-    annotation_file(clean, "val").unlink()
+    annotation_file(clean).unlink()
     assert run(["data", "check", str(clean), *SIZES, "--json"]) == 0
     printed = capsys.readouterr()
-    assert [each["name"] for each in json.loads(printed.out)["splits"]] == ["train"]
-    assert "no val split: " in printed.err
+    assert [each["name"] for each in json.loads(printed.out)["splits"]] == ["val"]
+    assert "no train split: " in printed.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["nowhere"], 3, "nowhere"),
-        (["{}", "--split", "test"], 2, "--split test"),
+        (["{}", "--split", "dev"], 2, "--split dev"),
         (["{}", "--k", "3"], 2, "--k 3"),
         (["{}", "--k", ""], 2, "--k"),
         (["{}", "--size", "9"], 2, "--size 9"),
@@ -610,13 +614,13 @@ def test_training_checks_first_and_only_once(
     assert len(opened) == 7
     (coco_folder / "val2017" / "a.png").touch()
     assert trained(coco_folder, tmp_path) == 0
-    assert len(opened) == 14
+    assert len(opened) == 7 + 3 + 7  # the three of val once more, for what EXIF says of them
     change(coco_folder, set_in("images", 0, license=1), "val")
     assert trained(coco_folder, tmp_path) == 0
-    assert len(opened) == 21
+    assert len(opened) == 17 + 3 + 7
     # `data check` always looks, whatever was kept.
     assert run(["data", "check", str(coco_folder), *SIZES]) == 0
-    assert len(opened) == 28
+    assert len(opened) == 27 + 7
 
 
 def test_a_fatal_problem_ends_a_training_before_it_starts(
@@ -667,9 +671,9 @@ def test_no_cache_ends_no_run(coco_folder: Path, tmp_path: Path, monkeypatch: py
 # --- repair ---
 
 
-def repaired(folder: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Document, str]:
+def repaired(folder: Path, out: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> tuple[Document, str]:
     out.unlink(missing_ok=True)
-    assert run(["data", "check", str(folder), "--split", "train", "--fix", "--out", str(out)]) == 0
+    assert run(["data", "check", str(folder), "--split", "train", "--fix", "--out", str(out), *flags]) == 0
     return json.loads(out.read_text()), capsys.readouterr().err
 
 
@@ -788,14 +792,19 @@ def test_images_under_one_id_are_taken_out_unless_they_are_one(
     assert "2 images of an id that other files have too" in printed
 
 
-def test_boxes_of_a_turned_image_wait_for_a_decision(
+def test_boxes_of_a_turned_image_are_turned_with_it_or_stay_by_a_word(
     clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (64, 48)).save(clean / "train2017" / "a.png", exif=exif)
+    plain = json.loads(annotation_file(clean).read_text())
+    document, _ = repaired(clean, tmp_path / "r.json", capsys, "--exif", "keep")
+    assert document == plain
     document, _ = repaired(clean, tmp_path / "r.json", capsys)
-    assert document == json.loads(annotation_file(clean).read_text())
+    before, after = ([each["bbox"] for each in of["annotations"] if each["image_id"] == 30] for of in (plain, document))
+    # x, y, width, height of 64 × 48 pixels: turned by a quarter, y becomes 48 - y - height, from the left.
+    assert after == [[48 - y - height, x, height, width] for x, y, width, height in before]
 
 
 def test_a_repair_leaves_boxes_to_learn_from_or_writes_nothing(clean: Path, tmp_path: Path) -> None:
@@ -806,7 +815,7 @@ def test_a_repair_leaves_boxes_to_learn_from_or_writes_nothing(clean: Path, tmp_
     left = [box(1, 1, 9, 9, iscrowd=1, image_id=10), box(50, 1, 9, 9, id=91)]
     change(clean, lambda document: document.update(annotations=left))
     out = tmp_path / "r.json"
-    assert run(["data", "check", str(clean), "--split", "train", "--fix", "--out", str(out)]) == 3
+    assert run(["data", "check", str(clean), "--split", "train", "--exif", "keep", "--fix", "--out", str(out)]) == 3
     assert not out.exists()
 
 

@@ -315,13 +315,12 @@ def test_names_that_leave_the_folder_and_unusable_sets_are_refused(coco_folder: 
     assert not (tmp_path / "out").exists()
 
 
-def test_coco_from_yolo_needs_no_other_split_and_keeps_what_it_is_given(coco_folder: Path, tmp_path: Path) -> None:
-    (coco_folder / "annotations" / "instances_val2017.json").unlink()
+def test_coco_keeps_what_it_is_given(coco_folder: Path, tmp_path: Path) -> None:
     again = converted(coco_folder, tmp_path / "again", "coco")
     files = [folder / "annotations" / "instances_train2017.json" for folder in (coco_folder, again)]
     before, after = (json.loads(file.read_text()) for file in files)
     assert after == before
-    images = [sorted(each.name for each in folder.rglob("*.png")) for folder in (coco_folder / "train2017", again)]
+    images = [sorted(each.name for each in (folder / "train2017").rglob("*.png")) for folder in (coco_folder, again)]
     assert images[0] == images[1] == ["a.png", "b.png", "c.png", "d.png"]
 
 

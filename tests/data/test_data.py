@@ -86,7 +86,8 @@ def test_file_names_take_no_more_memory_than_their_letters(train_file: Path, tmp
     document = json.loads(train_file.read_text())
     document["images"][1]["file_name"] = "b" * 4096
     train_file.write_text(json.dumps(document))
-    names = read_split(train_file, tmp_path).file_names
+    (tmp_path / "empty").mkdir()
+    names = read_split(train_file, tmp_path / "empty").file_names
     assert names.itemsize == 16  # of a StringDType, whatever the longest name is; 4 × 4096 as fixed-width text
     assert names.tolist() == ["a.png", "b" * 4096, "c.png", "sub/d.png"]
 
@@ -184,7 +185,9 @@ def test_files_that_cannot_be_opened_are_named(tmp_path: Path, train_file: Path)
 def test_coco_folder_is_recognised(coco_folder: Path) -> None:
     for split in ("train", "val"):
         name = f"instances_{split}2017.json"
-        expected = Files(coco_folder / "annotations" / name, coco_folder / f"{split}2017", f"COCO folder ({name})")
+        expected = Files(
+            coco_folder / "annotations" / name, coco_folder / f"{split}2017", f"COCO folder ({name})", root=coco_folder
+        )
         assert find_split(str(coco_folder), split) == expected
 
 
@@ -226,7 +229,7 @@ def test_what_is_no_set_is_named(coco_folder: Path, tmp_path: Path) -> None:
         find_split(str(coco_folder / "train2017" / "a.png"), "train")
     with pytest.raises(DataError, match="no annotations/instances_train"):
         find_split(str(coco_folder / "train2017"), "train")
-    (coco_folder / "val2017").rename(coco_folder / "elsewhere")
+    (coco_folder / "val2017").rename(tmp_path / "elsewhere")
     assert find_split(str(coco_folder), "train").images.is_dir()  # a split does not need the other one
     with pytest.raises(DataError, match="no folder val2017/"):
         find_split(str(coco_folder), "val")

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 
 from msad_cli.data.layouts.demo import demo_folder, draw_demo
 from msad_cli.data.layouts.demo_scenes import CATEGORY_IDS, KEYPOINTS
+from msad_cli.errors import OutputError
 
 # pycocotools 2.0.11 lacks the copy argument that NumPy 2 asks of __array__, which is for pycocotools to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -195,7 +196,7 @@ def test_failed_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError("disk full")
 
     monkeypatch.setattr(Image.Image, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="disk full"):
         demo_folder(train=1, val=1, cache=tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -15,6 +15,7 @@ from support.flags import EXACT, SMALLEST
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.images.decode import read_image
+from msad_cli.data.images.tones import BY_FILE, Tones
 from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.data.loading import image_cache as kept
 from msad_cli.data.loading.dataset import Batch, TrainingSet, training_loader
@@ -74,9 +75,9 @@ def test_nothing_is_decoded_twice(split: CocoSplit, monkeypatch: pytest.MonkeyPa
     """
     decoded: Counter[tuple[str, int]] = Counter()
 
-    def read(path: Path, scale: int = 1) -> Image.Image:
+    def read(path: Path, scale: int = 1, tones: Tones = BY_FILE) -> Image.Image:
         decoded[path.name, scale] += 1
-        return read_image(path, scale)
+        return read_image(path, scale, tones)
 
     monkeypatch.setattr(kept, "read_image", read)
     epochs = list(_batches(split, 0, cache=True, epochs=EPOCHS))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def test_yolo_changes_of_labels_are_seen_and_a_kept_file_is_taken(yolo: Path, mo
     ("row", "complaint"),
     [
         ("0 0.5 0.5 0.5", "4 columns, a box has 5, a segmentation 7, 9, 11"),
-        ("0 0.5 0.5 0.5 0.5 0.9", "6 columns"),
+        ("0 0.5 0.5 0.5 0.5 0.9", "6 columns, the number behind the object looks like a score"),
         ("2 0.5 0.5 0.5 0.5", "class '2', known are 0, 1"),
         ("0.5 0.5 0.5 0.5 0.5", r"class '0\.5'"),
         ("-1 0.5 0.5 0.5 0.5", "class '-1'"),
@@ -171,9 +172,9 @@ def test_a_bad_row_is_named_with_its_file_and_line(
     yolo: Path, row: str, complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write(yolo / "labels/train/a.txt", f"0 0.5 0.5 0.5 0.5\n{row}\n")
-    with pytest.raises(DataError, match=complaint) as caught:
-        find_split(str(yolo), "train")
-    assert str(caught.value).startswith(f"{file}, line 2: ")
+    found = find_split(str(yolo), "train")
+    with pytest.raises(DataError, match=f"{file}, line 2: .*{complaint}"):
+        read_split(found.annotations, found.images)
     assert run(["data", "check", str(yolo)]) == 3
     assert "\x1b[31m" not in capsys.readouterr().err
 
@@ -181,8 +182,9 @@ def test_a_bad_row_is_named_with_its_file_and_line(
 def test_a_pose_has_all_its_numbers(yolo: Path) -> None:
     with (yolo / "data.yaml").open("a") as file:
         file.write("kpt_shape: [2, 3]\n")
+    found = find_split(str(yolo), "train")
     with pytest.raises(DataError, match=r"a\.txt, line 1: 5 columns, a pose of kpt_shape \[2, 3\] has 11"):
-        find_split(str(yolo), "train")
+        read_split(found.annotations, found.images)
 
 
 @pytest.mark.parametrize(
@@ -246,9 +248,9 @@ def test_labels_are_read_from_the_set_alone_and_images_may_be_missing(yolo: Path
     # Of an image that cannot be read nobody knows how many pixels a share is: the check names it.
     (yolo / "images/train/a.png").write_bytes(b"")
     assert annotations(yolo) == []
-    write(yolo / "data.yaml", "train: images/train\nnames: [cat]\n")
-    with pytest.raises(AbsentSplitError, match="no val"):
-        find_split(str(yolo), "val")
+    write(yolo / "data.yaml", "val: images/val\nnames: [cat]\n")
+    with pytest.raises(AbsentSplitError, match="no train:"):
+        find_split(str(yolo), "train")
 
 
 # --- Pascal VOC ---
@@ -311,10 +313,10 @@ def test_voc_lists_stand_in_for_each_other_or_a_tenth_is_val(voc: Path) -> None:
     found = find_split(str(voc), "val")
     assert [each["file_name"] for each in document(found)["images"]] == ["c.png"]
     assert found.notes == (f"val is {lists}/test.txt",)
+    (lists / "train.txt").rename(lists / "gone.txt")
+    with pytest.raises(AbsentSplitError, match=r"no train\.txt"):
+        find_split(str(voc), "train")
     (lists / "test.txt").unlink()
-    with pytest.raises(AbsentSplitError, match=r"neither val\.txt nor test\.txt"):
-        find_split(str(voc), "val")
-    (lists / "train.txt").unlink()
     write(voc / "Annotations/._a.xml", "of a Mac")
     parts = [find_split(str(voc), split) for split in ("train", "val")]
     names = [[each["file_name"] for each in document(part)["images"]] for part in parts]
@@ -328,10 +330,6 @@ def test_voc_lists_stand_in_for_each_other_or_a_tenth_is_val(voc: Path) -> None:
     [
         ("<annotation>\n<object>", r"broken XML at line 2, column 9: no element found"),
         ("", "broken XML at line 1"),
-        (voc_file(voc_object(name="")), "line 4: an object without a name"),
-        (voc_file("<object><name>cat</name></object>"), "line 4: an object without a bndbox"),
-        (voc_file(voc_object(corners="1 1 nan 2")), "line 4: xmax 'nan' is no number"),
-        (voc_file("<object><name>cat</name><bndbox/></object>"), "line 4: xmin '' is no number"),
         ("<!DOCTYPE a [<!ENTITY b 'c'>]>\n<a>&b;</a>", "line 1: declares entities"),
         ('<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>', "declares entities"),
         ("<a>" * 100, "elements lie too deep"),
@@ -345,9 +343,26 @@ def test_a_bad_xml_file_is_named_with_its_line(voc: Path, text: str, complaint: 
     assert run(["data", "check", str(voc)]) == 3
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (voc_object(name=""), "an object without a name"),
+        ("<object><name>cat</name></object>", "an object without a bndbox"),
+        (voc_object(corners="1 1 nan 2"), "xmax 'nan' is no number"),
+        ("<object><name>cat</name><bndbox/></object>", "xmin '' is no number"),
+    ],
+)
+def test_a_bad_object_is_named_with_its_line(voc: Path, text: str, complaint: str) -> None:
+    file = write(voc / "Annotations/a.xml", voc_file(text))
+    found = find_split(str(voc), "train")
+    with pytest.raises(DataError, match=f"{file}, line 4: {complaint}"):
+        read_split(found.annotations, found.images)
+    assert run(["data", "check", str(voc)]) == 3
+
+
 def test_voc_names_and_links_stay_in_the_folder(voc: Path, tmp_path: Path) -> None:
-    write(voc / "ImageSets/Main/train.txt", "a\n../../a\n")
-    with pytest.raises(DataError, match=r"train\.txt, line 2: '\.\./\.\./a' leaves the folder"):
+    write(voc / "ImageSets/Main/train.txt", "a\n../../d\n")
+    with pytest.raises(DataError, match=r"train\.txt, line 2: '\.\./\.\./d' leaves the folder"):
         find_split(str(voc), "train")
     write(voc / "ImageSets/Main/train.txt", "a\nd\n")
     with pytest.raises(DataError, match=r"d\.xml: no such file"):
@@ -389,15 +404,16 @@ def test_roboflows_folders_are_recognised_and_its_root_category_dropped(
             tmp_path / name / "_annotations.coco.json",
             tmp_path / name,
             f"Roboflow COCO folder ({name}/_annotations.coco.json)",
+            root=tmp_path,
         )
         assert read_split(found.annotations, found.images).categories == ((1, "RBC"),)
     assert run(["data", "check", str(tmp_path), "--size", "64,96"]) == 0
     assert "category 0 ('cells')" in capsys.readouterr().err
     (tmp_path / "valid").rename(tmp_path / "elsewhere")
     assert find_split(str(tmp_path), "val").images == tmp_path / "test"
-    (tmp_path / "test").rename(tmp_path / "gone")
-    with pytest.raises(AbsentSplitError, match=r"no valid/_annotations\.coco\.json nor"):
-        find_split(str(tmp_path), "val")
+    (tmp_path / "train").rename(tmp_path / "gone")
+    with pytest.raises(AbsentSplitError, match=r"no train/_annotations\.coco\.json"):
+        find_split(str(tmp_path), "train")
 
 
 @pytest.mark.parametrize(
@@ -448,6 +464,11 @@ def test_what_is_no_set_is_told_what_would_be_one(tmp_path: Path) -> None:
     write(tmp_path / "one.json", json.dumps(coco(RBC)))
     with pytest.raises(DataError, match="1 images cannot be split"):
         find_split(str(tmp_path), "train")
+    write(tmp_path / "other.json", json.dumps(coco(RBC)))
+    with pytest.raises(
+        DataError, match=r"several \.json files, of which none is named after a split: one\.json, other\.json"
+    ):
+        find_split(str(tmp_path), "train")
 
 
 # --- all of them, by the commands ---
@@ -482,16 +503,20 @@ def test_stats_warn_of_small_objects(yolo: Path, capsys: pytest.CaptureFixture[s
     assert "under 8 pixels" not in capsys.readouterr().err
 
 
-def test_a_cache_that_cannot_be_written_is_named(yolo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_named(
+    yolo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("MSAD_CACHE", str(write(tmp_path / "file", "")))
-    assert run(["data", "stats", str(yolo)]) == 2
+    assert run(["data", "stats", str(yolo)]) == 0
+    assert f"the cache {tmp_path / 'file'} cannot be written" in capsys.readouterr().err
 
 
 def test_nothing_is_left_of_a_conversion_that_fails(
     yolo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MSAD_CACHE", str(tmp_path / "cache"))
-    write(yolo / "labels/train/a.txt", "bad")
+    (yolo / "labels/train/a.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError):
         find_split(str(yolo), "train")
     assert not os.path.exists(tmp_path / "cache")

@@ -47,7 +47,8 @@ def test_a_sample_is_mirrored_by_its_own_first_draw(train: CocoSplit, fliplr: fl
 
 
 def test_half_of_all_images_is_the_default(train: CocoSplit) -> None:
-    default, half = (TrainingSet(train, RESOLUTION, (1,), jitter=True, seed=3, **of) for of in ({}, {"fliplr": 0.5}))
+    default = TrainingSet(train, RESOLUTION, (1,), jitter=True, seed=3)
+    half = TrainingSet(train, RESOLUTION, (1,), jitter=True, seed=3, fliplr=0.5)
     assert mirrored(default) == mirrored(half)
     assert 0 < sum(mirrored(half)) < len(KEYS)
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from msad_cli.data.annotations.problems import BEYOND_REPAIR, KINDS, NO_SIZE, SMALL, Problem, Tally
 
@@ -24,6 +25,22 @@ def test_the_page_of_messages_lists_every_kind_as_it_is() -> None:
     """Where it differs, what is expected here is what the page has to hold."""
     ordered = sorted(KINDS, key=lambda kind: not kind.fatal)
     assert HEAD + "".join(map(row, ordered)) in PAGE.read_text()
+
+
+def test_a_tally_takes_over_what_another_one_met_and_nothing_else() -> None:
+    tally = Tally()
+    tally.add(SMALL, "{}", 1)
+    other = Tally()
+    other.add(SMALL, "{}", 2)
+    other.add_known(tally.to_plain())
+    assert [(each.count, each.examples) for each in other.problems()] == [(2, ("2", "1"))]
+    known = other.problems()
+    odd: list[Any] = [None, [], 3, {"": 1}, {SMALL.code: {"count": "1"}}, {"odd": {"count": 1, "examples": []}}]
+    for each in odd:
+        other.add_known(each)
+    assert other.problems() == known
+    other.add_known({SMALL.code: {"count": 1, "examples": 7}})
+    assert other.problems()[0].count == 3
 
 
 def test_a_tally_counts_by_code_whatever_is_said_of_a_kind() -> None:

@@ -15,10 +15,11 @@ from msad_cli.data.annotations.split import read_split
 from msad_cli.data.images import scaled
 from msad_cli.data.images.decode import read_image
 from msad_cli.data.images.scaled import open_image, scale_for, whole_image
+from msad_cli.data.images.tones import BY_FILE, Tones
 from msad_cli.data.loading.dataset import EvaluationSet, TrainingSet
 from msad_cli.frame import Resolution
 from msad_cli.inference.inputs import Input
-from msad_cli.inference.predictor import Prediction, predict
+from msad_cli.inference.predictor import Prediction, Wanted, predict
 from msad_cli.models.detector import Detector
 from msad_cli.system.device import Compute
 
@@ -40,9 +41,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The scales at which files are decoded from now on."""
     scales: list[int] = []
 
-    def read(path: Path, scale: int = 1) -> Image.Image:
+    def read(path: Path, scale: int = 1, tones: Tones = BY_FILE) -> Image.Image:
         scales.append(scale)
-        return read_image(path, scale)
+        return read_image(path, scale, tones)
 
     monkeypatch.setattr(scaled, "read_image", read)
     return scales
@@ -124,7 +125,7 @@ def test_a_view_is_the_same_alone_and_beside_others(
 
     monkeypatch.setattr(student, "detect", detect)
     cpu = Compute(torch.device("cpu"), "fp32")
-    (found,) = predict(student, "low", [Input(split.path(0), Path("a.jpg"))], 0.5, cpu)
+    (found,) = predict(student, "low", [Input(split.path(0), Path("a.jpg"))], Wanted(0.5), cpu)
     assert decoded == [4, 4]
     assert all(torch.equal(each, views[0]) for each in views[1:])
     assert isinstance(found, Prediction)

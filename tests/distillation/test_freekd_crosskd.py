@@ -7,11 +7,11 @@ import torch
 from support.maps import FIRST, ONE, build, knowledge, known, pair, pyramid
 from support.specs import spec
 from support.training import total
-from torchvision.ops import generalized_box_iou_loss
+from torchvision.ops import box_iou, generalized_box_iou_loss
 
 from msad_cli.distillation.knowledge import Knowledge
 from msad_cli.distillation.losses import freekd
-from msad_cli.distillation.losses.crosskd import CrossKD, quality_focal
+from msad_cli.distillation.losses.crosskd import CrossKD, log_iou_loss, quality_focal
 from msad_cli.distillation.losses.table import build_distillers
 from msad_cli.distillation.parts.haar import haar, inverse_haar
 
@@ -23,23 +23,42 @@ def test_haar_by_hand_and_back() -> None:
     assert highs[0].flatten().tolist() == [-1.0, -2.0, 0.0]
     maps = torch.randn(2, 3, 5, 11)
     low, highs = haar(maps, 3)
-    assert [each.shape[2:] for each in highs] == [(3, 4, 8), (3, 2, 4), (3, 1, 2)]
+    # 6 × 12, 4 × 6 and 2 × 4 cells in pairs, with the zeros that each scale needs.
+    assert [each.shape[2:] for each in highs] == [(3, 3, 6), (3, 2, 3), (3, 1, 2)]
     torch.testing.assert_close(inverse_haar(low, highs)[..., :5, :11], maps)
     energy = low.square().sum() + torch.stack([each.square().sum() for each in highs]).sum()
     torch.testing.assert_close(energy, maps.square().sum())
+
+
+def test_haar_adds_zeros_scale_by_scale() -> None:
+    """P7 of 256 × 384 pixels, padded as DWTForward(J=3, wave="haar", mode="zero") of pytorch_wavelets does (commit
+    0351b9f, dwt/lowlevel.py, afb1d): one zero at the end of a side that is odd, anew at each scale."""
+    low, highs = haar(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])[None, None], 3)
+    # 1 2 / 4 5 and 3 0 / 6 0; their low bands 6 and 4.5 above zeros; of these the low band 5.25 among zeros.
+    assert [each.flatten().tolist() for each in highs] == [
+        [-1.0, 4.5, -3.0, -1.5, 0.0, -1.5],
+        [0.75, 5.25, 0.75],
+        [2.625, 2.625, 2.625],
+    ]
+    assert low.item() == 2.625
 
 
 def test_freekd_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a teacher of zeros, whose masks are a half whatever the prompts are."""
     monkeypatch.setattr(freekd, "PROMPT_STEPS", 0)
     distiller = freekd.FreeKD(ONE, ONE)  # type: ignore[arg-type]
-    boxes = torch.tensor([[[3.0, 1.0, 1.0, 1.5]]]), torch.ones(1, 1, 4)
-    student = known(pyramid(FIRST), bbox_regression=boxes[0])
-    found = distiller(student, known(pyramid(torch.zeros(2, 2)), bbox_regression=boxes[1]), [])
-    # Bands in 8 × 8 cells: 1 + 2 + 0 of 48; of the low 5 three times 2.5 of 12; of the low 2.5 three times 1.25 of 3.
-    assert found["bands"].item() == pytest.approx((3 / 48 + 7.5 / 12 + 3.75 / 3) / 2)
+    # A box a cell, 4 in the finest level and 1 in the others: the first and the last of them differ.
+    boxes = torch.ones(1, 8, 4)
+    boxes[0, 0], boxes[0, 7] = torch.tensor([3.0, 1.0, 1.0, 1.5]), torch.tensor([1.0, 1.0, 1.0, 5.0])
+    rest = [torch.zeros(1, 1, 1, 1)] * 4
+    student = known([FIRST[None, None], *rest], bbox_regression=boxes)
+    found = distiller(student, known([torch.zeros(1, 1, 2, 2), *rest], bbox_regression=torch.ones(1, 8, 4)), [])
+    # Bands: 1 + 2 + 0 over three of one cell; of the low 5 beside zeros 2.5 each; of the low 2.5 beside zeros 1.25.
+    assert found["bands"].item() == pytest.approx((3 / 3 + 2.5 + 1.25) / 2)
     assert found["features"].item() == pytest.approx(5 * 30 / 4)  # 1 + 4 + 9 + 16 over four cells
-    assert found["boxes"].item() == pytest.approx((1.5 + 0.125) / 4)  # |2| − 1/2, and 0.5² / 2
+    # The sum of levels' means, as mmrazor calls a loss for each output of retina_reg: |2| − 1/2 and 0.5² / 2
+    # of 16 numbers, |4| − 1/2 of 4. The mean over all 32 would be 0.16.
+    assert found["boxes"].item() == pytest.approx((1.5 + 0.125) / 16 + 3.5 / 4)
     same = distiller(student, student, [])
     assert {name: loss.item() for name, loss in same.items()} == {"features": 0.0, "boxes": 0.0, "bands": 0.0}
 
@@ -51,7 +70,7 @@ def test_freekds_prompts_weigh_the_teachers_bands_scale_by_scale() -> None:
     prompts = torch.tensor([9.0, -math.log(3) / 3, -math.log(3) / 7.5, 0.0])
     distiller.frozen[0] = prompts[:, None, None]
     found = distiller(known(pyramid(torch.zeros(2, 2))), known(pyramid(FIRST)), [])["bands"]
-    assert found.item() == pytest.approx(0.75 * 3 / 48 + 0.25 * 7.5 / 12 + 0.5 * 3.75 / 3)
+    assert found.item() == pytest.approx(0.75 * 3 / 3 + 0.25 * 7.5 / 3 + 0.5 * 3.75 / 3)
 
 
 @pytest.mark.parametrize("detector", ["fcos", "retinanet"])
@@ -158,7 +177,7 @@ def test_crosskd_is_its_formula(detector: str, classes: float, boxes: float) -> 
     # With the teacher's means instead of their own, these are mirrored at them.
     mirrored = [2 * each.mean(dim=(0, 2, 3), keepdim=True) - each for each in theirs.pyramid]
     outputs, wanted = teacher.outputs(mirrored), theirs.outputs
-    positives = int(teacher.kind.count_positives(mirrored, frame, targets))
+    positives = float(teacher.kind.weigh_positives(mirrored, frame, targets))
     assert positives > 1
     focal = quality_focal(outputs["cls_logits"], wanted["cls_logits"]).sum().item()
     assert found["classes"].item() == pytest.approx(classes * focal / positives, rel=1e-3)
@@ -166,8 +185,24 @@ def test_crosskd_is_its_formula(detector: str, classes: float, boxes: float) -> 
     thick = (second[..., 2] - second[..., 0] >= 1) & (second[..., 3] - second[..., 1] >= 1)
     assert thick.any()
     weight = wanted["cls_logits"].sigmoid().amax(dim=2)
-    apart = (weight * generalized_box_iou_loss(first, second))[thick].sum().item()
+    if detector == "fcos":
+        iou = torch.stack([box_iou(*each).diagonal() for each in zip(first, second, strict=True)])
+        distances = -iou.nan_to_num().clamp(min=1e-6).log()
+    else:
+        distances = generalized_box_iou_loss(first, second)
+    apart = (weight * distances)[thick].sum().item()
     assert found["boxes"].item() == pytest.approx(boxes * apart / positives, rel=1e-3)
+
+
+def test_log_iou_by_hand() -> None:
+    """Of 6 pixels 2 are shared; boxes beside each other, and two without area, have the IoU 1e-6 of mmdet's IoULoss."""
+    found = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0], [5.0, 5.0, 5.0, 5.0]], requires_grad=True)
+    wanted = torch.tensor([[1.0, 0.0, 3.0, 2.0], [4.0, 0.0, 6.0, 2.0], [5.0, 5.0, 5.0, 5.0]])
+    distances = log_iou_loss(found, wanted)
+    torch.testing.assert_close(distances, torch.tensor([math.log(3), math.log(1e6), math.log(1e6)]))
+    distances.sum().backward()
+    assert found.grad is not None
+    assert found.grad.isfinite().all()
 
 
 def test_crosskd_has_no_use_for_two_stages() -> None:

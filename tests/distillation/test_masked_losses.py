@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -32,9 +33,13 @@ LOGS = torch.tensor([[[[0.0, math.log(2)], [math.log(3), math.log(4)]], [[0.0, 0
 OPPOSITE = torch.tensor([[[[2.0, 2.0], [1.0, 1.0]], [[4.0, 4.0], [2.0, 2.0]]]])
 
 
-def build(name: str, channels: int = 2, dense: bool = True, of_teacher: int | None = None) -> nn.Module:
+def build(
+    name: str, channels: int = 2, dense: bool = True, of_teacher: int | None = None, detector: str = ""
+) -> nn.Module:
     """A distiller between networks that do not exist."""
-    kind = {"family": "dense" if dense else "two-stage", "dense": dense, "finest_level": 3 if dense else 2}
+    kind: dict[str, Any] = {"family": "two-stage", "dense": False, "finest_level": 2, "detector": detector}
+    if dense:
+        kind |= {"family": "dense", "dense": True, "finest_level": 3}
     own, theirs = (SimpleNamespace(channels=each, **kind) for each in (channels, of_teacher or channels))
     return DISTILLERS[name][0](own, theirs)
 
@@ -273,27 +278,46 @@ def test_fgds_masks_by_hand() -> None:
     assert not masks([target([0.0, 0.0, 64.0, 32.0])], Frame(((32, 64),), (32, 64)), 4, 8)[1].any()
 
 
-@pytest.mark.parametrize(("dense", "weights"), [(True, (1e-3, 5e-4, 1e-3, 5e-6)), (False, (5e-5, 2.5e-5, 5e-5, 5e-7))])
-def test_fgd_by_hand(dense: bool, weights: Sequence[float]) -> None:
-    """LOGS and, 2 off at (y, x) = (0, 1) of channel 0 and 4 off at (1, 0) of channel 1, a student; a box on (0, 1)."""
+@pytest.mark.parametrize(
+    ("detector", "temperature", "weights"),
+    [
+        # configs/distillers/fgd of yzd-v/FGD, commit 04900ad: retina_r101 and fcos_r101 for ResNet-50, mask_rcnn_r101.
+        ("retinanet", 0.5, (1e-3, 5e-4, 5e-4, 5e-6)),
+        ("fcos", 0.8, (1.6e-3, 8e-4, 8e-4, 8e-6)),
+        ("maskrcnn", 0.5, (5e-5, 2.5e-5, 5e-5, 5e-7)),
+    ],
+)
+def test_fgd_by_hand(detector: str, temperature: float, weights: Sequence[float]) -> None:
+    """LOGS and, 2 off at (y, x) = (0, 1) of channel 0 and 4 off at (1, 0) of channel 1, a student; a box on (0, 1).
+
+    Maps that are as many times as large as t is larger than 1/2 have the same attentions.
+    """
+    factor = temperature / 0.5
     maps = LOGS.clone()
     maps[0, 0, 0, 1] += 2
     maps[0, 1, 1, 0] += 4
-    student, teacher = known(maps), known(LOGS)
+    student, teacher = known(factor * maps), known(factor * LOGS)
     vars(student)["frame"] = FRAME
     # The teacher's channel means, divided by 1/2: (ln 24)/2 and 0.
     first = 2 * math.sqrt(24) / (1 + math.sqrt(24))
     second = 2 - first
-    foreground = 0.8 * first * 2**2
-    background = 1.2 * second * 4**2 / 3
+    foreground = 0.8 * first * (factor * 2) ** 2
+    background = 1.2 * second * (factor * 4) ** 2 / 3
     # The student's cells: ln 1, ln 2 + 2, ln 3 + 4, ln 4; its channels: (ln 24 + 2)/2 and 4/2.
     cells = [1, 2 * math.exp(2), 3 * math.exp(4), 4]
     attention = sum(abs(4 * a / sum(cells) - b) for a, b in zip(cells, (0.4, 0.8, 1.2, 1.6), strict=True))
     channels = math.sqrt(24) * math.e, math.exp(2)
     attention += 2 * abs(2 * channels[0] / sum(channels) - first)
     # The context blocks change nothing yet.
-    parts = {"foreground": foreground, "background": background, "attention": attention, "relation": 2**2 + 4**2}
-    found = build("fgd", dense=dense)(student, teacher, [target([8.0, 0.0, 16.0, 8.0])])
+    parts = {
+        "foreground": foreground,
+        "background": background,
+        "attention": attention,
+        "relation": factor**2 * (2**2 + 4**2),
+    }
+    found = build("fgd", dense=detector != "maskrcnn", detector=detector)(
+        student, teacher, [target([8.0, 0.0, 16.0, 8.0])]
+    )
     expected = {name: weight * parts[name] for weight, name in zip(weights, parts, strict=True)}
     assert values(found) == pytest.approx(expected, rel=1e-5)
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from msad_cli.distillation.aligned_teacher import AlignedTraining
 from msad_cli.distillation.baselines import UnshiftedTraining
-from msad_cli.distillation.distillation import Distillation, Weighted, teaching
+from msad_cli.distillation.distillation import GAMMA, TAU, Distillation, Weighted, teaching
 from msad_cli.distillation.knowledge import Knowledge
 from msad_cli.distillation.losses.feature_l1 import FeatureL1
 from msad_cli.distillation.losses.output_kd import OutputKD
@@ -23,12 +24,12 @@ from msad_cli.distillation.two_step import TwoStepTraining
 from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
 from msad_cli.models.weights.initialise import copy_matching
-from msad_cli.runs.folder import Setting
+from msad_cli.runs.folder import RunFolder, Setting
 from msad_cli.system.device import Compute
 from msad_cli.training.config import DistillConfig
 from msad_cli.training.plan import Choices
 from msad_cli.training.steps.schedule import Schedule
-from msad_cli.training.students.plan_student import choose_methods, of_distillation
+from msad_cli.training.students.plan_student import choose_methods, of_distillation, weights_so_far
 
 
 def distillation(student: Detector, teacher: Detector, warmup_steps: int = 500, l1: float = 0.6) -> Distillation:
@@ -150,6 +151,39 @@ def test_gamma_and_tau_without_l1_are_refused(gamma: float, tau: float) -> None:
         "l1": gamma * tau,
     }
     assert set(choose_methods(student, DistillConfig())[0]) == {"output-kd"}  # the paper's are the flags' defaults
+
+
+@pytest.mark.parametrize(
+    ("detector", "weights"),
+    [
+        # open-mmlab/mmrazor, configs/distill/mmdet. cwd: 10 a level in cwd_fpn_frcnn_r101_frcnn_r50_1x_coco.py, base of
+        # cwd_fpn_retina_r101_retina_r50_1x_coco.py (commit 5bf1eca). pkd: 10 in
+        # pkd_fpn_retina_x101_retina_r50_2x_coco.py (2ce36c4), and 6 in
+        # pkd_fpn_faster-rcnn_r101_faster-rcnn_r50_2x_coco.py (5ae9565).
+        ("retinanet", {"cwd": 10.0, "pkd": 10.0}),
+        ("fcos", {"cwd": 10.0, "pkd": 10.0}),
+        ("maskrcnn", {"cwd": 10.0, "pkd": 6.0}),
+    ],
+)
+def test_usual_weights_are_the_published_ones_of_the_kind_of_detector(detector: str, weights: dict[str, float]) -> None:
+    student = spec(role="student", ks=(2,), detector=detector)
+    assert choose_methods(student, DistillConfig(method="cwd,pkd"))[0] == weights
+    # A weight that is typed is the weight, whatever is usual.
+    assert choose_methods(student, DistillConfig(method="cwd,pkd", weight="pkd=2"))[0] == {**weights, "pkd": 2.0}
+
+
+def test_a_run_that_goes_on_keeps_the_weights_that_it_has_recorded(tmp_path: Path) -> None:
+    """cwd was 5 before it was 10; of such a run, the reason of the method says it."""
+    student = spec(role="student", ks=(2,))
+    out = tmp_path / "student.safetensors"
+    config = DistillConfig(method="cwd,l1", out=out, resume=True)
+    RunFolder(out).record({"method": Setting("cwd,l1", "flag", "cwd × 5, l1 × 0.6")})
+    assert weights_so_far(config) == {"cwd": 5.0, "l1": 0.6}
+    assert choose_methods(student, config, weights_so_far(config))[0] == {"cwd": 5.0, "l1": GAMMA * TAU}
+    # What is recorded now is read in the same way.
+    RunFolder(out).record({"method": choose_methods(student, replace(config, weight="cwd=1e-07"))[1]})
+    assert weights_so_far(config) == {"cwd": 1e-7, "l1": 0.6}
+    assert weights_so_far(replace(config, resume=False)) == {}
 
 
 def test_distillation_warms_up_with_the_learning_rate_unless_typed() -> None:

@@ -74,6 +74,17 @@ def test_shift_leaves_out_the_finest_levels_and_adds_coarser_ones() -> None:
     assert list(pooled.coarser.parameters()) == []
 
 
+@torch.no_grad()
+def test_resize_leaves_the_maps_where_they_are() -> None:
+    """¼, ½, ¼ around every second cell, as of any teacher for a student that is not aligned (test_unaligned.py)."""
+    twin = assistant()
+    found = AlteredAssistant(twin, 2, "resize")(views()).pyramid
+    weights = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16
+    for mine, fine in zip(found[:2], best_view(twin, views(), 256).pyramid, strict=False):
+        expected = (fine[:, :, 1:4, 3:6] * weights).sum(dim=(2, 3))  # around the cell in row 2 and column 4
+        torch.testing.assert_close(mine[:, :, 1, 2], expected, atol=1e-5, rtol=1e-4)
+
+
 def module(student: Detector, tune_steps: int = 1, afp: AFP = "shift") -> PixelDistillation:
     twin = assistant()
     distillers = build_distillers(student.spec, twin.spec, {"l1": 0.6, "output-kd": 1.0, "isrd": 1.0})

@@ -5,6 +5,7 @@ import copy
 import io
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from msad_cli.evaluation.metrics import (
     remarks,
     score,
 )
+from msad_cli.evaluation.result_files import result_files, write_results
 from msad_cli.frame import Resolution
 from msad_cli.inference.draw import class_colour, draw_keypoints, draw_masks
 from msad_cli.models.decode.paste_masks import paste_masks
@@ -170,6 +172,29 @@ def test_numbers_are_cocoevals_own(demo: Path, task: str) -> None:
     assert list(numbers) == list(expected) == list(number_names(truth, task))
     assert numbers == pytest.approx(expected, abs=1e-12, nan_ok=True)
     assert 0 < numbers["AP"] < 1
+
+
+@pytest.mark.parametrize("task", ["boxes", "masks", "keypoints"])
+def test_anyones_pycocotools_gets_the_same_numbers_of_written_results(demo: Path, task: str, tmp_path: Path) -> None:
+    split = _val(demo, task)
+    truth, results = ground_truth(split), _shaken(_found(split))
+    for each in results[::2]:  # small boxes of large masks and keypoints: beside a box, pycocotools goes by its size
+        each["bbox"] = [*each["bbox"][:2], 8, 8]
+    numbers = score(truth, results, task).numbers
+    write_results(tmp_path / "found.json", results, task)
+    for kind, file in result_files(tmp_path / "found.json", task).items():
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco = COCO(split.file)
+            evaluation = COCOeval(coco, coco.loadRes(str(file)), kind)
+            if kind == "keypoints":
+                evaluation.params.kpt_oks_sigmas = np.array([0.05] * 7)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        names = KEYPOINT_NUMBERS if kind == "keypoints" else NUMBERS
+        expected = [math.nan if value == -1 else float(value) for value in evaluation.stats]
+        prefix = {"bbox": "", "segm": "mask_", "keypoints": "keypoint_"}[kind]
+        assert [numbers[prefix + name] for name in names] == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 @pytest.mark.shared("coco_slice")
@@ -444,8 +469,11 @@ def test_eval_measures_what_the_model_finds(
     assert f"low, {task}" in printed
     assert f"figure, {task}" in printed
     assert ("nobody measured" in printed) is (task == "keypoints")
-    field = "segmentation" if task == "masks" else "keypoints"
-    assert all(field in each for each in json.loads(written.read_text()))
+    kind, field = ("segm", "segmentation") if task == "masks" else ("keypoints", "keypoints")
+    assert f"{written} holds boxes, {tmp_path}/found.{kind}.json holds {task}" in printed.replace("\n", " ")
+    assert {each.name for each in tmp_path.glob("found*")} == {"found.json", f"found.{kind}.json"}
+    for file, own in ((written, "bbox"), (tmp_path / f"found.{kind}.json", field)):
+        assert all(each.keys() == {"image_id", "category_id", "score", own} for each in json.loads(file.read_text()))
     assert run([*command, "--fail-under", "keypoint_AP=0.1" if task == "masks" else "mask_AP=0.1"]) == 2
     capsys.readouterr()
     assert run([*command, "--json"]) == 0
@@ -457,6 +485,44 @@ def test_eval_measures_what_the_model_finds(
         assert run([*command, "--sigmas", "0.1"]) == 2
         assert f"in the order of {KEYPOINTS[0]}" in capsys.readouterr().err
     assert run([*command, "--split", "train", "--fail-under", gate]) == 8  # predicted are the objects of val
+
+
+def test_eval_takes_the_test_split_and_says_what_has_nothing_to_compare_with(
+    demo: Path,
+    model: Path,
+    student: Detector,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _pretend(monkeypatch, student, _val(demo, "boxes"))
+    folder = tmp_path / "set"
+    shutil.copytree(demo, folder)
+    (folder / "val2017").rename(folder / "test2017")
+    own = folder / "annotations" / "instances_val2017.json"
+    own.with_name("person_keypoints_val2017.json").unlink()
+    document = json.loads(own.read_text())
+    test = own.rename(own.with_name("instances_test2017.json"))
+    command = ["eval", str(model), "--data", str(folder), "--device", "cpu", "--workers", "0", "--precision", "fp32"]
+    assert run([*command, "--split", "test", "--fail-under", "AP=0.99"]) == 0
+    assert "4 images of test" in " ".join(capsys.readouterr().err.split())
+    assert run([*command, "--fail-under", "AP=0.99"]) == 0
+    assert "no val, its test is taken as val" in " ".join(capsys.readouterr().err.split())
+    # Images without annotations, as COCO gives its own test split.
+    test.unlink()
+    info = own.with_name("image_info_test2017.json")
+    info.write_text(json.dumps({"images": document["images"], "categories": document["categories"]}))
+    assert run([*command, "--split", "test"]) == 3
+    said = " ".join(capsys.readouterr().err.split())
+    assert "nothing to learn from or to compare with" in said
+    assert "msad predict MODEL IMAGES --save coco" in said
+    info.write_text(json.dumps({**document, "annotations": []}))
+    assert run([*command, "--split", "test"]) == 0
+    assert "no object to compare with, AP is unknown" in " ".join(capsys.readouterr().err.split())
+    info.unlink()
+    assert run([*command, "--split", "test"]) == 3
+    assert "no annotations/instances_test*.json" in " ".join(capsys.readouterr().err.split())
+    assert run([*command, "--split", "dev"]) == 2
 
 
 def test_eval_by_either_library(

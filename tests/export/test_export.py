@@ -195,7 +195,7 @@ def test_anchors_are_torchvisions() -> None:
     maps = [torch.zeros(1, 1, 16, 32), torch.zeros(1, 1, 8, 16)]
     expected = anchors_by_cell(generator, maps, Frame(((128, 256),), (128, 256)))
     for level, (stride, grid) in enumerate(zip((8, 16), maps, strict=True)):
-        assert torch.equal(grid_anchors(generator, level, stride, grid), expected[level].flatten(0, 1))
+        assert torch.equal(grid_anchors(generator, level, (stride, stride), grid), expected[level].flatten(0, 1))
 
 
 def test_keypoints_stand_where_torchvisions_loop_puts_them() -> None:
@@ -303,7 +303,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def of_demo() -> Detector:
-    return built("fcos", classes=tuple(ClassName(number, name) for name, number in CATEGORY_IDS.items()))
+    classes = tuple(ClassName(number, name) for name, number in CATEGORY_IDS.items())
+    return built("fcos", classes=classes, phase="grid")
 
 
 @pytest.fixture(scope="module")
@@ -397,6 +398,7 @@ def test_export_eval_bench_and_predict(
     assert values["precision"] == "int8"
     assert values["input"]["shape"] == ["batch", 3, "height", "width"]
     assert values["preprocessing"]["k"] == 2
+    assert values["preprocessing"]["shift"] == 0.25  # of the low view's pixels: half an HR pixel at k = 2
     assert [each["id"] for each in values["classes"]] == sorted(each["id"] for each in values["classes"])
     assert list(values["outputs"]) == ["boxes", "scores", "labels"]
 
@@ -473,7 +475,11 @@ def test_fixed_sides_and_batch(student: Path, demo: Path, tmp_path: Path, capsys
     measured = json.loads(capsys.readouterr().out)["low"]["AP"]
     assert run(["info", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["scores"]["low"]["AP"] == measured
-    assert run(["bench", str(out), "--runs", "1", "--json", *FLAGS]) == 0
+    assert run(["eval", str(out), "--json", "--workers", "0", "--runtime", "openvino", *FLAGS]) == 0
+    assert json.loads(capsys.readouterr().out)["low"]["AP"] == pytest.approx(measured, abs=1e-3)
+    assert run(["eval", str(student), "--runtime", "openvino"]) == 2
+    assert "--runtime openvino: nothing that runs student.safetensors" in capsys.readouterr().err
+    assert run(["bench", str(out), "--runs", "1", "--json", "--runtime", "openvino", *FLAGS]) == 0
     capsys.readouterr()
     assert run(["eval", str(out), "--size", "100,100", "--workers", "0", *FLAGS]) == 2
     assert "--size 100,100: this model's sides are fixed" in capsys.readouterr().err
@@ -481,6 +487,8 @@ def test_fixed_sides_and_batch(student: Path, demo: Path, tmp_path: Path, capsys
     notes = read_sidecar(sidecar_path(out))
     sidecar_path(out).write_text(sidecar(replace(notes, identity="another")))
     assert run(["eval", str(out)]) == 4
+    assert "the JSON beside it is that of another model" in capsys.readouterr().err
+    assert run(["eval", str(out), "--runtime", "openvino"]) == 4
     assert "the JSON beside it is that of another model" in capsys.readouterr().err
     sidecar_path(out).write_text(sidecar(replace(notes, shape=InputShape(1, (72, 48)))))
     assert run(["eval", str(out)]) == 4

@@ -17,12 +17,13 @@ from torch import Tensor
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.split import read_split
 from msad_cli.data.images import decode as images
+from msad_cli.data.images.decode import FORMATS
 from msad_cli.data.loading.dataset import EvaluationSet
 from msad_cli.errors import DataError, UsageError
 from msad_cli.evaluation.detect_split import view_results
 from msad_cli.inference.draw import class_colour, draw_boxes
 from msad_cli.inference.inputs import Input, find_inputs
-from msad_cli.inference.predictor import Prediction, predict
+from msad_cli.inference.predictor import Prediction, Wanted, predict
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, save_model
 from msad_cli.models.spec import View
@@ -68,9 +69,9 @@ def test_a_link_to_itself_is_no_image(tmp_path: Path) -> None:
     """Python 3.11 and 3.12 cannot resolve it."""
     _touch(tmp_path, "a.jpg")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
-    assert _relative(find_inputs([str(tmp_path)], tmp_path / "results")) == ["a.jpg"]
+    assert _relative(find_inputs([str(tmp_path)], [tmp_path / "results"])) == ["a.jpg"]
     with pytest.raises(UsageError, match="no such file, folder or pattern"):
-        find_inputs([str(tmp_path / "loop.png")], tmp_path / "results")
+        find_inputs([str(tmp_path / "loop.png")], [tmp_path / "results"])
 
 
 def test_a_name_with_brackets_is_a_file_before_it_is_a_pattern(tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_prediction_and_evaluation_show_the_detector_the_same_pixels(
 
     monkeypatch.setattr(teacher, "detect", detect)
     inputs = [Input(split.folder / str(name), Path(str(name))) for name in split.file_names]
-    found = list(predict(teacher, "fused", inputs, 0.5, CPU))
+    found = list(predict(teacher, "fused", inputs, Wanted(0.5), CPU))
     expected = EvaluationSet(split, teacher.spec.resolution, teacher.spec.ks)
     assert len(seen) == len(expected) == 3
     for i, views in enumerate(seen):
@@ -146,7 +147,7 @@ def test_only_scores_from_the_least_on_are_kept(
         "labels": torch.tensor([1, 2, 1]),
     }
     monkeypatch.setattr(student, "detect", lambda views, view: [output])
-    (found,) = predict(student, "low", [Input(coco_folder / "val2017" / "a.png", Path("a.png"))], 0.5, CPU)
+    (found,) = predict(student, "low", [Input(coco_folder / "val2017" / "a.png", Path("a.png"))], Wanted(0.5), CPU)
     assert isinstance(found, Prediction)
     assert found.found["scores"].tolist() == [0.75, 0.5]
     assert found.found["labels"].tolist() == [1, 2]
@@ -156,7 +157,7 @@ def test_an_unreadable_image_yields_its_error_and_the_next_ones_follow(coco_fold
     broken = coco_folder / "broken.jpg"
     broken.write_bytes(b"")
     whole = coco_folder / "val2017" / "a.png"
-    first, second = predict(student, "low", [Input(broken, Path("x")), Input(whole, Path("y"))], 0.0, CPU)
+    first, second = predict(student, "low", [Input(broken, Path("x")), Input(whole, Path("y"))], Wanted(0.0), CPU)
     assert isinstance(first, DataError)
     assert isinstance(second, Prediction)
 
@@ -180,7 +181,9 @@ def _predictions(out: Path) -> list[dict[str, Any]]:
 def test_images_and_predictions_are_written(coco_folder: Path, model: Path, tmp_path: Path, student: Detector) -> None:
     out = tmp_path / "out"
     folder = coco_folder / "train2017"
-    assert run(["predict", str(folder), "-m", str(model), "-o", str(out), *FLAGS, "--score", "0"]) == 0
+    assert (
+        run(["predict", str(folder), "-m", str(model), "-o", str(out), *FLAGS, "--score", "0", "--per-class-nms"]) == 0
+    )
     names = ["a.png", "b.png", "c.png", "sub/d.png"]
     found = _predictions(out)
     written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
@@ -225,7 +228,9 @@ def test_categories_are_the_users_own(
 def test_the_models_own_threshold_is_the_default(coco_folder: Path, model: Path, tmp_path: Path) -> None:
     def scores(*flags: str) -> list[float]:
         image = str(coco_folder / "val2017" / "a.png")
-        assert run(["predict", image, "-m", str(model), "-o", str(tmp_path / "out"), *FLAGS, *flags]) == 0
+        assert (
+            run(["predict", image, "-m", str(model), "-o", str(tmp_path / "out"), "--overwrite", *FLAGS, *flags]) == 0
+        )
         return [each["score"] for each in _predictions(tmp_path / "out")]
 
     everything = scores("--score", "0")
@@ -248,7 +253,7 @@ def test_a_broken_image_among_others(
     assert captured.out == ""
     assert captured.err.splitlines() == [
         f"error: {folder / 'broken.jpg'}: an empty file",
-        f"error: {folder / 'text.jpg'}: no image that msad knows (JPEG, PNG, BMP, WEBP, TIFF, GIF, PPM)",
+        f"error: {folder / 'text.jpg'}: no image that msad knows ({', '.join(FORMATS)})",
         "error: 2 of 5 images could not be read",
         "",
         "hint: they are named above",
@@ -443,7 +448,7 @@ def test_every_image_of_the_world_behaves_as_its_manifest_says(
     lines = capsys.readouterr().err.splitlines()
     for entry, name in zip(entries, names, strict=True):
         refused = any(line.startswith(f"error: {name}: ") for line in lines)
-        assert refused != any(line.startswith(f"{name}: ") and line.endswith((" object", " objects")) for line in lines)
+        assert refused != any(line.startswith(f"{name}: ") and line.endswith(" ms") for line in lines)
         written = [path for path in (out / entry["file"], out / f"{entry['file']}.png") if path.exists()]
         assert len(written) == (0 if refused else 1)
         if entry["expect"] == "must load":
@@ -463,7 +468,7 @@ def test_the_limit_of_pixels_is_a_flag(model: Path, tmp_path: Path, capsys: pyte
     command = ["predict", str(file), "-m", str(model), "-o", str(tmp_path / "out"), *FLAGS, "--max-pixels"]
     assert run([*command, "1198"]) == 7
     assert "exceeds limit of 1198 pixels; --max-pixels raises the limit" in capsys.readouterr().err
-    assert run([*command, "2k"]) == 0
+    assert run([*command, "2k", "--overwrite"]) == 0
     assert run([*command, "0"]) == 2
     assert run([*command, "many"]) == 2
     assert "--max-pixels many: not a number of pixels" in capsys.readouterr().err
@@ -498,17 +503,21 @@ def test_results_of_an_earlier_run_are_no_inputs(
         Image.new("RGB", (40, 30)).save(here / name)
     monkeypatch.chdir(here)
     command = ["-m", str(model), *FLAGS]
-    for name in (".", str(here), ".", "**/*.png", "*/*.png"):  # into predictions/, each time
+    for name in (".", str(here), "**/*.png"):  # each into a folder of its own
         assert run(["predict", name, *command]) == 0
+    assert run(["predict", "*/*.png", *command, "--overwrite"]) == 0
     written = {path.relative_to(here).as_posix() for path in here.rglob("*.png")}
     # The patterns keep no tree: their b.png lies at the top.
-    assert written == {"a.png", "sub/b.png", "predictions/a.png", "predictions/sub/b.png", "predictions/b.png"}
+    trees = {f"{folder}/{name}" for folder in ("predictions", "predictions2") for name in ("a.png", "sub/b.png")}
+    assert written == {"a.png", "sub/b.png", *trees, "predictions3/a.png", "predictions3/b.png", "predictions/b.png"}
+    assert run(["predict", "a.png", *command, "-o", "predictions2"]) == 2
+    assert "predictions2/predictions.json exists\n\nhint: add --overwrite" in capsys.readouterr().err
     # Who names the results, or a folder in them, means them.
-    assert _relative(find_inputs(["predictions"], Path("predictions"))) == ["a.png", "b.png", "sub/b.png"]
-    assert _relative(find_inputs(["predictions/sub"], Path("predictions"))) == ["b.png"]
-    assert _relative(find_inputs(["predictions/*.png"], Path("elsewhere"))) == ["a.png", "b.png"]
-    assert _relative(find_inputs(["sub/*.png"], Path())) == ["b.png"]
-    assert run(["predict", "predictions", *command]) == 2
+    assert _relative(find_inputs(["predictions"], [Path("predictions")])) == ["a.png", "b.png", "sub/b.png"]
+    assert _relative(find_inputs(["predictions/sub"], [Path("predictions")])) == ["b.png"]
+    assert _relative(find_inputs(["predictions/*.png"], [Path("elsewhere")])) == ["a.png", "b.png"]
+    assert _relative(find_inputs(["sub/*.png"], [Path()])) == ["b.png"]
+    assert run(["predict", "predictions", *command, "--overwrite"]) == 2
     assert "would be overwritten by its own result" in capsys.readouterr().err
 
 
@@ -522,7 +531,7 @@ def test_names_command_no_terminal(model: Path, tmp_path: Path, capsys: pytest.C
     err = capsys.readouterr().err
     assert "\x1b" not in err
     assert "\a" not in err
-    assert "\\x1b[2J\\x1b]0;title\\x07.png: 0 objects" in err
+    assert "\\x1b[2J\\x1b]0;title\\x07.png: nothing  " in err
     assert "\\x1b[31mbroken.png: an empty file" in err
     assert "\\udcff[b].png: an empty file" in err
     assert run(["predict", "\x1b[31m", "-m", str(model)]) == 2
@@ -542,7 +551,7 @@ def test_an_image_too_long_for_its_format_is_saved_as_png(model: Path, tmp_path:
 def test_boxes_lie_inside_images_of_any_shape(student: Detector, tmp_path: Path, size: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
-    (found,) = predict(student, "low", [Input(tmp_path / "a.png", Path("a.png"))], 0.0, CPU)
+    (found,) = predict(student, "low", [Input(tmp_path / "a.png", Path("a.png"))], Wanted(0.0), CPU)
     assert isinstance(found, Prediction)
     boxes = found.found["boxes"]
     assert len(boxes) > 0
@@ -571,9 +580,9 @@ def test_images_of_one_size_go_together_and_all_come_back_in_order(
         return detect(views, view)
 
     monkeypatch.setattr(student, "detect", counted)
-    together = list(predict(student, "low", inputs, 0.0, CPU, batch=2))
+    together = list(predict(student, "low", inputs, Wanted(0.0), CPU, batch=2))
     assert batches == [2, 1, 1, 2]
-    alone = list(predict(student, "low", inputs, 0.0, CPU))
+    alone = list(predict(student, "low", inputs, Wanted(0.0), CPU))
     assert batches == [2, 1, 1, 2] + [1] * 6
     for number, (one, other) in enumerate(zip(together, alone, strict=True)):
         if isinstance(one, DataError) or isinstance(other, DataError):

@@ -219,7 +219,7 @@ def test_classes_by_name_and_id(
 ) -> None:
     image = _image(tmp_path / "a.png")
     for text, ids in (("red", [7]), ("90", [90]), ("red,90", [90, 7])):
-        assert predict(image, "--classes", text) == 0
+        assert predict(image, "--classes", text, "--overwrite") == 0
         found = json.loads((tmp_path / "out" / "predictions.json").read_text())
         assert [each["category_id"] for each in found] == ids
     assert predict(image, "--classes", "red,bleu") == 2

@@ -27,6 +27,15 @@ def planted(fusion: CrossFusion) -> CrossFusion:
     return fusion
 
 
+def awake(kind: str, views: int) -> nn.Module:
+    """A fusion whose last layer, if it has one that begins with zeros, is drawn at random."""
+    torch.manual_seed(0)
+    fusion = build_fusion(kind, CHANNELS, views)
+    if isinstance(fusion, CrossFusion):
+        nn.init.normal_(fusion.weigh.weight)
+    return fusion
+
+
 @pytest.fixture
 def maps() -> tuple[Tensor, Tensor]:
     """A, whose first channel has the mean (1 + 2 + 3 + 6) / 4 = 3 and whose others are 1; B is −1 throughout."""
@@ -105,8 +114,7 @@ def test_convolutions_start_as_the_mean(kind: str, views: int) -> None:
 @pytest.mark.parametrize("views", [2, 3, 4])
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_number_of_views_keeps_shapes_and_reaches_every_parameter(kind: str, views: int) -> None:
-    torch.manual_seed(0)
-    fusion = build_fusion(kind, CHANNELS, views)
+    fusion = awake(kind, views)
     given = [[level.requires_grad_() for level in each] for each in pyramids(views)]
     fused = fusion(given)
     assert [each.shape for each in fused] == [each.shape for each in given[0]]
@@ -120,10 +128,13 @@ def test_any_number_of_views_keeps_shapes_and_reaches_every_parameter(kind: str,
 @pytest.mark.parametrize("views", [2, 3])
 def test_weights_sum_to_1(views: int) -> None:
     maps = [each[0] for each in pyramids(views)]
-    cross, channel = CrossFusion(CHANNELS, views), ChannelFusion(CHANNELS, views)
+    cross, channel, sigmoid = (awake(kind, views) for kind in ("c-ff", "channel", "sigmoid"))
+    assert isinstance(cross, CrossFusion)
+    assert isinstance(channel, ChannelFusion)
+    assert isinstance(sigmoid, SigmoidFusion)
     torch.testing.assert_close(cross.weights(maps).sum(dim=1), torch.ones(2))
     torch.testing.assert_close(channel.weights(maps).sum(dim=1), torch.ones(2, CHANNELS))
-    weights = SigmoidFusion(CHANNELS, views).weights(maps)
+    weights = sigmoid.weights(maps)
     assert weights.shape == (2, views)
     assert ((weights > 0) & (weights < 1)).all()
 
@@ -188,16 +199,40 @@ def test_weights_are_float32_under_autocast(kind: str) -> None:
     assert all(each.dtype == torch.bfloat16 and each.isfinite().all() for each in fused)
 
 
-def test_first_weights_are_kaiming_uniform() -> None:
-    """With a = 1 the bound is √(3 / fan_in): inputs 512, and 32 hidden units (256 channels of 2 views, r = 16)."""
+def test_the_first_layer_starts_kaiming_uniform() -> None:
+    """With a = 1 the bound is √(3 / fan_in): 512 inputs, of 256 channels of 2 views."""
     torch.manual_seed(0)
     for kind in WEIGHING:
         fusion = build_fusion(kind, 256, 2)
-        bounds = {name: each.abs().max().item() for name, each in fusion.named_parameters()}
-        # The channel-wise one has 2 · 256 outputs instead of 2.
+        # 32 hidden units (r = 16); the channel-wise one has 2 · 256 outputs instead of 2.
         assert fusion.get_parameter("weigh.weight").shape == (512 if kind == "channel" else 2, 32)
-        assert bounds["squeeze.weight"] == pytest.approx((3 / 512) ** 0.5, rel=0.01)
-        assert bounds["weigh.weight"] == pytest.approx((3 / 32) ** 0.5, rel=0.1)
+        assert fusion.get_parameter("squeeze.weight").abs().max().item() == pytest.approx((3 / 512) ** 0.5, rel=0.01)
+
+
+@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize("kind", WEIGHING)
+def test_views_start_with_equal_weights_whatever_they_show(kind: str, views: int) -> None:
+    """The last layer is 0, so that softmax gives 1 / views, and sigmoid ½: also of maps as large as training from
+    scratch has them, of which a random last layer made 0.09 and 0.91 at the first step and 0.99 at the 40th."""
+    fusion = build_fusion(kind, CHANNELS, views)
+    assert isinstance(fusion, CrossFusion)
+    large = [10 * each[0] + 30 * view for view, each in enumerate(pyramids(views))]
+    weights = fusion.weights(large)
+    assert torch.equal(weights, torch.full_like(weights, 0.5 if kind == "sigmoid" else 1 / views))
+
+
+@pytest.mark.parametrize("kind", WEIGHING)
+def test_the_first_step_leaves_equal_weights_towards_the_better_view(kind: str) -> None:
+    """Where A is what is asked for and B is noise, a step of gradient descent gives A more than B."""
+    torch.manual_seed(0)
+    fusion = build_fusion(kind, CHANNELS, 2)
+    assert isinstance(fusion, CrossFusion)
+    a, b = (each[0] for each in pyramids(2))
+    (fusion([[a], [b]])[0] - a).square().sum().backward()
+    with torch.no_grad():
+        fusion.weigh.weight -= 1e-3 * fusion.weigh.weight.grad  # type: ignore[operator]
+    of_a, of_b = fusion.weights([a, b]).reshape(2, 2, -1).mean(dim=(0, 2)).tolist()
+    assert of_a > 0.5 > of_b or (kind == "sigmoid" and of_a > of_b)
 
 
 def test_what_is_no_fusion_is_refused() -> None:

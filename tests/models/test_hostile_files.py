@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from msad_cli.cli.app import run
 from msad_cli.errors import ModelFileError
 from msad_cli.inference.inputs import Input
-from msad_cli.inference.predictor import Prediction, predict
+from msad_cli.inference.predictor import Prediction, Wanted, predict
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import LARGEST_HEADER, Card, load_model, read_header, save_model
 from msad_cli.models.spec import LONGEST_NAMES, ClassName, DetectorSpec
@@ -235,7 +235,7 @@ def test_weights_that_are_no_numbers_find_nothing(tmp_path: Path, student: Detec
         student.load_state_dict(whole)
         loaded, _ = load_model(path)
         compute = Compute(torch.device("cpu"), "fp32")
-        (found,) = predict(loaded, "low", [Input(tmp_path / "a.png", Path("a.png"))], 0.0, compute)
+        (found,) = predict(loaded, "low", [Input(tmp_path / "a.png", Path("a.png"))], Wanted(0.0), compute)
         assert isinstance(found, Prediction)
         assert bool(found.found["boxes"].isfinite().all())
         if value is torch.nan:

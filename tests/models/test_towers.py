@@ -13,6 +13,7 @@ from msad_cli.frame import Frame
 from msad_cli.models.detector import Detector
 from msad_cli.models.detectors.anchors import anchors_of_images
 from msad_cli.models.detectors.base import Target, Tower
+from msad_cli.models.detectors.dense import DenseKind
 
 FRAME = Frame(((128, 256), (100, 250)), (128, 256))
 TOWERS: tuple[Tower, ...] = ("classification", "regression")
@@ -117,7 +118,7 @@ def test_fcos_borrows_retinanets_anchors() -> None:
         [target([10.0, 20.0, 60.0, 90.0]), {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}],
     ],
 )
-def test_positives_are_those_of_torchvision(
+def test_positives_are_those_of_torchvision_and_fcos_weighs_them(
     name: str, targets: Sequence[Target], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     maps = pyramid()
@@ -131,11 +132,31 @@ def test_positives_are_those_of_torchvision(
 
     monkeypatch.setattr(theirs.head, "compute_loss", compute_loss)
     theirs.compute_loss(list(targets), {}, anchors, *([per_level] if name == "fcos" else []))
-    expected = sum(int((each >= 0).sum()) for each in seen)
+    positive = [each >= 0 for each in seen]
+    expected = float(sum(each.sum() for each in positive))
     assert expected > 0
-    assert int(detector(name).kind.count_positives(maps, FRAME, targets)) == expected
+    if name == "fcos":
+        # Centreness of equation 3 of the paper (Tian et al., 2019), from torchvision's own distances to the sides.
+        boxes = [each["boxes"][found[some]] for each, found, some in zip(targets, seen, positive, strict=True)]
+        where = [each[some] for each, some in zip(anchors, positive, strict=True)]
+        left, top, right, bottom = theirs.box_coder.encode(torch.cat(where), torch.cat(boxes)).unbind(dim=1)
+        axes = [torch.minimum(*each) / torch.maximum(*each) for each in ((left, right), (top, bottom))]
+        expected = (axes[0] * axes[1]).sqrt().sum().item()
+    found = detector(name).kind.weigh_positives(maps, FRAME, targets)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_without_objects_there_are_no_positives() -> None:
+def test_centreness_by_hand() -> None:
+    """The middle of an object, and a place 1/4 from its left and 1/5 from its upper side: √(1/3 · 1/4)."""
+    middles = torch.tensor([[8.0, 10.0], [4.0, 4.0]])
+    anchors = torch.cat([middles - 4, middles + 4], dim=1)
+    kind = detector("fcos").kind
+    assert isinstance(kind, DenseKind)
+    found = kind.positive_weights(anchors, torch.tensor([[0.0, 0.0, 16.0, 20.0]]).expand(2, 4))
+    torch.testing.assert_close(found, torch.tensor([1.0, (1 / 12) ** 0.5]))
+
+
+@pytest.mark.parametrize("name", ["fcos", "retinanet"])
+def test_without_objects_there_are_no_positives(name: str) -> None:
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-    assert int(detector("fcos").kind.count_positives(pyramid(), FRAME, [empty, empty])) == 0
+    assert detector(name).kind.weigh_positives(pyramid(), FRAME, [empty, empty]).item() == 0

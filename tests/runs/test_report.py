@@ -31,6 +31,7 @@ from msad_cli.evaluation.fusion_weights import fusion_weights
 from msad_cli.evaluation.metrics import Result, score
 from msad_cli.frame import Resolution
 from msad_cli.inference.draw import draw_boxes
+from msad_cli.models.fusion import CrossFusion
 from msad_cli.models.model_file import load_model
 from msad_cli.runs import report as album
 from msad_cli.runs.plots import results as result_plots
@@ -251,11 +252,13 @@ def test_ap_by_size_is_that_of_each_view() -> None:
 def test_fusion_weights_are_those_of_the_fused_pyramid(demo: Path, teacher: Path) -> None:
     """fused = w0 · high + w1 · low at each level, image by image."""
     detector, _ = load_model(teacher)
+    assert isinstance(detector.fusion, CrossFusion)
+    torch.nn.init.normal_(detector.fusion.weigh.weight)  # it begins with zeros, and has hardly learnt
     split = _split(demo, "val")
     weights = fusion_weights(detector, split, Compute(torch.device("cpu"), "fp32"), [0, 2])
     assert weights.shape == (2, 5, 2)
     assert len(np.unique(weights.round(6))) > 2
-    images = EvaluationSet(split, detector.spec.resolution, detector.spec.ks)
+    images = EvaluationSet(split, detector.spec.resolution, detector.spec.ks, phase=detector.spec.phase)
     for row, place in zip(weights, (0, 2), strict=True):
         with torch.inference_mode():
             high, low = (detector.pyramid([images[place].views[k]], k) for k in (1, 2))

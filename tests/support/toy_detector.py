@@ -85,9 +85,11 @@ class ToyKind(DetectorKind):
         middle, deltas = torch.cat(middles), outputs["bbox_regression"] * torch.cat(sides)
         return torch.cat([middle - deltas[..., :2], middle + deltas[..., 2:]], dim=2)
 
-    def decode(self, pyramid: Sequence[Tensor], strides: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, ...]:
+    def decode(
+        self, pyramid: Sequence[Tensor], strides: Sequence[tuple[int, int]], size: tuple[int, int]
+    ) -> tuple[Tensor, ...]:
         outputs = self.outputs(pyramid)
-        boxes = clip_boxes_to_image(self._boxes(pyramid, strides, outputs), size)
+        boxes = clip_boxes_to_image(self._boxes(pyramid, [down for down, _ in strides], outputs), size)
         scores, labels = outputs["cls_logits"].sigmoid().max(dim=2)
         scores = torch.where(scores > SCORE_THRESHOLD, scores, DROPPED)
         most = self.spec.detections_per_image
@@ -95,7 +97,7 @@ class ToyKind(DetectorKind):
         return taken(boxes, places), scores, labels.gather(1, places) + 1
 
     def detect(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs | None = None) -> list[Detection]:
-        strides = [frame.padded[0] // each.shape[2] for each in pyramid]
+        strides = [(frame.padded[0] // each.shape[2], frame.padded[1] // each.shape[3]) for each in pyramid]
         rows = zip(*self.decode(pyramid, strides, frame.padded), frame.image_sizes, strict=True)
         return [
             {"boxes": clip_boxes_to_image(boxes, size)[kept], "scores": scores[kept], "labels": labels[kept]}

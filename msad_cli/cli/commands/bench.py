@@ -32,6 +32,7 @@ def bench(
         str | None, typer.Option(metavar="high|middle|low|fused|all", help="Default: each model's best.")
     ] = None,
     max_pixels: options.MaxPixels = MOST_PIXELS,
+    runtime: options.Runtime = None,
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
     compile_: Annotated[
@@ -47,7 +48,9 @@ def bench(
 
     limit_pixels(parse_pixels(max_pixels))
     compute = choose_compute(device, precision)
-    report = measure(models, inputs, runs, compute, batch=batch, stock=stock, view=view, compiled=compile_)
+    report = measure(
+        models, inputs, runs, compute, batch=batch, stock=stock, view=view, compiled=compile_, runtime=runtime
+    )
     memory = peak_memory(compute.device)
     if as_json:
         print_json({"models": report, "batch": batch, "peak_memory_mib": memory, **_machine(compute)})
@@ -67,6 +70,7 @@ def measure(
     stock: bool = False,
     view: str | None = None,
     compiled: bool = False,
+    runtime: str | None = None,
 ) -> dict[str, dict[str, float]]:
     """The `summary` of each model's runs, by its file and `wanted_views`; the models take turns, run by run.
 
@@ -75,6 +79,7 @@ def measure(
         stock: torchvision's detector at HR stands behind the first model that it is like.
         view: None for each model's best, `all` for each of its views.
         compiled: each model stands there a second time, compiled.
+        runtime: of the .onnx files; the usual one unless given.
 
     Raises:
         UsageError: no images, or a model without the view.
@@ -82,6 +87,7 @@ def measure(
     """
     from msad_cli.cli.console import print_line
     from msad_cli.evaluation.latency import timed_parts
+    from msad_cli.export.formats import is_exported
     from msad_cli.export.runtime import ExportedModel, Model, open_model
     from msad_cli.models.compiled import compile_parts
     from msad_cli.models.cost import relatives
@@ -91,7 +97,7 @@ def measure(
     rows: dict[str, tuple[Model, View]] = {}
     sets = []
     for path in models:
-        detector, card = open_model(path)
+        detector, card = open_model(path, runtime if is_exported(path) else None)
         sets.append(card.data)
         views = wanted_views(view, detector.spec, path)
         rows |= {f"{path}{suffix}": (detector, each) for each, suffix in views.items()}
@@ -153,10 +159,10 @@ def _images(inputs: list[str] | None, data: str) -> list[Path]:
         return [each.path for each in find_inputs(inputs)][:MOST_IMAGES]
     try:
         files = find_split(data or None, "val")
-        names = read_records(files.annotations, files.images).file_names
+        records = read_records(files.annotations, files.images, root=files.root)
     except (UsageError, DataError) as error:
         raise UsageError(f"no images: {error.message}", "name some with --input", code="no-images-given") from None
-    return [files.images / str(name) for name in names[:MOST_IMAGES]]
+    return [records.folder / str(name) for name in records.file_names[:MOST_IMAGES]]
 
 
 def machine_in_words(compute: "Compute") -> str:

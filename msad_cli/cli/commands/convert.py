@@ -20,10 +20,12 @@ def convert(
         str | None, typer.Option(metavar="boxes|masks|keypoints", help="What to keep. Default: all that is there.")
     ] = None,
     max_pixels: options.MaxPixels = MOST_PIXELS,
+    exif: options.Exif = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Write a set, images included, in another layout, and say what that cannot hold."""
     from msad_cli.cli.console import print_line
+    from msad_cli.data.annotations.problems import OF_READING
     from msad_cli.data.annotations.records import read_document
     from msad_cli.data.images.decode import limit_pixels
     from msad_cli.data.layouts.splits import find_splits, parse_task
@@ -37,13 +39,13 @@ def convert(
         raise UsageError(f"{out} exists", "give a folder that does not exist yet", code="result-exists")
     parse_task(task or "boxes")
     limit_pixels(parse_pixels(max_pixels))
-    found, said = find_splits(source, None, None, task or "boxes")
+    found, said = find_splits(source, None, None, task or "boxes", exif or "auto")
     splits: dict[str, Source] = {}
     for name, files in found.items():
         document = read_document(files.annotations)
         task = task or natural_task(document)
         learnt = next((each.records for each in splits.values()), None)
-        splits[name] = to_be_written(document, files.annotations, files.images, task, learnt)
+        splits[name] = to_be_written(document, files, task, learnt)
     with explained(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=out.parent) as temporary:
@@ -51,7 +53,8 @@ def convert(
             os.replace(Path(temporary) / out.name, out)
     if quiet:
         return
-    for line in (*said, *(f"{count} {what}" for what, count in notes.items() if count)):
+    met = [each.in_line(name) for name, of in splits.items() for each in of.records.problems if each.code in OF_READING]
+    for line in (*said, *met, *(f"{count} {what}" for what, count in notes.items() if count)):
         print_line(line)
     images = " + ".join(f"{len(of.records.image_ids)} images of {name}" for name, of in splits.items())
     print_line(f"{out} written: {images}, {task}; msad data check {out}")

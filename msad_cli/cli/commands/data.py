@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from msad_cli.data.layouts.base import Files
 
 Source = Annotated[str, typer.Argument(metavar="DIR|FILE|demo", help="A set, its data.yaml, or one annotation file.")]
-Split = Annotated[str | None, typer.Option(metavar="train|val", help="Only this one.")]
+Split = Annotated[str | None, typer.Option(metavar="train|val|test", help="Only this one.")]
 Images = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the images of FILE lie.")]
 Size = Annotated[str, typer.Option(metavar="SHORT,LONG", help="Sides of the large (HR) image.")]
 Reductions = Annotated[str, typer.Option("--k", metavar="2[,4]", help="By how much the low view is downsampled.")]
@@ -42,6 +42,7 @@ def check(
     fix: Annotated[bool, typer.Option("--fix", help="Write a repaired annotation file of one split.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")] = None,
     max_pixels: options.MaxPixels = MOST_PIXELS,
+    exif: options.Exif = None,
     as_json: options.Json = False,
 ) -> None:
     """Look for everything that is wrong with a data set: boxes, ids, files, train against val. Exit 3 if unusable."""
@@ -56,7 +57,7 @@ def check(
             "--fix and --out belong together", "msad data check FILE --fix --out repaired.json", code="fix-without-out"
         )
     resolution, ks = parse_size(size), parse_ks("--k", k)
-    found = _find(path, split, images, task, max_pixels)
+    found = _find(path, split, images, task, max_pixels, exif)
     if out is not None:
         _fix(found, out, decode)
         return
@@ -77,6 +78,7 @@ def stats(
     k: Reductions = "2",
     task: Task = "boxes",
     max_pixels: options.MaxPixels = MOST_PIXELS,
+    exif: options.Exif = None,
     as_json: options.Json = False,
 ) -> None:
     """Count images and objects by class, and say how large these are at HR and at 1/k. Exit 3 if unusable."""
@@ -87,7 +89,7 @@ def stats(
     from msad_cli.data.layouts.splits import records_of
 
     resolution, ks = parse_size(size), parse_ks("--k", k)
-    found = _find(path, split, images, task, max_pixels)
+    found = _find(path, split, images, task, max_pixels, exif)
     report = checked(records_of(found, task), resolution, ks, print_line)
     if as_json:
         print_json(report.to_json())
@@ -97,7 +99,9 @@ def stats(
     refuse_unusable(report, path, f"msad data check {path} lists all")
 
 
-def _find(path: str, split: str | None, images: Path | None, task: str, max_pixels: str) -> dict[str, "Files"]:
+def _find(
+    path: str, split: str | None, images: Path | None, task: str, max_pixels: str, exif: str | None
+) -> dict[str, "Files"]:
     """The splits that are looked at, by name; says how they were read."""
     from msad_cli.cli.console import print_line
     from msad_cli.data.images.decode import limit_pixels
@@ -105,7 +109,7 @@ def _find(path: str, split: str | None, images: Path | None, task: str, max_pixe
 
     parse_task(task)
     limit_pixels(parse_pixels(max_pixels))
-    found, said = find_splits_or_file(path, split, images, task)
+    found, said = find_splits_or_file(path, split, images, task, exif or "auto")
     for line in said:
         print_line(line)
     return found
@@ -127,7 +131,7 @@ def _fix(found: dict[str, "Files"], out: Path, decode: bool) -> None:
     if out.exists():
         raise UsageError(f"{out} exists", "give a file that does not exist yet", code="result-exists")
     (files,) = found.values()
-    repaired = repair(read_document(files.annotations), files.annotations, files.images, decode)
+    repaired = repair(read_document(files.annotations), files.annotations, files.images, decode, files.root)
     write_text(out, json.dumps(repaired.document) + "\n")
     print_repairs(repaired.done, str(out))
 

@@ -14,7 +14,7 @@ from msad_cli.text import MOST_PIXELS
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file.")],
     data: options.Data = None,
-    split: Annotated[str, typer.Option(metavar="val|train", help="Which split.")] = "val",
+    split: Annotated[str, typer.Option(metavar="val|test|train", help="Which split.")] = "val",
     view: Annotated[
         str | None, typer.Option(metavar="high|middle|low|fused|all", help="Default: all the model has.")
     ] = None,
@@ -30,7 +30,15 @@ def evaluate(
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="A row for each class too.")] = False,
     fail_under: Annotated[str | None, typer.Option(metavar="AP=0.36", help="Exit 8 if a number is lower.")] = None,
-    predictions: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the detections scored.")] = None,
+    nms_iou: options.NmsIou = None,
+    agnostic: Annotated[
+        bool, typer.Option("--agnostic/--per-class-nms", help="Count an object's best class alone, or all of them.")
+    ] = False,
+    max_detections: options.MaxDetections = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Write the detections scored: boxes; masks or keypoints beside it."),
+    ] = None,
     sigmas: Annotated[
         str | None,
         typer.Option(metavar="0.05,0.1,…", help="Of keypoints, for OKS. Default: the model's, or COCO's 17."),
@@ -43,6 +51,9 @@ def evaluate(
     train_images: options.TrainImages = None,
     val_images: options.ValImages = None,
     max_pixels: options.MaxPixels = MOST_PIXELS,
+    runtime: options.Runtime = None,
+    bits: options.Bits = None,
+    exif: options.Exif = None,
     device: options.Device = "auto",
     precision: options.PrecisionName = "auto",
     workers: options.Workers = None,
@@ -65,12 +76,18 @@ def evaluate(
         size=size,
         sigmas=sigmas,
         evaluator=evaluator,
+        nms_iou=nms_iou,
+        agnostic=agnostic,
+        max_detections=max_detections,
         predictions=predictions,
         train_json=train_json,
         val_json=val_json,
         train_images=train_images,
         val_images=val_images,
         max_pixels=max_pixels,
+        runtime=runtime,
+        bits=bits,
+        exif=exif,
         device=device,
         precision=precision,
         workers=workers,

@@ -9,27 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msad_cli.cli import options
-from msad_cli.errors import DataError, GateMissedError, ModelFileError, UsageError
+from msad_cli.errors import ModelFileError, UsageError
 from msad_cli.export.base import ExportFormat
 from msad_cli.export.formats import FORMATS
 from msad_cli.text import MOST_PIXELS, parse_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from torch import Tensor
-
-    from msad_cli.data.annotations.split import CocoSplit
-    from msad_cli.export.runtime import ExportedModel, Model
+    from msad_cli.export.runtime import Model
     from msad_cli.export.sidecar import InputShape, Notes
-    from msad_cli.models.detector import Detector
-    from msad_cli.models.model_file import Card
     from msad_cli.models.spec import DetectorSpec, View
 
 CALIBRATED = 100
 """Training images from which 8-bit ranges are learnt."""
-MOST_AP_LOST = 0.001
-"""Between the model and its graph in float32, which differ by rounding alone."""
 
 
 def export(
@@ -52,6 +43,11 @@ def export(
         typer.Option("--fixed", metavar="HEIGHT,WIDTH", help="Fix the input's sides; images are fitted in and padded."),
     ] = None,
     batch: Annotated[int | None, typer.Option("--batch", min=1, max=1024, help="Fix how many images it takes.")] = None,
+    nms_iou: options.NmsIou = None,
+    agnostic: Annotated[
+        bool, typer.Option("--agnostic/--per-class-nms", help="The graph gives an object's best class alone, or all.")
+    ] = False,
+    max_detections: options.MaxDetections = None,
     data: Annotated[
         str | None, typer.Option("--data", metavar="DIR|demo", help="Check on its images, and measure AP on them.")
     ] = None,
@@ -62,13 +58,66 @@ def export(
     """Write a model as ONNX (or torch.export's .pt2): pixels in, boxes out, in pixels of the image that it sees."""
     from msad_cli.cli.console import print_line, print_scores
     from msad_cli.data.images.decode import limit_pixels
-    from msad_cli.export.formats import is_exported
+    from msad_cli.evaluation.exported import (
+        check_graph,
+        compared_images,
+        cost_lines,
+        graph_images,
+        score_graphs,
+        split_for,
+    )
     from msad_cli.export.runtime import ExportedModel
     from msad_cli.export.sidecar import Notes, sidecar_path
     from msad_cli.export.trace import trace
     from msad_cli.models.decode.deployed import Deployed
+    from msad_cli.models.decode.nms import overlap_of
     from msad_cli.models.model_file import load_model, remembered_data
     from msad_cli.runs.folder import without_nan
+
+    _refuse_exported(model)
+    to = _format(form, out, int8)
+    path = out or model.with_suffix(f".int8{to.suffix}" if int8 else to.suffix)
+    _claim(path, overwrite)
+    to.need()
+    limit_pixels(parse_pixels(max_pixels))
+    detector, card = load_model(model)
+    detector.limit(nms_iou, max_detections)
+    overlap = overlap_of(nms_iou) if agnostic else None
+    seen = _single_view(view, detector.spec, model)
+    spec, shape = _fixed_spec(detector.spec, seen, fixed, batch)
+    measured = data or (remembered_data(card.data, model) if int8 else None)
+    val = split_for(measured, "val", spec) if measured or int8 else split_for("demo", "val")
+    train = split_for(measured, "train", spec) if int8 else None
+    say = (lambda _: None) if quiet else print_line
+    say(f"{model}: {spec.detector}, view {seen}, of 1/{spec.ks[0]} of the HR size; it is traced for a minute or two")
+    network = Deployed(detector, seen, overlap).eval()
+    written = to.write(trace(network, shape), spec.task)
+    graph = ExportedModel(spec, to.load(written, spec.task, str(path), shape, ""), shape)
+    say(check_graph(detector, seen, graph, to.name, compared_images(val, card, graph), overlap))
+    models: dict[str, Model] = {to.name: graph}
+    if fixed:  # what the sides cost is no fault of the graph's: it has to equal the network in them
+        models = {f"sides {fixed}": ExportedModel(spec, network, shape), **models}
+    if train is not None and to.quantise is not None:
+        images = itertools.islice(graph_images(train, graph), CALIBRATED)
+        written = to.quantise(written, (graph.stacked([each]) for each in images))
+        models["int8"] = ExportedModel(spec, to.load(written, spec.task, str(path), shape, ""), shape)
+    scores = score_graphs(detector, seen, models, val, overlap) if measured else {}
+    if scores and not quiet:
+        print_scores("msad and its graph", scores, "model")
+    for line in cost_lines(scores, to.name):
+        say(line)
+    if data is not None and Path(data).resolve() != Path(card.data).resolve():
+        scores = {}  # the card's scores are those on the set that the model remembers
+    known = list(scores.values())[-1] if scores else None if fixed or int8 else (card.scores or {}).get(seen)
+    card = replace(card, scores=None if known is None else without_nan({spec.views[0]: known}))
+    _write(to, path, written, Notes(spec, card, "int8" if int8 else "fp32", shape, agnostic=agnostic))
+    say(f"{path}: {len(written) / 2**20:.1f} MiB; {sidecar_path(path)} says what goes in and comes out")
+    if not to.unopened:
+        say(f"next: msad eval {path}")
+
+
+def _refuse_exported(model: Path) -> None:
+    from msad_cli.export.formats import is_exported
 
     if is_exported(model):
         raise ModelFileError(
@@ -76,43 +125,6 @@ def export(
             "give the .safetensors file that it was exported from",
             code="model-exported-already",
         )
-    to = _format(form, out, int8)
-    path = out or model.with_suffix(f".int8{to.suffix}" if int8 else to.suffix)
-    _claim(path, overwrite)
-    to.need()
-    limit_pixels(parse_pixels(max_pixels))
-    detector, card = load_model(model)
-    seen = _single_view(view, detector.spec, model)
-    spec, shape = _fixed_spec(detector.spec, seen, fixed, batch)
-    measured = data or (remembered_data(card.data, model) if int8 else None)
-    val = _split_of(measured, "val", spec) if measured or int8 else _split_of("demo", "val")
-    train = _split_of(measured, "train", spec) if int8 else None
-    say = (lambda _: None) if quiet else print_line
-    say(f"{model}: {spec.detector}, view {seen}, of 1/{spec.ks[0]} of the HR size; it is traced for a minute or two")
-    network = Deployed(detector, seen).eval()
-    written = to.write(trace(network, shape), spec.task)
-    graph = ExportedModel(spec, to.load(written, spec.task, str(path), shape, ""), shape)
-    say(_check(detector, seen, graph, to.name, _compared(val, card, graph)))
-    models: dict[str, Model] = {to.name: graph}
-    if fixed:  # what the sides cost is no fault of the graph's: it has to equal the network in them
-        models = {f"sides {fixed}": ExportedModel(spec, network, shape), **models}
-    if train is not None and to.quantise is not None:
-        images = itertools.islice(_images(train, graph), CALIBRATED)
-        written = to.quantise(written, (graph.stacked([each]) for each in images))
-        models["int8"] = ExportedModel(spec, to.load(written, spec.task, str(path), shape, ""), shape)
-    scores = _scores(detector, seen, models, val) if measured else {}
-    if scores and not quiet:
-        print_scores("msad and its graph", scores, "model")
-    for line in _costs(scores, to.name):
-        say(line)
-    if data is not None and Path(data).resolve() != Path(card.data).resolve():
-        scores = {}  # the card's scores are those on the set that the model remembers
-    known = list(scores.values())[-1] if scores else None if fixed or int8 else (card.scores or {}).get(seen)
-    card = replace(card, scores=None if known is None else without_nan({spec.views[0]: known}))
-    _write(to, path, written, Notes(spec, card, "int8" if int8 else "fp32", shape))
-    say(f"{path}: {len(written) / 2**20:.1f} MiB; {sidecar_path(path)} says what goes in and comes out")
-    if not to.unopened:
-        say(f"next: msad eval {path}")
 
 
 def _format(form: str | None, out: Path | None, int8: bool) -> ExportFormat:
@@ -180,18 +192,6 @@ def _single_view(view: str | None, spec: "DetectorSpec", model: Path) -> "View":
     return choose_views(view, spec, model)[0]
 
 
-def _split_of(data: str | None, split: str, spec: "DetectorSpec | None" = None) -> "CocoSplit":
-    """A split of a set; with a spec, as the model that it describes understands it."""
-    from msad_cli.data.annotations.split import read_split
-    from msad_cli.data.layouts.splits import find_split
-
-    if spec is None:
-        files = find_split(data, split)
-        return read_split(files.annotations, files.images)
-    files = find_split(data, split, task=spec.task)
-    return read_split(files.annotations, files.images, spec.categories, spec.task, spec.keypoints)
-
-
 def _fixed_spec(
     spec: "DetectorSpec", view: "View", fixed: str | None, batch: int | None
 ) -> "tuple[DetectorSpec, InputShape]":
@@ -218,106 +218,6 @@ def _fixed_spec(
             f"give the height and width of what the model sees; a whole image that lies is --fixed {down},{across}",
             code="fixed-sides-refused",
         ) from None
-
-
-def _images(split: "CocoSplit", model: "ExportedModel") -> "Iterator[Tensor]":
-    """The images that can be read, as the graph takes them: uint8 (3, h, w)."""
-    from msad_cli.data.loading.dataset import EvaluationSet
-
-    (k,) = model.spec.ks
-    samples = EvaluationSet(split, model.resolution, (k,))
-    for index in range(len(samples)):
-        try:
-            yield model.padded(samples[index].views[k])
-        except DataError:
-            continue
-
-
-def _compared(split: "CocoSplit", card: "Card", graph: "ExportedModel") -> "Iterator[Tensor]":
-    """The images of a split and, where nothing is found in them, those of the set that the model learnt from."""
-    yield from _images(split, graph)
-    try:
-        own = _split_of(card.data, "val", graph.spec)
-    except (UsageError, DataError):  # it is not here, or not any more
-        return
-    yield from _images(own, graph)
-
-
-def _check(detector: "Detector", view: "View", graph: "ExportedModel", form: str, images: "Iterable[Tensor]") -> str:
-    """A line on how alike the detections of a model and its graph are.
-
-    Raises:
-        GateMissedError: they are not, or there are none to compare.
-    """
-    from msad_cli.export.parity import compare_models
-
-    parity = compare_models(detector, view, graph, images)
-    if not parity.detections:
-        raise GateMissedError(
-            f"nothing was written: in {parity.images} images neither msad nor {form} finds anything, so that nothing "
-            "is compared",
-            "train the model, or name images with its objects by --data",
-            code="export-finds-nothing",
-        )
-    apart = ", ".join(f"{name} {value:.2g}" for name, value in parity.differences.items())
-    line = (
-        f"{form} against msad: {parity.detections} detections in {parity.images} images, {parity.unmatched} without "
-        f"a partner; the others differ by at most {apart}"
-    )
-    if not parity.holds:
-        raise GateMissedError(
-            f"nothing was written: {line}",
-            "report it, with the versions of torch and onnxruntime",
-            code="export-differs",
-        )
-    return line
-
-
-def _scores(
-    detector: "Detector", view: "View", graphs: "Mapping[str, Model]", split: "CocoSplit"
-) -> dict[str, dict[str, float]]:
-    """COCO's numbers of a model's view and of its graphs, in float32, image by image."""
-    import torch
-
-    from msad_cli.evaluation.detect_split import view_results
-    from msad_cli.evaluation.ground_truth import ground_truth
-    from msad_cli.evaluation.metrics import score
-    from msad_cli.system.device import Compute
-
-    truth, compute = ground_truth(split), Compute(torch.device("cpu"), "fp32")
-    models = {"msad": (detector, view), **{name: (each, each.spec.views[0]) for name, each in graphs.items()}}
-    scores = {}
-    for name, (model, seen) in models.items():
-        found = view_results(model, split, seen, compute, workers=0, batch=1)
-        scores[name] = score(truth, found.results, split.task, model.spec.measuring.sigmas).numbers
-    return scores
-
-
-def _costs(scores: "Mapping[str, Mapping[str, float]]", form: str) -> "Iterator[str]":
-    """What fixed sides and 8 bits cost, in lines.
-
-    Args:
-        scores: of the model, of its network in fixed sides, if they are, of its graph, and of that with 8 bits.
-
-    Raises:
-        GateMissedError: the graph in float32 has another AP than the network.
-    """
-    from msad_cli.evaluation.metrics import PREFIXES
-
-    steps = list(itertools.pairwise(scores))
-    for name in (prefix + "AP" for prefix in PREFIXES.values()):
-        for before, after in steps:
-            if name not in scores[before]:
-                continue
-            lost = scores[before][name] - scores[after][name]
-            if after != form:
-                yield f"{'8 bits' if after == 'int8' else after} cost {100 * lost:.1f} {name}"
-            elif abs(lost) > MOST_AP_LOST:
-                raise GateMissedError(
-                    f"nothing was written: {name} of {form} is {-100 * lost:.2f} off",
-                    "report it",
-                    code="export-differs",
-                )
 
 
 def _write(form: ExportFormat, path: Path, written: bytes, notes: "Notes") -> None:

@@ -113,7 +113,7 @@ def image_sizes(data: str) -> list[tuple[int, int]]:
     from msad_cli.data.layouts.splits import find_split
 
     files = find_split(data, "val")
-    stated = read_records(files.annotations, files.images).sizes.tolist()
+    stated = read_records(files.annotations, files.images, root=files.root).sizes.tolist()
     sizes = [(height, width) for height, width in stated if height and width]
     if not sizes:
         raise UsageError(

@@ -1,6 +1,6 @@
 """msad teacher: the multi-scale fused teacher, or one of the paper's baselines."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,9 @@ from msad_cli.cli.processes import together
 from msad_cli.cli.training_flags import configured
 from msad_cli.models.detectors.kinds import DETECTORS
 from msad_cli.training.config import Asked, TeacherConfig
+
+if TYPE_CHECKING:
+    from msad_cli.training.run import Outcome
 
 OWN: dict[str, Any] = {
     "k": Annotated[
@@ -54,8 +57,28 @@ def _teacher(asked: Asked[TeacherConfig]) -> None:
         out = outcome.model
         if outcome.scores and not watching.silent:
             aligned = asked.config.scales == "aligned"
-            announce_result(out, outcome.scores, f"msad distill --teacher {out}" if aligned else f"msad eval {out}")
+            announce_result(
+                out,
+                outcome.scores,
+                f"msad distill --teacher {out}" if aligned else f"msad eval {out}",
+                _best(outcome) if aligned else "",
+            )
         raise typer.Exit(exit_code(outcome, watching))
+
+
+def _best(outcome: "Outcome") -> str:
+    """Which view is the best, and what follows from that."""
+    from msad_cli.cli.console import percent
+    from msad_cli.models.model_file import view_of_best_ap
+
+    assert outcome.run is not None
+    spec, scores = outcome.run.detector.spec, {view: each.numbers for view, each in outcome.scores.items()}
+    best, own = view_of_best_ap(spec, scores), spec.views[0]
+    line = f"best view: {best}, AP {percent(scores[best]['AP'])}"
+    if best == own:
+        return line
+    worse = f"{own}, the model's own, has {percent(scores[own]['AP'])}"
+    return f"{line}; {worse}: distill teaches by {best}, and predict takes --view {best}"
 
 
 teacher = configured(TeacherConfig, FLAGS, _teacher)

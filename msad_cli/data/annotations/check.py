@@ -11,7 +11,9 @@ from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.boxes import Judged, judge_boxes
 from msad_cli.data.annotations.problems import Problem, Tally
 from msad_cli.data.annotations.records import Records
+from msad_cli.data.images.depth import Depth, look_at_depth
 from msad_cli.data.images.split_images import SplitImages, look_at_images, same_images
+from msad_cli.data.images.tones import BY_FILE, Tones
 from msad_cli.frame import Resolution
 
 SMALL_SIDE = 8.0
@@ -54,10 +56,17 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What the splits of a set are like, and what is wrong between them."""
+    """What the splits of a set are like, and what is wrong between them.
+
+    Attributes:
+        tones: by which images of more than 8 bits are read.
+        depth: why, in words; empty where there is none.
+    """
 
     splits: tuple[SplitReport, ...]
     shared: tuple[Problem, ...] = ()
+    tones: Tones = BY_FILE
+    depth: str = ""
 
     @property
     def problems(self) -> list[tuple[str, Problem]]:
@@ -69,8 +78,7 @@ class Report:
     def lines(self) -> Iterator[str]:
         """A line for each kind of problem."""
         for name, each in self.problems:
-            example = f", such as {each.examples[0]}" if each.examples else ""
-            yield f"{name}: {each.count} {each.what}: {each.outcome}{example}"
+            yield each.in_line(name)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, `from_json`'s reverse."""
@@ -94,7 +102,7 @@ class Report:
             )
             for each in value["splits"]
         ]
-        return cls(tuple(splits), _problems(value["shared"]))
+        return cls(tuple(splits), _problems(value["shared"]), Tones(**value["tones"]), str(value["depth"]))
 
 
 def _problems(values: Sequence[Mapping[str, Any]]) -> tuple[Problem, ...]:
@@ -111,22 +119,24 @@ def check(splits: Mapping[str, Records], resolution: Resolution, ks: Sequence[in
         decode: whether all pixels of all images are decoded too, which takes much longer.
     """
     images = {name: look_at_images(records, decode) for name, records in splits.items()}
-    reports = tuple(_check_split(name, splits[name], images[name], resolution, ks) for name in splits)
+    depth = look_at_depth(splits, images)
+    reports = tuple(_check_split(name, splits[name], images[name], resolution, ks, depth) for name in splits)
     tally = Tally()
     if len(splits) == 2:
         pairs = same_images(images["train"], images["val"])
         tally.add_all(kinds.SEEN_TWICE, range(len(pairs)), lambda i: f"{pairs[i][1]} is {pairs[i][0]}")
-    return Report(reports, tally.problems())
+    return Report(reports, tally.problems(), depth.tones, depth.words)
 
 
 def _check_split(
-    name: str, records: Records, images: SplitImages, resolution: Resolution, ks: Sequence[int]
+    name: str, records: Records, images: SplitImages, resolution: Resolution, ks: Sequence[int], depth: Depth
 ) -> SplitReport:
     of = records.annotations
     sizes = np.where(images.sizes > 0, images.sizes, records.sizes)
     judged = judge_boxes(records, sizes)
-    found = [*records.problems, *images.problems, *judged.problems]
-    if not judged.usable.any():
+    found = [*records.problems, *images.problems, *depth.problems.get(name, ()), *judged.problems]
+    explained = name == "train" and any(each.fatal for each in records.problems)
+    if not judged.usable.any() and not explained:
         kind = kinds.NO_BOXES if name == "train" else kinds.VAL_EMPTY
         beside = "" if records.task == "boxes" else f" with {records.task}"
         found.append(replace(kind, count=1, examples=(f"none{beside} in {len(of)} annotations",)))
@@ -142,7 +152,7 @@ def _check_split(
         name=name,
         file=str(records.file),
         folder=str(records.folder),
-        counts=_counts(records, judged, boxes),
+        counts={**_counts(records, judged, boxes), **depth.counts.get(name, {})},
         classes=tuple((*each, count) for each, count in zip(records.categories, boxes, strict=True)),
         sizes=tuple(_sizes(lengths, k) for k in (1, *downsampled)) if len(lengths) else (),
         problems=tuple(found),

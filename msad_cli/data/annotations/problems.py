@@ -3,9 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 EXAMPLES = 5
 """How many of the records concerned are named."""
+MET = "msad problems"
+"""The field of an annotation file made by msad that tells what was met in the set that it was made of."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ class Problem:
     fatal: bool = False
     count: int = 0
     examples: tuple[str, ...] = ()
+
+    def in_line(self, split: str) -> str:
+        """How many of a split, what msad does about them, and one example."""
+        example = f", such as {self.examples[0]}" if self.examples else ""
+        return f"{split}: {self.count} {self.what}: {self.outcome}{example}"
 
     def in_words(self) -> str:
         """What and where, in one line, with one example."""
@@ -122,6 +130,50 @@ OUTSIDE = Problem("box-outside-image", "boxes wholly outside their image", "drop
 CUT = Problem("box-cut-by-image", "boxes that stick out of their image by more than a pixel", "clipped")
 REPEATED_BOX = Problem("box-repeated", "boxes that repeat another one of the same class", "dropped")
 
+ELSEWHERE = Problem(
+    "image-elsewhere",
+    "images that do not lie where file_name says, or are spelt otherwise there",
+    "found by the last parts of their names",
+)
+SEVERAL_PLACES = Problem(
+    "image-in-several-places",
+    "images that may be files of several folders",
+    "not guessed",
+    "name the folder: --images, or --train-images and --val-images",
+)
+LOST_LABELS = _fatal(
+    "label-files-missing",
+    "images without a label file, like all others of the split",
+    "put the label files there, or rename their folder",
+)
+BAD_LABELS = _fatal(
+    "label-malformed", "objects in label files that cannot be read", "correct the lines, or what names the classes"
+)
+FEW_BAD_LABELS = Problem(
+    "label-malformed-few",
+    "objects in label files that cannot be read, under 1% of all",
+    "left out",
+    "correct the lines, or what names the classes",
+)
+SHARED_LABELS = Problem(
+    "label-file-shared-by-images",
+    "images that share a label file with another image",
+    "kept, each with the same objects",
+    "take out what is a copy or a mask of the other, or rename one",
+)
+UNUSED_LABELS = Problem(
+    "label-file-without-image",
+    "label files whose image is not there",
+    "passed over",
+    "add the images, or take the label files out",
+)
+UNREAD_IMAGES = Problem(
+    "image-of-unknown-kind",
+    "files with labels that are no image by their suffix",
+    "not read",
+    "store them as JPEG or PNG",
+)
+
 MISSING = Problem("image-missing", "images that are missing", "passed over", "add the files, or --fix takes them out")
 UNREADABLE = Problem(
     "image-unreadable", "images that cannot be read", "passed over", "replace the files, or --fix takes them out"
@@ -132,8 +184,44 @@ OTHER_SIZE = Problem(
 TURNED = Problem(
     "image-turned-by-exif",
     "images that EXIF turns, while the annotation file has the unturned size",
-    "turned, their boxes are not",
-    "look whether the boxes fit; if not, store the images without EXIF orientation",
+    "turned, their labels are not, by --exif keep",
+    "without --exif keep their labels are turned too",
+)
+LABELS_TURNED = Problem(
+    "exif-labels-turned",
+    "images that EXIF turns, whose labels were made on the unturned files",
+    "the labels are turned with them",
+    "--exif keep leaves labels as they are",
+)
+LABELS_UNTOLD = Problem(
+    "exif-labels-untold",
+    "images that EXIF turns, where nothing tells whether their labels were made on the turned ones",
+    "labels are taken for those of the turned images",
+    "look at them: --exif ignore turns labels that were made on the unturned files, --exif keep says that all fit",
+)
+LEVELS = Problem(
+    "image-levels-unused",
+    "images of more than 8 bits that use few of their levels",
+    "read by one range for all",
+    "where the files' own number of bits is known, --bits 12 (or another) types it",
+)
+DIM = Problem(
+    "image-nearly-black",
+    "images of more than 8 bits that are nearly black at the depth of the others",
+    "kept, nearly black",
+    "store all images of a set at one depth; --bits N says by which number of bits all are read",
+)
+PAGES = Problem(
+    "image-of-several-pages",
+    "images of several pages or frames, of which the first is read",
+    "the others are passed over",
+    "where the objects are on another one, store that as a file of its own",
+)
+BANDS = Problem(
+    "image-bands-unread",
+    "images with bands beyond the colours that are no alpha",
+    "these bands are passed over",
+    "store the three bands (channels) that matter as RGB",
 )
 SMALL = Problem(
     "object-small", "objects under 8 pixels in the downsampled view", "kept", "a larger --size, or a smaller --k"
@@ -146,13 +234,39 @@ VAL_EMPTY = Problem("val-without-boxes", "no boxes to measure by", "kept, AP wil
 
 KINDS = tuple(each for each in list(vars().values()) if isinstance(each, Problem))
 """All of them."""
+OF_READING = {
+    kind.code
+    for kind in (
+        ELSEWHERE,
+        FEW_BAD_LABELS,
+        SHARED_LABELS,
+        UNUSED_LABELS,
+        UNREAD_IMAGES,
+        LABELS_TURNED,
+        LABELS_UNTOLD,
+    )
+}
+"""Codes of what concerns which objects are read at all: whoever reads a set says it."""
+
 BEYOND_REPAIR = {
     kind.code
     for kind in (
         SHARED_NAME,
         ROOT_CATEGORY,
+        ELSEWHERE,
+        SEVERAL_PLACES,
+        LOST_LABELS,
+        SHARED_LABELS,
+        UNUSED_LABELS,
+        UNREAD_IMAGES,
         SHARED_FILE,
         TURNED,
+        LABELS_TURNED,
+        LABELS_UNTOLD,
+        LEVELS,
+        DIM,
+        PAGES,
+        BANDS,
         SMALL,
         SEEN_TWICE,
         VAL_EMPTY,
@@ -184,6 +298,20 @@ class Tally:
             self._counts[kind.code] += len(places)
             examples = self._examples.setdefault(kind.code, [])
             examples.extend(words(place) for place in places[: EXAMPLES - len(examples)])
+
+    def add_known(self, met: Any) -> None:
+        """What `to_plain` gave, perhaps of another file; anything else adds nothing."""
+        for code, found in met.items() if isinstance(met, dict) else ():
+            kind = next((each for each in KINDS if each.code == code), None)
+            if kind is not None and isinstance(found, dict) and type(found.get("count")) is int:
+                self._kinds.setdefault(code, kind)
+                self._counts[code] += found["count"]
+                examples = found.get("examples")
+                self._examples.setdefault(code, []).extend(map(str, examples if isinstance(examples, list) else ()))
+
+    def to_plain(self) -> dict[str, Any]:
+        """What was met, for the field `MET` of an annotation file."""
+        return {code: {"count": self._counts[code], "examples": self._examples[code]} for code in self._kinds}
 
     def problems(self) -> tuple[Problem, ...]:
         """The kinds met, in the order in which they were met first."""

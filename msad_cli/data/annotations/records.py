@@ -4,8 +4,7 @@ The reader refuses a file at the first fatal problem found here, the check lists
 """
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from numpy.typing import NDArray
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.keypoint_scheme import KeypointScheme, read_scheme, with_keypoints
 from msad_cli.data.annotations.objects import Annotations, Asked, read_annotations
-from msad_cli.data.annotations.problems import Problem, Tally
-from msad_cli.data.annotations.values import read_id, read_side, shown, whole_number
-from msad_cli.data.images.names import outward_links, refused_name
+from msad_cli.data.annotations.problems import MET, Problem, Tally
+from msad_cli.data.annotations.values import read_id, shown, whole_number
+from msad_cli.data.images.listed import read_images, report_repeated
 from msad_cli.errors import DataError
 
 Names = NDArray[Any]
@@ -31,7 +30,7 @@ class Records:
 
     Attributes:
         file: the annotation file.
-        folder: where the images lie.
+        folder: where the images lie; the whole set's where not all lie in the folder that was named.
         image_ids: (I,) ids of the user's file.
         file_names: (I,) relative to `folder`; none leaves it.
         sizes: (I, 2) height and width in pixels as the file says, 0 where it does not.
@@ -40,6 +39,7 @@ class Records:
         scheme: the keypoints of the categories; none unless keypoints are the task.
         annotations: of these images and categories, as the file has them.
         problems: with everything that can be seen without a look at the images or at the extent of boxes.
+        sought: the folder that the images were looked for in, and that of the whole set.
     """
 
     file: Path
@@ -52,6 +52,7 @@ class Records:
     scheme: KeypointScheme
     annotations: Annotations
     problems: tuple[Problem, ...]
+    sought: tuple[Path, Path | None]
 
     def image_words(self, image: int) -> str:
         """An image by id and file name."""
@@ -86,6 +87,12 @@ def read_document(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: cannot be read ({error.strerror})", code="read-refused") from None
     except (ValueError, RecursionError):  # bytes that are no text, a number of thousands of digits
         raise DataError(f"{file}: not a JSON text", code="json-broken") from None
+    if isinstance(document, dict) and isinstance(document.get("images"), list) and "annotations" not in document:
+        raise DataError(
+            f"{file}: no list 'annotations', so that there is nothing to learn from or to compare with",
+            "msad predict MODEL IMAGES --save coco finds objects in them",
+            code="annotations-missing",
+        )
     for name in ("images", "annotations", "categories"):
         if not isinstance(document, dict) or not isinstance(document.get(name), list):
             raise DataError(
@@ -102,6 +109,7 @@ def read_records(
     categories: Sequence[tuple[int, str]] | None = None,
     task: str = "boxes",
     keypoints: Sequence[str] = (),
+    root: Path | None = None,
 ) -> Records:
     """Reads an annotation file and goes through its records.
 
@@ -112,11 +120,12 @@ def read_records(
             Where keypoints are the task, only classes that have some take part.
         task: `boxes`, `masks` or `keypoints`.
         keypoints: names of those of an existing model or of the training split; without them, those of the file.
+        root: the folder of the whole set, where images are looked for that are not in `folder`.
 
     Raises:
         DataError: the file is no COCO document. What is wrong with single records is among the problems.
     """
-    return examine(read_document(file), file, folder, categories, task, keypoints)
+    return examine(read_document(file), file, folder, categories, task, keypoints, root)
 
 
 def examine(
@@ -126,12 +135,15 @@ def examine(
     categories: Sequence[tuple[int, str]] | None = None,
     task: str = "boxes",
     keypoints: Sequence[str] = (),
+    root: Path | None = None,
 ) -> Records:
     """`read_records` for a document that was read already."""
     tally = Tally()
-    own = _read_categories(document["categories"], tally)
-    for root in root_categories(document):
-        tally.add(kinds.ROOT_CATEGORY, "category {} ({!r})", root, own.pop(root))
+    tally.add_known(document.get(MET))
+    roots = root_categories(document)
+    own = _read_categories(document["categories"], roots, tally)
+    for above in roots:
+        tally.add(kinds.ROOT_CATEGORY, "category {} ({!r})", above, own.pop(above))
     keyless: set[int] = set()
     if task == "keypoints":
         keyless = own.keys() - {whole_number(each.get("id")) for each in with_keypoints(document["categories"])}
@@ -144,19 +156,20 @@ def examine(
     scheme = KeypointScheme()
     if task == "keypoints":
         scheme = read_scheme(document["categories"], dict(known), keypoints, tally)
-    ids, names, sizes, place = _read_images(document["images"], folder, tally)
+    listed = read_images(document["images"], folder, root, tally)
     asked = Asked(task, len(scheme.names), keyless)
     return Records(
         file=file,
-        folder=folder,
-        image_ids=np.array(ids, dtype=np.int64),
-        file_names=np.array(names, dtype=np.dtypes.StringDType()),
-        sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
+        folder=listed.folder,
+        image_ids=np.array(listed.ids, dtype=np.int64),
+        file_names=np.array(listed.names, dtype=np.dtypes.StringDType()),
+        sizes=np.array(listed.sizes, dtype=np.int64).reshape(-1, 2),
         categories=known,
         task=task,
         scheme=scheme,
-        annotations=read_annotations(document["annotations"], place, known, tally, asked),
+        annotations=read_annotations(document["annotations"], listed.place, known, tally, asked),
         problems=tally.problems(),
+        sought=(folder, root),
     )
 
 
@@ -165,7 +178,7 @@ def same_name(one: str, other: str) -> bool:
     return one.strip().casefold() == other.strip().casefold()
 
 
-def _read_categories(records: list[Any], tally: Tally) -> dict[int, str]:
+def _read_categories(records: list[Any], roots: Collection[int], tally: Tally) -> dict[int, str]:
     names: dict[int, str] = {}
     ids: list[int] = []
     for row, each in enumerate(records, start=1):
@@ -174,9 +187,11 @@ def _read_categories(records: list[Any], tally: Tally) -> dict[int, str]:
         elif (number := read_id(each, "id", "categories", row, tally)) is not None:
             ids.append(number)
             names.setdefault(number, str(each["name"]))
-    _report_repeated(ids, "categories", tally)
+    report_repeated(ids, "categories", tally)
     first: dict[str, int] = {}
     for number, name in names.items():
+        if number in roots:
+            continue  # it is left out, so that nothing can be merged with it
         if name in first:
             tally.add(kinds.SHARED_NAME, "{!r} is category {} and {}", name, first[name], number)
         first.setdefault(name, number)
@@ -194,53 +209,3 @@ def root_categories(document: dict[str, Any]) -> set[int]:
         isinstance(each, dict) and whole_number(each.get("category_id")) == 0 for each in document["annotations"]
     )
     return set() if used else {0}
-
-
-def _read_images(
-    records: list[Any], folder: Path, tally: Tally
-) -> tuple[list[int], list[str], list[tuple[int, int]], dict[int, int]]:
-    """Ids, names and sizes of usable images, and the place of each id; -1 for an image that is listed but unusable."""
-    if not records:
-        tally.add(kinds.NO_IMAGES, "its list is empty")
-    ids: list[int] = []
-    found: dict[int, tuple[str, tuple[int, int]]] = {}
-    for row, each in enumerate(records, start=1):
-        if not isinstance(each, dict):
-            tally.add(kinds.MALFORMED, "images, record {}: not an object: {}", row, shown(each))
-            continue
-        number = read_id(each, "id", "images", row, tally)
-        if number is None:
-            continue
-        ids.append(number)
-        name = each.get("file_name")
-        if reason := refused_name(name):
-            tally.add(kinds.BAD_NAME, "image {}: file_name {} {}", number, shown(name), reason)
-            found.setdefault(number, ("", (0, 0)))
-            continue
-        size = (read_side(each.get("height")), read_side(each.get("width")))
-        if 0 in size:
-            tally.add(kinds.NO_SIZE, "image {} ({})", number, shown(name))
-        found.setdefault(number, (str(name), size))
-    _report_repeated(ids, "images", tally)
-    outward = outward_links(folder, [name for name, _ in found.values() if name])
-    _report_files(found, outward, tally)
-    usable = [(number, *each) for number, each in found.items() if each[0] and each[0] not in outward]
-    place = dict.fromkeys(found, -1) | {number: i for i, (number, _, _) in enumerate(usable)}
-    return [each[0] for each in usable], [each[1] for each in usable], [each[2] for each in usable], place
-
-
-def _report_files(found: dict[int, tuple[str, tuple[int, int]]], outward: dict[str, Path], tally: Tally) -> None:
-    first: dict[str, int] = {}
-    for number, (name, _) in found.items():
-        if name in outward:
-            tally.add(kinds.OUTWARD_LINK, "image {}: {} leads to {}", number, shown(name), outward[name])
-        elif name and name in first:
-            tally.add(kinds.SHARED_FILE, "{} is image {} and {}", shown(name), first[name], number)
-        first.setdefault(name, number)
-
-
-def _report_repeated(ids: list[int], name: str, tally: Tally) -> None:
-    if len(set(ids)) < len(ids):
-        for each, times in Counter(ids).items():
-            if times > 1:
-                tally.add(kinds.REPEATED_ID, "{}: id {} stands {} times", name, each, times)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from msad_cli.data.annotations.boxes import judge_boxes
 from msad_cli.data.annotations.objects import segmentation_kind
+from msad_cli.data.annotations.problems import BAD_LABELS, FEW_BAD_LABELS, MET
 from msad_cli.data.annotations.records import Records, examine
 from msad_cli.data.annotations.values import EXACT, read_box, shown, whole_number
 from msad_cli.data.images.split_images import SplitImages, look_at_images
@@ -27,7 +28,9 @@ class Repaired:
     done: dict[str, int]
 
 
-def repair(document: dict[str, Any], file: Path, folder: Path, decode: bool = False) -> Repaired:
+def repair(
+    document: dict[str, Any], file: Path, folder: Path, decode: bool = False, root: Path | None = None
+) -> Repaired:
     """Corrects what can be corrected, takes out what cannot be used, and keeps the rest as it is.
 
     Args:
@@ -35,13 +38,14 @@ def repair(document: dict[str, Any], file: Path, folder: Path, decode: bool = Fa
         file: its name, for messages.
         folder: where the images lie.
         decode: whether images are decoded whole to see which can be read.
+        root: the folder of the whole set, where images are looked for that are not in `folder`.
 
     Raises:
         DataError: a decision is needed, or nothing usable is left.
     """
     done: Counter[str] = Counter()
     plain = _with_whole_ids(document, file, done)
-    records = examine(plain, file, folder)
+    records = examine(plain, file, folder, root=root)
     seen = look_at_images(records, decode)
     images = _repaired_images(plain["images"], records, seen, done)
     annotations = _repaired_annotations(plain["annotations"], records, seen, done)
@@ -52,7 +56,10 @@ def repair(document: dict[str, Any], file: Path, folder: Path, decode: bool = Fa
             "msad data check lists why",
             code="repair-leaves-nothing",
         )
-    repaired = {**plain, "images": images, "annotations": annotations}
+    bad = [each.count for each in records.problems if each.code in (BAD_LABELS.code, FEW_BAD_LABELS.code)]
+    done["objects in label files that cannot be read, left out"] += sum(bad)
+    kept = {field: value for field, value in plain.items() if field != MET}  # what was met is left behind
+    repaired = {**kept, "images": images, "annotations": annotations}
     return Repaired(repaired, {what: count for what, count in done.items() if count})
 
 

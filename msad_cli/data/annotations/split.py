@@ -11,6 +11,7 @@ from msad_cli.data.annotations.boxes import judge_boxes
 from msad_cli.data.annotations.keypoint_scheme import KeypointScheme
 from msad_cli.data.annotations.records import Names, Records, read_records
 from msad_cli.data.annotations.segmentation import Segmentations
+from msad_cli.data.images.tones import BY_FILE, Tones
 from msad_cli.errors import DataError
 
 
@@ -36,6 +37,8 @@ class CocoSplit:
         keypoints: (B, K, 3) float32 x, y in pixels of the original and visibility (0 without a label, 1 hidden, 2
             visible); K = 0 unless keypoints are the task.
         scheme: names of the K keypoints, which of them a mirror swaps, and between which lines are drawn.
+        sought: the folder that the images were looked for in, and that of the whole set.
+        tones: by which images of more than 8 bits are read.
     """
 
     file: Path
@@ -53,9 +56,16 @@ class CocoSplit:
     masks: Segmentations
     keypoints: NDArray[np.float32]
     scheme: KeypointScheme
+    sought: tuple[Path, Path | None]
+    tones: Tones = BY_FILE
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of all images."""
+        return [self.path(index) for index in range(len(self))]
 
     def path(self, index: int) -> Path:
         """The file of an image, by its place."""
@@ -68,6 +78,7 @@ def read_split(
     categories: Sequence[tuple[int, str]] | None = None,
     task: str = "boxes",
     keypoints: Sequence[str] = (),
+    root: Path | None = None,
 ) -> CocoSplit:
     """Reads one split.
 
@@ -77,12 +88,13 @@ def read_split(
         categories: the classes of an existing model; without them, those of the file.
         task: `boxes`, `masks` or `keypoints`: what is to be learnt of each object.
         keypoints: names of those of an existing model; without them, those of the file.
+        root: the folder of the whole set, where images are looked for that are not in `folder`.
 
     Raises:
         DataError: the file is unusable, holds a malformed record, no image, a category that is not known or has
             another name, no or other keypoints where these are the task, or a file name that leaves the folder.
     """
-    return to_split(read_records(file, folder, categories, task, keypoints))
+    return to_split(read_records(file, folder, categories, task, keypoints, root))
 
 
 def to_split(records: Records) -> CocoSplit:
@@ -114,4 +126,5 @@ def to_split(records: Records) -> CocoSplit:
         masks=of.masks.take(rows),
         keypoints=of.keypoints[rows].astype(np.float32),
         scheme=records.scheme,
+        sought=records.sought,
     )

@@ -11,14 +11,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 from PIL.JpegImagePlugin import JpegImageFile
 
+from msad_cli.data.images.contents import (
+    GREY_ALPHA,
+    OTHER_BYTE,
+    decode_as,
+    eight_bits,
+    is_deep,
+    is_grey_and_deep,
+    more_pages,
+    raw_mode,
+    unread_bands,
+)
+from msad_cli.data.images.tones import BY_FILE, Tones
 from msad_cli.errors import DataError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "BMP": (".bmp", ".dib"),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "AVIF": (".avif", ".avifs"),
+    "JPEG2000": (".jp2", ".j2k"),
+}
+OPTIONAL = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
+"""Formats that not every Pillow was built with."""
+FORMATS = tuple(each for each in SUFFIXES if each not in OPTIONAL or features.check(OPTIONAL[each]))
 """What is tried on a file, whatever its name is. Pillow knows more, some of which it hands to Ghostscript."""
+IMAGE_SUFFIXES = frozenset(suffix for each in FORMATS for suffix in SUFFIXES[each])
 
 WIDTH, HEIGHT, TILE_WIDTH, TILE_LENGTH = 256, 257, 322, 323
 """Tags of TIFF."""
@@ -58,24 +84,57 @@ def most_pixels() -> int:
     return scoped.most
 
 
-def read_image(path: Path, scale: int = 1) -> Image.Image:
+def read_image(path: Path, scale: int = 1, tones: Tones = BY_FILE) -> Image.Image:
     """The image as RGB, turned as its EXIF orientation says; the first frame of an animation.
 
     Args:
         scale: 2, 4 or 8 has a JPEG decoded at 1/scale of its size, sides being rounded up; see `Header.scalable`.
+        tones: by which one of more than 8 bits becomes one of 8.
 
     Raises:
         DataError: the file is missing, empty, no image, truncated, or its header claims too many pixels.
     """
+    if tones.are_set and (deep := read_values(path)) is not None:
+        return eight_bits(*deep, tones.black, tones.white)
     with _opened(path) as image:
         if scale > 1:
             image.draft(None, (max(1, image.width // scale), max(1, image.height // scale)))
-        image.load()
-        turn = TURNS.get(_orientation(image.getexif))
-        upright = eight_bit_rgb(image if turn is None else image.transpose(turn))
+        upright = eight_bit_rgb(_upright(image))
     # What the file said of itself (compression, profile) would be written with a copy, where it may not fit.
     upright.info = {}
     return upright
+
+
+def read_values(path: Path) -> tuple[NDArray[Any], str] | None:
+    """The values of an image of more than 8 bits, upright, (H, W) or (H, W, bands), and Pillow's mode of the bands.
+
+    None for an image of 8 bits.
+
+    Raises:
+        DataError: as `read_image`.
+    """
+    with _opened(path) as image:
+        if is_grey_and_deep(image):
+            return np.asarray(_upright(image)), "L"
+        if not is_deep(image):
+            return None
+        mode, raw = image.mode, raw_mode(image)
+        if raw == GREY_ALPHA:
+            decode_as(image, "RGBA")
+            four = np.asarray(_upright(image)).astype(np.uint16)
+            return four[..., ::2] << 8 | four[..., 1::2], mode
+        decode_as(image, raw)
+        high = np.asarray(_upright(image)).astype(np.uint16)
+    with _opened(path) as image:
+        decode_as(image, OTHER_BYTE[raw])
+        return high << 8 | np.asarray(_upright(image)), mode
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """An open image with its pixels, turned as EXIF says."""
+    image.load()
+    turn = TURNS.get(_orientation(image.getexif))
+    return image if turn is None else image.transpose(turn)
 
 
 @dataclass(frozen=True)
@@ -86,11 +145,17 @@ class Header:
         size: height and width in pixels of the image that `read_image` gives.
         orientation: EXIF's, by which that is turned already; 1 where it is upright in the file.
         scalable: whether `read_image` can decode it downsampled: it is a JPEG.
+        deep: whether it has more than 8 bits a value.
+        paged: whether it holds more images, of which the first is read.
+        unread: how many of its bands are neither read nor alpha.
     """
 
     size: tuple[int, int]
     orientation: int
     scalable: bool
+    deep: bool = False
+    paged: bool = False
+    unread: int = 0
 
     @property
     def swapped(self) -> bool:
@@ -112,9 +177,10 @@ def read_header(path: Path) -> Header:
         early = image.format == "PNG" and not any(name in _end(path) for name in (b"eXIf", b"iTXt", b"zTXt", b"tEXt"))
         found = _orientation(partial(Image.Image.getexif, image) if early else image.getexif)
         orientation = next((each for each in TURNS if each == found), 1)
-        scalable = isinstance(image, JpegImageFile)
+        scalable, deep = isinstance(image, JpegImageFile), is_deep(image)
+        unread, paged = unread_bands(image), more_pages(image)
     size = (width, height) if orientation in QUARTER_TURNS else (height, width)
-    return Header(size, orientation, scalable)
+    return Header(size, orientation, scalable, deep, paged, unread)
 
 
 def _orientation(read: Callable[[], Image.Exif]) -> Any:

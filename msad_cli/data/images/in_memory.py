@@ -6,17 +6,20 @@ import numpy as np
 import torch
 from PIL import Image
 
+from msad_cli.data.images.contents import eight_bits, is_grey_and_deep
 from msad_cli.data.images.decode import eight_bit_rgb
+from msad_cli.data.images.tones import BY_FILE, Tones
 from msad_cli.errors import UsageError
 
 KNOWN = "give a path, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W)"
 
 
-def rgb_image(image: Any, name: str) -> Image.Image:
+def rgb_image(image: Any, name: str, tones: Tones = BY_FILE) -> Image.Image:
     """A PIL image of any mode, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W), as RGB; nothing turns it.
 
     Args:
         name: what the image is called in an error.
+        tones: by which one of more than 8 bits becomes one of 8.
 
     Raises:
         UsageError: it is none of these, or has no pixels.
@@ -24,6 +27,8 @@ def rgb_image(image: Any, name: str) -> Image.Image:
     if isinstance(image, Image.Image):
         if not image.width * image.height:
             raise UsageError(f"{name}: a PIL image without pixels", KNOWN, code="image-without-pixels")
+        if tones.are_set and is_grey_and_deep(image):
+            return eight_bits(np.asarray(image), "L", tones.black, tones.white)
         return eight_bit_rgb(image)
     if not isinstance(image, np.ndarray | torch.Tensor):
         raise UsageError(f"{name}: {type(image).__name__}", KNOWN, code="not-an-image")

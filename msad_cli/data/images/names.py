@@ -28,19 +28,25 @@ def refused_name(name: object) -> str:
     return "leaves the folder of the images" if UPWARDS.search(name) else ""
 
 
-def outward_links(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+def outward_links(folder: Path, names: Iterable[str], also: Iterable[Path] = ()) -> dict[str, Path]:
     """Names whose file, or a folder on the way to it, is a symbolic link to outside `folder`, and where they lead.
 
     `folder` may itself be a link, and links may stay inside. A file that is not there leads nowhere.
+
+    Args:
+        folder: that the names are relative to.
+        names: of files.
+        also: other folders that links may lead to, such as that of the whole set.
     """
     root = os.path.realpath(folder)
+    roots = {root, *map(os.path.realpath, also)}
     inside: dict[str, bool] = {}
     outward: dict[str, Path] = {}
     for name in names:
         path = f"{root}/{name}"
         parent = path.rpartition("/")[0]
         if parent not in inside:
-            inside[parent] = _within(os.path.realpath(parent), root)
+            inside[parent] = any(within(os.path.realpath(parent), each) for each in roots)
         if inside[parent]:
             try:
                 if not stat.S_ISLNK(os.lstat(path).st_mode):
@@ -48,12 +54,13 @@ def outward_links(folder: Path, names: Iterable[str]) -> dict[str, Path]:
             except OSError:
                 continue
         target = os.path.realpath(path)
-        if not _within(target, root):
+        if not any(within(target, each) for each in roots):
             outward[name] = Path(target)
     return outward
 
 
-def _within(path: str, root: str) -> bool:
+def within(path: str, root: str) -> bool:
+    """Whether a real path is a folder or below it."""
     return path == root or path.startswith(root.rstrip("/") + "/")
 
 

@@ -1,7 +1,7 @@
 """Images that are decoded no larger than their views need."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from msad_cli.data.images.decode import Header, read_header, read_image
+from msad_cli.data.images.tones import BY_FILE, Tones
 
 SCALES = (8, 4, 2)
 """A JPEG can be decoded at 1/s of its size, which costs less the smaller it is: its DCT is transformed back in part."""
@@ -55,11 +56,18 @@ class ScaledImage:
             self._decoded[scale] = self._read(scale)
         return self._decoded[scale]
 
-    def resized(self, size: tuple[int, int], mirrored: bool = False) -> Tensor:
+    def resized(self, size: tuple[int, int], mirrored: bool = False, shift: float = 0.0) -> Tensor:
         """The image, mirrored or not, by an antialiased bilinear resize to `size` (height, width): uint8 (3, *size).
 
         Torch computes it in integers, alike with and without vector instructions; of Pillow's it differs by 1 at most.
+        Torch's knows no shift: then it is Pillow's, in integers too.
+
+        Args:
+            shift: by how many pixels of the result what it shows is moved right and down. What comes in at the left and
+                at the top repeats the image's edge.
         """
+        if shift:
+            return self._moved(size, mirrored, shift)
         scale = scale_for(self.header, size)
         pixels = torch.from_numpy(np.array(self.at(scale))).unsqueeze(0).permute(0, 3, 1, 2)
         # The file's last row and column may stand for less than a whole one: they are brought to the end, where a
@@ -71,13 +79,51 @@ class ScaledImage:
         found = F.interpolate(_flipped(pixels, turned), scale_factor=factors, mode="bilinear", antialias=True)
         return _flipped(found[..., : size[0], : size[1]], turned ^ {3} if mirrored else turned)[0]
 
+    def _moved(self, size: tuple[int, int], mirrored: bool, shift: float) -> Tensor:
+        scale = scale_for(self.header, size)
+        image = self.at(scale)
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
+        # As Pillow has it: across, then down.
+        starts, ends, before, after = [], [], [], []
+        for axis, turned in ((1, FROM_RIGHT), (0, FROM_BOTTOM)):
+            whole, there = self.size[axis] / scale, image.size[1 - axis]
+            # A row or column that stands for less than a whole one may lie first: its rest is outside of the image.
+            first = (self.header.orientation in turned) != (mirrored and axis == 1)
+            start = (there - whole if first else 0.0) - shift * whole / size[axis]
+            before.append(max(0, math.ceil(-start)))
+            after.append(max(0, math.ceil(start + whole - there)))
+            starts.append(start + before[-1])
+            ends.append(starts[-1] + whole)
+        padded = _padded(image, before, after)
+        found = padded.resize(size[::-1], Image.Resampling.BILINEAR, box=(starts[0], starts[1], ends[0], ends[1]))
+        return torch.from_numpy(np.array(found)).permute(2, 0, 1)
+
+
+def _padded(image: Image.Image, before: Sequence[int], after: Sequence[int]) -> Image.Image:
+    """An image with so many columns and rows more at its left and top, and at its right and bottom: its edges'."""
+    (left, top), (right, bottom), (width, height) = before, after, image.size
+    whole = Image.new("RGB", (left + width + right, top + height + bottom))
+    whole.paste(image, (left, top))
+    for first, count, edge in ((0, left, left), (left + width, right, left + width - 1)):
+        if count:
+            column = whole.crop((edge, 0, edge + 1, whole.height))
+            whole.paste(column.resize((count, whole.height)), (first, 0))
+    for first, count, edge in ((0, top, top), (top + height, bottom, top + height - 1)):
+        if count:
+            row = whole.crop((0, edge, whole.width, edge + 1))
+            whole.paste(row.resize((whole.width, count)), (0, first))
+    return whole
+
 
 def _flipped(pixels: Tensor, axes: set[int]) -> Tensor:
     return pixels.flip(tuple(axes)) if axes else pixels
 
 
-def open_image(path: Path) -> ScaledImage:
+def open_image(path: Path, tones: Tones = BY_FILE) -> ScaledImage:
     """The image of a file, of which the header is read so far.
+
+    Args:
+        tones: by which one of more than 8 bits becomes one of 8.
 
     Raises:
         DataError: as `read_image`, which may find more that is wrong when pixels are asked for.
@@ -85,7 +131,7 @@ def open_image(path: Path) -> ScaledImage:
     header = read_header(path)
     if header.scalable:
         return ScaledImage(header, lambda scale: read_image(path, scale))
-    return whole_image(read_image(path))
+    return whole_image(read_image(path, tones=tones))
 
 
 def whole_image(image: Image.Image) -> ScaledImage:

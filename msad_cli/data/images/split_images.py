@@ -16,12 +16,16 @@ from PIL import Image
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.problems import Problem, Tally
 from msad_cli.data.annotations.records import Records
-from msad_cli.data.images.decode import TOLERATED, read_header, read_image
+from msad_cli.data.images.decode import TOLERATED, Header, read_header, read_image
 from msad_cli.errors import DataError
 
 THREADS = 8
 PROBE = 2**12
 """Bytes that are compared before whole files are."""
+
+
+NOTHING = Header((0, 0), 1, False)
+"""Of an image that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class SplitImages:
         paths: of each.
         sizes: (I, 2) true height and width in pixels, turned as EXIF says; 0 where an image cannot be read.
         stated_turned: (I,) bool: EXIF swaps height and width, while the annotation file states them unswapped.
+        orientations: (I,) EXIF's of each, from 1 to 8.
+        deep: (I,) bool: more than 8 bits a value.
         files: (device, number, bytes) of each file; zeros where there is none.
         problems: with them.
     """
@@ -39,15 +45,15 @@ class SplitImages:
     paths: tuple[Path, ...]
     sizes: NDArray[np.int64]
     stated_turned: NDArray[np.bool_]
+    orientations: NDArray[np.int64]
+    deep: NDArray[np.bool_]
     files: tuple[tuple[int, int, int], ...]
     problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True)
 class _Seen:
-    height: int = 0
-    width: int = 0
-    turned: bool = False
+    header: Header = NOTHING
     file: tuple[int, int, int] = (0, 0, 0)
     error: str = ""
 
@@ -60,8 +66,8 @@ def look_at_images(records: Records, decode: bool = False) -> SplitImages:
         # Filters of warnings belong to the process, and each thread sets and resets them: so they are the same for all.
         warnings.simplefilter("ignore")
         seen = list(pool.map(lambda path: _look_at(path, decode), paths))
-    sizes = np.array([(each.height, each.width) for each in seen], dtype=np.int64).reshape(-1, 2)
-    turned = np.array([each.turned for each in seen], dtype=bool)
+    sizes = np.array([each.header.size for each in seen], dtype=np.int64).reshape(-1, 2)
+    turned = np.array([each.header.swapped for each in seen], dtype=bool)
     stated, known = (records.sizes > 0).all(axis=1), sizes[:, 0] > 0
     other = stated & known & (sizes != records.sizes).any(axis=1)
     stated_turned = other & turned & (sizes[:, ::-1] == records.sizes).all(axis=1)
@@ -74,7 +80,13 @@ def look_at_images(records: Records, decode: bool = False) -> SplitImages:
 
     tally.add_all(kinds.OTHER_SIZE, np.flatnonzero(other & ~stated_turned).tolist(), words)
     tally.add_all(kinds.TURNED, np.flatnonzero(stated_turned).tolist(), words)
-    return SplitImages(paths, sizes, stated_turned, tuple(each.file for each in seen), tally.problems())
+    tally.add_all(kinds.PAGES, [i for i, each in enumerate(seen) if each.header.paged], records.image_words)
+    unread = [i for i, each in enumerate(seen) if each.header.unread]
+    tally.add_all(kinds.BANDS, unread, lambda i: f"{records.image_words(i)}: {seen[i].header.unread} of them")
+    deep = np.array([each.header.deep for each in seen], dtype=bool)
+    ways = np.array([each.header.orientation for each in seen], dtype=np.int64)
+    files = tuple(each.file for each in seen)
+    return SplitImages(paths, sizes, stated_turned, ways, deep, files, tally.problems())
 
 
 def same_images(one: SplitImages, other: SplitImages) -> list[tuple[Path, Path]]:
@@ -136,7 +148,7 @@ def _look_at(path: Path, decode: bool) -> _Seen:
             read_image(path)
     except DataError as error:
         return _Seen(file=file, error=error.message)
-    return _Seen(*header.size, header.swapped, file)
+    return _Seen(header, file)
 
 
 def _report_unreadable(seen: list[_Seen], tally: Tally) -> None:

@@ -19,12 +19,16 @@ class Files:
         images: the folder of its images.
         recognised: in words, as what.
         notes: what the user has to know of how the set was read.
+        stated: whether sizes of images are the set's own words, and not the files' that its labels are shares of.
+        root: the folder of the whole set, where images are looked for too; None for nowhere else.
     """
 
     annotations: Path
     images: Path
     recognised: str
     notes: tuple[str, ...] = ()
+    root: Path | None = None
+    stated: bool = True
 
 
 class Find(Protocol):
@@ -35,7 +39,7 @@ class Find(Protocol):
 
         Args:
             place: of a set that the layout recognises.
-            split: `train` or `val`.
+            split: `train`, `val` or `test`; split_names.py has the rule of what they are read from.
             images: the folder of the images, where the user names it; it is not looked for then.
             task: `boxes`, `masks` or `keypoints`.
 

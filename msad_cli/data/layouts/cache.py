@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from msad_cli import __version__
+from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.problems import Tally
+from msad_cli.data.images.decode import TOLERATED
 from msad_cli.errors import DataError
 from msad_cli.system.cache_folder import cache_folder, file_state, keep_text
 
 DECIMALS = 4
 """Of pixels, in the files that are made."""
-VALIDATION_SHARE = 0.1
-SPLIT_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -28,18 +27,21 @@ class Converted:
     notes: tuple[str, ...] = ()
 
 
-def cached(name: str, sources: Iterable[str | Path], make: Callable[[], Converted]) -> tuple[Path, tuple[str, ...]]:
+def cached(
+    name: str, sources: Iterable[str | Path], make: Callable[[], Converted], also: object = ()
+) -> tuple[Path, tuple[str, ...]]:
     """The annotation file that was made of some sources, if none of them changed since; else made and cached now.
 
     Args:
         name: the beginning of the file's name.
         sources: every file that the document depends on, whether it is there or not.
         make: reads them.
+        also: whatever else the document depends on, which is known by its words.
 
     Returns:
         The file and the notes.
     """
-    digest = hashlib.blake2b(repr((__version__, name)).encode(), digest_size=16)
+    digest = hashlib.blake2b(repr((__version__, name, also)).encode(), digest_size=16)
     for each in sources:
         digest.update(repr((os.path.abspath(each), file_state(each))).encode())
     file = cache_folder() / "converted" / f"{name}-{digest.hexdigest()}.json"
@@ -55,26 +57,10 @@ def cached(name: str, sources: Iterable[str | Path], make: Callable[[], Converte
     return file, made.notes
 
 
-def validation_part(names: Sequence[str], where: Path) -> tuple[set[str], str]:
-    """A tenth of some names, always the same, for a set that says itself of none what it is for; and that in words.
-
-    Raises:
-        DataError: there are not two.
-    """
-    distinct = sorted(set(names))
-    if len(distinct) < 2:
-        raise DataError(
-            f"{where}: {len(distinct)} images cannot be split into train and val",
-            "add images",
-            code="too-few-images-to-split",
-        )
-    count = max(1, round(VALIDATION_SHARE * len(distinct)))
-    places = np.random.default_rng(SPLIT_SEED).permutation(len(distinct))[:count]
-    note = (
-        f"{where} names no split: {count} of its {len(distinct)} images, drawn with seed {SPLIT_SEED}, are val, "
-        "the rest is train"
-    )
-    return {distinct[place] for place in places.tolist()}, note
+def report_bad(bad: Sequence[str], total: int, tally: Tally) -> None:
+    """Counts objects that cannot be read, in words, of so many: a few are left out, more are refused."""
+    kind = kinds.FEW_BAD_LABELS if len(bad) <= TOLERATED * total else kinds.BAD_LABELS
+    tally.add_all(kind, range(len(bad)), bad.__getitem__)
 
 
 def read_text(file: Path) -> str:

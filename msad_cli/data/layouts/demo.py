@@ -16,7 +16,7 @@ from pycocotools import mask as rle
 from msad_cli.data.layouts import coco
 from msad_cli.data.layouts.base import Files, Layout
 from msad_cli.data.layouts.demo_scenes import CATEGORY_IDS, KEYPOINTS, SKELETON, DrawnObject, Owner, photograph, scene
-from msad_cli.system.cache_folder import cache_folder
+from msad_cli.system.cache_folder import cache_folder, writing_cache
 
 DEMO = "demo"
 """The word that stands for the built-in set wherever a folder is asked for."""
@@ -30,8 +30,9 @@ def demo_folder(*, train: int = 400, val: int = 100, seed: int = 0, cache: Path 
     target = root / f"demo-v{VERSION}-train{train}-val{val}-seed{seed}"
     if target.is_dir():
         return target
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="drawing-", dir=root) as temporary:
+    with writing_cache():
+        root.mkdir(parents=True, exist_ok=True)
+    with writing_cache(), tempfile.TemporaryDirectory(prefix="drawing-", dir=root) as temporary:
         drawn = Path(temporary) / target.name
         draw_demo(drawn, train=train, val=val, seed=seed)
         try:

@@ -7,10 +7,17 @@ from msad_cli.data.annotations.objects import TASKS
 from msad_cli.data.annotations.records import Records, read_records
 from msad_cli.data.layouts import single_json, table
 from msad_cli.data.layouts.base import Files, Layout
-from msad_cli.data.layouts.coco import image_folder
+from msad_cli.data.layouts.coco import split_of
+from msad_cli.data.layouts.image_folders import image_folder
+from msad_cli.data.layouts.single_json import set_of
+from msad_cli.data.orientation.upright_labels import upright
 from msad_cli.errors import AbsentSplitError, DataError, UsageError
 
 SPLITS = ("train", "val")
+"""What a set is learnt from."""
+NAMED = (*SPLITS, "test")
+MOST_NAMED = 5
+"""Files in a message."""
 
 
 def parse_task(task: str) -> None:
@@ -24,22 +31,32 @@ def parse_task(task: str) -> None:
 
 
 def find_split(
-    data: str | None, split: str, annotations: Path | None = None, images: Path | None = None, task: str = "boxes"
+    data: str | None,
+    split: str,
+    annotations: Path | None = None,
+    images: Path | None = None,
+    task: str = "boxes",
+    exif: str = "auto",
 ) -> Files:
-    """Where a split lies.
+    """Where a split lies, with labels of upright images.
 
     Args:
         data: the folder of a set, its data.yaml or single .json, or `demo` (drawn at the first call, then cached);
             None if both paths are given.
-        split: `train` or `val`.
+        split: `train`, `val` or `test`.
         annotations, images: take the place of what is found in `data`.
         task: `boxes`, `masks` or `keypoints`; a layout may have different files for them.
+        exif: whether labels fit images that EXIF turns: `auto`, `keep` or `ignore`, as `upright` takes it.
 
     Raises:
         UsageError: neither `data` nor both paths.
         DataError: no such folder, nothing in it that msad recognises, or a file of another layout than COCO's that
             cannot be used, with its line.
     """
+    return upright(_find(data, split, annotations, images, task), exif)
+
+
+def _find(data: str | None, split: str, annotations: Path | None, images: Path | None, task: str) -> Files:
     if annotations is not None and images is not None:
         return Files(annotations, images, "files as given")
     if not data:
@@ -53,8 +70,8 @@ def find_split(
         return (named or _recognised(place, split)).find(place, split, images, task)
     if named is not None:
         return replace(named.find(place, split, images, task), annotations=annotations)
-    folder = images or image_folder(place, split, annotations, f"--{split}-images")
-    return Files(annotations, folder, f"COCO folder ({annotations.name})")
+    folder, notes = (images, ()) if images else image_folder(place, annotations, split, f"--{split}-images")
+    return Files(annotations, folder, f"COCO folder ({annotations.name})", notes, place)
 
 
 def _layout_of(place: Path) -> Layout | None:
@@ -75,6 +92,13 @@ def _recognised(place: Path, split: str) -> Layout:
             "give the folder of a set, a .json or a data.yaml",
             code="data-is-a-file",
         )
+    if files := sorted(each.relative_to(place) for at in (place, place / "annotations") for each in at.glob("*.json")):
+        names = ", ".join(map(str, files[:MOST_NAMED]))
+        raise DataError(
+            f"{place}: several .json files, of which none is named after a split: {names}",
+            "tell which is which: --train-json FILE and --val-json FILE, or call them train.json and val.json",
+            code="annotation-file-ambiguous",
+        )
     *others, last = (each.sign.format(split=split) for each in table.LAYOUTS if each.sign)
     raise DataError(
         f"{place}: no set that msad knows: no {', '.join(others)}, nor {last}",
@@ -83,25 +107,28 @@ def _recognised(place: Path, split: str) -> Layout:
     )
 
 
-def find_file(file: Path, split: str, images: Path | None = None) -> Files:
+def find_file(file: Path, split: str, images: Path | None = None, exif: str = "auto") -> Files:
     """A single annotation file of a split and its images: `images`, or the folder that lies beside it as in COCO.
 
     Raises:
         DataError: there is no such folder.
     """
-    folder = file.parent.parent if file.parent.name == "annotations" else file.parent
-    return Files(file, images or image_folder(folder, split, file, "--images"), "an annotation file")
+    root = set_of(file)
+    folder, notes = (images, ()) if images else image_folder(root, file, split, "--images")
+    return upright(Files(file, folder, "an annotation file", notes, root), exif)
 
 
-def find_splits(path: str, split: str | None, images: Path | None, task: str) -> tuple[dict[str, Files], list[str]]:
+def find_splits(
+    path: str, split: str | None, images: Path | None, task: str, exif: str = "auto"
+) -> tuple[dict[str, Files], list[str]]:
     """The splits of a set by name; how they were read, and why others are not, in words.
 
     Raises:
         UsageError: an unknown split, or a folder of images for two splits.
         DataError: there is no split, or one cannot be read.
     """
-    if split not in (None, *SPLITS):
-        raise UsageError(f"--split {split}: unknown", "give train or val", code="unknown-value")
+    if split not in (None, *NAMED):
+        raise UsageError(f"--split {split}: unknown", f"give {' or '.join(NAMED)}", code="unknown-value")
     if images is not None and split is None:
         raise UsageError(
             "--images with a folder of two splits", "add --split train or --split val", code="images-of-two-splits"
@@ -110,7 +137,7 @@ def find_splits(path: str, split: str | None, images: Path | None, task: str) ->
     absent = []
     for name in [split] if split else SPLITS:
         try:
-            found[name] = find_split(path, name, images=images, task=task)
+            found[name] = find_split(path, name, images=images, task=task, exif=exif)
         except AbsentSplitError as error:
             absent.append(error)
     if not found:
@@ -122,15 +149,16 @@ def find_splits(path: str, split: str | None, images: Path | None, task: str) ->
 
 
 def find_splits_or_file(
-    path: str, split: str | None, images: Path | None, task: str
+    path: str, split: str | None, images: Path | None, task: str, exif: str = "auto"
 ) -> tuple[dict[str, Files], list[str]]:
     """`find_splits`, or a single annotation file as the split that its name tells."""
     place = Path(path)
     # A .json is looked at as it is, not split into train and val as it is to be learnt from.
-    if split in (None, *SPLITS) and place.is_file() and _layout_of(place) in (None, single_json.LAYOUT):
-        name = split or ("val" if "val" in place.stem else "train")
-        return {name: find_file(place, name, images)}, []
-    return find_splits(path, split, images, task)
+    if split in (None, *NAMED) and place.is_file() and _layout_of(place) in (None, single_json.LAYOUT):
+        name = split or split_of(place) or "train"
+        files = find_file(place, name, images, exif)
+        return {name: files}, list(files.notes)
+    return find_splits(path, split, images, task, exif)
 
 
 def records_of(found: dict[str, Files], task: str) -> dict[str, Records]:
@@ -139,5 +167,5 @@ def records_of(found: dict[str, Files], task: str) -> dict[str, Records]:
     for name, files in found.items():
         learnt = splits.get("train")
         categories, keypoints = (learnt.categories, learnt.scheme.names) if learnt else (None, ())
-        splits[name] = read_records(files.annotations, files.images, categories, task, keypoints)
+        splits[name] = read_records(files.annotations, files.images, categories, task, keypoints, files.root)
     return splits

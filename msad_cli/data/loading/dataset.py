@@ -17,7 +17,7 @@ from msad_cli.data.loading.mirroring import MIRRORED
 from msad_cli.data.loading.transforms import JITTER, render, training_views
 from msad_cli.data.loading.workers import batches_of
 from msad_cli.errors import DataError
-from msad_cli.frame import Resolution
+from msad_cli.frame import Phase, Resolution
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ class TrainingSet(Dataset[Sample]):
 
     Attributes:
         kept: where decoded images are kept between epochs, or None.
+        phase: that of the model's spec.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class TrainingSet(Dataset[Sample]):
         ks: Sequence[int],
         jitter: bool,
         seed: int,
+        phase: Phase = "centre",
         fliplr: float = MIRRORED,
     ) -> None:
         self.split = split
@@ -102,6 +104,7 @@ class TrainingSet(Dataset[Sample]):
         self.jitter = jitter
         self.seed = seed
         self.fliplr = fliplr if split.scheme.flips else 0.0
+        self.phase: Phase = phase
         self.kept: CachedImages | None = None
 
     def keep_decoded(self) -> int:
@@ -117,11 +120,13 @@ class TrainingSet(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         split = self.split
-        image = open_image(split.path(index)) if self.kept is None else self.kept.open(index)
+        image = open_image(split.path(index), split.tones) if self.kept is None else self.kept.open(index)
         owned = slice(int(split.starts[index]), int(split.starts[index + 1]))
         boxes, labels = torch.from_numpy(split.boxes[owned]), torch.from_numpy(split.labels[owned])
         draw = random.Random(f"{self.seed}/{epoch}/{index}")
-        views, boxes, kept, way = training_views(image, boxes, self.resolution, self.ks, self.jitter, draw, self.fliplr)
+        views, boxes, kept, way = training_views(
+            image, boxes, self.resolution, self.ks, self.jitter, draw, self.fliplr, self.phase
+        )
         target = {"boxes": boxes, "labels": labels[kept]}
         place = torch.tensor([index, way.mirrored])
         rows = owned.start + kept.nonzero().flatten()
@@ -139,21 +144,31 @@ class EvaluationSet(Dataset[Sample]):
 
     Args:
         mirrored: whether all are flipped.
+        phase: that of the model's spec.
     """
 
-    def __init__(self, split: CocoSplit, resolution: Resolution, ks: Sequence[int], mirrored: bool = False) -> None:
+    def __init__(
+        self,
+        split: CocoSplit,
+        resolution: Resolution,
+        ks: Sequence[int],
+        mirrored: bool = False,
+        phase: Phase = "centre",
+    ) -> None:
         self.split = split
         self.resolution = resolution
         self.ks = tuple(ks)
         self.mirrored = mirrored
+        self.phase: Phase = phase
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, index: int) -> Sample:
-        image = open_image(self.split.path(index))
+        image = open_image(self.split.path(index), self.split.tones)
         size = self.resolution.frame_size(*image.size)
-        return Sample(index, image.size, size, {k: render(image, size, k, self.mirrored) for k in self.ks}, {})
+        views = {k: render(image, size, k, self.mirrored, self.phase) for k in self.ks}
+        return Sample(index, image.size, size, views, {})
 
 
 Share = tuple[int, int]

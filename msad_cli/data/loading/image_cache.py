@@ -86,7 +86,7 @@ class CachedImages:
         """
         height, width = self._sizes[index].tolist()
         if not height:
-            return open_image(self._split.path(index))
+            return open_image(self._split.path(index), self._split.tones)
         header = Header((height, width), int(self._orientations[index]), bool(self._scalable[index]))
         return ScaledImage(header, functools.partial(self._read, index, header.size))
 
@@ -99,7 +99,7 @@ class CachedImages:
         if filled:
             return Image.fromarray(pixels)
         path = self._split.path(index)
-        image = read_image(path, scale)
+        image = read_image(path, scale, self._split.tones)
         if (image.height, image.width) != shape[:2]:
             raise DataError(f"{path}: another image than when the run began", code="image-changed")
         pixels[:] = np.asarray(image)

@@ -12,20 +12,25 @@ from torchvision.transforms.v2 import functional as v2f
 from msad_cli.data.annotations.segmentation import Segmentation, decode, encode
 from msad_cli.data.images.scaled import ScaledImage
 from msad_cli.data.loading.mirroring import MIRRORED
-from msad_cli.frame import Resolution
+from msad_cli.frame import Phase, Resolution, view_shift
 
 JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)
 """Factors α on the short side: 640…800 for 800, as in the official code."""
 
 
-def render(image: ScaledImage, frame_size: tuple[int, int], k: int, mirrored: bool = False) -> Tensor:
+def render(
+    image: ScaledImage, frame_size: tuple[int, int], k: int, mirrored: bool = False, phase: Phase = "centre"
+) -> Tensor:
     """A view: the image resized straight to 1/k of the HR frame, as uint8 (3, h/k, w/k).
 
     Every view is resized from the file's image, never from another view. So a student sees in training exactly the
     pixels that prediction will give it, and HR pixels are not needed for a low view.
+
+    Args:
+        phase: that of the model's spec.
     """
     height, width = frame_size
-    return image.resized((height // k, width // k), mirrored)
+    return image.resized((height // k, width // k), mirrored, view_shift(k, phase))
 
 
 def to_frame(boxes: Tensor, original: tuple[int, int], frame_size: tuple[int, int]) -> Tensor:
@@ -87,6 +92,7 @@ def training_views(
     jitter: bool,
     draw: random.Random,
     fliplr: float = MIRRORED,
+    phase: Phase = "centre",
 ) -> tuple[dict[int, Tensor], Tensor, Tensor, Placement]:
     """One random flip and one random scale, shared by all views: fusing needs them to show the same thing.
 
@@ -98,6 +104,7 @@ def training_views(
         jitter: whether the short side is scaled by a random α.
         draw: the only source of randomness.
         fliplr: how likely the image is mirrored.
+        phase: that of the model's spec.
 
     Returns:
         The views by k; the boxes (B', 4) in HR pixels, clipped; which of the B boxes are kept, (B,) bool; and the way
@@ -112,5 +119,5 @@ def training_views(
     scaled = to_frame(v2f.clamp_bounding_boxes(canvas).as_subclass(torch.Tensor), original, frame_size)
     # A box that is thinner than this after clipping has no cell to be learnt in, and its targets divide by its sides.
     kept = ((scaled[:, 2:] - scaled[:, :2]) >= 1.0).all(dim=1)
-    views = {k: render(image, frame_size, k, mirrored) for k in ks}
+    views = {k: render(image, frame_size, k, mirrored, phase) for k in ks}
     return views, scaled[kept], kept, Placement(original, frame_size, mirrored)

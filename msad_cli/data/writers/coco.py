@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from msad_cli.data.annotations.problems import MET
 from msad_cli.data.annotations.records import root_categories
 from msad_cli.data.annotations.values import whole_number
 from msad_cli.data.writers.source import Notes, Source, copy_images
@@ -20,7 +21,7 @@ def write(folder: Path, splits: Mapping[str, Source]) -> Notes:
         there = {whole_number(each["id"]) for each in images}
         root = root_categories(of.document)
         document = {
-            **of.document,
+            **{field: value for field, value in of.document.items() if field != MET},
             "images": images,
             "annotations": [each for each in of.document["annotations"] if whole_number(each["image_id"]) in there],
             "categories": [each for each in of.document["categories"] if whole_number(each["id"]) not in root],

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from msad_cli.data.images.in_memory import rgb_image
 from msad_cli.errors import DataError, UsageError
-from msad_cli.system.cache_folder import cache_folder
+from msad_cli.system.cache_folder import cache_folder, writing_cache
 
 SPLITS = ("train2017", "val2017")
 FILES = ("instances", "person_keypoints")
@@ -44,7 +44,8 @@ def written_datasets(*datasets: Dataset[Any]) -> Path:
             code="datasets-not-a-pair",
         )
     root = cache_folder() / "datasets"
-    root.mkdir(parents=True, exist_ok=True)
+    with writing_cache():
+        root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="writing-", dir=root) as temporary:
         folder = Path(temporary) / "set"
         (folder / "annotations").mkdir(parents=True)

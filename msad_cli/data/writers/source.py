@@ -12,6 +12,7 @@ from msad_cli.data.annotations.boxes import Judged, judge_boxes
 from msad_cli.data.annotations.keypoint_scheme import with_keypoints
 from msad_cli.data.annotations.records import Records, examine
 from msad_cli.data.images.split_images import SplitImages, look_at_images
+from msad_cli.data.layouts.base import Files
 from msad_cli.errors import DataError
 
 Notes = Counter[str]
@@ -49,20 +50,21 @@ def natural_task(document: Mapping[str, Any]) -> str:
     return "masks" if segmented else "boxes"
 
 
-def to_be_written(document: dict[str, Any], file: Path, folder: Path, task: str, learnt: Records | None) -> Source:
+def to_be_written(document: dict[str, Any], files: Files, task: str, learnt: Records | None) -> Source:
     """A split, if it can be used.
 
     Args:
         document: of the annotation file.
-        file, folder: of the annotations and of the images.
+        files: that it was read from.
         task: `boxes`, `masks` or `keypoints`.
         learnt: the training split, whose classes and keypoints the others share.
 
     Raises:
         DataError: something is wrong that is fatal.
     """
-    known = (None, task) if learnt is None else (learnt.categories, task, learnt.scheme.names)
-    records = examine(document, file, folder, *known)
+    categories, names = (None, ()) if learnt is None else (learnt.categories, learnt.scheme.names)
+    file = files.annotations
+    records = examine(document, file, files.images, categories, task, names, files.root)
     images = look_at_images(records)
     judged = judge_boxes(records, images.sizes)
     for problem in (*records.problems, *images.problems):

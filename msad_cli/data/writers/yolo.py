@@ -16,7 +16,7 @@ from msad_cli.data.annotations.segmentation import encode, overlap
 from msad_cli.data.annotations.tracing import one_ring, stretched
 from msad_cli.data.annotations.values import shown
 from msad_cli.data.images.decode import IMAGE_SUFFIXES
-from msad_cli.data.layouts.yolo import label_name
+from msad_cli.data.layouts.yolo_label_files import label_name
 from msad_cli.data.writers.source import Notes, Source, copy_images
 from msad_cli.errors import DataError
 

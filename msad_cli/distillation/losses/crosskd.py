@@ -1,6 +1,6 @@
 """Cross-head distillation (Wang et al., "CrossKD", CVPR 2024)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,14 +16,32 @@ from msad_cli.models.whole_batch import batch_divisor
 
 
 class Constants(NamedTuple):
-    """After which convolution of the teacher's towers, of 4, the student's maps enter; the weights of both parts."""
+    """After which convolution of the teacher's towers, of 4, the student's maps enter; the weights of both parts; how
+    far boxes (…, 4) are from others, (…)."""
 
     entry: int
     classes: float
     boxes: float
+    apart: Callable[[Tensor, Tensor], Tensor]
 
 
-OFFICIAL = {"retinanet": Constants(3, 1.0, 1.0), "fcos": Constants(2, 0.4, 0.75)}
+LEAST_IOU = 1e-6
+
+
+def log_iou_loss(found: Tensor, wanted: Tensor) -> Tensor:
+    """−ln IoU of boxes (…, 4), corners, with others: (…), at most −ln 1e-6."""
+    shared = torch.minimum(found[..., 2:], wanted[..., 2:]) - torch.maximum(found[..., :2], wanted[..., :2])
+    overlap = shared.clamp(min=0).prod(dim=-1)
+    areas = [(each[..., 2:] - each[..., :2]).prod(dim=-1) for each in (found, wanted)]
+    # Two boxes without area have no union.
+    iou = overlap / (areas[0] + areas[1] - overlap).clamp(min=LEAST_IOU)
+    return -iou.clamp(min=LEAST_IOU).log()
+
+
+OFFICIAL = {
+    "retinanet": Constants(3, 1.0, 1.0, generalized_box_iou_loss),
+    "fcos": Constants(2, 0.4, 0.75, log_iou_loss),
+}
 """Those of the official code, by detector."""
 OTHERWISE = OFFICIAL["retinanet"]
 """For other dense detectors; a reconstruction."""
@@ -37,16 +55,17 @@ class CrossKD(nn.Module):
     The maps (N, C, h, w) of the student's towers after convolution i get the means and deviations that the teacher's
     have there, channel by channel, and go through the rest of the teacher's frozen towers. Of the predictions x̂, b̂:
 
-        classes = Σ |σ(x̂) − σ(x^T)| · BCE(σ(x̂), σ(x^T)) / N_pos,    boxes = Σ w·GIoU loss(b̂, b^T) / N_pos
+        classes = Σ |σ(x̂) − σ(x^T)| · BCE(σ(x̂), σ(x^T)) / N_pos,    boxes = Σ w·d(b̂, b^T) / N_pos
 
-    w is the teacher's best class score, N_pos the batch's number of positive anchors (at least 1). 0 for equal towers.
+    w is the teacher's best class score, d the GIoU loss for RetinaNet and −ln IoU for FCOS. N_pos is the batch's number
+    of positive anchors, for FCOS their sum of centreness, and at least 1. 0 for equal towers.
     So the student's own last convolutions learn from the targets alone, and the two teachings do not contradict each
     other. Boxes count where the two networks' are comparable: a student that is not aligned learns none.
 
-    i, both weights and the scheme are the official code's, for towers of 4 convolutions. Reconstruction: i for shorter
-    towers, of which one convolution of the teacher remains; a 1×1 convolution, trained with the student and no part of
-    it, where the heads' channels differ; GIoU for FCOS too, where the code has the logarithm of IoU, and one N_pos,
-    where it has the sum of centreness; anchors between the two thresholds count; boxes thinner than a pixel do not.
+    i, both weights, d, N_pos and the scheme are the official code's, for towers of 4 convolutions. Reconstruction: i
+    for shorter towers, of which one convolution of the teacher remains; a 1×1 convolution, trained with the student
+    and no part of it, where the heads' channels differ; RetinaNet's anchors between the two thresholds, and those on
+    padding, count; boxes thinner than a pixel do not; N_pos of an image or batch without objects.
     """
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
@@ -69,8 +88,7 @@ class CrossKD(nn.Module):
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The distances of the crossed predictions from a teacher's; targets in the student's frame."""
         with torch.no_grad():
-            count = student.detector.kind.count_positives(student.pyramid, student.frame, targets)
-            positives = batch_divisor(count)
+            positives = batch_divisor(student.detector.kind.weigh_positives(student.pyramid, student.frame, targets))
         crossed, theirs = self._crossed("classification", student, teacher), teacher.outputs
         classes = quality_focal(crossed["cls_logits"], theirs["cls_logits"]).sum() / positives
         losses = {"classes": self.constants.classes * classes}
@@ -79,7 +97,7 @@ class CrossKD(nn.Module):
             found, wanted = (teacher.detector.boxes(teacher.pyramid, teacher.frame, each) for each in both)
             real = (wanted[..., 2:] - wanted[..., :2] >= THINNEST).all(dim=2)
             weight = theirs["cls_logits"].sigmoid().amax(dim=2) * real
-            boxes = (weight * generalized_box_iou_loss(found, wanted)).sum() / positives
+            boxes = (weight * self.constants.apart(found, wanted)).sum() / positives
             losses["boxes"] = self.constants.boxes * boxes
         return losses
 

@@ -1,6 +1,7 @@
 """Focal and global distillation (FGD: Yang et al., CVPR 2022)."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,19 @@ from msad_cli.models.detectors.base import Target
 from msad_cli.models.spec import DetectorSpec
 
 PARTS = ("foreground", "background", "attention", "relation")
-WEIGHTS = {"dense": (1e-3, 5e-4, 1e-3, 5e-6), "two-stage": (5e-5, 2.5e-5, 5e-5, 5e-7)}
-"""α, β, γ and λ, the weights of the parts, by family: the official code's defaults for detectors of one stage, and its
-values for Faster and Mask R-CNN."""
+
+
+class Constants(NamedTuple):
+    """α, β, γ and λ, the weights of `PARTS`, and the attentions' temperature t."""
+
+    weights: tuple[float, float, float, float]
+    temperature: float
+
+
+OFFICIAL = {"retinanet": Constants((1e-3, 5e-4, 5e-4, 5e-6), 0.5), "fcos": Constants((1.6e-3, 8e-4, 8e-4, 8e-6), 0.8)}
+"""Those of the official code's configurations, by detector."""
+OTHERWISE = {"dense": OFFICIAL["retinanet"], "two-stage": Constants((5e-5, 2.5e-5, 5e-5, 5e-7), 0.5)}
+"""By family; those of two stages are of Faster and Mask R-CNN."""
 
 
 class FGD(nn.Module):
@@ -28,8 +39,9 @@ class FGD(nn.Module):
         attention = γ·(Σ |A^sp(F^S) − A^sp(F^T)| + Σ |A^ch(F^S) − A^ch(F^T)|) / N
         relation = λ·Σ (R^S(F^S) − R^T(F^T))² / N
 
-    As the official code has it, but for a box's cells, of which it counts one row and one column too many, and which
-    it takes from the unpadded image's size. The teacher's block learns too, though nothing of the teacher does.
+    As the official code has it, with the weights and t of its configuration for the detector, but for a box's cells, of
+    which it counts one row and one column too many, and which it takes from the unpadded image's size. The teacher's
+    block learns too, though nothing of the teacher does.
     """
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
@@ -37,7 +49,7 @@ class FGD(nn.Module):
         self.levels = Levels(student, teacher, distinct_levels(student))
         blocks = [nn.ModuleList(Context(teacher.channels) for _ in range(len(self.levels))) for _ in range(2)]
         self.student_contexts, self.teacher_contexts = blocks
-        self.weights = WEIGHTS[student.family]
+        self.constants = OFFICIAL.get(student.detector, OTHERWISE[student.family])
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The distances of a student's pyramid from a teacher's, given the boxes of the student's frame."""
@@ -46,10 +58,13 @@ class FGD(nn.Module):
         for (mine, theirs), (relate, relate_theirs) in zip(self.levels(student, teacher), contexts, strict=True):
             foreground, background = masks(targets, student.frame, mine.shape[-2], mine.shape[-1])
             relation = F.mse_loss(relate(mine), relate_theirs(theirs), reduction="sum")
-            focal = _focal(mine, theirs, foreground), _focal(mine, theirs, background)
-            levels.append(torch.stack([*focal, _attention_distance(mine, theirs), relation]) / len(mine))
+            attends, attended = (_attentions(maps, self.constants.temperature) for maps in (mine, theirs))
+            squares = attended[0] * attended[1] * (mine - theirs).square()
+            focal = [(mask[:, None] * squares).sum() for mask in (foreground, background)]
+            attention = [F.l1_loss(*each, reduction="sum") for each in zip(attends, attended, strict=True)]
+            levels.append(torch.stack([*focal, attention[0] + attention[1], relation]) / len(mine))
         sums = torch.stack(levels).sum(dim=0)
-        return {part: weight * value for part, weight, value in zip(PARTS, self.weights, sums, strict=True)}
+        return {part: weight * value for part, weight, value in zip(PARTS, self.constants.weights, sums, strict=True)}
 
 
 class Context(nn.Module):
@@ -113,13 +128,6 @@ def _touched(ends: Tensor, pixels: int, cells: int) -> Tensor:
     return ((index >= first) & (index <= last)).to(ends.dtype)
 
 
-def _focal(mine: Tensor, theirs: Tensor, mask: Tensor) -> Tensor:
-    """Σ M·A^sp·A^ch·(F^S − F^T)² over maps (N, C, h, w), with a mask (N, h, w)."""
-    cells = (mask * spatial_attention(theirs))[:, None]
-    return (cells * channel_attention(theirs)[:, :, None, None] * (mine - theirs).square()).sum()
-
-
-def _attention_distance(mine: Tensor, theirs: Tensor) -> Tensor:
-    """Σ |A^sp(F^S) − A^sp(F^T)| + Σ |A^ch(F^S) − A^ch(F^T)|."""
-    spatial = (spatial_attention(mine) - spatial_attention(theirs)).abs().sum()
-    return spatial + (channel_attention(mine) - channel_attention(theirs)).abs().sum()
+def _attentions(maps: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """A^sp (N, 1, h, w) and A^ch (N, C, 1, 1) of maps (N, C, h, w)."""
+    return spatial_attention(maps, temperature)[:, None], channel_attention(maps, temperature)[:, :, None, None]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from msad_cli.distillation.knowledge import Knowledge
 from msad_cli.distillation.parts.haar import haar, inverse_haar
-from msad_cli.distillation.parts.levels import Levels
+from msad_cli.distillation.parts.levels import Levels, by_level
 from msad_cli.distillation.parts.steps import StepCounter
 from msad_cli.models.detectors.base import Target
 from msad_cli.models.spec import DetectorSpec
@@ -29,16 +29,17 @@ class FreeKD(StepCounter):
     low band and for each scale; prompt p of scale j marks cells by the mask m = σ(p · sum of the teacher's high bands):
 
         bands    = Σ over levels and scales of mean m·|high^S − high^T|
-        features = 5 · Σ over levels of MSE(S, T),    boxes = SmoothL1 of dense heads' box regression
+        features = 5 · Σ over levels of MSE(S, T),    boxes = Σ over levels of mean SmoothL1 of dense box regression
 
     In the first 200 steps the prompts learn instead: the teacher detects on maps rebuilt from masked bands, and the
     prompts of one band are to mark different cells. The teacher does not change. Then the prompts stand still, as a
     copy that neither momentum nor weight decay reaches, and no gradient passes them.
 
     Reconstruction. Certain from the official code: transform, prompts, masks (one a scale, of the sum over its three
-    bands), L1, weights 1 and 5 of RetinaNet, low band left to the prompts' learning. Ours: that the prompts are learnt
-    within the same run, for 200 steps; that rebuilt bands are weighted by twice the mean mask, where the code adds the
-    masks up and begins with maps three times too strong; the mean in the dice loss; the weight of the boxes.
+    bands), L1, the weights 1, 5 and 1 of RetinaNet, low band left to the prompts' learning. Ours: that the prompts are
+    learnt within the same run, for 200 steps; that rebuilt bands are weighted by twice the mean mask, where the code
+    adds the masks up and begins with maps three times too strong; the mean in the dice loss; that equal channels are
+    compared as they are, where the code always has a 1×1 convolution a level.
     """
 
     frozen: Tensor
@@ -57,7 +58,9 @@ class FreeKD(StepCounter):
         squares = [F.mse_loss(mine, theirs) for mine, theirs in pairs]
         losses = {"features": FEATURES * torch.stack(squares).sum()}
         if "bbox_regression" in teacher.outputs:
-            losses["boxes"] = F.smooth_l1_loss(student.outputs["bbox_regression"], teacher.outputs["bbox_regression"])
+            both = (by_level(each.outputs["bbox_regression"], each.pyramid) for each in (student, teacher))
+            boxes = [F.smooth_l1_loss(mine, theirs) for mine, theirs in zip(*both, strict=True)]
+            losses["boxes"] = torch.stack(boxes).sum()
         self.count_step()
         if not self.passed(PROMPT_STEPS):
             return losses | self._prompt_losses(teacher, targets)

@@ -42,7 +42,7 @@ DISTILLERS: dict[str, tuple[Build, float]] = {
     # the size of a detection loss.
     "skd": (SKD, 10.0),
     "pkd": (PKD, 10.0),
-    "cwd": (CWD, 5.0),
+    "cwd": (CWD, 10.0),
     "fgd": (FGD, 1.0),
     "freekd": (FreeKD, 1.0),
     "crosskd": (CrossKD, 1.0),
@@ -52,7 +52,15 @@ DISTILLERS: dict[str, tuple[Build, float]] = {
     "dsamkd": (DSAMKD, 1.0),
     "isrd": (ISRD, 1.0),
 }
-"""By method: how it is built, and the weight that it has unless one is typed."""
+"""By method: how it is built, and the weight that it has unless one is typed: the published one of its reference."""
+OF_TWO_STAGES = {"pkd": 6.0}
+"""Weights that are others for detectors of two stages."""
+
+
+def usual_weights(student: DetectorSpec) -> dict[str, float]:
+    """By method, the weight for a student of which nobody typed any."""
+    usual = {name: weight for name, (_, weight) in DISTILLERS.items()}
+    return usual if student.dense else usual | OF_TWO_STAGES
 
 
 def build_distillers(student: DetectorSpec, teacher: DetectorSpec, weights: Mapping[str, float]) -> dict[str, Weighted]:

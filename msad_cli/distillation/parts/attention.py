@@ -10,17 +10,17 @@ TEMPERATURE = 0.5
 """t: the lower it is, the more the few strongest places take of the whole."""
 
 
-def spatial_attention(maps: Tensor) -> Tensor:
+def spatial_attention(maps: Tensor, temperature: float = TEMPERATURE) -> Tensor:
     """A^sp = H·W·softmax over the cells of mean_c|F| / t: float32 maps (N, C, h, w) -> (N, h, w)."""
     strength = maps.abs().mean(dim=1)
     cells = strength[0].numel()
-    return cells * (strength / TEMPERATURE).flatten(1).softmax(dim=1).view_as(strength)
+    return cells * (strength / temperature).flatten(1).softmax(dim=1).view_as(strength)
 
 
-def channel_attention(maps: Tensor) -> Tensor:
+def channel_attention(maps: Tensor, temperature: float = TEMPERATURE) -> Tensor:
     """A^ch = C·softmax over the channels of mean_hw|F| / t: float32 maps (N, C, h, w) -> (N, C)."""
     strength = maps.abs().mean(dim=(2, 3))
-    return maps.shape[1] * (strength / TEMPERATURE).softmax(dim=1)
+    return maps.shape[1] * (strength / temperature).softmax(dim=1)
 
 
 def without_top(attention: Tensor, share: float) -> Tensor:

@@ -1,5 +1,7 @@
 """The levels of two pyramids that are compared, map by map."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from msad_cli.distillation.knowledge import Knowledge
@@ -10,6 +12,14 @@ from msad_cli.models.spec import DetectorSpec
 def distinct_levels(student: DetectorSpec) -> int:
     """How many levels say something of their own, finest first: P6 of P2–P6 is a part of P5."""
     return LEVELS - 1 if subsampled_top(student.finest_level) else LEVELS
+
+
+def by_level(outputs: Tensor, pyramid: Sequence[Tensor]) -> Sequence[Tensor]:
+    """A dense head's outputs (N, anchors of all levels, …) level by level, for a pyramid of maps (N, C, h, w)."""
+    cells = [each.shape[-2] * each.shape[-1] for each in pyramid]
+    anchors = outputs.shape[1] // sum(cells)
+    levels: Sequence[Tensor] = outputs.split([anchors * each for each in cells], dim=1)
+    return levels
 
 
 class Levels(nn.Module):

@@ -4,6 +4,7 @@ Torchvision suppresses image by image and class by class, in loops that no graph
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,24 @@ from torchvision.ops import nms
 
 DROPPED = -1.0
 """The score of what was suppressed."""
+SAME_OBJECT = 0.6
+"""IoU above which two boxes are taken for one object whatever their classes, unless somebody says: FCOS's own."""
+
+
+def overlap_of(nms_iou: float | None) -> float:
+    """The IoU from which on two boxes are one object: what was typed, or `SAME_OBJECT`."""
+    return SAME_OBJECT if nms_iou is None else nms_iou
+
+
+def one_class_a_box(found: Mapping[str, Tensor], overlap: float) -> dict[str, Tensor]:
+    """The detections of an image that no surer one overlaps, of whichever class; the surest first.
+
+    Args:
+        found: `boxes` (D, 4), corners, `scores` (D,) and whatever else has D rows.
+        overlap: the IoU above which the lower score goes.
+    """
+    kept = nms(found["boxes"].float(), found["scores"].float(), overlap)
+    return {name: each[kept] for name, each in found.items()}
 
 
 def top(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:

@@ -47,17 +47,17 @@ def anchors_by_cell(generator: AnchorGenerator, pyramid: Sequence[Tensor], frame
     return [level.unflatten(0, (-1, count)) for level, count in zip(levels, counts, strict=True)]
 
 
-def grid_anchors(generator: AnchorGenerator, level: int, stride: int, grid: Tensor) -> Tensor:
+def grid_anchors(generator: AnchorGenerator, level: int, stride: tuple[int, int], grid: Tensor) -> Tensor:
     """The anchors of one level, (h·w·A, 4) corners in HR pixels, ordered as the heads' predictions.
 
     Torchvision's own generator divides the sides of the image by those of the grid, which a graph would have to prove.
 
     Args:
-        stride: of the level, in HR pixels.
+        stride: of the level, down and across in HR pixels.
         grid: the level's map (N, C, h, w); only its shape counts.
     """
-    y = torch.arange(grid.shape[2], device=grid.device) * stride
-    x = torch.arange(grid.shape[3], device=grid.device) * stride
+    y = torch.arange(grid.shape[2], device=grid.device) * stride[0]
+    x = torch.arange(grid.shape[3], device=grid.device) * stride[1]
     places = torch.stack([each.flatten() for each in torch.meshgrid(x, y, indexing="xy")], dim=1).float()
     cells = generator.cell_anchors[level].to(places)
     anchors: Tensor = (places.repeat(1, 2)[:, None] + cells).flatten(0, 1)

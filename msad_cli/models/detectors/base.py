@@ -124,11 +124,13 @@ class DetectorKind(ABC):
         """
 
     @abstractmethod
-    def decode(self, pyramid: Sequence[Tensor], strides: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, ...]:
+    def decode(
+        self, pyramid: Sequence[Tensor], strides: Sequence[tuple[int, int]], size: tuple[int, int]
+    ) -> tuple[Tensor, ...]:
         """`detect` in tensors of fixed shapes and without loops over images: what an exported graph holds.
 
         Args:
-            pyramid: maps (N, C, h, w), finest first, `strides` HR pixels a cell.
+            pyramid: maps (N, C, h, w), finest first, `strides` HR pixels a cell, down and across.
             size: of the images, (height, width) in HR pixels.
 
         Returns:
@@ -151,6 +153,30 @@ class DetectorKind(ABC):
         """By name, in the order in which they are computed, what costs something behind the pyramid."""
         return {"head": Part((self.head,), self.head)}
 
+    @property
+    def post_processing(self) -> Any:
+        """Torchvision's module that has `nms_thresh`, an IoU, and `detections_per_img`.
+
+        Raises:
+            UsageError: the detector suppresses in its own way.
+        """
+        raise UsageError(
+            f"{self.spec.detector}: its non-maximum suppression cannot be set",
+            "leave out --nms-iou and --max-detections",
+            code="suppression-fixed",
+        )
+
+    def limit(self, spec: DetectorSpec, nms_iou: float | None) -> None:
+        """Takes `detections_per_image` of another spec, and an IoU above which the lower score of a class goes.
+
+        Raises:
+            UsageError: the detector suppresses in its own way.
+        """
+        network, self.spec = self.post_processing, spec
+        network.detections_per_img = spec.detections_per_image
+        if nms_iou is not None:
+            network.nms_thresh = nms_iou
+
     # What only some distillation losses ask. A detector without it is refused by its name.
 
     def boxes(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs) -> Tensor:
@@ -164,8 +190,8 @@ class DetectorKind(ABC):
         """Anchors of the sizes that objects have: of each level, (h·w, A, 4), corners in pixels of the frame."""
         raise self._lacks("anchors")
 
-    def count_positives(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> Tensor:
-        """How many anchors of the batch stand for objects, () int64: what the losses are divided by."""
+    def weigh_positives(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> Tensor:
+        """What the batch's anchors that stand for objects weigh together, (): what a sum over them is divided by."""
         raise self._lacks("anchors that stand for objects")
 
     def tower_start(self, tower: Tower, pyramid: Sequence[Tensor], convs: int) -> list[Tensor]:

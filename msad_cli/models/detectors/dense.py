@@ -1,7 +1,7 @@
 """What torchvision's dense detectors, FCOS and RetinaNet, have in common on given features."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,6 +72,11 @@ class DenseKind(DetectorKind):
         head: nn.Module = self.core.head
         return head
 
+    @property
+    def post_processing(self) -> Any:
+        """Torchvision's detector itself."""
+        return self.core
+
     def outputs(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
         """The head's raw outputs."""
         # Under autocast they come in half precision; boxes of a thousand pixels need float32.
@@ -96,10 +101,23 @@ class DenseKind(DetectorKind):
         matches = self.matches(targets, anchors, per_level)
         return [self.core.head.compute_loss(list(targets), dict(each), anchors, matches) for each in outputs]
 
-    def count_positives(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> Tensor:
+    def weigh_positives(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> Tensor:
         """The number of anchors that torchvision matches with an object."""
-        matches = self.matches(targets, *anchors_of_images(self.core.anchor_generator, pyramid, frame))
-        return torch.stack([(each >= 0).sum() for each in matches]).sum()
+        return torch.cat([self.positive_weights(*pair) for pair in self._positives(pyramid, frame, targets)]).sum()
+
+    def positive_weights(self, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """What anchors (R, 4) weigh that stand for the objects (R, 4) beside them: (R,), 1 each."""
+        return torch.ones_like(boxes[:, 0])
+
+    def _positives(
+        self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of each image, anchors (R, 4) and the boxes (R, 4) of the objects that they stand for."""
+        anchors, per_level = anchors_of_images(self.core.anchor_generator, pyramid, frame)
+        matches = self.matches(targets, anchors, per_level)
+        for places, target, objects in zip(anchors, targets, matches, strict=True):
+            positive = objects >= 0
+            yield places[positive], target["boxes"][objects[positive]]
 
     def boxes(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs) -> Tensor:
         """The box of each anchor, (N, anchors, 4)."""
@@ -122,7 +140,9 @@ class DenseKind(DetectorKind):
         )
         return [finite(each) for each in detections]
 
-    def decode(self, pyramid: Sequence[Tensor], strides: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, ...]:
+    def decode(
+        self, pyramid: Sequence[Tensor], strides: Sequence[tuple[int, int]], size: tuple[int, int]
+    ) -> tuple[Tensor, ...]:
         """Boxes, scores and labels: torchvision's post-processing without its loops over images."""
         core = self.core
         levels = [self._candidates(level, strides[level], grid) for level, grid in enumerate(pyramid)]
@@ -133,7 +153,7 @@ class DenseKind(DetectorKind):
         scores, places = top(suppress(boxes, scores, labels, classes, core.nms_thresh), core.detections_per_img)
         return taken(boxes, places), scores, labels.gather(1, places)
 
-    def _candidates(self, level: int, stride: int, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _candidates(self, level: int, stride: tuple[int, int], grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A level's best boxes (N, K, 4), not clipped, scores (N, K) and labels (N, K)."""
         outputs = self.outputs([grid])
         scores = self.scores(outputs)

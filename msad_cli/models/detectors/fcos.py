@@ -50,6 +50,15 @@ class FCOSKind(DenseKind):
         matches: list[Tensor] = self.core.compute_loss(list(targets), None, anchors, per_level)
         return matches
 
+    def positive_weights(self, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """What the centreness is to be there: 1 in the middle of an object, 0 at its edges. As FCOS weighs its boxes.
+
+        Per axis, the nearer side's distance as a share of the farther one's; of both shares, the geometric mean.
+        """
+        middles = (anchors[:, :2] + anchors[:, 2:]) / 2
+        before, behind = middles - boxes[:, :2], boxes[:, 2:] - middles
+        return (torch.minimum(before, behind) / torch.maximum(before, behind)).prod(dim=1).sqrt()
+
     def object_anchors(self, pyramid: Sequence[Tensor], frame: Frame) -> list[Tensor]:
         """RetinaNet's nine a cell. Its own, a square as large as the stride, marks a place and stands for no object."""
         return anchors_by_cell(octave_anchors(), pyramid, frame)

@@ -30,12 +30,12 @@ def hr_roi_align(cells: int) -> MultiScaleRoIAlign:
 
 
 def decode_proposals(
-    network: RegionProposalNetwork, pyramid: Sequence[Tensor], strides: Sequence[int], size: tuple[int, int]
+    network: RegionProposalNetwork, pyramid: Sequence[Tensor], strides: Sequence[tuple[int, int]], size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Boxes (N, P, 4) in HR pixels that may hold something, and (N, P) which of them there are.
 
     Args:
-        pyramid: maps (N, C, h, w), finest first, `strides` HR pixels a cell.
+        pyramid: maps (N, C, h, w), finest first, `strides` HR pixels a cell, down and across.
         size: of the images, (height, width) in HR pixels.
     """
     levels = []

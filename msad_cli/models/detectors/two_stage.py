@@ -104,7 +104,9 @@ class TwoStageKind(DetectorKind):
             detections, _ = self.core.roi_heads(_named(pyramid), proposals, list(frame.image_sizes))
         return [finite(each) for each in detections]
 
-    def decode(self, pyramid: Sequence[Tensor], strides: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, ...]:
+    def decode(
+        self, pyramid: Sequence[Tensor], strides: Sequence[tuple[int, int]], size: tuple[int, int]
+    ) -> tuple[Tensor, ...]:
         """Both stages without loops over images."""
         proposals, found = decode_proposals(self.core.rpn, pyramid, strides, size)
         boxes, scores, labels = decode_boxes(self.core.roi_heads, pyramid, proposals, found, size)
@@ -112,6 +114,11 @@ class TwoStageKind(DetectorKind):
         logits = self.object_outputs(read(self.object_pool, pyramid, rois))
         objects = self.decode_objects(logits, rois[:, 1:], labels.flatten()[rows])
         return (boxes, scores, labels, *(put_back(each, rows, boxes) for each in objects))
+
+    @property
+    def post_processing(self) -> Any:
+        """The second stage, torchvision's."""
+        return self.core.roi_heads
 
     def object_anchors(self, pyramid: Sequence[Tensor], frame: Frame) -> list[Tensor]:
         """The proposal network's own anchors."""

@@ -1,5 +1,6 @@
 """Where weights start from: torchvision's published weights, a file, another model, or chance."""
 
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http.client import HTTPException
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
@@ -20,11 +22,14 @@ from msad_cli.models.weights.coco import current_names, description, fitted, is_
 from msad_cli.models.weights.foreign_names import of_backbone, without_prefix
 from msad_cli.models.weights.slimmable import SLIMMABLE_NAMES, is_slimmable, to_backbone_state
 from msad_cli.models.weights.state_file import read_state
+from msad_cli.system.cache_folder import OTHER_FOLDER, cache_folder, unwritable
 
 CORE, BODY, LOW_BODY = "core.", "core.backbone.body.", "low.body."
 """What the names of a detector's parts begin with."""
 ENOUGH = 0.9
 """The share of its tensors from which on a file is of a backbone: of its variants a few layers differ."""
+OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+"""What the system says of disks and rights, and not of networks."""
 OFFLINE_HINT = "without a network: --init none, or --init FILE with a .pth that was downloaded elsewhere"
 
 
@@ -247,10 +252,20 @@ def _of_backbones(detector: Detector, states: Sequence[Mapping[str, Tensor]]) ->
 
 
 def _download(weights: Any) -> dict[str, Tensor]:
+    """The tensors of published weights, from torch's cache, or msad's where that cannot be written."""
+    own = Path(torch.hub.get_dir())
+    place = {"model_dir": str(cache_folder() / "weights")} if unwritable(own) else {}
     try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True))
+        return dict(weights.get_state_dict(progress=False, check_hash=True, **place))
     except (URLError, HTTPException, OSError, RuntimeError) as error:
-        raise UsageError(f"cannot download {weights.url} ({error})", OFFLINE_HINT, code="download-failed") from None
+        if getattr(error, "errno", None) not in OF_DISKS:
+            raise UsageError(f"cannot download {weights.url} ({error})", OFFLINE_HINT, code="download-failed") from None
+        folder = place.get("model_dir", own)
+        raise UsageError(
+            f"{weights.url} cannot be kept in {folder} ({error})",
+            f"free space, or {OTHER_FOLDER}; torch's own is named by TORCH_HOME",
+            code="weights-not-kept",
+        ) from None
 
 
 def initialise(detector: Detector, source: str, partial: bool = False) -> str:

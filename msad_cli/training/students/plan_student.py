@@ -1,7 +1,9 @@
 """From the flags of distill to a student: its spec, its start, and what it learns by."""
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -9,19 +11,20 @@ from torch import nn
 from msad_cli.distillation.cached_teacher import CachedPyramids, CachedTeacher
 from msad_cli.distillation.distillation import GAMMA, TAU, Distillation, Weighted, teaching
 from msad_cli.distillation.losses.table import (
-    DISTILLERS,
     build_distillers,
     pixel_methods,
     reads_large_pixels,
     suitable_methods,
+    usual_weights,
 )
 from msad_cli.distillation.pixel import TUNE_SHARE, PixelDistillation
 from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
-from msad_cli.models.spec import DetectorSpec, Scales
+from msad_cli.models.model_file import Card, view_of_best_ap
+from msad_cli.models.spec import DetectorSpec, Scales, View
 from msad_cli.models.weights.inherit import from_teacher
 from msad_cli.models.weights.initialise import initialise
-from msad_cli.runs.folder import Setting
+from msad_cli.runs.folder import RunFolder, Setting
 from msad_cli.text import parse_ks
 from msad_cli.training.config import DistillConfig
 from msad_cli.training.plan import Choices, choose_norm
@@ -29,8 +32,12 @@ from msad_cli.training.plan import Choices, choose_norm
 USUAL_K = 2
 PIXEL = "pixel"
 """The method that is a procedure of two stages; others that are named beside it are those of its second one."""
+RECORDED_WEIGHT = re.compile(r"([^\s,]+) × (\d[\d.e+-]*)")
+"""In the reason that a run records for its method: "pkd × 10, l1 × 0.6"."""
 WARMUP = "distill_warmup"
 """The setting of distillation's own warm-up."""
+TEACHER_VIEW = "teacher_view"
+"""The setting of by which view a teacher teaches."""
 PUBLISHED_WIDTH = 1.0
 """Of ImageNet weights."""
 
@@ -119,12 +126,32 @@ def start_student(student: Detector, teacher: Detector, init: str, partial: bool
     return "; ".join(done)
 
 
-def choose_methods(spec: DetectorSpec, config: DistillConfig) -> tuple[dict[str, float], Setting]:
+def choose_teaching_view(teacher: DetectorSpec, card: Card, recorded: Mapping[str, Setting] | None) -> Setting:
+    """By which of its views a teacher teaches: that of the highest recorded AP; ordinary networks by the large image.
+
+    Args:
+        card: the teacher's.
+        recorded: the settings of a run that goes on, which keeps its view; older versions knew the model's own alone.
+    """
+    own = Setting(teacher.views[0], "auto", "its own")
+    if recorded is not None:
+        return recorded.get(TEACHER_VIEW, own)
+    if teacher.scales != "aligned" or not card.scores or len(teacher.views) == 1:
+        return own
+    known = [(view, card.scores[view].get("AP")) for view in teacher.views if view in card.scores]
+    words = ", ".join(f"{view} {100 * ap:.1f}" for view, ap in known if ap is not None)
+    return Setting(view_of_best_ap(teacher, card.scores), "auto", f"its best, by AP: {words}")
+
+
+def choose_methods(
+    spec: DetectorSpec, config: DistillConfig, so_far: Mapping[str, float] = MappingProxyType({})
+) -> tuple[dict[str, float], Setting]:
     """The weights of distillation losses by name, and the choice for the record.
 
     Args:
         spec: the student's.
         config: says which losses, and weights that are not the usual ones.
+        so_far: by name, those of a run that goes on, whatever is usual by now.
 
     Raises:
         UsageError: a weight that is none, or of a method that does not run.
@@ -141,7 +168,7 @@ def choose_methods(spec: DetectorSpec, config: DistillConfig) -> tuple[dict[str,
             "add --method l1",
             code="gamma-tau-without-l1",
         )
-    known = {name: weight for name, (_, weight) in DISTILLERS.items()} | {"l1": config.gamma * config.tau}
+    known = {**usual_weights(spec), **so_far, "l1": config.gamma * config.tau}
     weights = {name: known.get(name, 1.0) for name in (*names, *config.losses)}
     for part in config.weight.split(",") if config.weight else ():
         name, _, value = part.partition("=")
@@ -156,8 +183,20 @@ def choose_methods(spec: DetectorSpec, config: DistillConfig) -> tuple[dict[str,
                 code="weight-malformed",
             )
         weights[name] = typed
-    words = ", ".join(f"{name} × {value:g}" for name, value in weights.items())
+    words = ", ".join(f"{name} × {value:g}" for name, value in weights.items())  # read by weights_so_far
     return weights, Setting(method or ",".join(weights), "flag" if method else "auto", words)
+
+
+def weights_so_far(config: DistillConfig) -> dict[str, float]:
+    """By name, the weights that a run to be resumed has recorded; of a new run none.
+
+    Raises:
+        UsageError: its record is damaged.
+    """
+    if not config.resume or config.out is None:
+        return {}
+    method = RunFolder(config.out).recorded().get("method")
+    return {name: float(value) for name, value in RECORDED_WEIGHT.findall(method.reason)} if method else {}
 
 
 def choose_losses(
@@ -218,13 +257,20 @@ def training_module(
     distillers: Mapping[str, Weighted],
     choices: Choices,
     afp: str,
+    view: View,
 ) -> nn.Module:
     """What trains a student: alone where there are no distillers, by a teacher (or its pyramids, if they are kept), or
-    where the steps before a restart tune its assistant, by that."""
+    where the steps before a restart tune its assistant, by that.
+
+    Args:
+        view: by which the teacher teaches.
+    """
     warmup, tune = choices.settings[WARMUP].value, choices.schedule.restart
     if not distillers:
         return Distillation(student, None, {}, warmup)
     if tune:
         return PixelDistillation(student, teacher, afp, distillers, tune, warmup)  # type: ignore[arg-type]
-    teach = teaching(teacher, student) if kept is None else CachedTeacher(teacher.eval().requires_grad_(False), kept)
+    teach = (
+        teaching(teacher, student, view) if kept is None else CachedTeacher(teacher.eval().requires_grad_(False), kept)
+    )
     return Distillation(student, teach, distillers, warmup)

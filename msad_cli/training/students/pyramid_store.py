@@ -17,7 +17,7 @@ from msad_cli.data.loading.mirroring import MIRRORED
 from msad_cli.errors import DataError
 from msad_cli.frame import Frame
 from msad_cli.models.detector import Views
-from msad_cli.models.spec import DetectorSpec
+from msad_cli.models.spec import DetectorSpec, View
 from msad_cli.system.cache_folder import file_state
 from msad_cli.system.device import Compute, to_device
 from msad_cli.system.distributed import rank, size, wait_for_all
@@ -151,6 +151,7 @@ def keep_all(
     compute: Compute,
     workers: int,
     done: Done,
+    view: View | None = None,
     fliplr: float = MIRRORED,
 ) -> None:
     """Lets a teacher look at whatever is not kept yet; of several processes each at its share.
@@ -158,6 +159,7 @@ def keep_all(
     Args:
         spec: the teacher's.
         look: its pyramid of views on the device.
+        view: at which it looks; None for the model's own best.
         done: told, as it goes on, how many pyramids were made by now.
         fliplr: how likely images are mirrored.
 
@@ -167,7 +169,7 @@ def keep_all(
     made = 0
     for mirrored in ways(split, fliplr):
         missing = [i for i in range(len(split))[rank() :: size()] if not store.has(i, mirrored)]
-        images = EvaluationSet(split, spec.resolution, spec.ks if spec.fuses else spec.ks[:1], mirrored)
+        images = EvaluationSet(split, spec.resolution, spec.ks_of(view or spec.views[0]), mirrored, spec.phase)
         batches = evaluation_loader(images, BATCH, workers, wanted=missing)
         for image, pyramid in _looked_at(look, batches, compute):
             store.keep(image, mirrored, pyramid)

@@ -2,14 +2,17 @@
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.distillation.knowledge import best_view
 from msad_cli.errors import UsageError
-from msad_cli.models.detector import Detector
-from msad_cli.models.spec import DetectorSpec
+from msad_cli.models.detector import Detector, Views
+from msad_cli.models.spec import DetectorSpec, View
 from msad_cli.runs.folder import Setting
 from msad_cli.system.device import Compute
 from msad_cli.system.distributed import size
@@ -24,7 +27,14 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 def choose_store(
-    where: str | None, refusal: str, file: Path, spec: DetectorSpec, split: CocoSplit, precision: str, fliplr: float
+    where: str | None,
+    refusal: str,
+    file: Path,
+    spec: DetectorSpec,
+    split: CocoSplit,
+    precision: str,
+    view: View,
+    fliplr: float,
 ) -> tuple[Store | None, Setting]:
     """Where the pyramids of a teacher are cached, if they are; and the choice for the record.
 
@@ -32,6 +42,7 @@ def choose_store(
         where: the flag.
         refusal: why they cannot be cached; empty where they can.
         file, spec: the teacher's.
+        view: by which it teaches.
         fliplr: how likely images are mirrored.
 
     Raises:
@@ -47,7 +58,8 @@ def choose_store(
             "name a folder that all of them see: --cache-teacher DIR",
             code="teacher-cache-refused",
         )
-    store = InMemory() if where == MEMORY else InFolder(Path(where) / key(fingerprint(file), split, spec, precision))
+    looks = fingerprint(file) if view == spec.views[0] else f"{fingerprint(file)} {view}"
+    store = InMemory() if where == MEMORY else InFolder(Path(where) / key(looks, split, spec, precision))
     return store, Setting(where, "flag", _room(where, store, spec, split, fliplr))
 
 
@@ -61,7 +73,13 @@ def cannot_keep(no_distill: bool, pixel: bool, aligned: bool) -> str:
 
 
 def keep_pyramids(
-    store: Store | None, teacher: Detector, training: TrainingSet, compute: Compute, workers: int, observer: Observer
+    store: Store | None,
+    teacher: Detector,
+    training: TrainingSet,
+    compute: Compute,
+    workers: int,
+    observer: Observer,
+    view: View | None = None,
 ) -> None:
     """Lets the teacher look once at all that is not cached yet, and says how far it is; nothing without a store.
 
@@ -83,9 +101,11 @@ def keep_pyramids(
             observer.say(f"teacher cache: {made * size()} of {total} images")
 
     teacher.eval()
-    keep_all(
-        store, teacher.spec, lambda views: best_view(teacher, views).pyramid, split, compute, workers, done, fliplr
-    )
+
+    def look(views: Views) -> Sequence[Tensor]:
+        return best_view(teacher, views, view=view).pyramid
+
+    keep_all(store, teacher.spec, look, split, compute, workers, done, view, fliplr)
     if count:
         observer.say(f"teacher cache: {count * size()} images added in {time.monotonic() - start:.0f} s")
 

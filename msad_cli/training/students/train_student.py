@@ -1,6 +1,7 @@
 """Distilling a teacher into a student: from what is asked for to a model file."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from msad_cli.data.images.decode import limit_pixels
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.distillation.distillation import Weighted
 from msad_cli.errors import ModelFileError, UsageError
+from msad_cli.frame import FRAME_DIVISOR
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, load_model
 from msad_cli.models.spec import DetectorSpec
@@ -26,14 +28,17 @@ from msad_cli.training.sets import cache_decoded, choose_mirror, folder_of, last
 from msad_cli.training.starting import adopted, said_of_start
 from msad_cli.training.students.assistant import first_stage, student_k
 from msad_cli.training.students.plan_student import (
+    TEACHER_VIEW,
     choose_losses,
     choose_methods,
+    choose_teaching_view,
     is_pixel,
     of_distillation,
     rendered,
     start_student,
     student_spec,
     training_module,
+    weights_so_far,
 )
 from msad_cli.training.students.teacher_cache import cannot_keep, choose_store, keep_pyramids
 from msad_cli.training.trainer import fit
@@ -47,7 +52,8 @@ class _Source:
         file: of the teacher, or of the assistant in its place.
         detector: the model of that file.
         named: the spec of the teacher that was named.
-        data: the set that the teacher learnt from.
+        data, exif: the set that the teacher learnt from, and whether its labels fit images that EXIF turns.
+        view: by which it teaches.
         k, init, aligned: of the student: what was asked for, or what learning from an assistant makes of it.
     """
 
@@ -55,6 +61,8 @@ class _Source:
     detector: Detector
     named: DetectorSpec
     data: str
+    exif: str
+    view: Setting
     k: str | None
     init: str
     aligned: bool
@@ -73,35 +81,39 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     limit_pixels(parse_pixels(config.max_pixels))
     folder = claim_output(config, observer)
     choose(config, COCO_IMAGES)  # what cannot be is refused before a set is drawn or read
-    source = _source(asked, observer)
+    source = _source(asked, folder.recorded() if config.resume else None, observer)
     if isinstance(source, Outcome):
         return source
-    teacher, pixel = source.detector, is_pixel(config.method)
+    teacher, view, pixel = source.detector, source.view.value, is_pixel(config.method)
     torch.manual_seed(config.seed)  # what distillation trains beside the student starts at random
     spec, losses, computed = _student(config, source)
-    data = folder_of(asked, source.data, source.file) or ""
-    train, val, computed["data"] = read_data(config, data, spec.resolution, spec.ks, spec.task, observer, spec)
+    data, sides = folder_of(asked, source.data, source.file) or "", (spec.resolution, spec.ks, spec.task)
+    train, val, computed["data"] = read_data(config, data, *sides, observer, spec, source.exif)
+    spec = replace(spec, tones=train.tones)
     choices = of_distillation(choose(config, len(train)), config.distill_warmup, pixel)
     computed["fliplr"] = choose_mirror(config.fliplr, train)
     refusal, fliplr = cannot_keep(config.no_distill, pixel, source.aligned), computed["fliplr"].value
     store, computed["cache_teacher"] = choose_store(
-        config.cache_teacher, refusal, source.file, teacher.spec, train, choices.compute.precision, fliplr
+        config.cache_teacher, refusal, source.file, teacher.spec, train, choices.compute.precision, view, fliplr
     )
-    ks = rendered(spec, teacher.spec, losses, store is not None)
-    training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed, fliplr=fliplr)
+    ks, own = rendered(spec, teacher.spec, losses, store is not None), {"phase": spec.phase, "fliplr": fliplr}
+    training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed, **own)
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
     computed["init"] = said_of_start(computed["init"], config, spec)
     settings = all_settings(asked, {**computed, **choices.settings, **brought})
     observer.plan(config.out, settings)
+    if remark := _unusual_view(settings, teacher.spec):
+        observer.say(remark)
     if config.dry_run:
         return Outcome(config.out, planned=True)
     torch.manual_seed(config.seed)
     student = Detector(spec)
-    keep_pyramids(store, teacher.to(choices.compute.device), training, choices.compute, choices.workers, observer)
+    device = choices.compute.device
+    keep_pyramids(store, teacher.to(device), training, choices.compute, choices.workers, observer, view)
     run = Run(
         command="distill",
         config=config,
-        module=training_module(student, teacher, store, losses, choices, config.afp),
+        module=training_module(student, teacher, store, losses, choices, config.afp, view),
         detector=student,
         initialise=partial(start_student, student, teacher, computed["init"].value, config.init_partial),
         training=training,
@@ -117,8 +129,13 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     return fit(run, observer)
 
 
-def _source(asked: Asked[DistillConfig], observer: Observer) -> _Source | Outcome:
+def _source(
+    asked: Asked[DistillConfig], recorded: Mapping[str, Setting] | None, observer: Observer
+) -> _Source | Outcome:
     """What the student learns from; where that is an assistant that could not be trained, how its training ended.
+
+    Args:
+        recorded: the settings of a run that goes on.
 
     Raises:
         UsageError: no teacher is named.
@@ -134,13 +151,16 @@ def _source(asked: Asked[DistillConfig], observer: Observer) -> _Source | Outcom
             code="recorded-teacher-missing",
         )
     teacher, card = load_model(file)
-    named = teacher.spec
+    # A student shares the grids of its teacher, whose images are padded for that.
+    named = teacher.spec = replace(teacher.spec, divisor=FRAME_DIVISOR)
     if not is_pixel(config.method):
         return _Source(
             file=file,
             detector=teacher,
             named=named,
             data=card.data,
+            exif=config.exif or card.exif,
+            view=choose_teaching_view(named, card, recorded),
             k=config.k,
             init=config.init,
             aligned=config.aligned,
@@ -149,8 +169,18 @@ def _source(asked: Asked[DistillConfig], observer: Observer) -> _Source | Outcom
     assistant, stage = first_stage(asked, file, train_student, observer)
     if stage.unfinished or stage.planned:
         return stage
-    own = load_model(assistant)[0]
-    return _Source(file=assistant, detector=own, named=named, data=card.data, k=k, init="teacher", aligned=False)
+    own, of_own = load_model(assistant)
+    return _Source(
+        file=assistant,
+        detector=own,
+        named=named,
+        data=card.data,
+        exif=config.exif or card.exif,
+        view=choose_teaching_view(own.spec, of_own, recorded),
+        k=k,
+        init="teacher",
+        aligned=False,
+    )
 
 
 def _student(config: DistillConfig, source: _Source) -> tuple[DetectorSpec, dict[str, Weighted], dict[str, Setting]]:
@@ -160,8 +190,19 @@ def _student(config: DistillConfig, source: _Source) -> tuple[DetectorSpec, dict
         spec, computed = student_spec(
             teacher, source.k, _architecture(config), source.init, config.norm, source.aligned, config.init_partial
         )
-        weights, computed["method"] = choose_methods(spec, config)
-        return spec, choose_losses(spec, teacher, config, weights), computed
+        weights, computed["method"] = choose_methods(spec, config, weights_so_far(config))
+        losses = choose_losses(spec, teacher, config, weights)
+    if losses:
+        computed[TEACHER_VIEW] = source.view
+    return spec, losses, computed
+
+
+def _unusual_view(settings: Mapping[str, Setting], teacher: DetectorSpec) -> str:
+    """A line on the view by which a teacher teaches, where it is not the model's own."""
+    view = settings.get(TEACHER_VIEW)
+    if view is None or view.value == teacher.views[0]:
+        return ""
+    return f"the teacher teaches by its {view.value} view, {view.reason}"
 
 
 def _architecture(config: DistillConfig) -> dict[str, object]:
@@ -179,4 +220,10 @@ def _architecture(config: DistillConfig) -> dict[str, object]:
 
 def _card(data: str, annotations: Path, source: _Source) -> Card:
     """What is known of a student before it is trained."""
-    return Card(lasting(data), fingerprint(annotations), teacher=fingerprint(source.file), teacher_spec=source.named)
+    return Card(
+        lasting(data),
+        fingerprint(annotations),
+        exif=source.exif,
+        teacher=fingerprint(source.file),
+        teacher_spec=source.named,
+    )

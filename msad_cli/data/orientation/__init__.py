@@ -1,0 +1,1 @@
+"""EXIF orientations, and labels that were made without them."""

@@ -1,0 +1,112 @@
+"""A detector of the HR image alone pads to 32 pixels, as torchvision does: equal weights give equal detections."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from support.detectors import ORDINARY, images, lively, silence_background, spec_of, stock, targets
+from support.specs import assert_same
+
+from msad_cli.export.sidecar import InputShape
+from msad_cli.export.trace import trace
+from msad_cli.frame import FRAME_DIVISOR, STOCK_DIVISOR, Frame, Resolution
+from msad_cli.models.decode.deployed import Deployed
+from msad_cli.models.detector import Detector
+from msad_cli.models.detectors.kinds import DETECTORS
+from msad_cli.models.spec import ClassName, DetectorSpec
+from msad_cli.training.config import TeacherConfig
+from msad_cli.training.train_teacher import _spec
+
+SIZES = (((132, 136),), ((132, 136), (132, 260)))
+"""Of batches whose sides are padded to 160 and 288: no multiples of 64 or 128, so that P6 and P7 end in half cells."""
+
+
+@pytest.fixture(scope="module", params=DETECTORS)
+def pair(request: pytest.FixtureRequest) -> tuple[Any, Detector]:
+    """Torchvision's detector, which pads to 32, and the same weights under our roof."""
+    torch.manual_seed(0)
+    theirs = stock(request.param)
+    lively(theirs)
+    with torch.no_grad():  # the scales of its RoIs are those of the first frame that it meets
+        theirs.eval()([image.float() / 255 for image in images(ORDINARY)])
+    theirs.transform.size_divisible, theirs.transform.min_size = STOCK_DIVISOR, (132,)
+    convs = 4 if request.param == "retinanet" else 1
+    kind = {"role": "baseline", "scales": "single", "ks": (1,), "norm": "batch", "divisor": STOCK_DIVISOR}
+    ours = Detector(spec_of(request.param, head_convs=convs, detections_per_image=10, **kind))
+    ours.core.load_state_dict(theirs.state_dict(), strict=True)
+    return theirs, ours
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=["one", "several"])
+@torch.no_grad()
+def test_detections_are_torchvisions(pair: tuple[Any, Detector], sizes: tuple[tuple[int, int], ...]) -> None:
+    theirs, ours = pair
+    silence_background(theirs, ours.core)
+    found = ours.eval().detect({1: images(sizes)}, "high")
+    expected = theirs.eval()([image.float() / 255 for image in images(sizes)])
+    for mine in found:
+        mine.pop("masks", None)
+    for other in expected:
+        other.pop("masks", None)
+    assert_same(found, expected)
+    assert all(len(each["boxes"]) for each in found)
+
+
+def test_losses_are_torchvisions(pair: tuple[Any, Detector]) -> None:
+    theirs, ours = pair
+    sizes = SIZES[1]
+    if not hasattr(theirs, "rpn"):  # those of two stages draw samples
+        expected = theirs.train()([image.float() / 255 for image in images(sizes)], targets(sizes))
+        ours.train()
+        found = ours.losses(ours.pyramid(images(sizes), 1), ours.frame(images(sizes), 1), targets(sizes))
+        for name, loss in expected.items():
+            torch.testing.assert_close(found[name], loss)
+
+
+@torch.no_grad()
+def test_a_graph_divides_sides_as_torchvision_does(pair: tuple[Any, Detector]) -> None:
+    _, ours = pair
+    network = Deployed(ours.eval(), "high").eval()
+    seen = torch.stack(images((SIZES[0][0],) * 2))
+    boxes = network(seen)[0]
+    for row, each in zip(boxes, ours.detect({1: list(seen)}, "high"), strict=True):
+        torch.testing.assert_close(row[: len(each["boxes"])], each["boxes"])
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_traced_graph_does_so_for_any_size(pair: tuple[Any, Detector]) -> None:
+    network = Deployed(pair[1].eval(), "high").eval()
+    graph = trace(network, InputShape()).module()
+    other = torch.stack(images(((164, 200),)))
+    torch.testing.assert_close(graph(other)[0], network(other)[0])
+
+
+def test_who_pads_to_32() -> None:
+    fields = {"classes": (ClassName(1, "a"),)}
+
+    def divisor(**asked: Any) -> int:
+        config = TeacherConfig(head_channels=64, backbone="resnet18", init="none", **asked)
+        ks = {"single": (int(asked.get("k", "1")),)}.get(config.scales, (1, 2))
+        return _spec(config, ks, Resolution(64, 96), fields)[0].divisor
+
+    assert divisor(scales="single") == STOCK_DIVISOR
+    assert {divisor(), divisor(scales="vanilla"), divisor(scales="single", k="2")} == {FRAME_DIVISOR}
+
+
+def test_files_say_it_and_old_ones_keep_128(student_spec: DetectorSpec) -> None:
+    single = replace(student_spec, role="baseline", scales="single", ks=(1,), divisor=STOCK_DIVISOR)
+    values = single.to_json()
+    assert DetectorSpec.from_json(values) == single
+    del values["divisor"]
+    assert DetectorSpec.from_json(values).divisor == FRAME_DIVISOR
+    for wrong in (0, 64, "32", 32.0):
+        with pytest.raises((ValueError, TypeError)):
+            DetectorSpec.from_json({**values, "divisor": wrong})
+    with pytest.raises(ValueError, match="shared grids"):
+        replace(student_spec, divisor=STOCK_DIVISOR)
+
+
+def test_frames() -> None:
+    assert Frame.around([(50, 64), (40, 130)], divisor=32).padded == (64, 160)
