@@ -144,7 +144,7 @@ def choose_mirror(fliplr: float | None, train: CocoSplit) -> Setting:
     pairs = mirror_pairs([name for _, name in train.categories])
     if not pairs:
         share = MIRRORED if fliplr is None else fliplr
-        return Setting(share, "auto" if fliplr is None else "flag", f"{share:.0%} of the images are mirrored")
+        return Setting(share, "auto" if fliplr is None else "flag", "how likely a training image is mirrored")
     warning = f"warning: a mirror makes {listed([f'{one} of {other}' for one, other in pairs])} and the other way round"
     if fliplr is None:
         return Setting(0.0, "auto", f"{warning}, so no image is mirrored; --fliplr {MIRRORED} does it all the same")

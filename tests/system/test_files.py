@@ -255,7 +255,8 @@ def _header(text: bytes) -> bytes:
         ),
         (lambda _: _header(b"{}"), "not msad's"),
         (lambda _: _header(b'{"__metadata__": null}'), "not msad's"),
-        (lambda _: _header(b'{"__metadata__": {"format": "pt"}}'), "format 'pt', this msad reads 'msad/1'"),
+        (lambda _: _header(b'{"__metadata__": {"format": "pt"}}'), "not msad's"),
+        (lambda _: _header(b'{"__metadata__": {"format": "msad/2"}}'), "format 'msad/2', this msad reads 'msad/1'"),
     ],
 )
 def test_what_is_no_model_file_is_refused(model: Path, content: Callable[[bytes], bytes], message: str) -> None:

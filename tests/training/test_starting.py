@@ -57,6 +57,7 @@ def test_a_model_file_brings_its_architecture(coco_folder: Path, file: Path) -> 
         "k": "4",
         "fusion": "c-ff",
     }
+    assert settings["phase"] == Setting("centre", "auto", f"as in {file}")
     assert {name: settings[name] for name in brought} == {
         name: Setting(value, "file", f"as in {file}") for name, value in brought.items()
     }
