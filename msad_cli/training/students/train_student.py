@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.images.decode import limit_pixels
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.distillation.distillation import Weighted
@@ -21,7 +22,7 @@ from msad_cli.text import parse_pixels
 from msad_cli.training.config import Asked, DistillConfig
 from msad_cli.training.interruption import Clock
 from msad_cli.training.observer import Observer
-from msad_cli.training.plan import COCO_IMAGES, choose, claim_output, invalid_values_named
+from msad_cli.training.plan import COCO_IMAGES, Choices, choose, claim_output, invalid_values_named
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
 from msad_cli.training.sets import cache_decoded, choose_mirror, folder_of, lasting, read_data
@@ -40,6 +41,7 @@ from msad_cli.training.students.plan_student import (
     training_module,
     weights_so_far,
 )
+from msad_cli.training.students.pyramid_store import Store
 from msad_cli.training.students.teacher_cache import cannot_keep, choose_store, keep_pyramids
 from msad_cli.training.trainer import fit
 
@@ -91,14 +93,8 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     train, val, computed["data"] = read_data(config, data, *sides, observer, spec, source.exif)
     spec = replace(spec, tones=train.tones)
     choices = of_distillation(choose(config, len(train)), config.distill_warmup, pixel)
-    computed["fliplr"] = choose_mirror(config.fliplr, train)
-    refusal, fliplr = cannot_keep(config.no_distill, pixel, source.aligned), computed["fliplr"].value
-    store, computed["cache_teacher"] = choose_store(
-        config.cache_teacher, refusal, source.file, teacher.spec, train, choices.compute.precision, view, fliplr
-    )
-    ks, own = rendered(spec, teacher.spec, losses, store is not None), {"phase": spec.phase, "fliplr": fliplr}
-    training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed, **own)
-    computed["cache"] = cache_decoded(training, config.cache, choices.workers)
+    store, training, more = _images(config, source, spec, losses, train, choices)
+    computed |= more
     computed["init"] = said_of_start(computed["init"], config, spec)
     settings = all_settings(asked, {**computed, **choices.settings, **brought})
     observer.plan(config.out, settings)
@@ -127,6 +123,32 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
         compiled=(student, teacher) if config.compile_ else (),
     )
     return fit(run, observer)
+
+
+def _images(
+    config: DistillConfig,
+    source: _Source,
+    spec: DetectorSpec,
+    losses: Mapping[str, Weighted],
+    train: CocoSplit,
+    choices: Choices,
+) -> tuple[Store | None, TrainingSet, dict[str, Setting]]:
+    """What a student is shown in training: where its teacher's pyramids of it are cached, if they are, and its images;
+    and for the record the choices behind both.
+
+    Raises:
+        UsageError: the cache is of no use here, or there is no room for it.
+    """
+    mirror = choose_mirror(config.fliplr, train)
+    teacher, view, fliplr = source.detector.spec, source.view.value, mirror.value
+    refusal = cannot_keep(config.no_distill, is_pixel(config.method), source.aligned)
+    store, cached = choose_store(
+        config.cache_teacher, refusal, source.file, teacher, train, choices.compute.precision, view, fliplr
+    )
+    ks, own = rendered(spec, teacher, losses, store is not None), {"phase": spec.phase, "fliplr": fliplr}
+    training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed, **own)
+    decoded = cache_decoded(training, config.cache, choices.workers)
+    return store, training, {"fliplr": mirror, "cache_teacher": cached, "cache": decoded}
 
 
 def _source(
