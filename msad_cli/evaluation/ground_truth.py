@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from msad_cli.data.agreement.as_meant import as_meant
+from msad_cli.data.annotations.problem_tally import Tally
 from msad_cli.data.annotations.records import Records, examine, read_document
 from msad_cli.data.annotations.segmentation import encode, pixels_inside, read_segmentation
 from msad_cli.data.annotations.split import CocoSplit
-from msad_cli.data.annotations.tally import Tally
 from msad_cli.data.annotations.values import is_area, whole_number
 from msad_cli.data.images.split_images import look_at_images
 

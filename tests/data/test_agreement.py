@@ -13,10 +13,10 @@ from support.drawn_sets import Document, Drawn, drawn_set
 
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.check import check
+from msad_cli.data.annotations.problem_tally import Problem
 from msad_cli.data.annotations.problems import READ_OTHERWISE
 from msad_cli.data.annotations.records import read_document
 from msad_cli.data.annotations.repair import repair
-from msad_cli.data.annotations.tally import Problem
 from msad_cli.errors import DataError
 from msad_cli.evaluation.evaluate import contradictions_in_words
 from msad_cli.frame import Resolution

@@ -14,9 +14,9 @@ from msad_cli.cli.app import run
 from msad_cli.data.agreement.as_meant import as_meant
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.check import check
+from msad_cli.data.annotations.problem_tally import Tally
 from msad_cli.data.annotations.records import read_document
 from msad_cli.data.annotations.split import read_split
-from msad_cli.data.annotations.tally import Tally
 from msad_cli.data.annotations.values import read_flag
 from msad_cli.errors import DataError
 from msad_cli.evaluation.ground_truth import ground_truth

@@ -18,6 +18,7 @@ from msad_cli.cli.app import run
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.check import check
 from msad_cli.data.annotations.keypoint_scheme import KeypointScheme, derived_pairs, read_keypoints, read_scheme
+from msad_cli.data.annotations.problem_tally import Problem, Tally
 from msad_cli.data.annotations.records import read_records
 from msad_cli.data.annotations.segmentation import (
     SegmentationsBuilder,
@@ -28,7 +29,6 @@ from msad_cli.data.annotations.segmentation import (
     read_segmentation,
 )
 from msad_cli.data.annotations.split import CocoSplit, read_split
-from msad_cli.data.annotations.tally import Problem, Tally
 from msad_cli.data.images.decode import limit_pixels, most_pixels
 from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.data.layouts.demo_scenes import CATEGORY_IDS, KEYPOINTS, SKELETON

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from msad_cli.data.annotations.problem_tally import Problem, Tally
 from msad_cli.data.annotations.problems import BEYOND_REPAIR, KINDS, NO_SIZE, SMALL
-from msad_cli.data.annotations.tally import Problem, Tally
 
 PAGE = Path(__file__).parents[2] / "docs" / "messages.md"
 HEAD = "| what is wrong | code | what msad does | what to do |\n|---|---|---|---|\n"

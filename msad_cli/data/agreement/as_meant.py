@@ -15,8 +15,8 @@ import numpy as np
 from msad_cli.data.agreement.forms import near, nearer
 from msad_cli.data.agreement.outlines import Extent, outline_of
 from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.problem_tally import Tally
 from msad_cli.data.annotations.segmentation import read_segmentation
-from msad_cli.data.annotations.tally import Tally
 from msad_cli.data.annotations.values import read_box, read_side, shown, whole_number
 
 LONGEST_ID = 100

@@ -23,8 +23,8 @@ from msad_cli.data.agreement.forms import (
 )
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.boxes import LARGEST_COORDINATE, LEAST_CUT
+from msad_cli.data.annotations.problem_tally import Problem, Tally
 from msad_cli.data.annotations.records import Records
-from msad_cli.data.annotations.tally import Problem, Tally
 
 Rows = NDArray[np.bool_]
 MOST = 0.9

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.problem_tally import Problem, Tally
 from msad_cli.data.annotations.records import Records
-from msad_cli.data.annotations.tally import Problem, Tally
 
 Sizes = NDArray[np.int64]
 OVER = 1.0

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.problem_tally import Problem, Tally
 from msad_cli.data.annotations.records import Records
-from msad_cli.data.annotations.tally import Problem, Tally
 
 LARGEST_COORDINATE = 1e9
 """Pixels. A box beyond this is an error, not a place in an image."""

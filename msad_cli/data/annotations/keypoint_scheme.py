@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.tally import Tally
+from msad_cli.data.annotations.problem_tally import Tally
 from msad_cli.data.annotations.values import MOST_KEYPOINTS, shown, whole_number
 
 Pairs = tuple[tuple[int, int], ...]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from msad_cli.data.agreement.outlines import outline_of
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.keypoint_scheme import read_keypoints
+from msad_cli.data.annotations.problem_tally import Problem, Tally
 from msad_cli.data.annotations.segmentation import Segmentation, Segmentations, SegmentationsBuilder, read_segmentation
-from msad_cli.data.annotations.tally import Problem, Tally
 from msad_cli.data.annotations.values import read_area, read_box, read_crowd, read_flag, read_id, shown, whole_number
 
 TASKS = ("boxes", "masks", "keypoints")

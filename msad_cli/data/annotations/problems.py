@@ -1,6 +1,6 @@
 """What can be wrong with a data set: each kind of problem, what msad does about it, and what the user can do."""
 
-from msad_cli.data.annotations.tally import Problem
+from msad_cli.data.annotations.problem_tally import Problem
 
 
 def _fatal(code: str, what: str, advice: str = "") -> Problem:

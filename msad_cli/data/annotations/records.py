@@ -17,7 +17,7 @@ from msad_cli.data.agreement.other_tools import other_tool
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.keypoint_scheme import KeypointScheme, read_scheme, with_keypoints
 from msad_cli.data.annotations.objects import Annotations, Asked, read_annotations
-from msad_cli.data.annotations.tally import MET, Problem, Tally
+from msad_cli.data.annotations.problem_tally import MET, Problem, Tally
 from msad_cli.data.annotations.values import read_id, shown, whole_number
 from msad_cli.data.images.listed import read_images, report_repeated
 from msad_cli.errors import DataError

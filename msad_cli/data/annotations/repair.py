@@ -13,9 +13,9 @@ from msad_cli.data.agreement.as_meant import as_meant
 from msad_cli.data.agreement.corrected import corrected
 from msad_cli.data.annotations.boxes import judge_boxes
 from msad_cli.data.annotations.objects import segmentation_kind
+from msad_cli.data.annotations.problem_tally import MET, Tally
 from msad_cli.data.annotations.problems import BAD_LABELS, FEW_BAD_LABELS
 from msad_cli.data.annotations.records import Records, examine
-from msad_cli.data.annotations.tally import MET, Tally
 from msad_cli.data.annotations.values import EXACT, read_box, shown, whole_number
 from msad_cli.data.images.split_images import SplitImages, look_at_images
 from msad_cli.errors import DataError

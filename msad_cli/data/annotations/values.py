@@ -5,7 +5,7 @@ import reprlib
 from typing import Any, TypeGuard
 
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.tally import Tally
+from msad_cli.data.annotations.problem_tally import Tally
 
 INT64 = 2**63
 EXACT = 2**53

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.tally import MET, Tally
+from msad_cli.data.annotations.problem_tally import MET, Tally
 from msad_cli.data.annotations.values import read_side, shown
 from msad_cli.data.images.decode import IMAGE_SUFFIXES
 from msad_cli.data.images.names import outward_links

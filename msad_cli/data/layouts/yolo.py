@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.problem_tally import MET
 from msad_cli.data.annotations.records import examine
-from msad_cli.data.annotations.tally import MET
 from msad_cli.data.annotations.values import shown
 from msad_cli.data.images.names import outward_links
 from msad_cli.data.images.split_images import look_at_images

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from msad_cli import __version__
 from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.problem_tally import MET, Tally
 from msad_cli.data.annotations.records import Records, examine, read_document
-from msad_cli.data.annotations.tally import MET, Tally
 from msad_cli.data.annotations.values import shown, whole_number
 from msad_cli.data.images.decode import QUARTER_TURNS
 from msad_cli.data.images.split_images import SplitImages, look_at_images

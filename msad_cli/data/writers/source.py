@@ -11,8 +11,8 @@ from typing import Any
 from msad_cli.data.agreement.as_meant import as_meant
 from msad_cli.data.annotations.boxes import Judged, judge_boxes
 from msad_cli.data.annotations.keypoint_scheme import with_keypoints
+from msad_cli.data.annotations.problem_tally import Tally
 from msad_cli.data.annotations.records import Records, examine
-from msad_cli.data.annotations.tally import Tally
 from msad_cli.data.images.split_images import SplitImages, look_at_images
 from msad_cli.data.layouts.base import Files
 from msad_cli.errors import DataError
