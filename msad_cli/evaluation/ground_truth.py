@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from msad_cli.data.agreement.as_meant import as_meant
+from msad_cli.data.annotations.problem_tally import Tally
 from msad_cli.data.annotations.records import Records, examine, read_document
 from msad_cli.data.annotations.segmentation import encode, pixels_inside, read_segmentation
 from msad_cli.data.annotations.split import CocoSplit
@@ -21,7 +23,7 @@ def ground_truth(split: CocoSplit) -> dict[str, Any]:
     are the task, each is drawn at its image's size; an annotation without one has no `segmentation`. Where keypoints
     are, an annotation without any has zeros, which COCOeval ignores.
     """
-    document = read_document(split.file)
+    document = as_meant(read_document(split.file), Tally())
     folder, root = split.sought
     records = examine(document, split.file, folder, split.categories, split.task, split.scheme.names, root)
     of = records.annotations
