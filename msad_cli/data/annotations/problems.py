@@ -22,6 +22,9 @@ UNKNOWN_CATEGORY = _fatal("category-unknown", "annotations of categories that ar
 RENAMED_CATEGORY = _fatal(
     "category-renamed", "category ids that mean another class elsewhere", "give one id one name everywhere"
 )
+CLASSES_BY_NAME = Problem(
+    "classes-by-name", "classes that have other ids than where they were learnt", "matched by name", "nothing to do"
+)
 BAD_NAME = _fatal(
     "file-name-refused",
     "file names that leave the folder of the images or are none",
@@ -281,6 +284,7 @@ OF_READING = {
         SHARED_LABELS,
         UNUSED_LABELS,
         UNREAD_IMAGES,
+        CLASSES_BY_NAME,
         LABELS_TURNED,
         LABELS_UNTOLD,
     )
@@ -302,6 +306,7 @@ BEYOND_REPAIR = {
         ONLY_IN_VAL,
         SHARED_NAME,
         ROOT_CATEGORY,
+        CLASSES_BY_NAME,
         ELSEWHERE,
         SEVERAL_PLACES,
         LOST_LABELS,

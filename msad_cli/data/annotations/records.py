@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from msad_cli.data.agreement.as_meant import as_meant
 from msad_cli.data.agreement.other_tools import other_tool
 from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.category_names import plain_name, same_name, with_known_ids
 from msad_cli.data.annotations.keypoint_scheme import KeypointScheme, read_scheme, with_keypoints
 from msad_cli.data.annotations.objects import Annotations, Asked, read_annotations
 from msad_cli.data.annotations.problem_tally import MET, Problem, Tally
@@ -148,6 +149,9 @@ def examine(
     document = as_meant(document, tally)
     tally.add_known(document.get(MET), kinds.KINDS)
     roots = root_categories(document)
+    if categories is not None:
+        document = with_known_ids(document, categories, roots, tally)
+        roots = root_categories(document)
     own = _read_categories(document["categories"], roots, tally)
     for above in roots:
         tally.add(kinds.ROOT_CATEGORY, "category {} ({!r})", above, own.pop(above))
@@ -180,11 +184,6 @@ def examine(
     )
 
 
-def same_name(one: str, other: str) -> bool:
-    """Whether two names of a category differ at most in case and blanks."""
-    return plain_name(one) == plain_name(other)
-
-
 def _read_categories(records: list[Any], roots: Collection[int], tally: Tally) -> dict[int, str]:
     names: dict[int, str] = {}
     ids: list[int] = []
@@ -206,11 +205,6 @@ def _read_categories(records: list[Any], roots: Collection[int], tally: Tally) -
         shown_names, numbers = [repr(name) for name in alike], [str(first[name]) for name in alike]
         tally.add(kinds.NAMES_ALIKE, "{} are category {}", _listed(shown_names), _listed(numbers))
     return names
-
-
-def plain_name(name: str) -> str:
-    """A name without what people type now so, now otherwise: case and blanks."""
-    return " ".join(name.split()).casefold()
 
 
 def alike_names(names: Iterable[str]) -> list[list[str]]:

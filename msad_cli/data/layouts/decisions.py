@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from msad_cli.data.annotations.records import plain_name, read_document
+from msad_cli.data.annotations.category_names import plain_name
+from msad_cli.data.annotations.records import read_document
 from msad_cli.data.annotations.values import read_flag, whole_number
 from msad_cli.data.layouts.base import Files
 from msad_cli.data.layouts.cache import Converted, cached
