@@ -78,6 +78,12 @@ MaxPixels = Annotated[
     str,
     typer.Option("--max-pixels", metavar="N", help="Larger images are refused as decompression bombs; 500M is known."),
 ]
+CrowdAsObjects = Annotated[
+    bool, typer.Option("--crowd-as-objects", help="iscrowd marks single objects, as CVAT writes those of its brush.")
+]
+JoinClasses = Annotated[
+    bool, typer.Option("--join-classes", help="Classes whose names differ only in case and blanks are one.")
+]
 Bits = Annotated[
     int | None,
     typer.Option("--bits", min=1, max=32, metavar="12", help="Of deep images (16-bit files), how many bits are used."),
@@ -114,6 +120,8 @@ DATA = in_panel(
         "val_json": ValJson,
         "train_images": TrainImages,
         "val_images": ValImages,
+        "crowd_as_objects": CrowdAsObjects,
+        "join_classes": JoinClasses,
         "max_pixels": MaxPixels,
         "bits": Bits,
         "exif": Exif,

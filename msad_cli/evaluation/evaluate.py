@@ -6,12 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msad_cli.data.annotations.problems import OF_READING
-from msad_cli.data.annotations.records import read_records
+from msad_cli.data.annotations.check_cache import checked, refuse_unusable
+from msad_cli.data.annotations.problems import OF_READING, READ_OTHERWISE
+from msad_cli.data.annotations.records import Records, read_records
 from msad_cli.data.annotations.split import CocoSplit, to_split
 from msad_cli.data.images.decode import limit_pixels
 from msad_cli.data.images.tone_range import read_by
 from msad_cli.data.images.tones import parse_bits
+from msad_cli.data.layouts.decisions import Decisions, decided
 from msad_cli.data.layouts.splits import NAMED, find_split
 from msad_cli.errors import UsageError
 from msad_cli.evaluation.detect_split import view_results
@@ -54,6 +56,8 @@ class EvaluationConfig:
     val_json: Path | None = None
     train_images: Path | None = None
     val_images: Path | None = None
+    crowd_as_objects: bool = False
+    join_classes: bool = False
     max_pixels: str = MOST_PIXELS
     runtime: str | None = None
     bits: int | None = None
@@ -112,11 +116,13 @@ class Evaluation:
         paths = given.get(config.split, (None, None))
         data = config.data or (card.data if all(paths) else remembered_data(card.data, model))
         files = find_split(data, config.split, *paths, spec.task, config.exif or card.exif)
-        self.notes = files.notes
+        decisions = Decisions(config.crowd_as_objects, config.join_classes, spec.categories)
+        (files,) = decided({config.split: files}, decisions).values()
         known = (spec.categories, spec.task, spec.keypoints, files.root)
         records = read_records(files.annotations, files.images, *known)
         self.problems = [each for each in records.problems if each.code in OF_READING]
         split = to_split(records)
+        self.notes = (*files.notes, *contradictions_in_words(records, config.split, self.detector.resolution))
         typed = parse_bits(config.bits)
         tones, said = (typed, "") if typed else read_by(split.paths, spec.tones, of_set=True)
         self.notes += (said,) if said else ()
@@ -176,6 +182,21 @@ class Evaluation:
             for view, of in detected.items()
         }
         return Measured(scores, detected[self.views[0]].results)
+
+
+def _silent(_: str) -> None:
+    """To whom nothing matters that is only on the way."""
+
+
+def contradictions_in_words(records: Records, split: str, resolution: Resolution) -> list[str]:
+    """What is read otherwise than it stands, in words.
+
+    Raises:
+        DataError: the annotations contradict themselves or their images.
+    """
+    report = checked({split: records}, resolution, (), _silent).only(READ_OTHERWISE)
+    refuse_unusable(report, str(records.file), f"msad data check {records.file} lists all")
+    return list(report.lines())
 
 
 def parse_evaluator(text: str) -> Evaluator:

@@ -4,7 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from msad_cli.data.annotations.records import Records, examine, read_document
+from msad_cli.data.agreement.as_meant import as_meant
+from msad_cli.data.annotations.category_names import with_known_ids
+from msad_cli.data.annotations.problem_tally import Tally
+from msad_cli.data.annotations.records import Records, examine, read_document, root_categories
 from msad_cli.data.annotations.segmentation import encode, pixels_inside, read_segmentation
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.annotations.values import is_area, whole_number
@@ -21,7 +24,8 @@ def ground_truth(split: CocoSplit) -> dict[str, Any]:
     are the task, each is drawn at its image's size; an annotation without one has no `segmentation`. Where keypoints
     are, an annotation without any has zeros, which COCOeval ignores.
     """
-    document = read_document(split.file)
+    document = as_meant(read_document(split.file), Tally())
+    document = with_known_ids(document, split.categories, root_categories(document), Tally())
     folder, root = split.sought
     records = examine(document, split.file, folder, split.categories, split.task, split.scheme.names, root)
     of = records.annotations

@@ -18,8 +18,8 @@ import yaml
 from PIL import Image
 
 from msad_cli.data.annotations.segmentation import Rle, decode, pixels_inside
-from msad_cli.data.annotations.tracing import one_ring
 from msad_cli.data.images.decode import scoped
+from msad_cli.data.writers.tracing import one_ring
 from msad_cli.data.writers.yolo import label_row
 from msad_cli.evaluation.detect_split import coco_results
 from msad_cli.evaluation.metrics import Result

@@ -63,6 +63,8 @@ class TrainingConfig:
     val_json: Path | None = None
     train_images: Path | None = None
     val_images: Path | None = None
+    crowd_as_objects: bool = False
+    join_classes: bool = False
     epochs: int | None = None
     batch: int | None = None
     lr: float | None = None

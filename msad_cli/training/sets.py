@@ -11,9 +11,11 @@ import numpy as np
 
 from msad_cli.data.annotations.check import Report
 from msad_cli.data.annotations.check_cache import checked, refuse_unusable
+from msad_cli.data.annotations.problems import IGNORED
 from msad_cli.data.annotations.records import read_records
 from msad_cli.data.annotations.split import CocoSplit, to_split
 from msad_cli.data.images.tones import Tones, parse_bits
+from msad_cli.data.layouts.decisions import Decisions, decided
 from msad_cli.data.layouts.demo import DEMO
 from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.loading.dataset import TrainingSet
@@ -62,8 +64,12 @@ def read_data(
         DataError: a split is unusable, or the training split has no box.
     """
     with first_then_others():  # the demo set is drawn once
-        files = find_split(data, "train", config.train_json, config.train_images, task, exif)
-        other = find_split(data, "val", config.val_json, config.val_images, task, exif)
+        found = {
+            "train": find_split(data, "train", config.train_json, config.train_images, task, exif),
+            "val": find_split(data, "val", config.val_json, config.val_images, task, exif),
+        }
+        of_model = () if model is None else model.categories
+        files, other = decided(found, Decisions(config.crowd_as_objects, config.join_classes, of_model)).values()
     for note in dict.fromkeys((*files.notes, *other.notes)):
         observer.say(note)
     categories, names = (None, ()) if model is None else (model.categories, model.keypoints)
@@ -80,18 +86,20 @@ def read_data(
     tones = _tones(config, model, report)
     train, val = (replace(to_split(each), tones=tones) for each in splits.values())
     lengths = [f"{each.quantiles[1]:.0f} at 1/{each.k}" for each in report.splits[0].sizes]
-    found = (
+    words = (
         f"{files.recognised}: {len(train)} + {len(val)} images, {len(train.boxes)} training boxes "
         f"(median side in pixels {', '.join(lengths)}), {len(train.categories)} classes"
     )
     if train.crowds or train.dropped:
-        found += f", {train.crowds} crowd regions and {train.dropped} bad boxes left out"
+        ignored = sum(each.count for each in learnt.problems if each.code == IGNORED.code)
+        beside = f" ({ignored} of them marked 'ignore')" if ignored else ""
+        words += f", {train.crowds} crowd regions{beside} and {train.dropped} bad boxes left out"
     if report.depth:
-        found += f", {report.depth}" if tones == report.tones else f", images of more than 8 bits: {tones}"
+        words += f", {report.depth}" if tones == report.tones else f", images of more than 8 bits: {tones}"
     if task == "keypoints":
         mirrored = f"{len(train.scheme.flip_pairs)} pairs swap in a mirror" if train.scheme.flips else UNMIRRORED
-        found += f", {len(train.scheme.names)} keypoints ({mirrored})"
-    return train, val, Setting(data or str(train.file), "flag", found)
+        words += f", {len(train.scheme.names)} keypoints ({mirrored})"
+    return train, val, Setting(data or str(train.file), "flag", words)
 
 
 def _tones(config: TrainingConfig, model: DetectorSpec | None, report: Report) -> Tones:

@@ -18,7 +18,7 @@ from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.boxes import judge_boxes
 from msad_cli.data.annotations.check import Report, check
 from msad_cli.data.annotations.objects import segmentation_kind
-from msad_cli.data.annotations.problems import EXAMPLES, Problem, Tally
+from msad_cli.data.annotations.problem_tally import EXAMPLES, Problem, Tally
 from msad_cli.data.annotations.records import read_records
 from msad_cli.data.annotations.split import read_split
 from msad_cli.data.annotations.values import whole_number

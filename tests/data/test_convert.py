@@ -11,10 +11,10 @@ from support import toy_layout, toy_writer
 
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.segmentation import decode, encode, encode_mask, read_segmentation
-from msad_cli.data.annotations.tracing import one_ring, traced
 from msad_cli.data.layouts import table as layouts
 from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.writers import table
+from msad_cli.data.writers.tracing import one_ring, traced
 
 NEAR = 0.01
 """Pixels."""
@@ -216,7 +216,7 @@ def test_what_yolo_cannot_hold_is_counted(
     said = capsys.readouterr().err
     # 4 boxes of val, and of train the one that is cut and the last one, have no segmentation.
     for line in (
-        "1 crowd regions, left out",
+        "1 crowd regions, or marked 'ignore', left out",
         "1 boxes that are none, outside or repeated, left out",
         "1 boxes cut to their image",
         "1 RLE masks, written as polygons along the sides of pixels",
@@ -298,7 +298,7 @@ def test_a_conversion_is_whole_or_absent(coco_folder: Path, tmp_path: Path, caps
     converted(coco_folder, out, "coco")
     for arguments, words in (
         (["--to", "coco"], "exists"),
-        (["--to", "voc"], "--to voc: unknown"),
+        (["--to", "xml"], "--to xml: unknown"),
         (["--to", "coco", "--task", "poses", "-o", str(tmp_path / "other")], "--task poses: unknown"),
     ):
         assert run(["data", "convert", str(coco_folder), "-o", str(out), *arguments]) == 2

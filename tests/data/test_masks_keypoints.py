@@ -18,7 +18,7 @@ from msad_cli.cli.app import run
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.check import check
 from msad_cli.data.annotations.keypoint_scheme import KeypointScheme, derived_pairs, read_keypoints, read_scheme
-from msad_cli.data.annotations.problems import Problem, Tally
+from msad_cli.data.annotations.problem_tally import Problem, Tally
 from msad_cli.data.annotations.records import read_records
 from msad_cli.data.annotations.segmentation import (
     SegmentationsBuilder,
@@ -468,7 +468,9 @@ def test_images_are_not_mirrored_where_sides_are_unknown(tmp_path: Path) -> None
 
 
 def test_the_check_knows_the_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = _write(tmp_path, _annotation(), _annotation(id=2, segmentation=None, keypoints=[0] * 9, bbox=[1, 1, 9, 9]))
+    file = _write(
+        tmp_path, _annotation(), _annotation(id=2, segmentation=None, keypoints=[0] * 9, bbox=[1, 1, 9, 9], area=81)
+    )
     kept = {
         task: check({"train": read_records(file, tmp_path, task=task)}, RESOLUTION, (1, 2)).splits[0].counts
         for task in ("boxes", "masks", "keypoints")

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from msad_cli.data.annotations.problems import BEYOND_REPAIR, KINDS, NO_SIZE, SMALL, Problem, Tally
+from msad_cli.data.annotations.problem_tally import Problem, Tally
+from msad_cli.data.annotations.problems import BEYOND_REPAIR, KINDS, NO_SIZE, SMALL
 
 PAGE = Path(__file__).parents[2] / "docs" / "messages.md"
 HEAD = "| what is wrong | code | what msad does | what to do |\n|---|---|---|---|\n"
@@ -32,14 +33,14 @@ def test_a_tally_takes_over_what_another_one_met_and_nothing_else() -> None:
     tally.add(SMALL, "{}", 1)
     other = Tally()
     other.add(SMALL, "{}", 2)
-    other.add_known(tally.to_plain())
+    other.add_known(tally.to_plain(), KINDS)
     assert [(each.count, each.examples) for each in other.problems()] == [(2, ("2", "1"))]
     known = other.problems()
     odd: list[Any] = [None, [], 3, {"": 1}, {SMALL.code: {"count": "1"}}, {"odd": {"count": 1, "examples": []}}]
     for each in odd:
-        other.add_known(each)
+        other.add_known(each, KINDS)
     assert other.problems() == known
-    other.add_known({SMALL.code: {"count": 1, "examples": 7}})
+    other.add_known({SMALL.code: {"count": 1, "examples": 7}}, KINDS)
     assert other.problems()[0].count == 3
 
 

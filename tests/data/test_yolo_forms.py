@@ -10,7 +10,7 @@ from PIL import Image
 
 from msad_cli.cli.app import run
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.problems import Problem
+from msad_cli.data.annotations.problem_tally import Problem
 from msad_cli.data.annotations.records import Records
 from msad_cli.data.annotations.split import read_split
 from msad_cli.data.layouts.splits import find_split, records_of

@@ -15,22 +15,28 @@ from msad_cli.text import MOST_PIXELS, parse_pixels
 def convert(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A set of any layout that --data takes.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DST", help="The folder to write.")],
-    to: Annotated[str, typer.Option("--to", metavar="LAYOUT", help="The layout to write, such as coco or yolo.")],
+    to: Annotated[str, typer.Option("--to", metavar="LAYOUT", help="The layout to write, such as coco, yolo or voc.")],
     task: Annotated[
         str | None, typer.Option(metavar="boxes|masks|keypoints", help="What to keep. Default: all that is there.")
     ] = None,
+    crowd_as_objects: options.CrowdAsObjects = False,
+    join_classes: options.JoinClasses = False,
     max_pixels: options.MaxPixels = MOST_PIXELS,
     exif: options.Exif = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Write a set, images included, in another layout, and say what that cannot hold."""
     from msad_cli.cli.console import print_line
-    from msad_cli.data.annotations.problems import OF_READING
+    from msad_cli.data.annotations.check import check
+    from msad_cli.data.annotations.check_cache import refuse_unusable
+    from msad_cli.data.annotations.problems import KINDS, NO_BOXES
     from msad_cli.data.annotations.records import read_document
     from msad_cli.data.images.decode import limit_pixels
+    from msad_cli.data.layouts.decisions import Decisions, decided
     from msad_cli.data.layouts.splits import find_splits, parse_task
     from msad_cli.data.writers import table
     from msad_cli.data.writers.source import Source, natural_task, to_be_written
+    from msad_cli.frame import Resolution
     from msad_cli.system.files import explained
 
     if to not in table.WRITERS:
@@ -40,12 +46,18 @@ def convert(
     parse_task(task or "boxes")
     limit_pixels(parse_pixels(max_pixels))
     found, said = find_splits(source, None, None, task or "boxes", exif or "auto")
+    answers = decided(found, Decisions(crowd_as_objects, join_classes))
+    said += [note for name, of in answers.items() for note in of.notes[len(found[name].notes) :]]
     splits: dict[str, Source] = {}
-    for name, files in found.items():
+    for name, files in answers.items():
         document = read_document(files.annotations)
         task = task or natural_task(document)
         learnt = next((each.records for each in splits.values()), None)
         splits[name] = to_be_written(document, files, task, learnt)
+    # What the check would say, less what depends on the size of training; background alone may be converted.
+    report = check({name: of.records for name, of in splits.items()}, Resolution(800, 1333), ())
+    beside = {kind.code for kind in KINDS} - {NO_BOXES.code}
+    refuse_unusable(report.only(beside), source, f"msad data check {source} lists all")
     with explained(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=out.parent) as temporary:
@@ -53,8 +65,7 @@ def convert(
             os.replace(Path(temporary) / out.name, out)
     if quiet:
         return
-    met = [each.in_line(name) for name, of in splits.items() for each in of.records.problems if each.code in OF_READING]
-    for line in (*said, *met, *(f"{count} {what}" for what, count in notes.items() if count)):
+    for line in (*said, *report.lines(), *(f"{count} {what}" for what, count in notes.items() if count)):
         print_line(line)
     images = " + ".join(f"{len(of.records.image_ids)} images of {name}" for name, of in splits.items())
     print_line(f"{out} written: {images}, {task}; msad data check {out}")

@@ -41,6 +41,8 @@ def check(
     strict: Annotated[bool, typer.Option("--strict", help="Exit 3 for any problem, not only for fatal ones.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Write a repaired annotation file of one split.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")] = None,
+    crowd_as_objects: options.CrowdAsObjects = False,
+    join_classes: options.JoinClasses = False,
     max_pixels: options.MaxPixels = MOST_PIXELS,
     exif: options.Exif = None,
     as_json: options.Json = False,
@@ -57,7 +59,7 @@ def check(
             "--fix and --out belong together", "msad data check FILE --fix --out repaired.json", code="fix-without-out"
         )
     resolution, ks = parse_size(size), parse_ks("--k", k)
-    found = _find(path, split, images, task, max_pixels, exif)
+    found = _find(path, split, images, task, max_pixels, exif, (crowd_as_objects, join_classes))
     if out is not None:
         _fix(found, out, decode)
         return
@@ -77,6 +79,8 @@ def stats(
     size: Size = "800,1333",
     k: Reductions = "2",
     task: Task = "boxes",
+    crowd_as_objects: options.CrowdAsObjects = False,
+    join_classes: options.JoinClasses = False,
     max_pixels: options.MaxPixels = MOST_PIXELS,
     exif: options.Exif = None,
     as_json: options.Json = False,
@@ -89,7 +93,7 @@ def stats(
     from msad_cli.data.layouts.splits import records_of
 
     resolution, ks = parse_size(size), parse_ks("--k", k)
-    found = _find(path, split, images, task, max_pixels, exif)
+    found = _find(path, split, images, task, max_pixels, exif, (crowd_as_objects, join_classes))
     report = checked(records_of(found, task), resolution, ks, print_line)
     if as_json:
         print_json(report.to_json())
@@ -100,19 +104,28 @@ def stats(
 
 
 def _find(
-    path: str, split: str | None, images: Path | None, task: str, max_pixels: str, exif: str | None
+    path: str,
+    split: str | None,
+    images: Path | None,
+    task: str,
+    max_pixels: str,
+    exif: str | None,
+    decisions: tuple[bool, bool],
 ) -> dict[str, "Files"]:
     """The splits that are looked at, by name; says how they were read."""
     from msad_cli.cli.console import print_line
     from msad_cli.data.images.decode import limit_pixels
+    from msad_cli.data.layouts.decisions import Decisions, decided
     from msad_cli.data.layouts.splits import find_splits_or_file, parse_task
 
     parse_task(task)
     limit_pixels(parse_pixels(max_pixels))
     found, said = find_splits_or_file(path, split, images, task, exif or "auto")
-    for line in said:
+    answers = decided(found, Decisions(*decisions))
+    notes = [note for name, of in answers.items() for note in of.notes[len(found[name].notes) :]]
+    for line in (*said, *notes):
         print_line(line)
-    return found
+    return answers
 
 
 def _fix(found: dict[str, "Files"], out: Path, decode: bool) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.problems import Problem, Tally
+from msad_cli.data.annotations.problem_tally import Problem, Tally
 from msad_cli.data.annotations.records import Records
 
 LARGEST_COORDINATE = 1e9

@@ -1,15 +1,19 @@
 """The check of a data set: what it holds, how large its objects are, and everything that is wrong with it."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from msad_cli.data.agreement.contradictions import contradictions
+from msad_cli.data.agreement.forms import Form
+from msad_cli.data.agreement.sizes import resized_images, without_resized
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.boxes import Judged, judge_boxes
-from msad_cli.data.annotations.problems import Problem, Tally
+from msad_cli.data.annotations.category_names import plain_name
+from msad_cli.data.annotations.problem_tally import Problem, Tally
 from msad_cli.data.annotations.records import Records
 from msad_cli.data.images.depth import Depth, look_at_depth
 from msad_cli.data.images.split_images import SplitImages, look_at_images, same_images
@@ -75,6 +79,11 @@ class Report:
         every += [(BOTH, each) for each in self.shared]
         return sorted(every, key=lambda each: not each[1].fatal)
 
+    def only(self, codes: Collection[str]) -> "Report":
+        """The report with some kinds of problems alone, those between the splits left out."""
+        kept = [tuple(of for of in each.problems if of.code in codes) for each in self.splits]
+        return Report(tuple(replace(each, problems=of) for each, of in zip(self.splits, kept, strict=True)))
+
     def lines(self) -> Iterator[str]:
         """A line for each kind of problem."""
         for name, each in self.problems:
@@ -120,26 +129,52 @@ def check(splits: Mapping[str, Records], resolution: Resolution, ks: Sequence[in
     """
     images = {name: look_at_images(records, decode) for name, records in splits.items()}
     depth = look_at_depth(splits, images)
-    reports = tuple(_check_split(name, splits[name], images[name], resolution, ks, depth) for name in splits)
+    seen = _Seen(depth)
+    reports = tuple(_check_split(name, splits[name], images[name], resolution, ks, seen) for name in splits)
     tally = Tally()
     if len(splits) == 2:
         pairs = same_images(images["train"], images["val"])
         tally.add_all(kinds.SEEN_TWICE, range(len(pairs)), lambda i: f"{pairs[i][1]} is {pairs[i][0]}")
+        _report_apart(reports[0], reports[1], tally)
     return Report(reports, tally.problems(), depth.tones, depth.words)
 
 
+@dataclass
+class _Seen:
+    """What is known of the whole set, and what was found in the split before: the same tool wrote the next one."""
+
+    depth: Depth
+    resized: bool = False
+    forms: list[Form] = field(default_factory=list)
+
+
+def _report_apart(train: SplitReport, val: SplitReport, tally: Tally) -> None:
+    """Classes of one name that are learnt by one id and measured by another."""
+    learnt = {category: boxes for category, _, boxes in train.classes}
+    names = [plain_name(name) for _, name, _ in val.classes]
+    for category, name, boxes in val.classes:
+        if boxes and not learnt.get(category) and names.count(plain_name(name)) > 1:
+            tally.add(kinds.ONLY_IN_VAL, "{!r}, category {}: {} in val", name, category, boxes)
+
+
 def _check_split(
-    name: str, records: Records, images: SplitImages, resolution: Resolution, ks: Sequence[int], depth: Depth
+    name: str, records: Records, images: SplitImages, resolution: Resolution, ks: Sequence[int], seen: "_Seen"
 ) -> SplitReport:
     of = records.annotations
-    sizes = np.where(images.sizes > 0, images.sizes, records.sizes)
+    resized = resized_images(records, images.sizes, images.stated_turned, seen.resized)
+    sizes = resized.frames
     judged = judge_boxes(records, sizes)
-    found = [*records.problems, *images.problems, *depth.problems.get(name, ()), *judged.problems]
+    found = [*records.problems, *without_resized(images.problems, resized), *resized.problems]
+    found += seen.depth.problems.get(name, ())
+    # Of which raster the boxes of an image are that EXIF turns is another question.
+    frames = np.where(images.stated_turned[:, None], 0, sizes)
+    said = contradictions(records, frames, seen.forms)
+    seen.resized, seen.forms = bool(resized.problems), [each.form for each in said if each.form]
+    found += [each.problem for each in said]
+    found += judged.problems
     explained = name == "train" and any(each.fatal for each in records.problems)
     if not judged.usable.any() and not explained:
-        kind = kinds.NO_BOXES if name == "train" else kinds.VAL_EMPTY
-        beside = "" if records.task == "boxes" else f" with {records.task}"
-        found.append(replace(kind, count=1, examples=(f"none{beside} in {len(of)} annotations",)))
+        found.append(_nothing_left(name, records, judged))
     lengths = _lengths(records, judged, sizes, resolution)
     downsampled = [k for k in ks if k > 1]
     for k in downsampled:
@@ -152,11 +187,25 @@ def _check_split(
         name=name,
         file=str(records.file),
         folder=str(records.folder),
-        counts={**_counts(records, judged, boxes), **depth.counts.get(name, {})},
+        counts={**_counts(records, judged, boxes), **seen.depth.counts.get(name, {})},
         classes=tuple((*each, count) for each, count in zip(records.categories, boxes, strict=True)),
         sizes=tuple(_sizes(lengths, k) for k in (1, *downsampled)) if len(lengths) else (),
         problems=tuple(found),
     )
+
+
+def _nothing_left(name: str, records: Records, judged: Judged) -> Problem:
+    """That no box is left, and what became of all."""
+    of = records.annotations
+    kind = kinds.NO_BOXES if name == "train" else kinds.VAL_EMPTY
+    beside = "" if records.task == "boxes" else f" with {records.task}"
+    gone = [(int(of.crowd.sum()), "crowd regions or to be ignored")]
+    gone += [(each.count, each.what) for each in judged.problems if each.outcome == "dropped"]
+    gone += [(int((~of.complete & ~of.crowd).sum()), f"without {records.task}")]
+    words = ", ".join(f"{count} {what}" for count, what in gone if count)
+    advice = kinds.MANY_CROWDS.advice if of.crowd.any() and name == "train" else kind.advice
+    example = f"none{beside} in {len(of)} annotations" + (f": {words}" if words else "")
+    return replace(kind, advice=advice, count=1, examples=(example,))
 
 
 def _lengths(records: Records, judged: Judged, sizes: NDArray[np.int64], resolution: Resolution) -> NDArray[np.float64]:

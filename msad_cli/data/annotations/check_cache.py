@@ -16,6 +16,9 @@ from msad_cli.frame import Resolution
 from msad_cli.system.cache_folder import cache_folder, file_state
 from msad_cli.system.files import fingerprint, write_text
 
+REVISION = 2
+"""Of what is checked: it grows when a version learns to see more."""
+
 
 def checked(
     splits: Mapping[str, Records],
@@ -59,7 +62,7 @@ def _place(splits: Mapping[str, Records], resolution: Resolution, ks: Sequence[i
             digest.update(repr((name, each.task, *file, folder, each.categories, each.scheme)).encode())
             for file_name in each.file_names.tolist():
                 digest.update(repr((file_name, file_state(each.folder / file_name))).encode())
-        digest.update(repr((__version__, resolution, tuple(ks), most_pixels())).encode())
+        digest.update(repr((__version__, REVISION, resolution, tuple(ks), most_pixels())).encode())
         return cache_folder() / "checks" / f"{digest.hexdigest()}.json"
     except (OSError, RuntimeError):
         return None

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.problems import Tally
+from msad_cli.data.annotations.problem_tally import Tally
 from msad_cli.data.annotations.values import MOST_KEYPOINTS, shown, whole_number
 
 Pairs = tuple[tuple[int, int], ...]
@@ -117,12 +118,13 @@ def derived_pairs(names: Sequence[str]) -> tuple[Pairs, bool]:
 def read_keypoints(record: dict[str, Any], count: int) -> NDArray[np.float64] | None:
     """(count, 3) x, y in pixels of the original and visibility 0, 1, 2; zeros for a keypoint without a label.
 
-    None where an annotation has no such list, unless it says itself that nothing is labelled (`num_keypoints` 0).
+    A `null` is no number, as NaN is none: it has no label. None where an annotation has no such list, unless it says
+    itself that nothing is labelled (`num_keypoints` 0).
     """
     value = record.get("keypoints")
     if value is None and whole_number(record.get("num_keypoints")) == 0:
         return np.zeros((count, 3))
-    if not isinstance(value, list) or len(value) != 3 * count or not set(map(type, value)) <= {int, float}:
+    if not isinstance(value, list) or len(value) != 3 * count or not set(map(type, value)) <= {int, float, NoneType}:
         return None
     try:
         points = np.array(value, dtype=np.float64).reshape(-1, 3)

@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msad_cli.data.agreement.outlines import outline_of
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.keypoint_scheme import read_keypoints
-from msad_cli.data.annotations.problems import Problem, Tally
-from msad_cli.data.annotations.segmentation import Segmentations, SegmentationsBuilder, read_segmentation
-from msad_cli.data.annotations.values import read_area, read_box, read_crowd, read_id, shown, whole_number
+from msad_cli.data.annotations.problem_tally import Problem, Tally
+from msad_cli.data.annotations.segmentation import Segmentation, Segmentations, SegmentationsBuilder, read_segmentation
+from msad_cli.data.annotations.values import read_area, read_box, read_crowd, read_flag, read_id, shown, whole_number
 
 TASKS = ("boxes", "masks", "keypoints")
 """What is learnt of an object; the last two beside its box."""
 UNKNOWN_ID = -1
+MANY_DRAWN, MANY = 0.1, 0.5
+"""Share of crowd regions that is worth a word, of those drawn as RLE and of all; in COCO 1.2% are some."""
 KEYLESS = 0
 """In place of the label of a class that has no keypoints."""
 
@@ -33,6 +36,9 @@ class Annotations:
         boxes: (A, 4) x, y, width, height in pixels of the original image, whatever the file says.
         crowd: (A,) whether it is a region of many objects.
         areas: (A,) in square pixels.
+        outlines: (A, 4) corners x0, y0, x1, y1 of the segmentation's extent, NaN where there is none; of an RLE in
+            pixels of its grid.
+        grids: (A, 2) height and width of the RLE's grid; 0 for polygons.
         segmentations: how many segmentations of each kind.
         masks: (A) segmentations; all empty unless masks are the task.
         keypoints: (A, K, 3) x, y and visibility 0, 1, 2; K = 0 unless keypoints are the task.
@@ -46,6 +52,8 @@ class Annotations:
     boxes: NDArray[np.float64]
     crowd: NDArray[np.bool_]
     areas: NDArray[np.float64]
+    outlines: NDArray[np.float64]
+    grids: NDArray[np.int64]
     segmentations: dict[str, int]
     masks: Segmentations
     keypoints: NDArray[np.float64]
@@ -95,6 +103,7 @@ def read_annotations(
     segmentations: Counter[str] = Counter()
     ids: set[int] = set()
     shapes = _Shapes(asked, tally)
+    crowds = _Crowds()
     for row, each in enumerate(records):
         if (referred := _read_references(each, row, place, label, unknown, tally)) is None:
             continue
@@ -106,12 +115,17 @@ def read_annotations(
         segmentations[segmentation] += 1
         if segmentation == "malformed" and asked.task != "masks":
             tally.add(kinds.ODD_SEGMENTATION, "annotation {} (record {})", own, row + 1)
-        crowd = read_crowd(each.get("iscrowd"), own, tally)
-        shapes.add(each, f"annotation {own} (record {row + 1})", bool(crowd))
-        whole += (row, own, *referred, crowd)
-        real += (*box, read_area(each.get("area"), box, own, tally))
-    integers = np.array(whole, dtype=np.int64).reshape(-1, 5)
-    reals = np.array(real, dtype=np.float64).reshape(-1, 5)
+        crowd = read_crowd(each, own, tally)
+        value = each.get("segmentation")
+        drawn = read_segmentation(value) if asked.task == "masks" or isinstance(value, dict) else None
+        extent, grid = outline_of(value, drawn)
+        shapes.add(each, drawn, f"annotation {own} (record {row + 1})", bool(crowd))
+        crowds.add(each, own, bool(crowd))
+        whole += (row, own, *referred, crowd, *grid)
+        real += (*box, read_area(each.get("area"), box, own, tally), *extent)
+    crowds.report(tally)
+    integers = np.array(whole, dtype=np.int64).reshape(-1, 7)
+    reals = np.array(real, dtype=np.float64).reshape(-1, 9)
     return Annotations(
         rows=integers[:, 0],
         ids=integers[:, 1],
@@ -120,6 +134,8 @@ def read_annotations(
         boxes=reals[:, :4],
         crowd=integers[:, 4].astype(bool),
         areas=reals[:, 4],
+        outlines=reals[:, 5:],
+        grids=integers[:, 5:],
         segmentations=dict(segmentations),
         masks=shapes.masks.built(),
         keypoints=np.frombuffer(bytes(shapes.keypoints)).reshape(len(integers), asked.keypoints, 3),
@@ -136,10 +152,10 @@ class _Shapes:
         self.keypoints = bytearray()
         self.complete: list[bool] = []
 
-    def add(self, record: dict[str, Any], words: str, crowd: bool) -> None:
-        """The next annotation's. Of a crowd region nothing is learnt, so that it lacks nothing."""
+    def add(self, record: dict[str, Any], drawn: Segmentation | None, words: str, crowd: bool) -> None:
+        """The next annotation's, its segmentation read. Of a crowd region nothing is learnt: it lacks nothing."""
         task, count = self.asked.task, self.asked.keypoints
-        segmentation = read_segmentation(record.get("segmentation")) if task == "masks" else None
+        segmentation = drawn if task == "masks" else None
         points = read_keypoints(record, count) if task == "keypoints" else None
         self.masks.add(segmentation)
         self.keypoints += (np.zeros((count, 3)) if points is None else points).tobytes()
@@ -150,6 +166,26 @@ class _Shapes:
                 "keypoints": (kinds.NO_POINTS, record.get("keypoints")),
             }[task]
             self.tally.add(kind, "{}: {}", words, shown(value))
+
+
+class _Crowds:
+    """Counts crowd regions: where they are many, they may be single objects that a tool marked so."""
+
+    def __init__(self) -> None:
+        self.own: list[int] = []
+        self.drawn = self.all = 0
+
+    def add(self, record: dict[str, Any], own: int, crowd: bool) -> None:
+        """The next annotation. What VOC calls difficult, or a file marks to be ignored, was meant to be left out."""
+        self.all += 1
+        if crowd and read_flag(record.get("iscrowd")) and not read_flag(record.get("difficult")):
+            self.own.append(own)
+            self.drawn += isinstance(record.get("segmentation"), dict)
+
+    def report(self, tally: Tally) -> None:
+        if self.drawn > MANY_DRAWN * self.all or len(self.own) >= max(1, MANY * self.all):
+            share = f"{len(self.own)} of {self.all} annotations"
+            tally.add_all(kinds.MANY_CROWDS, self.own, lambda own: f"annotation {own}; {share}")
 
 
 def segmentation_kind(value: object) -> str:

@@ -1,47 +1,6 @@
 """What can be wrong with a data set: each kind of problem, what msad does about it, and what the user can do."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
-
-EXAMPLES = 5
-"""How many of the records concerned are named."""
-MET = "msad problems"
-"""The field of an annotation file made by msad that tells what was met in the set that it was made of."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A kind of problem and, once it was met, where.
-
-    Attributes:
-        code: of the kind, for programs; it stays what it is when the words change.
-        what: the records concerned, in the plural.
-        outcome: what msad does about them.
-        advice: what the user can do; may be empty.
-        fatal: the set cannot be used as it is.
-        count: how many records.
-        examples: the first few of them, in words.
-    """
-
-    code: str
-    what: str
-    outcome: str
-    advice: str = ""
-    fatal: bool = False
-    count: int = 0
-    examples: tuple[str, ...] = ()
-
-    def in_line(self, split: str) -> str:
-        """How many of a split, what msad does about them, and one example."""
-        example = f", such as {self.examples[0]}" if self.examples else ""
-        return f"{split}: {self.count} {self.what}: {self.outcome}{example}"
-
-    def in_words(self) -> str:
-        """What and where, in one line, with one example."""
-        where = f": {self.examples[0]}" if self.examples else ""
-        return f"{self.what}{where}" + (f" (one of {self.count})" if self.count > 1 else "")
+from msad_cli.data.annotations.problem_tally import Problem
 
 
 def _fatal(code: str, what: str, advice: str = "") -> Problem:
@@ -62,6 +21,9 @@ UNLISTED_IMAGE = _fatal(
 UNKNOWN_CATEGORY = _fatal("category-unknown", "annotations of categories that are not known")
 RENAMED_CATEGORY = _fatal(
     "category-renamed", "category ids that mean another class elsewhere", "give one id one name everywhere"
+)
+CLASSES_BY_NAME = Problem(
+    "classes-by-name", "classes that have other ids than where they were learnt", "matched by name", "nothing to do"
 )
 BAD_NAME = _fatal(
     "file-name-refused",
@@ -94,13 +56,73 @@ OTHER_KEYPOINTS = _fatal(
     "name them alike, in one order, in all files",
 )
 
+RESIZED = _fatal(
+    "image-resized",
+    "images that were resized after labelling: their boxes are of the stated size",
+    "msad data check FILE --fix -o NEW scales boxes, outlines and keypoints to the files",
+)
+
+BOX_OFF_OUTLINE = Problem(
+    "box-off-outline", "boxes that are not those of their outlines", "kept", "look at some: one of the two is wrong"
+)
+OUTLINE_OFF_BOX = Problem(
+    "outline-off-box", "outlines that do not lie in their boxes", "kept", "look at some: one of the two is wrong"
+)
+AREA_ABOVE_BOX = Problem(
+    "area-above-box", "annotations whose area is larger than their box", "kept", "look at some: one of the two is wrong"
+)
+BOX_FORM = Problem("box-in-another-form", "boxes in another form", "read as they stand", "look at some of them")
+POINTS_OFF_BOX = Problem(
+    "keypoints-outside-box", "objects whose keypoints lie outside of their box", "kept", "look at some of them"
+)
+RLE_SIZE = Problem(
+    "rle-size-differs",
+    "run lengths (RLE) whose size is not that of their image, and whose masks are not in their boxes",
+    "kept",
+    "their size is [height, width] of the image: write them anew",
+)
+TURNED_BOX = Problem(
+    "box-turned",
+    "boxes of rectangles that are turned (attributes.rotation, CVAT)",
+    "read as the boxes that enclose them",
+)
+BOX_OF_OUTLINE = Problem("box-missing", "annotations without a box, but with an outline", "read as the outline's box")
+SIDES_EXCHANGED = Problem(
+    "rle-sides-exchanged", "run lengths (RLE) whose size is width, height", "read as height, width, as their boxes say"
+)
+RENUMBERED = Problem("id-renumbered", "ids that are texts or too large", "numbered anew")
+NAME_OF_URL = Problem(
+    "file-name-missing", "images without file_name, but with coco_url", "named by the last part of the address"
+)
+IGNORED = Problem("ignore-set", "annotations marked 'ignore'", "left out as crowd regions are: not learnt, not counted")
+MANY_CROWDS = Problem(
+    "crowds-many",
+    "annotations that are crowd regions (iscrowd 1), more than usual",
+    "left out: not learnt, not counted",
+    "CVAT writes iscrowd 1 for single objects drawn with the brush: if these are such, --crowd-as-objects",
+)
+NAMES_ALIKE = Problem(
+    "category-names-alike",
+    "classes whose names differ only in case or blanks",
+    "kept apart",
+    "if they are one class, --join-classes reads them as one",
+)
+ONLY_IN_VAL = Problem(
+    "class-only-in-val",
+    "classes with objects in val and none in train, of a name that others have",
+    "kept, never found",
+    "if they are one class, --join-classes reads them as one",
+)
 LOOSE_ID = Problem("id-loosely-written", "ids written as text or with a decimal point", "read as whole numbers")
 LARGE_ID = Problem(
     "id-too-large", "ids above 2^53", "kept", "tools that read numbers as doubles confuse them: use smaller ones"
 )
 UNNUMBERED = Problem("annotation-without-id", "annotations without an id of their own", "kept, numbered anew")
 SHARED_NAME = Problem(
-    "category-name-shared", "categories with the name of another one", "kept apart", "merge them if they are one class"
+    "category-name-shared",
+    "categories with the name of another one",
+    "kept apart",
+    "merge them if they are one class: --join-classes",
 )
 ROOT_CATEGORY = Problem(
     "category-root", "categories that only stand above all others, as Roboflow writes them", "left out"
@@ -234,6 +256,26 @@ VAL_EMPTY = Problem("val-without-boxes", "no boxes to measure by", "kept, AP wil
 
 KINDS = tuple(each for each in list(vars().values()) if isinstance(each, Problem))
 """All of them."""
+READ_OTHERWISE = {
+    kind.code
+    for kind in (
+        RESIZED,
+        BOX_OFF_OUTLINE,
+        OUTLINE_OFF_BOX,
+        AREA_ABOVE_BOX,
+        BOX_FORM,
+        POINTS_OFF_BOX,
+        RLE_SIZE,
+        TURNED_BOX,
+        BOX_OF_OUTLINE,
+        SIDES_EXCHANGED,
+        RENUMBERED,
+        NAME_OF_URL,
+        IGNORED,
+        MANY_CROWDS,
+    )
+}
+"""Codes of what contradicts itself, or is read otherwise than it stands: whoever reads the file says it."""
 OF_READING = {
     kind.code
     for kind in (
@@ -242,6 +284,7 @@ OF_READING = {
         SHARED_LABELS,
         UNUSED_LABELS,
         UNREAD_IMAGES,
+        CLASSES_BY_NAME,
         LABELS_TURNED,
         LABELS_UNTOLD,
     )
@@ -251,8 +294,19 @@ OF_READING = {
 BEYOND_REPAIR = {
     kind.code
     for kind in (
+        BOX_OFF_OUTLINE,
+        OUTLINE_OFF_BOX,
+        AREA_ABOVE_BOX,
+        BOX_FORM,
+        POINTS_OFF_BOX,
+        RLE_SIZE,
+        MANY_CROWDS,
+        IGNORED,
+        NAMES_ALIKE,
+        ONLY_IN_VAL,
         SHARED_NAME,
         ROOT_CATEGORY,
+        CLASSES_BY_NAME,
         ELSEWHERE,
         SEVERAL_PLACES,
         LOST_LABELS,
@@ -277,45 +331,3 @@ BEYOND_REPAIR = {
     )
 }
 """Codes of what `--fix` leaves as it is, because it takes a decision or more than one task knows."""
-
-
-class Tally:
-    """Counts problems by kind, and keeps the words for the first few of each."""
-
-    def __init__(self) -> None:
-        self._kinds: dict[str, Problem] = {}
-        self._counts: Counter[str] = Counter()
-        self._examples: dict[str, list[str]] = {}
-
-    def add(self, kind: Problem, words: str, *values: object) -> None:
-        """One more. `words.format(*values)` names it, and is only made for the first few: records may be a million."""
-        self.add_all(kind, (0,), lambda _: words.format(*values))
-
-    def add_all(self, kind: Problem, places: Sequence[int], words: Callable[[int], str]) -> None:
-        """One more for each place, which `words` names."""
-        if len(places):
-            self._kinds.setdefault(kind.code, kind)
-            self._counts[kind.code] += len(places)
-            examples = self._examples.setdefault(kind.code, [])
-            examples.extend(words(place) for place in places[: EXAMPLES - len(examples)])
-
-    def add_known(self, met: Any) -> None:
-        """What `to_plain` gave, perhaps of another file; anything else adds nothing."""
-        for code, found in met.items() if isinstance(met, dict) else ():
-            kind = next((each for each in KINDS if each.code == code), None)
-            if kind is not None and isinstance(found, dict) and type(found.get("count")) is int:
-                self._kinds.setdefault(code, kind)
-                self._counts[code] += found["count"]
-                examples = found.get("examples")
-                self._examples.setdefault(code, []).extend(map(str, examples if isinstance(examples, list) else ()))
-
-    def to_plain(self) -> dict[str, Any]:
-        """What was met, for the field `MET` of an annotation file."""
-        return {code: {"count": self._counts[code], "examples": self._examples[code]} for code in self._kinds}
-
-    def problems(self) -> tuple[Problem, ...]:
-        """The kinds met, in the order in which they were met first."""
-        return tuple(
-            replace(kind, count=self._counts[code], examples=tuple(self._examples[code]))
-            for code, kind in self._kinds.items()
-        )

@@ -4,7 +4,7 @@ The reader refuses a file at the first fatal problem found here, the check lists
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msad_cli.data.agreement.as_meant import as_meant
+from msad_cli.data.agreement.other_tools import other_tool
 from msad_cli.data.annotations import problems as kinds
+from msad_cli.data.annotations.category_names import plain_name, same_name, with_known_ids
 from msad_cli.data.annotations.keypoint_scheme import KeypointScheme, read_scheme, with_keypoints
 from msad_cli.data.annotations.objects import Annotations, Asked, read_annotations
-from msad_cli.data.annotations.problems import MET, Problem, Tally
+from msad_cli.data.annotations.problem_tally import MET, Problem, Tally
 from msad_cli.data.annotations.values import read_id, shown, whole_number
 from msad_cli.data.images.listed import read_images, report_repeated
 from msad_cli.errors import DataError
@@ -87,13 +90,17 @@ def read_document(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: cannot be read ({error.strerror})", code="read-refused") from None
     except (ValueError, RecursionError):  # bytes that are no text, a number of thousands of digits
         raise DataError(f"{file}: not a JSON text", code="json-broken") from None
+    lists = ("images", "annotations", "categories")
+    whole = isinstance(document, dict) and all(isinstance(document.get(name), list) for name in lists)
+    if not whole and (found := other_tool(document)):
+        raise DataError(f"{file}: written by {found[0]}", found[1], code="json-of-another-tool")
     if isinstance(document, dict) and isinstance(document.get("images"), list) and "annotations" not in document:
         raise DataError(
             f"{file}: no list 'annotations', so that there is nothing to learn from or to compare with",
             "msad predict MODEL IMAGES --save coco finds objects in them",
             code="annotations-missing",
         )
-    for name in ("images", "annotations", "categories"):
+    for name in lists:
         if not isinstance(document, dict) or not isinstance(document.get(name), list):
             raise DataError(
                 f"{file}: no list {name!r}",
@@ -139,8 +146,12 @@ def examine(
 ) -> Records:
     """`read_records` for a document that was read already."""
     tally = Tally()
-    tally.add_known(document.get(MET))
+    document = as_meant(document, tally)
+    tally.add_known(document.get(MET), kinds.KINDS)
     roots = root_categories(document)
+    if categories is not None:
+        document = with_known_ids(document, categories, roots, tally)
+        roots = root_categories(document)
     own = _read_categories(document["categories"], roots, tally)
     for above in roots:
         tally.add(kinds.ROOT_CATEGORY, "category {} ({!r})", above, own.pop(above))
@@ -173,11 +184,6 @@ def examine(
     )
 
 
-def same_name(one: str, other: str) -> bool:
-    """Whether two names of a category differ at most in case and surrounding space."""
-    return one.strip().casefold() == other.strip().casefold()
-
-
 def _read_categories(records: list[Any], roots: Collection[int], tally: Tally) -> dict[int, str]:
     names: dict[int, str] = {}
     ids: list[int] = []
@@ -195,7 +201,22 @@ def _read_categories(records: list[Any], roots: Collection[int], tally: Tally) -
         if name in first:
             tally.add(kinds.SHARED_NAME, "{!r} is category {} and {}", name, first[name], number)
         first.setdefault(name, number)
+    for alike in alike_names(first):
+        shown_names, numbers = [repr(name) for name in alike], [str(first[name]) for name in alike]
+        tally.add(kinds.NAMES_ALIKE, "{} are category {}", _listed(shown_names), _listed(numbers))
     return names
+
+
+def alike_names(names: Iterable[str]) -> list[list[str]]:
+    """The groups of several different names that are one without case and blanks."""
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        groups.setdefault(plain_name(name), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _listed(words: list[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def root_categories(document: dict[str, Any]) -> set[int]:

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msad_cli.data.agreement.as_meant import as_meant
+from msad_cli.data.agreement.corrected import corrected
 from msad_cli.data.annotations.boxes import judge_boxes
 from msad_cli.data.annotations.objects import segmentation_kind
-from msad_cli.data.annotations.problems import BAD_LABELS, FEW_BAD_LABELS, MET
+from msad_cli.data.annotations.problem_tally import MET, Tally
+from msad_cli.data.annotations.problems import BAD_LABELS, FEW_BAD_LABELS
 from msad_cli.data.annotations.records import Records, examine
 from msad_cli.data.annotations.values import EXACT, read_box, shown, whole_number
 from msad_cli.data.images.split_images import SplitImages, look_at_images
@@ -44,9 +47,14 @@ def repair(
         DataError: a decision is needed, or nothing usable is left.
     """
     done: Counter[str] = Counter()
-    plain = _with_whole_ids(document, file, done)
+    tally = Tally()
+    plain = as_meant(_with_whole_ids(document, file, done), tally)
+    for each in tally.problems():
+        done[f"{each.what}: {each.outcome}"] += each.count
     records = examine(plain, file, folder, root=root)
     seen = look_at_images(records, decode)
+    plain = corrected(plain, records, seen, done)
+    records = examine(plain, file, folder, root=root)
     images = _repaired_images(plain["images"], records, seen, done)
     annotations = _repaired_annotations(plain["annotations"], records, seen, done)
     readable = seen.sizes[records.annotations.images, 0] > 0

@@ -5,7 +5,7 @@ import reprlib
 from typing import Any, TypeGuard
 
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.problems import Tally
+from msad_cli.data.annotations.problem_tally import Tally
 
 INT64 = 2**63
 EXACT = 2**53
@@ -16,6 +16,8 @@ LONGEST_SHOWN = 120
 MOST_KEYPOINTS = 1_000
 """Of one object."""
 CROWD: dict[str | float, int] = {0: 0, 1: 1, "0": 0, "1": 1}
+WORDS_OF_FLAGS = {"0.0": 0, "1.0": 1, "false": 0, "true": 1, "no": 0, "yes": 1, "n": 0, "y": 1, "f": 0, "t": 1}
+"""What tools write for a flag; any other text, and an empty one, is none."""
 WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*", re.ASCII)
 
 
@@ -86,14 +88,31 @@ def read_area(value: object, box: tuple[float, float, float, float], of: int, ta
     return box[2] * box[3]
 
 
-def read_crowd(value: object, of: int, tally: Tally) -> int:
-    """1 for a region of many objects, else 0; `of` is the annotation's id."""
+def read_crowd(record: dict[str, Any], of: int, tally: Tally) -> int:
+    """1 for a region that is neither learnt nor counted, else 0.
+
+    That is one of many objects (`iscrowd`), or one that is marked `ignore`, which pycocotools forgets.
+
+    Args:
+        record: an annotation.
+        of: its id.
+        tally: takes the problems.
+    """
+    value = record.get("iscrowd")
+    crowd = read_flag(value)
     if value is None:
         tally.add(kinds.NO_CROWD, "annotation {}", of)
-        return 0
-    if isinstance(value, str | int | float) and value in CROWD:
-        if isinstance(value, str):
-            tally.add(kinds.ODD_CROWD, "annotation {}: {!r}", of, value)
-        return CROWD[value]
-    tally.add(kinds.ODD_CROWD, "annotation {}: {}", of, shown(value))
+    elif isinstance(value, str) or not (isinstance(value, int | float) and value in CROWD):
+        tally.add(kinds.ODD_CROWD, "annotation {}: {}, read as {}", of, shown(value), crowd)
+    if not crowd and read_flag(record.get("ignore")):
+        tally.add(kinds.IGNORED, "annotation {}: ignore {}", of, shown(record["ignore"]))
+        return 1
+    return crowd
+
+
+def read_flag(value: object) -> int:
+    """1 for what is meant as true, else 0: numbers other than 0, and texts such as "1" and "true"."""
+    if isinstance(value, str):
+        plain = value.strip().casefold()
+        return CROWD.get(plain, WORDS_OF_FLAGS.get(plain, 0))
     return int(bool(value))

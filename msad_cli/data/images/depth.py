@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.problems import Problem, Tally
+from msad_cli.data.annotations.problem_tally import Problem, Tally
 from msad_cli.data.annotations.records import Records
 from msad_cli.data.images.split_images import SplitImages
 from msad_cli.data.images.tone_range import BYTE, Values, look_into, nearly_black

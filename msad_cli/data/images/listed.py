@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.problems import Tally
+from msad_cli.data.annotations.problem_tally import Tally
 from msad_cli.data.annotations.values import read_id, read_side, shown
 from msad_cli.data.images.names import outward_links, refused_name, within
 from msad_cli.data.images.places import Finder

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.problems import Problem, Tally
+from msad_cli.data.annotations.problem_tally import Problem, Tally
 from msad_cli.data.annotations.records import Records
 from msad_cli.data.images.decode import TOLERATED, Header, read_header, read_image
 from msad_cli.errors import DataError

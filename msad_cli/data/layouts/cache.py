@@ -10,7 +10,7 @@ from typing import Any
 
 from msad_cli import __version__
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.problems import Tally
+from msad_cli.data.annotations.problem_tally import Tally
 from msad_cli.data.images.decode import TOLERATED
 from msad_cli.errors import DataError
 from msad_cli.system.cache_folder import cache_folder, file_state, keep_text

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from msad_cli.data.annotations.objects import TASKS
-from msad_cli.data.annotations.records import Records, read_records
+from msad_cli.data.annotations.records import Records, read_document, read_records
 from msad_cli.data.layouts import single_json, table
 from msad_cli.data.layouts.base import Files, Layout
 from msad_cli.data.layouts.coco import split_of
@@ -93,6 +93,7 @@ def _recognised(place: Path, split: str) -> Layout:
             code="data-is-a-file",
         )
     if files := sorted(each.relative_to(place) for at in (place, place / "annotations") for each in at.glob("*.json")):
+        read_document(place / files[0])  # says whose it is, if it is another tool's
         names = ", ".join(map(str, files[:MOST_NAMED]))
         raise DataError(
             f"{place}: several .json files, of which none is named after a split: {names}",
@@ -111,7 +112,7 @@ def find_file(file: Path, split: str, images: Path | None = None, exif: str = "a
     """A single annotation file of a split and its images: `images`, or the folder that lies beside it as in COCO.
 
     Raises:
-        DataError: there is no such folder.
+        AbsentSplitError: there is no such folder.
     """
     root = set_of(file)
     folder, notes = (images, ()) if images else image_folder(root, file, split, "--images")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.problems import MET
+from msad_cli.data.annotations.problem_tally import MET
 from msad_cli.data.annotations.records import examine
 from msad_cli.data.annotations.values import shown
 from msad_cli.data.images.names import outward_links
@@ -108,6 +108,8 @@ def _categories(of: YoloSet) -> list[dict[str, Any]]:
                 f"{count} names for each class, or leave it away",
                 code="keypoint-names-malformed",
             )
+        if of.fields.get("skeleton"):
+            each["skeleton"] = of.fields["skeleton"]  # as COCO has it; what is malformed, the reader says
         if (flipped := of.fields.get("flip_idx")) is not None:
             if not _is_list_of(flipped, int, count):
                 raise DataError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from msad_cli.data.annotations.problems import Tally
+from msad_cli.data.annotations.problem_tally import Tally
 from msad_cli.data.annotations.values import shown
 from msad_cli.data.images.decode import IMAGE_SUFFIXES
 from msad_cli.data.images.names import outward_links, refused_name

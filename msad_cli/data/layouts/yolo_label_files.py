@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.problems import Tally
+from msad_cli.data.annotations.problem_tally import Tally
 from msad_cli.data.annotations.values import shown
 from msad_cli.data.images.decode import IMAGE_SUFFIXES
 from msad_cli.data.images.places import alike, files_below

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.data.annotations.problems import Tally
+from msad_cli.data.annotations.problem_tally import Tally
 from msad_cli.data.annotations.values import shown, whole_number
 from msad_cli.data.layouts.cache import DECIMALS, read_text, report_bad
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from msad_cli import __version__
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.problems import MET, Tally
+from msad_cli.data.annotations.problem_tally import MET, Tally
 from msad_cli.data.annotations.records import Records, examine, read_document
 from msad_cli.data.annotations.values import shown, whole_number
 from msad_cli.data.images.decode import QUARTER_TURNS
@@ -167,7 +167,7 @@ def _converted(
     warned: NDArray[np.bool_],
 ) -> Converted:
     tally = Tally()
-    tally.add_known(document.get(MET))
+    tally.add_known(document.get(MET), kinds.KINDS)
     rows = (records.image_ids - 1).tolist()
 
     def words(i: int) -> str:

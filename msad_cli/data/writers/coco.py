@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from msad_cli.data.annotations.problems import MET
+from msad_cli.data.annotations.problem_tally import MET
 from msad_cli.data.annotations.records import root_categories
 from msad_cli.data.annotations.values import whole_number
 from msad_cli.data.writers.source import Notes, Source, copy_images

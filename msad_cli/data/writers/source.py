@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msad_cli.data.agreement.as_meant import as_meant
 from msad_cli.data.annotations.boxes import Judged, judge_boxes
 from msad_cli.data.annotations.keypoint_scheme import with_keypoints
+from msad_cli.data.annotations.problem_tally import Tally
 from msad_cli.data.annotations.records import Records, examine
 from msad_cli.data.images.split_images import SplitImages, look_at_images
 from msad_cli.data.layouts.base import Files
@@ -24,7 +26,7 @@ class Source:
     """A split to be written.
 
     Attributes:
-        document: COCO's.
+        document: COCO's, as it is meant.
         records: made of it.
         looked: its files.
         judged: its boxes.
@@ -74,7 +76,7 @@ def to_be_written(document: dict[str, Any], files: Files, task: str, learnt: Rec
     above = os.path.commonpath([os.path.dirname(name) for name in names]) if names else ""
     seen = (images.sizes[:, 0] > 0).tolist()
     places = [os.path.relpath(name, above or ".") if there else "" for name, there in zip(names, seen, strict=True)]
-    return Source(document, records, images, judged, places)
+    return Source(as_meant(document, Tally()), records, images, judged, places)
 
 
 def copy_images(of: Source, folder: Path, notes: Notes) -> None:

@@ -13,12 +13,15 @@ from msad_cli.data.annotations.boxes import LEAST_CUT
 from msad_cli.data.annotations.problems import KEYLESS
 from msad_cli.data.annotations.records import Records
 from msad_cli.data.annotations.segmentation import encode, overlap
-from msad_cli.data.annotations.tracing import one_ring, stretched
 from msad_cli.data.annotations.values import shown
 from msad_cli.data.images.decode import IMAGE_SUFFIXES
 from msad_cli.data.layouts.yolo_label_files import label_name
 from msad_cli.data.writers.source import Notes, Source, copy_images
+from msad_cli.data.writers.tracing import one_ring, stretched
 from msad_cli.errors import DataError
+
+OTHER_AREA = 0.01
+"""Share by which an area differs from that of its box before that is worth a word."""
 
 
 def write(folder: Path, splits: Mapping[str, Source]) -> Notes:
@@ -36,6 +39,9 @@ def write(folder: Path, splits: Mapping[str, Source]) -> Notes:
         fields["kpt_names"] = {number: list(records.scheme.names) for number in fields["names"]}
         if records.scheme.flips:
             fields["flip_idx"] = records.scheme.mirrored
+        if records.scheme.skeleton:
+            fields["skeleton"] = [[begin + 1, end + 1] for begin, end in records.scheme.skeleton]
+            notes["skeleton, kept in data.yaml, where msad alone reads it"] += 1
     folder.mkdir(exist_ok=True)
     for name, of in splits.items():
         copy_images(of, folder / "images" / name, notes)
@@ -62,7 +68,7 @@ def _labels(of: Source, split: str, notes: Notes) -> dict[str, list[str]]:
             notes["images whose suffix YOLO's tools pass over"] += 1
     annotations = of.records.annotations
     lines: dict[str, list[str]] = {label: [] for label in owners}
-    notes["crowd regions, left out"] += int(annotations.crowd.sum())
+    notes["crowd regions, or marked 'ignore', left out"] += int(annotations.crowd.sum())
     notes["boxes that are none, outside or repeated, left out"] += int((of.judged.bad & ~annotations.crowd).sum())
     keyless = (each.count for each in of.records.problems if each.code == KEYLESS.code)
     notes["annotations of classes without keypoints, left out"] += sum(keyless)
@@ -89,6 +95,8 @@ def _row(records: Records, row: int, size: NDArray[np.int64], notes: Notes) -> l
         ring = _ring(records, row, cut, size, notes)
         shares: list[float] = (ring.clip(0, size) / size).ravel().tolist()
         return shares
+    area, stated = float(np.prod(cut[1] - cut[0])), float(of.areas[row])
+    notes["areas, which YOLO cannot hold (width × height is taken)"] += abs(stated - area) > OTHER_AREA * area
     box: list[float] = np.concatenate([cut.mean(axis=0) / size, (cut[1] - cut[0]) / size]).tolist()
     if records.task != "keypoints":
         return box

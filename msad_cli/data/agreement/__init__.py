@@ -1,0 +1,1 @@
+"""Whether an annotation agrees with itself: box with outline, keypoints, area and image."""
