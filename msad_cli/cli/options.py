@@ -39,11 +39,22 @@ Warmup = Annotated[int | None, typer.Option("--warmup", help="Steps of learning-
 Clip = Annotated[float, typer.Option(help="Largest norm of the gradient.")]
 Ema = Annotated[float, typer.Option(help="Decay of averaged weights, such as 0.999; 0 is off.")]
 EvalEvery = Annotated[int | None, typer.Option(help="Epochs between evaluations. Default: 20 in a run.")]
+Keep = Annotated[
+    str,
+    typer.Option("--keep", metavar="best|last", help="Which epoch becomes the model: the best by AP, or the last."),
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(help="Evaluations without a better one that end the run; 0: never. Default: half, of over 30."),
+]
 TimedImages = Annotated[
     list[str] | None,
     typer.Option("--input", metavar="FILE|DIR", help="Images to time. Default: the validation split of the model."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run of this file stopped.")]
+Finish = Annotated[
+    bool, typer.Option("--finish", help="With --resume: no more steps; evaluate what is there, and write the model.")
+]
 Time = Annotated[
     str | None,
     typer.Option("--time", metavar="2h", help="Stop then, after the step, ready to --resume: 90s, 45m, 1h30m."),
@@ -132,6 +143,7 @@ SCHEDULE = in_panel(
         "clip": Clip,
         "ema": Ema,
         "eval_every": EvalEvery,
+        "patience": Patience,
         "seed": Seed,
     },
 )
@@ -142,7 +154,9 @@ RESULT = in_panel(
     "Result",
     {
         "out": Out,
+        "keep": Keep,
         "resume": Resume,
+        "finish": Finish,
         "overwrite": Overwrite,
         "checkpoint": Checkpoint,
         "log": Log,

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOSS = "loss/"
+KEPT = "kept"
+"""The column with the epoch whose weights the model file holds."""
 APS = {"AP/": "boxes", "mask_AP/": "masks", "keypoint_AP/": "keypoints"}
 """What a view's AP is of, by what stands before the view in the columns of results.csv."""
 LONGEST_NAME = 24
@@ -42,7 +44,7 @@ def plot_epochs(rows: Sequence[Mapping[str, float]], folder: Path) -> list[Path]
             for column, label in columns.items()
         }
         if lines:
-            _draw(lines, title, folder / name)
+            _draw(lines, title, folder / name, kept=rows[-1].get(KEPT))
             drawn.append(folder / name)
     return drawn
 
@@ -91,13 +93,22 @@ def write_figure(figure: "Figure", path: Path) -> None:
     write_bytes(path, written.getbuffer())
 
 
-def _draw(lines: Mapping[str, Sequence[tuple[float, float]]], title: str, path: Path, below: str = "epoch") -> None:
+def _draw(
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    title: str,
+    path: Path,
+    below: str = "epoch",
+    kept: float | None = None,
+) -> None:
+    """Draws lines over epochs or sides; `kept` is the epoch that is the model."""
     from matplotlib.ticker import FixedLocator, MaxNLocator
 
     figure, (axes,) = new_figure(8, 4.8)
     for label, points in lines.items():
         places, values = zip(*points, strict=True)
         axes.plot(places, values, marker="." if len(places) < 40 else "", label=label)
+    if kept is not None:
+        axes.axvline(kept, color="gray", linestyle=":", label=f"the model: {kept:g}")
     axes.set_xlabel(below)
     every = sorted({x for points in lines.values() for x, _ in points})
     axes.xaxis.set_major_locator(FixedLocator(every) if len(every) < 12 else MaxNLocator(integer=True))

@@ -139,6 +139,11 @@ def _source(
     teacher, card = load_model(file)
     # A student shares the grids of its teacher, whose images are padded for that.
     named = teacher.spec = replace(teacher.spec, divisor=FRAME_DIVISOR)
+    if card.unfinished:
+        observer.say(
+            f"{file} is of a run that was not at its end: epoch {card.epochs} teaches; should that run go on and write "
+            "the file anew, this one cannot be resumed"
+        )
     if not is_pixel(config.method):
         return _Source(
             file=file,
