@@ -133,9 +133,9 @@ class _Training:
         progress.unreadable.clear()  # they may have been mended
         self.total = progress.step if run.config.finish else self.total
         if self.total < progress.step:
-            done = f"{progress.step / self.per_epoch:.3g} epochs are done"
+            done = progress.step / self.per_epoch
             raise UsageError(
-                f"cannot resume: {done}, more than --epochs {run.choices.epochs}",
+                f"cannot resume: {done:.3g} epochs are done, more than --epochs {run.choices.epochs}",
                 f"{self.command_to_resume} --finish ends the run here",
                 code="epochs-done-already",
             )
