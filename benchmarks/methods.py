@@ -3,7 +3,7 @@
     python benchmarks/methods.py teacher.safetensors FOLDER [--methods l1,pkd] [--seeds 0,1,2] [--jobs 2] [FLAGS]
 
 Other FLAGS go to every `msad distill`, such as `--epochs 12 --batch 8 --lr 0.02`. All students start from the teacher's
-weights and have one schedule, whose last epoch counts. A run that is finished in FOLDER is not repeated: an interrupted table goes on.
+weights and have one schedule, whose last epoch counts. What is finished in FOLDER is not repeated: a table goes on.
 FOLDER/methods.md is the table; the time of a step is measured afterwards, every method in turn, without an update.
 """
 

@@ -312,8 +312,7 @@ class _Training:
         memory = peak_memory(self.compute.device)
         if not math.isnan(memory):
             row["memory_mib"] = round(memory)
-        for view, each in scores.items():
-            row |= {f"{name}/{view}": value for name, value in each.numbers.items() if not math.isnan(value)}
+        row |= self.validation.columns(scores)
         if self.keeper.kept is not None:
             row[KEPT] = self.keeper.kept.epoch
         if scores:

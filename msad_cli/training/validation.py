@@ -1,6 +1,7 @@
 """How good the model of a run is by its validation split."""
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 from msad_cli.evaluation.detect_split import Detected, put_together, view_results
 from msad_cli.evaluation.ground_truth import ground_truth
 from msad_cli.evaluation.metrics import Result, Scores, oks_sigmas, score
+from msad_cli.evaluation.split_losses import SplitLosses
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import View
+from msad_cli.runs.plots.epochs import VALIDATION_LOSS
 from msad_cli.system import distributed
 from msad_cli.training.interruption import Interruption
 from msad_cli.training.run import Run
@@ -20,6 +23,7 @@ class Validation:
 
     Attributes:
         results: what the last evaluation found by the model's best view, in the first process.
+        loss: the last evaluation's, of an image, by that view.
 
     Args:
         say: takes a line about an image that cannot be read.
@@ -29,6 +33,7 @@ class Validation:
         self.run = run
         self.say = say
         self.results: list[Result] = []
+        self.loss = math.nan
 
     @cached_property
     def truth(self) -> dict[str, Any]:
@@ -42,21 +47,32 @@ class Validation:
             DataError: too many images cannot be read.
         """
         scores: dict[str, Scores] = {}
+        losses = SplitLosses(detector, detector.spec.views[0])
         for view in detector.spec.views:
-            detected = self._detect(detector, view, interruption, batch)
+            own = losses if view == losses.view else None
+            detected = self._detect(detector, view, interruption, batch, own)
             if detected is None:
                 return {}
             for reason in detected.unreadable.values():
                 self.say(f"passed over, its objects count as missed: {reason}")
             scores[view] = self._score(detector, detected)
-            if view == detector.spec.views[0]:
-                self.results = detected.results
+            if own is not None:
+                self.results, self.loss = detected.results, own.mean()
         return scores
 
-    def _detect(self, detector: Detector, view: View, interruption: Interruption, batch: int) -> Detected | None:
+    def columns(self, scores: Mapping[str, Scores]) -> dict[str, float]:
+        """What results.csv has of the last evaluation, which came to these scores; nothing of none."""
+        numbers = {f"{name}/{view}": value for view, each in scores.items() for name, value in each.numbers.items()}
+        losses = {f"{VALIDATION_LOSS}{view}": self.loss for view in list(scores)[:1]}
+        return {name: value for name, value in (losses | numbers).items() if math.isfinite(value)}
+
+    def _detect(
+        self, detector: Detector, view: View, interruption: Interruption, batch: int, losses: SplitLosses | None
+    ) -> Detected | None:
         run, found = self.run, None
+        compute, workers = run.choices.compute, run.choices.workers
         with contextlib.suppress(KeyboardInterrupt), interruption.at_once():
-            found = view_results(detector, run.validation, view, run.choices.compute, run.choices.workers, batch=batch)
+            found = view_results(detector, run.validation, view, compute, workers, batch=batch, losses=losses)
         return found if distributed.size() == 1 else put_together(found, run.validation)
 
     def _score(self, detector: Detector, detected: Detected) -> Scores:

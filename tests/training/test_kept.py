@@ -157,6 +157,7 @@ def test_the_best_epoch_is_the_model_however_often_the_run_was_cut(
     assert card.scores["high"]["AP"] == 0.3
     assert not card.unfinished
     assert column(whole, "kept") == ["1", "2", "2"]
+    assert all(float(value) > 0 for value in column(whole, "val_loss/high"))
     assert run(["info", str(whole)]) == 0
     assert "2; the best of 3" in capsys.readouterr().err
     # The same run, stopped after each step: what it has after two epochs are the best weights of the whole one.
@@ -173,7 +174,8 @@ def test_the_best_epoch_is_the_model_however_often_the_run_was_cut(
     assert same(whole, cut)
     assert same(whole, short)
     assert read_header(cut)[1] == card
-    assert column(cut, "kept") == ["1", "2", "2"]
+    for name in ("kept", "val_loss/high", "loss/total"):
+        assert column(cut, name) == column(whole, name)
 
 
 def test_keep_last_keeps_the_last(start: Callable[..., int], measured: Measured, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOSS = "loss/"
+VALIDATION_LOSS = "val_loss/"
+"""Before the view that it is of: the mean of an image of the validation split, detection losses alone."""
 KEPT = "kept"
 """The column with the epoch whose weights the model file holds."""
 APS = {"AP/": "boxes", "mask_AP/": "masks", "keypoint_AP/": "keypoints"}
@@ -27,6 +29,9 @@ def plot_epochs(rows: Sequence[Mapping[str, float]], folder: Path) -> list[Path]
     names = dict.fromkeys(name for row in rows for name in row)
     # A view's or a method's sum, not each of its parts: a dozen lines can't be told apart.
     losses = {each: each.removeprefix(LOSS) for each in names if each.startswith(LOSS) and each.count("/") == 1}
+    losses |= {
+        each: f"validation, {each.removeprefix(VALIDATION_LOSS)}" for each in names if each.startswith(VALIDATION_LOSS)
+    }
     kinds = [prefix for prefix in APS if any(each.startswith(prefix) for each in names)]
     aps = {
         each: each.removeprefix(prefix) + (f", {APS[prefix]}" if len(kinds) > 1 else "")
