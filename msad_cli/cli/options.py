@@ -37,6 +37,10 @@ Decay = Annotated[
 ]
 Warmup = Annotated[int | None, typer.Option("--warmup", help="Steps of learning-rate warm-up. Default: at most 500.")]
 Clip = Annotated[float, typer.Option(help="Largest norm of the gradient.")]
+Freeze = Annotated[
+    str | None,
+    typer.Option(metavar="backbone|N", help="What stays as it starts: N of its 5 stages from the image on, or all."),
+]
 Ema = Annotated[float, typer.Option(help="Decay of averaged weights, such as 0.999; 0 is off.")]
 EvalEvery = Annotated[int | None, typer.Option(help="Epochs between evaluations. Default: 20 in a run.")]
 Keep = Annotated[
@@ -141,6 +145,7 @@ SCHEDULE = in_panel(
         "decay": Decay,
         "warmup": Warmup,
         "clip": Clip,
+        "freeze": Freeze,
         "ema": Ema,
         "eval_every": EvalEvery,
         "patience": Patience,

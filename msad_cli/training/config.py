@@ -71,6 +71,7 @@ class TrainingConfig:
     decay: str = "steps"
     warmup: int | None = None
     clip: float = 10.0
+    freeze: str | None = None
     ema: float = 0.0
     eval_every: int | None = None
     keep: str = "best"

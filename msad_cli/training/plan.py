@@ -11,6 +11,7 @@ from msad_cli.distillation.two_step import FUSION_SHARE
 from msad_cli.errors import UsageError
 from msad_cli.frame import Phase
 from msad_cli.models.model_file import read_header
+from msad_cli.models.weights.frozen import STAGES
 from msad_cli.runs.folder import RunFolder, Setting
 from msad_cli.runs.onlooker import Onlooker
 from msad_cli.runs.reported_folder import ReportedFolder
@@ -76,6 +77,7 @@ def choose(config: TrainingConfig, images: int) -> Choices:
     patience = pick("patience", lambda: _patience(math.ceil(epochs / eval_every)))
     if config.keep not in ("best", "last"):
         raise UsageError(f"--keep {config.keep}: unknown", "give best or last", code="unknown-value")
+    frozen_stages(config.freeze)
     if config.decay not in ("steps", "cosine"):
         raise UsageError(f"--decay {config.decay}: unknown", "give steps or cosine", code="unknown-value")
     if not rate > 0:
@@ -122,6 +124,21 @@ def in_two_steps(choices: Choices) -> Choices:
 def _epochs(images: int) -> int:
     # COCO's 12, growing with the square root as sets get smaller: a small set needs more passes but fewer steps.
     return int(min(MOST_EPOCHS, max(COCO_EPOCHS, round(COCO_EPOCHS * (COCO_IMAGES / images) ** 0.5))))
+
+
+def frozen_stages(freeze: str | None) -> int:
+    """How many stages of the backbone `--freeze` means.
+
+    Raises:
+        UsageError: neither `backbone` nor a number of its stages.
+    """
+    if freeze in (None, "backbone"):
+        return STAGES if freeze else 0
+    if freeze not in map(str, range(STAGES + 1)):
+        raise UsageError(
+            f"--freeze {freeze}: unknown", f"give backbone, or a number of stages up to {STAGES}", code="unknown-value"
+        )
+    return int(freeze)
 
 
 def _patience(evaluations: int) -> tuple[int, str]:

@@ -16,13 +16,15 @@ from msad_cli.evaluation.metrics import Scores
 from msad_cli.models.backbones.normalisation import synchronised
 from msad_cli.models.compiled import compile_parts
 from msad_cli.models.detector import Detector
+from msad_cli.models.weights.frozen import freeze_stages
 from msad_cli.runs import report
 from msad_cli.runs.plots.epochs import KEPT, LOSS
 from msad_cli.system import distributed
 from msad_cli.system.device import peak_memory
-from msad_cli.training.interruption import Interruption, interruptible
+from msad_cli.training.interruption import Interruption, Stopped, interruptible
 from msad_cli.training.kept import Keeper
 from msad_cli.training.observer import Observer, Speed
+from msad_cli.training.plan import frozen_stages
 from msad_cli.training.resume import changes, jump_of_rate
 from msad_cli.training.run import Outcome, Run
 from msad_cli.training.steps.loop import Step, train
@@ -32,18 +34,6 @@ from msad_cli.training.validation import Validation, in_words
 
 NOT_FINITE = 10
 """So many steps in a row that are not finite end a run."""
-
-
-class _Stopped(Exception):  # noqa: N818  # it is no error
-    """The run was asked to stop, and has saved its state.
-
-    Attributes:
-        number: of the signal; 0 for the time limit.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def fit(run: Run, observer: Observer) -> Outcome:
@@ -68,7 +58,7 @@ def fit(run: Run, observer: Observer) -> Outcome:
             scores = training.to_the_end()
             distributed.wait_for_all()
             return Outcome(run.folder.model, scores, held=training.keeper.held, run=run)
-        except _Stopped as stop:
+        except Stopped as stop:
             goes_on = training.command_to_resume
             return Outcome(run.folder.model, held=training.keeper.held, stopped=stop.number, command_to_resume=goes_on)
         except OutputError as error:
@@ -94,6 +84,7 @@ class _Training:
         ema = run.config.ema
         average = AveragedModel(run.detector, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
         scaler = torch.amp.GradScaler(self.compute.device.type) if self.compute.precision == "fp16" else None
+        freeze_stages(run.detector, frozen_stages(run.config.freeze))
         optimiser = sgd(run.module, run.choices.schedule.learning_rate)
         identity = {
             "spec": run.detector.spec.to_json(),
@@ -284,7 +275,7 @@ class _Training:
         self._save_state()
         self.keeper.write(unfinished=True)
         self._say(f"stopped after step {self.progress.step}")
-        raise _Stopped(asked // 2)
+        raise Stopped(asked // 2)
 
     def _after_saving(self, error: MsadError) -> MsadError:
         """The error with the command that goes on from a state written now."""

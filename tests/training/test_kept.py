@@ -17,7 +17,10 @@ from msad_cli import api
 from msad_cli.cli.app import run
 from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.evaluation.metrics import Scores, main_number
+from msad_cli.models.backbones.normalisation import norm_layer
+from msad_cli.models.backbones.resnet import build_backbone
 from msad_cli.models.model_file import read_header
+from msad_cli.models.weights.frozen import STAGES
 from msad_cli.runs.folder import RunFolder, Setting
 from msad_cli.training.config import TeacherConfig
 from msad_cli.training.kept import is_better
@@ -262,6 +265,30 @@ def test_a_state_from_before_keeps_the_best_from_there_on(
     assert "no weights of earlier epochs were kept" in said
     assert "changed: lr 0.00125 → 0.0001" in said
     assert read_header(out)[1].epochs == 2
+
+
+def test_frozen_stages_stay_as_they_start(
+    start: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two of five stages: the stem and layer1. The decay of weights leaves them alone too."""
+    out = tmp_path / "out.safetensors"
+    assert start(out, "--epochs=1", "--freeze=2", "--time=0s") == 0
+    first = load_file(out)
+    assert resume(out) == 0
+    moved = {name for name, each in load_file(out).items() if not torch.equal(each, first[name])}
+    bodies = {name.removeprefix("core.backbone.body.").split(".")[0] for name in moved if ".body." in name}
+    assert bodies == {"layer2", "layer3", "layer4"}
+    assert start(tmp_path / "other.safetensors", "--freeze=6") == 2
+    assert "--freeze 6: unknown" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_a_backbone_is_its_stages(name: str) -> None:
+    """All of it, nothing twice; each stage halves the resolution but the pooled second one of a ResNet."""
+    backbone = build_backbone(name, 0.25, norm_layer("group"))
+    parts = [parameter for stage in backbone.stages() for module in stage for parameter in module.parameters()]
+    assert len(backbone.stages()) == STAGES
+    assert [id(each) for each in parts] == [id(each) for each in backbone.parameters()]
 
 
 def test_python_says_what_is_held(demo: Path, measured: Measured, tmp_path: Path) -> None:
