@@ -64,7 +64,7 @@ def exit_code(outcome: Outcome, observer: Observer) -> int:
     if not observer.silent:
         print_line(
             f"{outcome.model} holds {outcome.held}.\nGo on with:\n  {outcome.command_to_resume}\n"
-            f"Or end the run here, with the better of that and the weights as they are:\n"
+            f"Or evaluate what is there and end the run, without another step:\n"
             f"  {outcome.command_to_resume} --finish"
         )
     return 128 + outcome.stopped if outcome.stopped else 0
