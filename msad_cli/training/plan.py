@@ -39,7 +39,7 @@ class Choices:
     epochs: int
     schedule: Schedule
     eval_every: int
-    patience: int
+    patience: int = 0
     settings: dict[str, Setting]
 
     @property

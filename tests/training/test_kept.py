@@ -16,7 +16,7 @@ import msad_cli.training.validation as validation_module
 from msad_cli import api
 from msad_cli.cli.app import run
 from msad_cli.data.layouts.demo import draw_demo
-from msad_cli.evaluation.metrics import Scores, main_number
+from msad_cli.evaluation.metrics import Scores, main_number, score
 from msad_cli.models.backbones.normalisation import norm_layer
 from msad_cli.models.backbones.resnet import build_backbone
 from msad_cli.models.model_file import read_header
@@ -56,10 +56,10 @@ def start(demo: Path) -> Callable[..., int]:
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
     """Has the evaluations of a run come to given values of AP, one after the other; later ones to the last."""
-    original, values = validation_module.score, []
+    values: list[float] = []
 
     def given(*args: Any) -> Scores:
-        found = original(*args)
+        found = score(*args)
         return replace(found, numbers=found.numbers | {"AP": values.pop(0) if len(values) > 1 else values[0]})
 
     monkeypatch.setattr(validation_module, "score", given)
@@ -181,7 +181,9 @@ def test_the_best_epoch_is_the_model_however_often_the_run_was_cut(
         assert column(cut, name) == column(whole, name)
 
 
-def test_keep_last_keeps_the_last(start: Callable[..., int], measured: Measured, tmp_path: Path) -> None:
+def test_keep_last_keeps_the_last(
+    start: Callable[..., int], measured: Measured, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     best, last = tmp_path / "best.safetensors", tmp_path / "last.safetensors"
     measured([0.3, 0.1])
     assert start(best, "--epochs=2") == 0
@@ -196,6 +198,10 @@ def test_keep_last_keeps_the_last(start: Callable[..., int], measured: Measured,
     before = load_file(last)
     assert resume(last) == 0
     assert all(torch.equal(each, before[name]) for name, each in load_file(last).items())
+    # Its last steps had a tenth of the rate; as the third of six epochs, the next one has all of it.
+    assert resume(last, "--epochs=6", "--time=0s") == 0
+    assert "the learning rate starts again: 0.00013 in the last step, 0.0013 from here on" in capsys.readouterr().err
+    assert read_header(last)[1].scores is None  # the last weights are those after one step more
 
 
 def test_patience_ends_a_run_and_goes_on_when_told_to(
