@@ -41,6 +41,10 @@ Freeze = Annotated[
     str | None,
     typer.Option(metavar="backbone|N", help="What stays as it starts: N of its 5 stages from the image on, or all."),
 ]
+ClassWeights = Annotated[
+    str | None,
+    typer.Option(metavar="auto|NAME=W,…", help="Of each class's classification loss; auto favours the rare ones."),
+]
 Ema = Annotated[float, typer.Option(help="Decay of averaged weights, such as 0.999; 0 is off.")]
 EvalEvery = Annotated[int | None, typer.Option(help="Epochs between evaluations. Default: 20 in a run.")]
 Keep = Annotated[
@@ -146,6 +150,7 @@ SCHEDULE = in_panel(
         "warmup": Warmup,
         "clip": Clip,
         "freeze": Freeze,
+        "class_weights": ClassWeights,
         "ema": Ema,
         "eval_every": EvalEvery,
         "patience": Patience,

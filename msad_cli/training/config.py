@@ -72,6 +72,7 @@ class TrainingConfig:
     warmup: int | None = None
     clip: float = 10.0
     freeze: str | None = None
+    class_weights: str | None = None
     ema: float = 0.0
     eval_every: int | None = None
     keep: str = "best"

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from msad_cli.data.annotations.check import Report
@@ -27,7 +29,7 @@ from msad_cli.models.spec import MOST_DETECTIONS, ClassName, DetectorSpec, Measu
 from msad_cli.runs.folder import Setting
 from msad_cli.system.distributed import first_then_others, on_this_machine
 from msad_cli.system.memory import available_memory
-from msad_cli.text import parse_sigmas
+from msad_cli.text import parse_class_weights, parse_sigmas
 from msad_cli.training.config import TrainingConfig
 from msad_cli.training.observer import Observer
 
@@ -37,6 +39,8 @@ MOST_OF_MEMORY = 0.8
 """The share of what is available that a cache may take; the rest is for the training itself."""
 
 USUAL_DETECTIONS = 100
+MOST_WEIGHT = 4.0
+"""Of a class, and one over the least, where they are computed."""
 
 
 def read_data(
@@ -131,6 +135,39 @@ def fields_from_data(train: CocoSplit, sigmas: str | None) -> tuple[dict[str, An
         "measuring": Measuring(parse_sigmas(sigmas, scheme.names)),
     }
     return fields, Setting(detections, "auto", f"at most {most} objects in a training image")
+
+
+def choose_class_weights(text: str | None, train: CocoSplit, dense: bool) -> tuple[Tensor | None, dict[str, Setting]]:
+    """The weight of each label, the background first, and the choice for the record; nothing where none is asked for.
+
+    `auto` is the square root of how much rarer a class is than the median one, from 1/4 to 4; a class without objects
+    has 1.
+
+    Args:
+        text: `auto`, or some of the classes as NAME=WEIGHT, separated by commas.
+        dense: whether the detector is a dense one.
+
+    Raises:
+        UsageError: a class that there is not, a weight that is none, or a detector of two stages.
+    """
+    if text is None:
+        return None, {}
+    if not dense:
+        raise UsageError(
+            "--class-weights: of dense detectors, whose classes are decided one by one",
+            "leave it out, or take --detector fcos or retinanet",
+            code="setting-without-effect",
+        )
+    names = [name for _, name in train.categories]
+    weights = dict.fromkeys(names, 1.0)
+    if text == "auto":
+        counts = np.bincount(train.labels, minlength=len(names) + 1)[1:].astype(float)
+        shares = np.sqrt(np.median(counts[counts > 0]) / np.maximum(counts, 1)).clip(1 / MOST_WEIGHT, MOST_WEIGHT)
+        weights |= {name: float(share) for name, share, count in zip(names, shares, counts, strict=True) if count}
+    else:
+        weights |= parse_class_weights(text, names)
+    words = ", ".join(f"{name} × {weight:.2g}" for name, weight in weights.items() if weight != 1)
+    return torch.tensor([1.0, *weights.values()]), {"class_weights": Setting(text, "flag", words or "all × 1")}
 
 
 def lasting(data: str | None) -> str:
