@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from msad_cli.data.annotations.check import Report
@@ -88,6 +86,8 @@ def read_data(
         observer.say(line)
     tones = _tones(config, model, report)
     train, val = (replace(to_split(each), tones=tones) for each in splits.values())
+    if weights := class_weights(config.class_weights, train):
+        observer.say("class weights: " + ", ".join(f"{name} × {weight:.2g}" for name, weight in weights.items()))
     lengths = [f"{each.quantiles[1]:.0f} at 1/{each.k}" for each in report.splits[0].sizes]
     words = (
         f"{files.recognised}: {len(train)} + {len(val)} images, {len(train.boxes)} training boxes "
@@ -137,37 +137,32 @@ def fields_from_data(train: CocoSplit, sigmas: str | None) -> tuple[dict[str, An
     return fields, Setting(detections, "auto", f"at most {most} objects in a training image")
 
 
-def choose_class_weights(text: str | None, train: CocoSplit, dense: bool) -> tuple[Tensor | None, dict[str, Setting]]:
-    """The weight of each label, the background first, and the choice for the record; nothing where none is asked for.
+def class_weights(text: str | None, train: CocoSplit) -> dict[str, float]:
+    """The weight of each class by name, in the split's order; empty where none is asked for.
 
     `auto` is the square root of how much rarer a class is than the median one, from 1/4 to 4; a class without objects
     has 1.
 
     Args:
         text: `auto`, or some of the classes as NAME=WEIGHT, separated by commas.
-        dense: whether the detector is a dense one.
 
     Raises:
-        UsageError: a class that there is not, a weight that is none, or a detector of two stages.
+        UsageError: a class that there is not, a weight that is none, or a task of two-stage detectors.
     """
     if text is None:
-        return None, {}
-    if not dense:
+        return {}
+    if train.task != "boxes":
         raise UsageError(
             "--class-weights: of dense detectors, whose classes are decided one by one",
             "leave it out, or take --detector fcos or retinanet",
             code="setting-without-effect",
         )
     names = [name for _, name in train.categories]
-    weights = dict.fromkeys(names, 1.0)
-    if text == "auto":
-        counts = np.bincount(train.labels, minlength=len(names) + 1)[1:].astype(float)
-        shares = np.sqrt(np.median(counts[counts > 0]) / np.maximum(counts, 1)).clip(1 / MOST_WEIGHT, MOST_WEIGHT)
-        weights |= {name: float(share) for name, share, count in zip(names, shares, counts, strict=True) if count}
-    else:
-        weights |= parse_class_weights(text, names)
-    words = ", ".join(f"{name} × {weight:.2g}" for name, weight in weights.items() if weight != 1)
-    return torch.tensor([1.0, *weights.values()]), {"class_weights": Setting(text, "flag", words or "all × 1")}
+    if text != "auto":
+        return dict.fromkeys(names, 1.0) | parse_class_weights(text, names)
+    counts = np.bincount(train.labels, minlength=len(names) + 1)[1:].astype(float)
+    shares = np.sqrt(np.median(counts[counts > 0]) / np.maximum(counts, 1)).clip(1 / MOST_WEIGHT, MOST_WEIGHT)
+    return {name: float(share) if count else 1.0 for name, share, count in zip(names, shares, counts, strict=True)}
 
 
 def lasting(data: str | None) -> str:

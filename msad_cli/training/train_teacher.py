@@ -26,7 +26,7 @@ from msad_cli.training.observer import Observer
 from msad_cli.training.plan import choose, choose_norm, choose_phase, claim_output, in_two_steps, invalid_values_named
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
-from msad_cli.training.sets import cache_decoded, choose_class_weights, fields_from_data, folder_of, lasting, read_data
+from msad_cli.training.sets import cache_decoded, fields_from_data, folder_of, lasting, read_data
 from msad_cli.training.trainer import fit
 
 
@@ -56,15 +56,12 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     training = TrainingSet(train, resolution, spec.ks, jitter=jitter, seed=config.seed, phase=spec.phase)
     computed = {"data": found, "norm": norm, "phase": phase, "detections": detections, **choices.settings}
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
-    weights, chosen = choose_class_weights(config.class_weights, train, spec.dense)
-    computed |= chosen
     settings = all_settings(asked, computed)
     observer.plan(config.out, settings)
     if config.dry_run:
         return Outcome(config.out, planned=True)
     torch.manual_seed(config.seed)
     model = Detector(spec)
-    model.kind.class_weights = weights
     choices = in_two_steps(choices) if config.strategy == "two-step" else choices
     return fit(
         Run(

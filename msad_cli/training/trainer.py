@@ -27,6 +27,7 @@ from msad_cli.training.observer import Observer, Speed
 from msad_cli.training.plan import frozen_stages
 from msad_cli.training.resume import changes, jump_of_rate
 from msad_cli.training.run import Outcome, Run
+from msad_cli.training.sets import class_weights
 from msad_cli.training.steps.loop import Step, train
 from msad_cli.training.steps.schedule import sgd
 from msad_cli.training.steps.state import Progress, TrainingState
@@ -84,6 +85,8 @@ class _Training:
         ema = run.config.ema
         average = AveragedModel(run.detector, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
         scaler = torch.amp.GradScaler(self.compute.device.type) if self.compute.precision == "fp16" else None
+        if weights := class_weights(run.config.class_weights, run.training.split):
+            run.detector.kind.class_weights = torch.tensor([1.0, *weights.values()])
         freeze_stages(run.detector, frozen_stages(run.config.freeze))
         optimiser = sgd(run.module, run.choices.schedule.learning_rate)
         identity = {

@@ -11,7 +11,7 @@ from torch import Tensor
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
-from msad_cli.training.sets import choose_class_weights
+from msad_cli.training.sets import class_weights
 
 
 @pytest.fixture
@@ -46,30 +46,23 @@ def test_auto_is_the_root_of_how_rare_a_class_is(train: CocoSplit) -> None:
     """Of 4, 16 and 100 objects: the root of 16/4, 16/16 and 16/100; of none 1. Beyond 16 times it stays at 4."""
     categories = ((1, "a"), (2, "b"), (3, "c"), (4, "none"))
     labels = torch.tensor([1] * 4 + [2] * 16 + [3] * 100).numpy()
-    weights, chosen = choose_class_weights("auto", replace(train, categories=categories, labels=labels), dense=True)
-    assert weights is not None
-    assert weights.tolist() == pytest.approx([1, 2, 1, 0.4, 1])
-    assert chosen["class_weights"].reason == "a × 2, c × 0.4"
+    weights = class_weights("auto", replace(train, categories=categories, labels=labels))
+    assert weights == pytest.approx({"a": 2, "b": 1, "c": 0.4, "none": 1})
     labels = torch.tensor([1] + [2] * 100 + [3] * 100).numpy()
-    weights, _ = choose_class_weights("auto", replace(train, categories=categories, labels=labels), dense=True)
-    assert weights is not None
-    assert weights.tolist() == pytest.approx([1, 4, 1, 1, 1])
+    assert class_weights("auto", replace(train, categories=categories, labels=labels))["a"] == 4
 
 
 def test_typed_weights_are_of_the_datas_classes(train: CocoSplit) -> None:
-    weights, chosen = choose_class_weights("blue=3", train, dense=True)
-    assert weights is not None
-    assert weights.tolist() == [1, 1, 3]
-    assert (chosen["class_weights"].value, chosen["class_weights"].reason) == ("blue=3", "blue × 3")
-    assert choose_class_weights(None, train, dense=False) == (None, {})
+    assert class_weights("blue=3", train) == {"red": 1, "blue": 3}
+    assert class_weights(None, train) == {}
 
 
 @pytest.mark.parametrize("text", ["blu=3", "blue", "blue=", "blue=0", "blue=-1", "blue=inf", "blue=nan", ""])
 def test_what_is_no_weight_of_a_class(train: CocoSplit, text: str) -> None:
     with pytest.raises(UsageError, match="not CLASS=NUMBER"):
-        choose_class_weights(text, train, dense=True)
+        class_weights(text, train)
 
 
 def test_a_two_stage_detector_has_none(train: CocoSplit) -> None:
     with pytest.raises(UsageError, match="of dense detectors"):
-        choose_class_weights("auto", train, dense=False)
+        class_weights("auto", replace(train, task="masks"))

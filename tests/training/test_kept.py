@@ -278,7 +278,8 @@ def test_frozen_stages_stay_as_they_start(
 ) -> None:
     """Two of five stages: the stem and layer1. The decay of weights leaves them alone too."""
     out = tmp_path / "out.safetensors"
-    assert start(out, "--epochs=1", "--freeze=2", "--time=0s") == 0
+    assert start(out, "--epochs=1", "--freeze=2", "--class-weights=figure=2", "--time=0s") == 0
+    assert "class weights: disc × 1, triangle × 1, figure × 2" in capsys.readouterr().err
     first = load_file(out)
     assert resume(out) == 0
     moved = {name for name, each in load_file(out).items() if not torch.equal(each, first[name])}

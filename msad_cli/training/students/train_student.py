@@ -24,7 +24,7 @@ from msad_cli.training.observer import Observer
 from msad_cli.training.plan import choose, claim_output, invalid_values_named
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
-from msad_cli.training.sets import cache_decoded, choose_class_weights, folder_of, lasting, read_data
+from msad_cli.training.sets import cache_decoded, folder_of, lasting, read_data
 from msad_cli.training.students.assistant import first_stage, student_k
 from msad_cli.training.students.plan_student import (
     TEACHER_VIEW,
@@ -99,8 +99,6 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     ks = rendered(spec, teacher.spec, losses, store is not None)
     training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed, phase=spec.phase)
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
-    weights, chosen = choose_class_weights(config.class_weights, train, spec.dense)
-    computed |= chosen
     settings = all_settings(asked, {**computed, **choices.settings})
     observer.plan(config.out, settings)
     if remark := _unusual_view(settings, teacher.spec):
@@ -109,7 +107,6 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
         return Outcome(config.out, planned=True)
     torch.manual_seed(config.seed)
     student = Detector(spec)
-    student.kind.class_weights = weights
     keep_pyramids(store, teacher.to(choices.compute.device), train, choices.compute, choices.workers, observer, view)
     run = Run(
         command="distill",
