@@ -23,28 +23,33 @@ class Kept:
     """Weights that were evaluated, as the state of a run holds them.
 
     Attributes:
-        epoch, step: how many were trained to come to them; only whole epochs count.
+        step, per_epoch: how many were trained to come to them, and how many an epoch had.
         numbers: of each view, the model's best first, AP … from 0 to 1.
         threshold: the score of best F1, by the first of these views.
         weights: the model's tensors by name, on the CPU; none where the last ones are kept, which the run itself has.
     """
 
-    epoch: int
     step: int
+    per_epoch: int
     numbers: dict[str, dict[str, float]]
     threshold: float
     weights: dict[str, Tensor]
 
     @classmethod
-    def of(cls, detector: Detector, scores: Mapping[str, Scores], epoch: int, step: int, copied: bool) -> "Kept":
+    def of(cls, detector: Detector, scores: Mapping[str, Scores], step: int, per_epoch: int, copied: bool) -> "Kept":
         """What a detector is now, `copied` or not, with the scores that it has now."""
         return cls(
-            epoch=epoch,
             step=step,
+            per_epoch=per_epoch,
             numbers={view: dict(each.numbers) for view, each in scores.items()},
             threshold=next(iter(scores.values())).threshold,
             weights={name: each.detach().cpu().clone() for name, each in detector.state_dict().items() if copied},
         )
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs that were trained to come to them."""
+        return self.step // self.per_epoch
 
     def to_save(self) -> dict[str, Any]:
         """As plain values and tensors; `Kept(**…)` takes them back."""
@@ -55,10 +60,13 @@ class Kept:
         return main_number(self.numbers[spec.views[0]], spec.task)
 
     def words(self, spec: DetectorSpec, epochs: int) -> str:
-        """`epoch 5 of 8, AP 26.1 (fused)`, where 8 `epochs` were trained."""
+        """`epoch 5 of 8, AP 26.1 (fused)`, where 8 `epochs` were trained; a run may have been finished between two."""
         ap = self.ap(spec)
         measured = "unknown" if math.isnan(ap) else f"{100 * ap:.1f}"
-        return f"epoch {self.epoch} of {epochs}, AP {measured} ({spec.views[0]})"
+        place = f"epoch {self.epoch} of {epochs}"
+        if self.step % self.per_epoch:
+            place = f"step {self.step}, after {self.step / self.per_epoch:.2f} epochs"
+        return f"{place}, AP {measured} ({spec.views[0]})"
 
 
 def is_better(ap: float, than: float) -> bool:
@@ -91,7 +99,8 @@ class Keeper:
     def consider(self, scores: Mapping[str, Scores]) -> None:
         """Takes an evaluation of the weights as they are into account; keeps and writes them if they are the better."""
         progress, spec = self.progress, self.detector.spec
-        now = Kept.of(self.detector, scores, self.epochs, progress.step, copied=self.best)
+        per_epoch = self.run.choices.steps_per_epoch
+        now = Kept.of(self.detector, scores, progress.step, per_epoch, copied=self.best)
         # A fusion that is trained later, or a student after its assistant, cannot have become better before.
         progress.measure(now.ap(spec), counts=progress.step > self.run.choices.schedule.restart)
         self.current = not self.best or self.kept is None or is_better(now.ap(spec), self.kept.ap(spec))

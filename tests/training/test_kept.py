@@ -240,6 +240,7 @@ def test_a_stop_leaves_a_model_and_names_what_makes_one_of_the_state(
     assert resume(out, "--finish") == 0
     said = capsys.readouterr().err
     assert "after step 3: AP high 30.0" in said
+    assert "kept: step 3, after 1.50 epochs, AP 30.0 (high)" in said
     assert "epoch 2/" not in said
     card = read_header(out)[1]
     assert (card.epochs, card.steps, card.run_epochs, card.unfinished) == (1, 3, 1, False)
