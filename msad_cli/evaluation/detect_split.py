@@ -10,8 +10,8 @@ from msad_cli.data.annotations.segmentation import encode_mask
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.loading.dataset import Batch, EvaluationSet, Sample, evaluation_loader, tolerate
 from msad_cli.data.loading.transforms import from_frame
+from msad_cli.distillation.split_losses import SplitLosses
 from msad_cli.evaluation.metrics import Result
-from msad_cli.evaluation.split_losses import SplitLosses
 from msad_cli.export.runtime import Model
 from msad_cli.frame import Resolution
 from msad_cli.models.decode.nms import one_class_a_box

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
+from msad_cli.distillation.split_losses import SplitLosses
 from msad_cli.evaluation.detect_split import Detected, put_together, view_results
 from msad_cli.evaluation.ground_truth import ground_truth
 from msad_cli.evaluation.metrics import Result, Scores, oks_sigmas, score
-from msad_cli.evaluation.split_losses import SplitLosses
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import View
 from msad_cli.runs.plots.epochs import VALIDATION_LOSS

@@ -13,8 +13,8 @@ from msad_cli.data.layouts.splits import find_split
 from msad_cli.data.loading.dataset import EvaluationSet
 from msad_cli.data.loading.transforms import to_frame
 from msad_cli.distillation.baselines import downsampled_target
+from msad_cli.distillation.split_losses import SplitLosses
 from msad_cli.evaluation.detect_split import view_results
-from msad_cli.evaluation.split_losses import SplitLosses
 from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import ClassName
