@@ -87,8 +87,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     teacher, view, pixel = source.detector, source.view.value, is_pixel(config.method)
     torch.manual_seed(config.seed)  # what distillation trains beside the student starts at random
     spec, losses, computed = _student(config, source)
-    data = folder_of(config.data) or source.data
-    sides = (spec.resolution, spec.ks, spec.task)
+    data, sides = folder_of(config.data) or source.data, (spec.resolution, spec.ks, spec.task)
     train, val, computed["data"] = read_data(config, data, *sides, observer, spec, source.exif)
     spec = replace(spec, tones=train.tones)
     choices = of_distillation(choose(config, len(train)), config.distill_warmup, pixel)
@@ -101,8 +100,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
     settings = all_settings(asked, {**computed, **choices.settings})
     observer.plan(config.out, settings)
-    if remark := _unusual_view(settings, teacher.spec):
-        observer.say(remark)
+    _say_unusual_view(observer, settings, teacher.spec)
     if config.dry_run:
         return Outcome(config.out, planned=True)
     torch.manual_seed(config.seed)
@@ -188,12 +186,11 @@ def _student(config: DistillConfig, source: _Source) -> tuple[DetectorSpec, dict
     return spec, losses, computed
 
 
-def _unusual_view(settings: Mapping[str, Setting], teacher: DetectorSpec) -> str:
+def _say_unusual_view(observer: Observer, settings: Mapping[str, Setting], teacher: DetectorSpec) -> None:
     """A line on the view by which a teacher teaches, where it is not the model's own."""
     view = settings.get(TEACHER_VIEW)
-    if view is None or view.value == teacher.views[0]:
-        return ""
-    return f"the teacher teaches by its {view.value} view, {view.reason}"
+    if view is not None and view.value != teacher.views[0]:
+        observer.say(f"the teacher teaches by its {view.value} view, {view.reason}")
 
 
 def _architecture(config: DistillConfig) -> dict[str, object]:
