@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from evidence_report import METHODS, claims_for, write_report
+from evidence_report import METHODS, claims_for, is_finished, write_report
 from mistakes import told
 
 from msad_cli.data.annotations.split import CocoSplit, read_split
@@ -167,8 +167,8 @@ def main() -> None:
     epochs = -(-(arguments.pictures or scale.images) // len(train))
     files = {row.name: [file_of(out, row, seed) for seed in range(arguments.seeds)] for row in known.values()}
     for row in known.values():
-        refuse_others(filter(Path.exists, files[row.name]), detector, arguments.k, epochs * row.schedules)
-    runs = [(row, seed) for seed in range(arguments.seeds) for row in rows if not files[row.name][seed].exists()]
+        refuse_others(filter(is_finished, files[row.name]), detector, arguments.k, epochs * row.schedules)
+    runs = [(row, seed) for seed in range(arguments.seeds) for row in rows if not is_finished(files[row.name][seed])]
     if runs and not arguments.report:
         estimate = hours(runs, train, detector, scale, epochs, arguments.k) / arguments.jobs
         out.mkdir(parents=True, exist_ok=True)
@@ -247,7 +247,8 @@ def train_row(data: Path, out: Path, detector: str, scale: Scale, epochs: int, r
         own += ["--init", str(out / f"{row.starts_from}.{seed}.safetensors")] if row.starts_from else []
     length = epochs * row.schedules
     command = [name, "--data", str(data), *own, *scale.schedule.split(), "--epochs", str(length), "--seed", str(seed)]
-    command += ["--eval-every", str(-(-epochs // 6)), "--out", str(file)]
+    # The last epoch, not the best: choosing by the split that is reported would favour rows with noisier curves.
+    command += ["--eval-every", str(-(-epochs // 6)), "--keep", "last", "--out", str(file)]
     command += ["--resume"] if RunFolder(file).resumable else ["--overwrite"]
     start = time.monotonic()
     with file.with_suffix(".log").open("a") as log:
@@ -255,7 +256,7 @@ def train_row(data: Path, out: Path, detector: str, scale: Scale, epochs: int, r
         subprocess.run(
             [sys.executable, "-m", "msad_cli", *command], stdout=log, stderr=log, check=False, env=environment
         )
-    result = f"{(time.monotonic() - start) / 60:.0f} minutes" if file.exists() else "failed, see its log"
+    result = f"{(time.monotonic() - start) / 60:.0f} minutes" if is_finished(file) else "failed, see its log"
     print(f"{file.stem}: {result}", flush=True)
 
 

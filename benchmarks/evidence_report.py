@@ -133,7 +133,7 @@ def headline(command: str, prefix: str) -> str:
 
 def table_lines(files: Files, labels: Mapping[str, str], val: CocoSplit, prefix: str) -> Iterator[tuple[Key, Line]]:
     """Every view of every model that is done; the first seed's for cost and latency."""
-    done = {name: there for name, paths in files.items() if (there := [each for each in paths if each.exists()])}
+    done = {name: there for name, paths in files.items() if (there := [each for each in paths if is_finished(each)])}
     models = [paths[0] for paths in done.values()]
     measured = measure(models, None, RUNS, choose_compute("auto", "auto"), view="all") if models else {}
     for name, paths in done.items():
@@ -147,6 +147,11 @@ def table_lines(files: Files, labels: Mapping[str, str], val: CocoSplit, prefix:
             own, whole = (count_cost(*each, frames).total / 1e9 for each in ((spec, view), stock))
             milliseconds = measured[f"{paths[0]}{suffix}"]["p50_ms"]
             yield (name, view), Line(f"{labels[name]}{suffix}", numbers, own, own / whole, milliseconds)
+
+
+def is_finished(file: Path) -> bool:
+    """Whether a row's training went to its end; one that was cut leaves a model file too."""
+    return file.exists() and not read_header(file)[1].unfinished
 
 
 def metrics(path: Path) -> dict[str, dict[str, float]]:

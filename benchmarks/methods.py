@@ -3,7 +3,7 @@
     python benchmarks/methods.py teacher.safetensors FOLDER [--methods l1,pkd] [--seeds 0,1,2] [--jobs 2] [FLAGS]
 
 Other FLAGS go to every `msad distill`, such as `--epochs 12 --batch 8 --lr 0.02`. All students start from the teacher's
-weights and have one schedule. A run whose model file is in FOLDER is not repeated: an interrupted table goes on.
+weights and have one schedule, whose last epoch counts. What is finished in FOLDER is not repeated: a table goes on.
 FOLDER/methods.md is the table; the time of a step is measured afterwards, every method in turn, without an update.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from evidence_report import metrics, spread
+from evidence_report import is_finished, metrics, spread
 from mistakes import told
 
 from msad_cli.data.annotations.split import read_split
@@ -73,11 +73,12 @@ def model_file(folder: Path, method: str, aligned: bool, seed: int) -> Path:
 def train(teacher: Path, folder: Path, flags: list[str], method: str, aligned: bool, seed: int) -> None:
     """One student, unless it is there; its messages go to a log beside it."""
     out = model_file(folder, method, aligned, seed)
-    if out.exists():
+    if is_finished(out):
         return
     learns = ["--no-distill", "--init", "teacher"] if method == "none" else ["--method", method, "--init", "teacher"]
     grid = [] if aligned else ["--unaligned"]
-    command = ["distill", "--teacher", str(teacher), *learns, *grid, *flags, "--seed", str(seed), "--out", str(out)]
+    command = ["distill", "--teacher", str(teacher), *learns, *grid, "--keep", "last", *flags]
+    command += ["--seed", str(seed), "--out", str(out)]
     with out.with_suffix(".log").open("w") as log:
         subprocess.run(
             [sys.executable, "-m", "msad_cli", *command, "--overwrite"],
@@ -86,7 +87,7 @@ def train(teacher: Path, folder: Path, flags: list[str], method: str, aligned: b
             check=False,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-    print(f"{out.name}: {'done' if out.exists() else 'failed, see its log'}", flush=True)
+    print(f"{out.name}: {'done' if is_finished(out) else 'failed, see its log'}", flush=True)
 
 
 def step_seconds(teacher: Path, rows: list[tuple[str, bool]]) -> dict[tuple[str, bool], float]:

@@ -61,13 +61,15 @@ class Trained:
     """What a training leaves.
 
     Attributes:
-        model: the model file; beside it lies its run folder.
-        scores: of each view, the model's best first. None where there is no model file yet: after `dry_run`, and where
-            `time` or a signal stopped the run, which `resume=True` continues.
+        model: the model file; beside it lies its run folder. After `dry_run` there is none.
+        scores: of each view, the model's best first. Empty after `dry_run`, and where `time` stopped the run, which
+            `resume=True` continues, or with `finish=True` ends; `load(model).card` has the numbers of the file.
+        held: what the model file holds, such as `epoch 5 of 8, AP 26.1 (fused)`.
     """
 
     model: Path
     scores: dict[str, Scores]
+    held: str = ""
 
 
 @dataclass(frozen=True)
@@ -285,7 +287,7 @@ def _training(
         if outcome.stopped:
             # The state is written: now the signal does what it does without msad.
             signal.raise_signal(outcome.stopped)
-        return Trained(outcome.model, outcome.scores)
+        return Trained(outcome.model, outcome.scores, outcome.held)
 
     function.__doc__ = about
     function.__signature__ = inspect.signature(config).replace(return_annotation=Trained)  # type: ignore[attr-defined]

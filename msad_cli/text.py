@@ -177,6 +177,28 @@ def parse_pixels(text: str) -> int:
     return int(match[1]) * {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2]]
 
 
+def parse_class_weights(text: str, names: Sequence[str]) -> dict[str, float]:
+    """`disc=2,my class=0.5` as weights of some of these classes.
+
+    Raises:
+        UsageError: another name, or a weight that is not a positive number.
+    """
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = part.rpartition("=")
+        try:
+            weights[name] = float(value)
+        except ValueError:
+            weights[name] = math.nan
+        if name not in names or not 0 < weights[name] < math.inf:
+            raise UsageError(
+                f"--class-weights {part}: not CLASS=NUMBER{meant(name, names)}",
+                f"auto, or some of {', '.join(names[:20])}, such as {names[0]}=2",
+                code="weight-malformed",
+            )
+    return weights
+
+
 def parse_sigmas(text: str | None, keypoints: Sequence[str]) -> tuple[float, ...]:
     """`0.05,0.1` for keypoints of these names; nothing where nothing is given.
 

@@ -95,9 +95,9 @@ def _by_kind(numbers: Mapping[str, float | None]) -> dict[str, dict[str, float |
     return kinds
 
 
-def announce_result(out: Path, scores: "Mapping[str, Scores]", following: str, remark: str = "") -> None:
-    """The end of a training: a table of its views, a remark on them if there is one, and the next command."""
-    print_scores(str(out), {view: each.numbers for view, each in scores.items()})
+def announce_result(out: Path, held: str, scores: "Mapping[str, Scores]", following: str, remark: str = "") -> None:
+    """The end of a training: a table of the views of what is `held`, a remark if there is one, and the next command."""
+    print_scores(f"{out}: {held}", {view: each.numbers for view, each in scores.items()})
     if remark:
         print_line(remark)
     print_line(f"next: {following}")

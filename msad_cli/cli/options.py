@@ -44,13 +44,32 @@ Fliplr = Annotated[
     float | None,
     typer.Option(metavar="0.5", help="How likely an image is mirrored. Default: 0.5; 0 if classes say left and right."),
 ]
+Freeze = Annotated[
+    str | None,
+    typer.Option(metavar="backbone|N", help="What stays as it starts: N of its 5 stages from the image on, or all."),
+]
+ClassWeights = Annotated[
+    str | None,
+    typer.Option(metavar="auto|NAME=W,…", help="Of each class's classification loss; auto favours the rare ones."),
+]
 Ema = Annotated[float, typer.Option(help="Decay of averaged weights, such as 0.999; 0 is off.")]
 EvalEvery = Annotated[int | None, typer.Option(help="Epochs between evaluations. Default: 20 in a run.")]
+Keep = Annotated[
+    str,
+    typer.Option("--keep", metavar="best|last", help="Which epoch becomes the model: the best by AP, or the last."),
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(help="Evaluations without a better one that end the run; 0: never. Default: half, of over 30."),
+]
 TimedImages = Annotated[
     list[str] | None,
     typer.Option("--input", metavar="FILE|DIR", help="Images to time. Default: the validation split of the model."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run of this file stopped.")]
+Finish = Annotated[
+    bool, typer.Option("--finish", help="With --resume: no more steps; evaluate what is there, and write the model.")
+]
 Time = Annotated[
     str | None,
     typer.Option("--time", metavar="2h", help="Stop then, after the step, ready to --resume: 90s, 45m, 1h30m."),
@@ -137,8 +156,11 @@ SCHEDULE = in_panel(
         "decay": Decay,
         "warmup": Warmup,
         "clip": Clip,
+        "freeze": Freeze,
+        "class_weights": ClassWeights,
         "ema": Ema,
         "eval_every": EvalEvery,
+        "patience": Patience,
         "fliplr": Fliplr,
         "seed": Seed,
     },
@@ -150,7 +172,9 @@ RESULT = in_panel(
     "Result",
     {
         "out": Out,
+        "keep": Keep,
         "resume": Resume,
+        "finish": Finish,
         "overwrite": Overwrite,
         "checkpoint": Checkpoint,
         "log": Log,

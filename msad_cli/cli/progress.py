@@ -62,5 +62,9 @@ def exit_code(outcome: Outcome, observer: Observer) -> int:
     if outcome.stopped is None:
         return 0
     if not observer.silent:
-        print_line(f"{outcome.model} is not written yet. Go on with:\n  {outcome.command_to_resume}")
+        print_line(
+            f"{outcome.model} holds {outcome.held}.\nGo on with:\n  {outcome.command_to_resume}\n"
+            f"Or evaluate what is there and end the run, without another step:\n"
+            f"  {outcome.command_to_resume} --finish"
+        )
     return 128 + outcome.stopped if outcome.stopped else 0

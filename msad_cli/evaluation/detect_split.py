@@ -10,6 +10,7 @@ from msad_cli.data.annotations.segmentation import encode_mask
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.loading.dataset import Batch, EvaluationSet, Sample, evaluation_loader, tolerate
 from msad_cli.data.loading.transforms import from_frame
+from msad_cli.distillation.split_losses import SplitLosses
 from msad_cli.evaluation.metrics import Result
 from msad_cli.export.runtime import Model
 from msad_cli.frame import Resolution
@@ -124,6 +125,7 @@ def view_results(
     resolution: Resolution | None = None,
     batch: int = EVALUATION_BATCH,
     overlap: float | None = None,
+    losses: SplitLosses | None = None,
 ) -> Detected:
     """What one view of a detector finds in a split; it reads just the pixels that this view needs.
 
@@ -131,20 +133,22 @@ def view_results(
 
     Args:
         overlap: IoU with a surer box of any class above which one is left out. None counts both, as COCO does.
+        losses: adds up those of the same view, of what is computed anyway.
 
     Raises:
         DataError: too many images cannot be read.
     """
 
     def detect(views: Mapping[int, Sequence[Tensor]]) -> Sequence[Mapping[str, Tensor]]:
-        found = detector.detect(views, view)
+        found = detector.detect(views, view) if losses is None else losses.detect(views)
         return found if overlap is None else [one_class_a_box(each, overlap) for each in found]
 
-    images = EvaluationSet(
-        split, resolution or detector.resolution, detector.spec.ks_of(view), phase=detector.spec.phase
-    )
+    ks, phase = detector.spec.ks_of(view), detector.spec.phase
+    size_of = resolution or detector.resolution
+    images = EvaluationSet(split, size_of, ks, phase=phase, labelled=losses is not None)
     detector.eval()
     batches = evaluation_loader(images, batch, workers, (rank(), size()), compute.pins)
+    batches = batches if losses is None else losses.following(batches)
     detected = split_results(detect, batches, split, compute)
     if size() == 1:
         tolerate(detected.unreadable, split)

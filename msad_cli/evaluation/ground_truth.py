@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from msad_cli.data.agreement.as_meant import as_meant
-from msad_cli.data.annotations.category_names import with_known_ids
+from msad_cli.data.agreement.category_names import with_known_ids
 from msad_cli.data.annotations.problem_tally import Tally
 from msad_cli.data.annotations.records import Records, examine, read_document, root_categories
 from msad_cli.data.annotations.segmentation import encode, pixels_inside, read_segmentation

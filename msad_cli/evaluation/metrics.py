@@ -66,6 +66,16 @@ class Scores:
         return {**self.numbers, "per_class": self.per_class, "threshold": self.threshold, "F1": self.f1}
 
 
+def main_number(numbers: Mapping[str, float], task: str) -> float:
+    """By what models of a task are compared: AP of masks, keypoints or boxes; of boxes too where the task's is unknown.
+
+    Args:
+        numbers: of a view, by name.
+    """
+    value = numbers.get(f"{PREFIXES[KINDS[task][-1]]}AP", math.nan)
+    return numbers.get("AP", math.nan) if math.isnan(value) else value
+
+
 def number_names(truth: Mapping[str, Any], task: str) -> tuple[str, ...]:
     """The names of the numbers that `score` will give, in order."""
     return tuple(

@@ -18,6 +18,8 @@ from msad_cli.models.spec import DetectorSpec, View
 from msad_cli.system.files import write_bytes
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from msad_cli.models.detector import Detector
 
 OURS = "msad/"
@@ -52,8 +54,11 @@ class Card:
         data: the folder of its training set, or `demo`; empty if it was given by single files.
         exif: whether its labels fit images that EXIF turns, as `--exif` says it.
         data_fingerprint: of the training annotations, hexadecimal.
-        epochs: that it was trained for.
-        scores: AP … by view at the end of training, from 0 to 1.
+        epochs, steps: that its weights were trained for; only whole epochs count.
+        run_epochs: that its run had done when the file was written; those after `epochs` are not in the weights.
+        keep: why these weights: the run's `best` by AP, or its `last`.
+        unfinished: whether the run was not at its end then.
+        scores: AP … of its weights by view, from 0 to 1; None if they were not evaluated.
         score_threshold: with the best F1 on the validation split; the default of predictions.
         teacher: fingerprint of the teacher's file, or empty.
         teacher_spec: what the teacher is, so that costs can be compared without its file.
@@ -63,6 +68,10 @@ class Card:
     data: str = ""
     data_fingerprint: str = ""
     epochs: int = 0
+    steps: int = 0
+    run_epochs: int = 0
+    keep: str = "last"
+    unfinished: bool = False
     scores: dict[str, dict[str, float | None]] | None = None
     score_threshold: float = 0.5
     teacher: str = ""
@@ -71,11 +80,15 @@ class Card:
     exif: str = "auto"
 
 
-def save_model(path: Path, detector: "Detector", card: Card) -> None:
-    """Writes a model file atomically."""
+def save_model(path: Path, detector: "Detector", card: Card, weights: "Mapping[str, Tensor] | None" = None) -> None:
+    """Writes a model file atomically.
+
+    Args:
+        weights: in place of the detector's own.
+    """
     from safetensors.torch import save
 
-    state = {name: each.detach().contiguous().cpu() for name, each in detector.state_dict().items()}
+    state = {name: each.detach().contiguous().cpu() for name, each in (weights or detector.state_dict()).items()}
     texts = {"format": FORMAT, "spec": json.dumps(detector.spec.to_json()), "card": json.dumps(asdict(card))}
     write_bytes(path, save(state, metadata=texts))
 
@@ -252,8 +265,10 @@ def parse_card(values: dict[str, Any]) -> Card:
     values = {name: value for name, value in values.items() if name in known}
     teacher = values.pop("teacher_spec", None)
     card = Card(**values, teacher_spec=None if teacher is None else DetectorSpec.from_json(teacher))
-    texts = (card.data, card.data_fingerprint, card.teacher, card.msad_version, card.exif)
-    if not all(isinstance(each, str) for each in texts) or type(card.epochs) is not int:
+    texts = (card.data, card.data_fingerprint, card.teacher, card.msad_version, card.exif, card.keep)
+    counts = (card.epochs, card.steps, card.run_epochs)
+    rightly = all(isinstance(each, str) for each in texts) and all(type(each) is int for each in counts)
+    if not rightly or type(card.unfinished) is not bool:
         raise TypeError("card: a field has the wrong type")
     views = {} if card.scores is None else card.scores
     numbers = [card.score_threshold, *(each for view in views.values() for each in view.values() if each is not None)]

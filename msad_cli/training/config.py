@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PYTHON_ONLY = frozenset({"on_step", "losses"})
 """Fields that hold objects: they have no flag, and args.json does not record them."""
-UNRECORDED = frozenset({"out", "resume", "overwrite", "dry_run", "quiet", "time", "checkpoint"}) | PYTHON_ONLY
+UNRECORDED = frozenset({"out", "resume", "finish", "overwrite", "dry_run", "quiet", "time", "checkpoint"}) | PYTHON_ONLY
 """Fields that args.json does not hold: they are of a single call."""
 LIMITS: "dict[str, tuple[float, float | None]]" = {
     "epochs": (1, None),
@@ -32,6 +32,7 @@ LIMITS: "dict[str, tuple[float, float | None]]" = {
     "fliplr": (0.0, 1.0),
     "ema": (0.0, 0.99999),
     "eval_every": (1, None),
+    "patience": (0, None),
     "workers": (0, 128),
     "bits": (1, 32),
     "lambda_": (0.0, None),
@@ -71,8 +72,12 @@ class TrainingConfig:
     decay: str = "steps"
     warmup: int | None = None
     clip: float = 10.0
+    freeze: str | None = None
+    class_weights: str | None = None
     ema: float = 0.0
     eval_every: int | None = None
+    keep: str = "best"
+    patience: int | None = None
     device: str = "auto"
     precision: str = "auto"
     compile_: bool = False
@@ -85,6 +90,7 @@ class TrainingConfig:
     seed: int = 0
     out: Path | None = None
     resume: bool = False
+    finish: bool = False
     overwrite: bool = False
     time: str | None = None
     checkpoint: str = "5m"

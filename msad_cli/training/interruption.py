@@ -31,6 +31,18 @@ class Clock:
         return cls(parse_duration("--checkpoint", checkpoint), deadline)
 
 
+class Stopped(Exception):  # noqa: N818  # it is no error
+    """The run was asked to stop, and has saved its state.
+
+    Attributes:
+        number: of the signal; 0 for the time limit.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 class Interruption:
     """The signals that have arrived.
 

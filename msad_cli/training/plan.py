@@ -1,5 +1,6 @@
 """The plan of a training: what was not asked for, computed from machine and data, each value with its reason."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from msad_cli.distillation.two_step import FUSION_SHARE
 from msad_cli.errors import UsageError
 from msad_cli.frame import Phase
 from msad_cli.models.model_file import own_header
+from msad_cli.models.weights.frozen import STAGES
 from msad_cli.runs.folder import RunFolder, Setting
 from msad_cli.runs.onlooker import Onlooker
 from msad_cli.runs.reported_folder import ReportedFolder
@@ -23,6 +25,8 @@ from msad_cli.training.steps.schedule import BASE_BATCH, BASE_LEARNING_RATE, Sch
 NEW_PHASE: Phase = "grid"
 """Of the low views of new teachers (docs/results.md, "The low view's phase")."""
 COCO_IMAGES, COCO_EPOCHS, MOST_EPOCHS = 117_266, 12, 150
+MANY_EVALUATIONS = 30
+"""A training with more of them may end early."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,7 @@ class Choices:
     epochs: int
     schedule: Schedule
     eval_every: int
+    patience: int = 0
     settings: dict[str, Setting]
 
     @property
@@ -69,6 +74,10 @@ def choose(config: TrainingConfig, images: int) -> Choices:
     steps = epochs * (images // batch)
     warmup = pick("warmup", lambda: (min(500, steps // 10), "a tenth of the run, at most 500 steps"))
     eval_every = pick("eval_every", lambda: (max(1, epochs // 20), "20 evaluations in a run"))
+    patience = pick("patience", lambda: _patience(math.ceil(epochs / eval_every)))
+    if config.keep not in ("best", "last"):
+        raise UsageError(f"--keep {config.keep}: unknown", "give best or last", code="unknown-value")
+    frozen_stages(config.freeze)
     if config.decay not in ("steps", "cosine"):
         raise UsageError(f"--decay {config.decay}: unknown", "give steps or cosine", code="unknown-value")
     if not rate > 0:
@@ -81,6 +90,7 @@ def choose(config: TrainingConfig, images: int) -> Choices:
         epochs=epochs,
         schedule=schedule,
         eval_every=eval_every,
+        patience=patience,
         settings=settings,
     )
 
@@ -114,6 +124,29 @@ def in_two_steps(choices: Choices) -> Choices:
 def _epochs(images: int) -> int:
     # COCO's 12, growing with the square root as sets get smaller: a small set needs more passes but fewer steps.
     return int(min(MOST_EPOCHS, max(COCO_EPOCHS, round(COCO_EPOCHS * (COCO_IMAGES / images) ** 0.5))))
+
+
+def frozen_stages(freeze: str | None) -> int:
+    """How many stages of the backbone `--freeze` means.
+
+    Raises:
+        UsageError: neither `backbone` nor a number of its stages.
+    """
+    if freeze in (None, "backbone"):
+        return STAGES if freeze else 0
+    if freeze not in map(str, range(STAGES + 1)):
+        raise UsageError(
+            f"--freeze {freeze}: unknown", f"give backbone, or a number of stages up to {STAGES}", code="unknown-value"
+        )
+    return int(freeze)
+
+
+def _patience(evaluations: int) -> tuple[int, str]:
+    # Half of them: with the rate divided by ten at 2/3 of a run, the best so far of a run that is worth its time falls
+    # into that half.
+    if evaluations <= MANY_EVALUATIONS:
+        return 0, f"never ends early: not more than {MANY_EVALUATIONS} evaluations"
+    return evaluations // 2, f"half of {evaluations} evaluations without a better one end the run"
 
 
 @contextmanager

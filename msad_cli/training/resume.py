@@ -9,10 +9,11 @@ from typing import Any
 from msad_cli.errors import UsageError
 from msad_cli.runs.folder import RunFolder, Setting, json_text
 from msad_cli.training.config import PATHS, UNRECORDED, Asked, Config
+from msad_cli.training.steps.schedule import Schedule
 
 MAY_CHANGE = frozenset(
     {"epochs", "batch", "workers", "device", "eval_every", "data", "teacher", "max_pixels", "cache", "compile_", "log"}
-    | {"train_json", "val_json", "train_images", "val_images"}
+    | {"train_json", "val_json", "train_images", "val_images", "keep", "patience"}
 )
 """What may be typed differently on resuming. Data and teacher: their place; what they hold is compared by content."""
 COMPUTED_ONCE = frozenset({"batch", "epochs"})
@@ -26,6 +27,10 @@ def completed(asked: Asked[Config]) -> Asked[Config]:
         UsageError: there is nothing to resume, or what was typed would make another run of it.
     """
     config = asked.config
+    if config.finish and not config.resume:
+        raise UsageError(
+            "--finish: of a run that was stopped, and --resume is not given", "add --resume", code="finish-without-run"
+        )
     asked = replace(asked, config=replace(config, out=config.out or config.usual_out))
     return _recalled(asked) if config.resume else asked
 
@@ -52,6 +57,25 @@ def changes(before: Mapping[str, Setting], now: Mapping[str, Setting]) -> list[s
     ]
 
 
+def jump_of_rate(
+    before: Mapping[str, Setting], now: Mapping[str, Setting], schedule: Schedule, step: int, last: float
+) -> str:
+    """What to know of the learning rate where a run goes on with other epochs than before; empty where it stays.
+
+    Args:
+        step: steps done.
+        last: the rate of the last of them.
+    """
+    if before["epochs"].value == now["epochs"].value or schedule.at(step) <= last > 0:
+        return ""
+    rate, share = schedule.at(step), schedule.at(step) / schedule.learning_rate
+    goes_on = f"; to go on with the last one, --resume --epochs {now['epochs'].value} --lr {last / share:.2g}"
+    return (
+        f"the learning rate starts again: {last:.2g} in the last step, {rate:.2g} from here on, as in a run of "
+        f"{now['epochs'].value} epochs{goes_on if last > 0 else ''}"
+    )
+
+
 def _recalled(asked: Asked[Config]) -> Asked[Config]:
     config = asked.config
     assert config.out is not None
@@ -69,7 +93,8 @@ def _recalled(asked: Asked[Config]) -> Asked[Config]:
             continue
         typed = getattr(config, name)
         if name in asked.typed:
-            if name not in MAY_CHANGE and _plain(typed) != setting.value:
+            may_change = name in MAY_CHANGE or (name == "lr" and _is_longer(config, recorded))
+            if not may_change and _plain(typed) != setting.value:
                 flag = f"--{name.rstrip('_').replace('_', '-')}"
                 raise UsageError(
                     f"cannot resume: {flag} was {setting.value} and is now {typed}",
@@ -79,6 +104,12 @@ def _recalled(asked: Asked[Config]) -> Asked[Config]:
         elif setting.source != "auto" or name in COMPUTED_ONCE:
             values[name] = Path(setting.value) if name in PATHS and setting.value else setting.value
     return replace(asked, config=replace(config, **values), recalled=frozenset(values))
+
+
+def _is_longer(config: Config, recorded: Mapping[str, Setting]) -> bool:
+    """Whether a run is to have more epochs than it had: what it learns from there on is new anyway."""
+    before = recorded.get("epochs")
+    return before is not None and config.epochs is not None and config.epochs > before.value
 
 
 def _plain(value: Any) -> Any:

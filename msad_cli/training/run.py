@@ -52,8 +52,10 @@ class Outcome:
     """How a training ended.
 
     Attributes:
-        model: the model file; it is written unless the run is `unfinished` or only `planned`.
-        scores: of each view, the model's best first.
+        model: the model file; it is written unless the run is only `planned`, and of one that is `unfinished` it has
+            the best weights up to then.
+        scores: of each view, the model's best first, at the end of the run.
+        held: what the model file holds, in words.
         stopped: the signal that stopped it, 0 where its time was up; None where it went to its end.
         planned: whether nothing but its plan was asked for.
         command_to_resume: what goes on with a run that stopped.
@@ -62,6 +64,7 @@ class Outcome:
 
     model: Path
     scores: dict[str, Scores] = field(default_factory=dict)
+    held: str = ""
     stopped: int | None = None
     planned: bool = False
     command_to_resume: str = ""

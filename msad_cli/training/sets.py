@@ -28,7 +28,7 @@ from msad_cli.models.spec import MOST_DETECTIONS, ClassName, DetectorSpec, Measu
 from msad_cli.runs.folder import Setting
 from msad_cli.system.distributed import first_then_others, on_this_machine
 from msad_cli.system.memory import available_memory
-from msad_cli.text import listed, parse_sigmas
+from msad_cli.text import listed, parse_class_weights, parse_sigmas
 from msad_cli.training.config import Asked, Config, TrainingConfig
 from msad_cli.training.observer import Observer
 
@@ -38,6 +38,8 @@ MOST_OF_MEMORY = 0.8
 """The share of what is available that a cache may take; the rest is for the training itself."""
 
 USUAL_DETECTIONS = 100
+MOST_WEIGHT = 4.0
+"""Of a class, and one over the least, where they are computed."""
 
 
 def read_data(
@@ -85,6 +87,8 @@ def read_data(
         observer.say(line)
     tones = _tones(config, model, report)
     train, val = (replace(to_split(each), tones=tones) for each in splits.values())
+    if weights := class_weights(config.class_weights, train):
+        observer.say("class weights: " + ", ".join(f"{name} × {weight:.2g}" for name, weight in weights.items()))
     lengths = [f"{each.quantiles[1]:.0f} at 1/{each.k}" for each in report.splits[0].sizes]
     words = (
         f"{files.recognised}: {len(train)} + {len(val)} images, {len(train.boxes)} training boxes "
@@ -157,6 +161,34 @@ def choose_mirror(fliplr: float | None, train: CocoSplit) -> Setting:
     if fliplr is None:
         return Setting(0.0, "auto", f"{warning}, so no image is mirrored; --fliplr {MIRRORED} does it all the same")
     return Setting(fliplr, "flag", warning if fliplr else "")
+
+
+def class_weights(text: str | None, train: CocoSplit) -> dict[str, float]:
+    """The weight of each class by name, in the split's order; empty where none is asked for.
+
+    `auto` is the square root of how much rarer a class is than the median one, from 1/4 to 4; a class without objects
+    has 1.
+
+    Args:
+        text: `auto`, or some of the classes as NAME=WEIGHT, separated by commas.
+
+    Raises:
+        UsageError: a class that there is not, a weight that is none, or a task of two-stage detectors.
+    """
+    if text is None:
+        return {}
+    if train.task != "boxes":
+        raise UsageError(
+            "--class-weights: of dense detectors, whose classes are decided one by one",
+            "leave it out, or take --detector fcos or retinanet",
+            code="setting-without-effect",
+        )
+    names = [name for _, name in train.categories]
+    if text != "auto":
+        return dict.fromkeys(names, 1.0) | parse_class_weights(text, names)
+    counts = np.bincount(train.labels, minlength=len(names) + 1)[1:].astype(float)
+    shares = np.sqrt(np.median(counts[counts > 0]) / np.maximum(counts, 1)).clip(1 / MOST_WEIGHT, MOST_WEIGHT)
+    return {name: float(share) if count else 1.0 for name, share, count in zip(names, shares, counts, strict=True)}
 
 
 def lasting(data: str | None) -> str:

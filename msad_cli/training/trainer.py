@@ -1,55 +1,40 @@
 """Running a training to its end: what teacher and distill share once their module is assembled."""
 
-import contextlib
+import copy
 import math
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from functools import cached_property
-from typing import Any
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from msad_cli import __version__
 from msad_cli.data.loading.dataset import same_place, tolerate, training_loader
 from msad_cli.errors import DataError, DeviceError, MsadError, OutputError, TrainingError, UsageError
-from msad_cli.evaluation.detect_split import EVALUATION_BATCH, Detected, put_together, view_results
-from msad_cli.evaluation.ground_truth import ground_truth
-from msad_cli.evaluation.metrics import Result, Scores, oks_sigmas, score
+from msad_cli.evaluation.detect_split import EVALUATION_BATCH
+from msad_cli.evaluation.metrics import Scores
 from msad_cli.models.backbones.normalisation import synchronised
 from msad_cli.models.compiled import compile_parts
 from msad_cli.models.detector import Detector
-from msad_cli.models.model_file import save_model
-from msad_cli.models.spec import View
+from msad_cli.models.weights.frozen import freeze_stages
 from msad_cli.runs import report
-from msad_cli.runs.folder import without_nan
-from msad_cli.runs.plots.epochs import LOSS
+from msad_cli.runs.plots.epochs import KEPT, LOSS
 from msad_cli.system import distributed
 from msad_cli.system.device import peak_memory
-from msad_cli.training.interruption import Interruption, interruptible
+from msad_cli.training.interruption import Interruption, Stopped, interruptible
+from msad_cli.training.kept import Keeper
 from msad_cli.training.observer import Observer, Speed
-from msad_cli.training.resume import changes
+from msad_cli.training.plan import frozen_stages
+from msad_cli.training.resume import changes, jump_of_rate
 from msad_cli.training.run import Outcome, Run
+from msad_cli.training.sets import class_weights
 from msad_cli.training.steps.loop import Step, train
 from msad_cli.training.steps.schedule import sgd
 from msad_cli.training.steps.state import Progress, TrainingState
+from msad_cli.training.validation import Validation, in_words
 
-PATIENCE = 10
+NOT_FINITE = 10
 """So many steps in a row that are not finite end a run."""
-
-
-class _Stopped(Exception):  # noqa: N818  # it is no error
-    """The run was asked to stop, and has saved its state.
-
-    Attributes:
-        number: of the signal; 0 for the time limit.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def fit(run: Run, observer: Observer) -> Outcome:
@@ -73,9 +58,10 @@ def fit(run: Run, observer: Observer) -> Outcome:
         try:
             scores = training.to_the_end()
             distributed.wait_for_all()
-            return Outcome(run.folder.model, scores, run=run)
-        except _Stopped as stop:
-            return Outcome(run.folder.model, stopped=stop.number, command_to_resume=training.command_to_resume)
+            return Outcome(run.folder.model, scores, held=training.keeper.held, run=run)
+        except Stopped as stop:
+            goes_on = training.command_to_resume
+            return Outcome(run.folder.model, held=training.keeper.held, stopped=stop.number, command_to_resume=goes_on)
         except OutputError as error:
             hint = f"{error.hint}, then: {training.command_to_resume}" if run.folder.resumable else error.hint
             raise TrainingError(error.message, hint, code=error.code) from error
@@ -89,7 +75,7 @@ class _Training:
         self.compute = run.choices.compute
         self.progress = Progress(batch=run.choices.batch)
         self.said: set[str] = set()
-        self.results: list[Result] = []  # of the last evaluation, by the model's best view
+        self.validation = Validation(run, lambda line: self._say(line, once=True))
         self.command_to_resume = f"msad {run.command} --resume --out {shlex.quote(str(run.folder.model))}"
         if distributed.size() > 1:
             synchronised(run.module, self.compute.device)
@@ -99,6 +85,9 @@ class _Training:
         ema = run.config.ema
         average = AveragedModel(run.detector, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
         scaler = torch.amp.GradScaler(self.compute.device.type) if self.compute.precision == "fp16" else None
+        if weights := class_weights(run.config.class_weights, run.training.split):
+            run.detector.kind.class_weights = torch.tensor([1.0, *weights.values()])
+        freeze_stages(run.detector, frozen_stages(run.config.freeze))
         optimiser = sgd(run.module, run.choices.schedule.learning_rate)
         identity = {
             "spec": run.detector.spec.to_json(),
@@ -109,6 +98,7 @@ class _Training:
         final = run.detector if average is None else average.module
         assert isinstance(final, Detector)
         self.final = final
+        self.keeper = Keeper(run, final, self.progress)
 
     def start(self, started: str) -> None:
         """Begins the run folder; `started` says from which weights."""
@@ -122,6 +112,7 @@ class _Training:
         state, remark = run.folder.load_state()
         try:
             self.state.restore(state)
+            missing = self.keeper.restore(state)
         except ValueError as error:
             raise UsageError(
                 f"cannot resume: {error}", "give what it was, or start anew with --overwrite", code="setting-changed"
@@ -132,19 +123,25 @@ class _Training:
                 "start anew with --overwrite",
                 code="state-of-another-version",
             ) from None
-        if run.choices.epochs < progress.epochs:
-            raise UsageError(
-                f"cannot resume: {progress.epochs} epochs are done, more than --epochs {run.choices.epochs}",
-                f"--epochs {progress.epochs} ends the run here",
-                code="epochs-done-already",
-            )
         progress.step = same_place(progress.step, len(run.training.split), progress.batch, run.choices.batch)
         progress.batch = run.choices.batch
         progress.unreadable.clear()  # they may have been mended
-        differences = changes(run.folder.recorded(), run.settings)
+        self.total = progress.step if run.config.finish else self.total
+        if self.total < progress.step:
+            done = progress.step / self.per_epoch
+            raise UsageError(
+                f"cannot resume: {done:.3g} epochs are done, more than --epochs {run.choices.epochs}",
+                f"{self.command_to_resume} --finish ends the run here",
+                code="epochs-done-already",
+            )
+        before, rate = run.folder.recorded(), float(self.state.optimiser.param_groups[0]["lr"])
         distributed.wait_for_all()  # until they have read what is overwritten now
         run.folder.record(run.settings)
-        for line in (remark, f"going on after step {progress.step}", *(f"changed: {each}" for each in differences)):
+        differences = [f"changed: {each}" for each in changes(before, run.settings)]
+        jump = (
+            "" if run.config.finish else jump_of_rate(before, run.settings, run.choices.schedule, progress.step, rate)
+        )
+        for line in (remark, f"going on after step {progress.step}", *differences, missing, jump):
             self._say(line)
 
     def to_the_end(self) -> dict[str, Scores]:
@@ -154,21 +151,46 @@ class _Training:
             interruptible(self.observer.say) as interruption,
         ):
             try:
-                scores = self._epochs(interruption)
+                model, scores = self._epochs(interruption)
             except RuntimeError as error:
                 if not distributed.is_loss_of_another(error):
                     raise
                 raise self._after_saving(distributed.lost("what the others say tells why")) from error
-        self._write(scores)
+        self._write(model, scores)
         return scores
 
-    def _epochs(self, interruption: Interruption) -> dict[str, Scores]:
-        """Trains, and returns the scores at the end."""
-        run, progress = self.run, self.progress
+    def _epochs(self, interruption: Interruption) -> tuple[Detector, dict[str, Scores]]:
+        """Trains, and returns the model that is kept with its scores."""
+        progress = self.progress
         scores: dict[str, Scores] = {}
         if progress.step // self.per_epoch > progress.epochs:  # it was cut while evaluating
             scores = self._end_epoch(interruption)
             self._stop_if_asked(interruption, scores)
+        if not self._ended:
+            scores = self._train(interruption)
+        keeper = self.keeper
+        if not progress.measured or keeper.kept is None or not (keeper.current or keeper.kept.weights):
+            scores = self._measure(self.final, interruption)
+            self._stop_if_asked(interruption, scores)
+            keeper.consider(scores)
+            self._say(f"after step {progress.step}: AP {in_words(scores)}")
+        if keeper.current or keeper.kept is None:
+            return self.final, scores
+        model = copy.deepcopy(self.final)  # the training's own weights may still be saved
+        model.load_state_dict(keeper.kept.weights)
+        self._say(f"looking once more at what is kept, for its curves: {keeper.held}")
+        scores = self._measure(model, interruption)
+        self._stop_if_asked(interruption, scores)
+        return model, scores
+
+    @property
+    def _ended(self) -> bool:
+        return self.progress.step >= self.total or self.keeper.out_of_patience
+
+    def _train(self, interruption: Interruption) -> dict[str, Scores]:
+        """Makes steps until the end, and returns the scores then."""
+        run, progress = self.run, self.progress
+        scores: dict[str, Scores] = {}
         speed, saved = Speed(self.total, self.per_epoch), time.monotonic()
         for step in self._steps():
             self._take_in(step, speed)
@@ -177,10 +199,14 @@ class _Training:
             self._stop_if_asked(interruption, scores)
             due = ended or time.monotonic() - saved >= run.clock.checkpoint
             if due and not progress.skipped_in_a_row:
-                run.folder.save_state(self.state.to_save())
+                self._save_state()
                 saved = time.monotonic()
-        scores = scores or self._evaluate(interruption)
-        self._stop_if_asked(interruption, scores)
+            if self.keeper.out_of_patience and step.number < self.total:
+                self._say(
+                    f"no better AP in {progress.unimproved} evaluations: the run ends here (--patience); "
+                    f"{self.command_to_resume} --patience 0 goes on"
+                )
+                break
         return scores
 
     def _steps(self) -> Iterator[Step]:
@@ -237,9 +263,9 @@ class _Training:
         if progress.skipped_in_a_row:
             names = ", ".join(str(run.training.split.file_names[index]) for index in step.indices)
             run.folder.log(f"step {step.number} is not finite and was skipped: {names}")
-            if progress.skipped_in_a_row >= PATIENCE:
+            if progress.skipped_in_a_row >= NOT_FINITE:
                 raise TrainingError(
-                    f"{PATIENCE} steps in a row were not finite, up to step {step.number}, of the images {names}",
+                    f"{NOT_FINITE} steps in a row were not finite, up to step {step.number}, of the images {names}",
                     f"a lower --lr with --overwrite; the state before them is kept: {self.command_to_resume}",
                     code="training-not-finite",
                 )
@@ -248,85 +274,65 @@ class _Training:
         past = time.monotonic() >= self.run.clock.deadline
         # What one process was told, or finds, is for all: they stop after the same step.
         asked = distributed.largest(2 * interruption.number + past)
-        if not asked or (scores and self.progress.step == self.total):
+        if not asked or (scores and self._ended):
             return
-        self.run.folder.save_state(self.state.to_save())
+        self._save_state()
+        self.keeper.write(unfinished=True)
         self._say(f"stopped after step {self.progress.step}")
-        raise _Stopped(asked // 2)
+        raise Stopped(asked // 2)
 
     def _after_saving(self, error: MsadError) -> MsadError:
         """The error with the command that goes on from a state written now."""
-        self.run.folder.save_state(self.state.to_save())
+        self._save_state()
         return type(error)(error.message, f"{error.hint}; then go on: {self.command_to_resume}", code=error.code)
+
+    def _save_state(self) -> None:
+        if self.run.config.finish:
+            return  # the state stays that of the training, which may still go on
+        self.run.folder.save_state(self.state.to_save() | self.keeper.to_save())
 
     def _end_epoch(self, interruption: Interruption) -> dict[str, Scores]:
         """Evaluates where it is due, and writes the epoch's row; nothing is returned where a signal cut it short."""
         run, choices = self.run, self.run.choices
         epoch = self.progress.epochs + 1
         scores: dict[str, Scores] = {}
-        if epoch % choices.eval_every == 0 or epoch == choices.epochs:
-            scores = self._evaluate(interruption)
+        if epoch % choices.eval_every == 0 or self.progress.step >= self.total:
+            scores = self._measure(self.final, interruption)
             if not scores:
                 return {}
+            self.keeper.consider(scores)
+            if not self._ended:
+                self.validation.results = []  # of a large set they are large
         row = {**self.progress.end_epoch(), "lr": choices.schedule.at(self.progress.step - 1)}
         memory = peak_memory(self.compute.device)
         if not math.isnan(memory):
             row["memory_mib"] = round(memory)
-        for view, each in scores.items():
-            row |= {f"{name}/{view}": value for name, value in each.numbers.items() if not math.isnan(value)}
+        row |= self.validation.columns(scores)
+        if self.keeper.kept is not None:
+            row[KEPT] = self.keeper.kept.epoch
         if scores:
-            words = "  ".join(f"{view} {100 * each.numbers['AP']:.1f}" for view, each in scores.items())
-            self._say(f"epoch {epoch}/{choices.epochs}  loss {row.get(LOSS + 'total', 0):.3f}  AP {words}")
+            loss = row.get(LOSS + "total", 0)
+            kept = "  kept" if self.keeper.current else ""
+            self._say(f"epoch {epoch}/{choices.epochs}  loss {loss:.3f}  AP {in_words(scores)}{kept}")
         report.show_epochs(run.folder, run.folder.add_row(row))
         return scores
 
-    @cached_property
-    def truth(self) -> dict[str, Any]:
-        """The validation split's ground truth, the same at every evaluation."""
-        return ground_truth(self.run.validation)
-
-    def _evaluate(self, interruption: Interruption) -> dict[str, Scores]:
-        """The scores of every view, or nothing where a signal cut it short."""
-        scores: dict[str, Scores] = {}
-        for view in self.final.spec.views:
-            detected = self._detect(view, interruption)
-            if detected is None:
-                return {}
-            for reason in detected.unreadable.values():
-                self._say(f"passed over, its objects count as missed: {reason}", once=True)
-            scores[view] = self._score(detected)
-            if self.progress.step == self.total and view == self.final.spec.views[0]:
-                self.results = detected.results
-        return scores
-
-    def _detect(self, view: View, interruption: Interruption) -> Detected | None:
-        run = self.run
+    def _measure(self, detector: Detector, interruption: Interruption) -> dict[str, Scores]:
         # A batch that had to be split in training is not risked here either.
-        batch = EVALUATION_BATCH if self.progress.parts == 1 else 1
-        found = None
-        with contextlib.suppress(KeyboardInterrupt), interruption.at_once():
-            found = view_results(self.final, run.validation, view, self.compute, run.choices.workers, batch=batch)
-        return found if distributed.size() == 1 else put_together(found, run.validation)
+        return self.validation.measure(detector, interruption, EVALUATION_BATCH if self.progress.parts == 1 else 1)
 
-    def _score(self, detected: Detected) -> Scores:
-        spec = self.final.spec
-        sigmas = oks_sigmas(len(spec.keypoints), spec.measuring.sigmas)
-        return distributed.from_first(lambda: score(self.truth, detected.results, spec.task, sigmas))
-
-    def _write(self, scores: dict[str, Scores]) -> None:
+    def _write(self, model: Detector, scores: dict[str, Scores]) -> None:
+        """What is there at the end of a run."""
         if distributed.rank() > 0:
             return
-        run = self.run
-        card = replace(
-            run.card,
-            epochs=run.choices.epochs,
-            scores=without_nan({view: each.numbers for view, each in scores.items()}),
-            score_threshold=scores[self.final.spec.views[0]].threshold,
-            msad_version=__version__,
+        run, validation, keeper = self.run, self.validation, self.keeper
+        keeper.write(unfinished=False)
+        epoch = {} if keeper.kept is None else {"epoch": keeper.kept.epoch}
+        run.folder.finish({view: each.to_json() | epoch for view, each in scores.items()})
+        report.show_findings(
+            run.folder, model, run.validation, validation.truth, validation.results, scores, self.compute
         )
-        save_model(run.folder.model, self.final, card)
-        run.folder.finish({view: each.to_json() for view, each in scores.items()})
-        report.show_findings(run.folder, self.final, run.validation, self.truth, self.results, scores, self.compute)
+        self._say(f"kept: {keeper.held}")
 
     def _say(self, line: str, once: bool = False) -> None:
         """A line for the log and, unless quiet, for the console."""

@@ -114,7 +114,7 @@ def _announce(outcome: "Outcome") -> None:
         rows = table_rows(models, "all", measure(models, images, COMPARED, compute, view="all"))
     except (MsadError, RuntimeError) as error:  # the model is written, whatever became of the others
         print_line(f"not compared with its teacher: {error}")
-        announce_result(out, scores, following)
+        announce_result(out, outcome.held, scores, following)
         return
     remarks = [several_sets(models), add_gap(rows) if control else ""]
     print_rows(rows)

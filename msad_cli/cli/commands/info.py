@@ -66,6 +66,8 @@ def _in_words(spec: "DetectorSpec", card: "Card") -> dict[str, Any]:
     """Fields that are easier to read than their JSON; empty ones are left out."""
     short, long = spec.resolution.short_side, spec.resolution.long_side
     teacher = card.teacher_spec
+    which = f"the {card.keep} of {card.run_epochs}" if card.run_epochs else ""
+    state = "its run was not finished then" if card.unfinished else ""
     scores = {
         view: ", ".join(f"{name} {100 * ap:.1f}" for name in SHOWN if (ap := numbers.get(name)) is not None)
         for view, numbers in (card.scores or {}).items()
@@ -79,6 +81,9 @@ def _in_words(spec: "DetectorSpec", card: "Card") -> dict[str, Any]:
         "fusion": spec.fusion if spec.fuses else "",
         "rois": spec.learning.rois if spec.two_stage else "",
         "low_width": spec.low_width if spec.low_backbone else "",
+        "epochs": "; ".join(filter(None, (str(card.epochs), which, state))),
+        "steps": card.steps or "",
+        **dict.fromkeys(("run_epochs", "keep", "unfinished"), ""),
         "scores": "; ".join(f"{view}: {numbers}" for view, numbers in scores.items()),
         "score_threshold": f"{card.score_threshold:.3f}",
         "teacher_spec": ""

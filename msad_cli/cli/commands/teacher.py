@@ -57,12 +57,9 @@ def _teacher(asked: Asked[TeacherConfig]) -> None:
         out = outcome.model
         if outcome.scores and not watching.silent:
             aligned = asked.config.scales == "aligned"
-            announce_result(
-                out,
-                outcome.scores,
-                f"msad distill --teacher {out}" if aligned else f"msad eval {out}",
-                _best(outcome) if aligned else "",
-            )
+            following = f"msad distill --teacher {out}" if aligned else f"msad eval {out}"
+            remark = _best(outcome) if aligned else ""
+            announce_result(out, outcome.held, outcome.scores, following, remark)
         raise typer.Exit(exit_code(outcome, watching))
 
 

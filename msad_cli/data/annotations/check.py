@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msad_cli.data.agreement.category_names import plain_name
 from msad_cli.data.agreement.contradictions import contradictions
 from msad_cli.data.agreement.forms import Form
 from msad_cli.data.agreement.sizes import resized_images, without_resized
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.boxes import Judged, judge_boxes
-from msad_cli.data.annotations.category_names import plain_name
 from msad_cli.data.annotations.problem_tally import Problem, Tally
 from msad_cli.data.annotations.records import Records
 from msad_cli.data.images.depth import Depth, look_at_depth

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msad_cli.data.agreement.as_meant import as_meant
+from msad_cli.data.agreement.category_names import plain_name, same_name, with_known_ids
 from msad_cli.data.agreement.other_tools import other_tool
 from msad_cli.data.annotations import problems as kinds
-from msad_cli.data.annotations.category_names import plain_name, same_name, with_known_ids
 from msad_cli.data.annotations.keypoint_scheme import KeypointScheme, read_scheme, with_keypoints
 from msad_cli.data.annotations.objects import Annotations, Asked, read_annotations
 from msad_cli.data.annotations.problem_tally import MET, Problem, Tally

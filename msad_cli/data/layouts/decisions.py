@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from msad_cli.data.annotations.category_names import plain_name
+from msad_cli.data.agreement.category_names import plain_name
 from msad_cli.data.annotations.records import read_document
 from msad_cli.data.annotations.values import read_flag, whole_number
 from msad_cli.data.layouts.base import Files

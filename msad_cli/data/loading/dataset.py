@@ -14,7 +14,7 @@ from msad_cli.data.images.decode import TOLERATED
 from msad_cli.data.images.scaled import open_image
 from msad_cli.data.loading.image_cache import CachedImages
 from msad_cli.data.loading.mirroring import MIRRORED
-from msad_cli.data.loading.transforms import JITTER, render, training_views
+from msad_cli.data.loading.transforms import JITTER, Placement, render, training_views
 from msad_cli.data.loading.workers import batches_of
 from msad_cli.errors import DataError
 from msad_cli.frame import Phase, Resolution
@@ -127,24 +127,39 @@ class TrainingSet(Dataset[Sample]):
         views, boxes, kept, way = training_views(
             image, boxes, self.resolution, self.ks, self.jitter, draw, self.fliplr, self.phase
         )
-        target = {"boxes": boxes, "labels": labels[kept]}
+        target = _target(split, owned.start, boxes, labels, kept, way)
         place = torch.tensor([index, way.mirrored])
-        rows = owned.start + kept.nonzero().flatten()
-        if split.task == "keypoints":
-            target["keypoints"] = way.keypoints(torch.from_numpy(split.keypoints)[rows], split.scheme.mirrored)
-        if split.task == "masks":
-            masks = way.masks([split.masks.segmentation(int(row)) for row in rows])
-            drawn = masks.flatten(1).amax(dim=1) > 0  # a polygon thinner than a pixel may cover none
-            target = {name: each[drawn] for name, each in (target | {"masks": masks}).items()}
         return Sample(index, way.original, way.frame_size, views, target | {"image": place})
 
 
+def _target(
+    split: CocoSplit, first: int, boxes: Tensor, labels: Tensor, kept: Tensor, way: Placement
+) -> dict[str, Tensor]:
+    """What is to be found in an image that went this way.
+
+    Args:
+        first: the row of its first object in the split.
+        boxes: in HR pixels, of those of its objects that are kept.
+        labels: of all its objects.
+    """
+    target = {"boxes": boxes, "labels": labels[kept]}
+    rows = first + kept.nonzero().flatten()
+    if split.task == "keypoints":
+        target["keypoints"] = way.keypoints(torch.from_numpy(split.keypoints)[rows], split.scheme.mirrored)
+    if split.task == "masks":
+        masks = way.masks([split.masks.segmentation(int(row)) for row in rows])
+        drawn = masks.flatten(1).amax(dim=1) > 0  # a polygon thinner than a pixel may cover none
+        target = {name: each[drawn] for name, each in (target | {"masks": masks}).items()}
+    return target
+
+
 class EvaluationSet(Dataset[Sample]):
-    """Images as they are, without targets: the ground truth stays with the evaluator, in original pixels.
+    """Images as they are. The ground truth of AP stays with the evaluator, in original pixels.
 
     Args:
         mirrored: whether all are flipped.
         phase: that of the model's spec.
+        labelled: whether samples have targets, for losses; those of images that are not flipped.
     """
 
     def __init__(
@@ -154,18 +169,28 @@ class EvaluationSet(Dataset[Sample]):
         ks: Sequence[int],
         mirrored: bool = False,
         phase: Phase = "centre",
+        labelled: bool = False,
     ) -> None:
         self.split = split
         self.resolution = resolution
         self.ks = tuple(ks)
         self.mirrored = mirrored
         self.phase: Phase = phase
+        self.labelled = labelled
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, index: int) -> Sample:
-        image = open_image(self.split.path(index), self.split.tones)
+        split, image = self.split, open_image(self.split.path(index), self.split.tones)
+        if self.labelled:
+            owned = slice(int(split.starts[index]), int(split.starts[index + 1]))
+            boxes, labels = torch.from_numpy(split.boxes[owned]), torch.from_numpy(split.labels[owned])
+            views, boxes, kept, way = training_views(
+                image, boxes, self.resolution, self.ks, False, random.Random(index), False, self.phase
+            )
+            target = _target(split, owned.start, boxes, labels, kept, way)
+            return Sample(index, way.original, way.frame_size, views, target)
         size = self.resolution.frame_size(*image.size)
         views = {k: render(image, size, k, self.mirrored, self.phase) for k in self.ks}
         return Sample(index, image.size, size, views, {})

@@ -30,6 +30,11 @@ class MobileNetV2Backbone(nn.Module):
         self.features = MobileNetV2(num_classes=1, width_mult=width, norm_layer=norm).features
         self.channels = {level: int(self.features[place].out_channels) for place, level in TAPS.items()}
 
+    def stages(self) -> list[list[nn.Module]]:
+        """What makes C1 of the image, C2 of C1, …, C5 of C4."""
+        ends = [place + 1 for place in TAPS]
+        return [list(self.features)[first:end] for first, end in zip((0, *ends), ends, strict=False)]
+
     def first_convolution(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, channels[1], H / 2, W / 2): the input layer alone, before its normalisation."""
         first: Tensor = self.features[0][0](images)

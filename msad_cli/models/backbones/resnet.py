@@ -77,6 +77,10 @@ class ResNetBackbone(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    def stages(self) -> list[list[nn.Module]]:
+        """What makes C1 of the image, C2 of C1, …, C5 of C4."""
+        return [[self.conv1, self.bn1], *([self.get_submodule(f"layer{number}")] for number in (1, 2, 3, 4))]
+
     def first_convolution(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, channels[1], H / 2, W / 2): the input layer alone, before its normalisation."""
         first: Tensor = self.conv1(images)

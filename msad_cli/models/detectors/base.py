@@ -87,9 +87,12 @@ class DetectorKind(ABC):
 
     Attributes:
         core: the network, with the names that published weights have.
+        class_weights: by which a dense detector's classification loss of each class is weighted in training, a number
+            for each label, the background first; None for all alike.
     """
 
     published: ClassVar[PublishedWeights | None] = None
+    class_weights: Tensor | None = None
 
     def __init__(self, spec: DetectorSpec, backbone: AlignedBackbone) -> None:
         self.spec = spec

@@ -99,7 +99,20 @@ class DenseKind(DetectorKind):
     ) -> list[dict[str, Tensor]]:
         anchors, per_level = anchors_of_images(self.core.anchor_generator, pyramid, frame)
         matches = self.matches(targets, anchors, per_level)
-        return [self.core.head.compute_loss(list(targets), dict(each), anchors, matches) for each in outputs]
+        weighted = [self._weighted(each) for each in outputs]
+        return [self.core.head.compute_loss(list(targets), each, anchors, matches) for each in weighted]
+
+    def _weighted(self, outputs: Outputs) -> dict[str, Tensor]:
+        """Outputs of the same values, in whose logits gradients are multiplied by `class_weights`.
+
+        The focal loss is a sum over classes, each of its own logit: its gradients are then those of a weighted sum.
+        What is reported is the plain one, and stays comparable.
+        """
+        if self.class_weights is None:
+            return dict(outputs)
+        logits = outputs["cls_logits"]
+        weights = self.class_weights.to(logits)
+        return {**outputs, "cls_logits": logits.detach() + weights * (logits - logits.detach())}
 
     def weigh_positives(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> Tensor:
         """The number of anchors that torchvision matches with an object."""

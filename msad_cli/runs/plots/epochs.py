@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOSS = "loss/"
+VALIDATION_LOSS = "val_loss/"
+"""Before the view that it is of: the mean of an image of the validation split, detection losses alone."""
+KEPT = "kept"
+"""The column with the epoch whose weights the model file holds."""
 APS = {"AP/": "boxes", "mask_AP/": "masks", "keypoint_AP/": "keypoints"}
 """What a view's AP is of, by what stands before the view in the columns of results.csv."""
 LONGEST_NAME = 24
@@ -25,6 +29,9 @@ def plot_epochs(rows: Sequence[Mapping[str, float]], folder: Path) -> list[Path]
     names = dict.fromkeys(name for row in rows for name in row)
     # A view's or a method's sum, not each of its parts: a dozen lines can't be told apart.
     losses = {each: each.removeprefix(LOSS) for each in names if each.startswith(LOSS) and each.count("/") == 1}
+    losses |= {
+        each: f"validation, {each.removeprefix(VALIDATION_LOSS)}" for each in names if each.startswith(VALIDATION_LOSS)
+    }
     kinds = [prefix for prefix in APS if any(each.startswith(prefix) for each in names)]
     aps = {
         each: each.removeprefix(prefix) + (f", {APS[prefix]}" if len(kinds) > 1 else "")
@@ -42,7 +49,7 @@ def plot_epochs(rows: Sequence[Mapping[str, float]], folder: Path) -> list[Path]
             for column, label in columns.items()
         }
         if lines:
-            _draw(lines, title, folder / name)
+            _draw(lines, title, folder / name, kept=rows[-1].get(KEPT))
             drawn.append(folder / name)
     return drawn
 
@@ -91,13 +98,22 @@ def write_figure(figure: "Figure", path: Path) -> None:
     write_bytes(path, written.getbuffer())
 
 
-def _draw(lines: Mapping[str, Sequence[tuple[float, float]]], title: str, path: Path, below: str = "epoch") -> None:
+def _draw(
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    title: str,
+    path: Path,
+    below: str = "epoch",
+    kept: float | None = None,
+) -> None:
+    """Draws lines over epochs or sides; `kept` is the epoch that is the model."""
     from matplotlib.ticker import FixedLocator, MaxNLocator
 
     figure, (axes,) = new_figure(8, 4.8)
     for label, points in lines.items():
         places, values = zip(*points, strict=True)
         axes.plot(places, values, marker="." if len(places) < 40 else "", label=label)
+    if kept is not None:
+        axes.axvline(kept, color="gray", linestyle=":", label=f"the model: {kept:g}")
     axes.set_xlabel(below)
     every = sorted({x for points in lines.values() for x, _ in points})
     axes.xaxis.set_major_locator(FixedLocator(every) if len(every) < 12 else MaxNLocator(integer=True))

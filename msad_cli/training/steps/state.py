@@ -1,5 +1,6 @@
 """All that a training has to remember in order to go on as if it had never stopped."""
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ class Progress:
         parts: into so many parts a batch is split to fit into memory.
         unreadable: by place in the training split, why an image was passed over.
         skipped_in_a_row: steps up to now that were not finite.
+        measured: whether the weights were evaluated as they are now.
+        best: the highest AP of an evaluation up to now.
+        unimproved: evaluations since then, as far as they count for patience.
         images, seconds, updates, skipped, losses: of the epoch so far.
     """
 
@@ -34,6 +38,9 @@ class Progress:
     parts: int = 1
     unreadable: dict[int, str] = field(default_factory=dict)
     skipped_in_a_row: int = 0
+    measured: bool = False
+    best: float = 0.0
+    unimproved: int = 0
     images: int = 0
     seconds: float = 0.0
     updates: int = 0
@@ -42,7 +49,7 @@ class Progress:
 
     def add(self, step: Step) -> None:
         """Counts a step in."""
-        self.step, self.parts = step.number, step.parts
+        self.step, self.parts, self.measured = step.number, step.parts, False
         self.images, self.seconds = self.images + len(step.indices), self.seconds + step.seconds
         self.unreadable |= step.unreadable
         if step.updated:
@@ -51,6 +58,17 @@ class Progress:
                 self.losses[name] = self.losses.get(name, 0.0) + value
         elif step.indices:
             self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+
+    def measure(self, ap: float, counts: bool) -> None:
+        """Counts an evaluation in.
+
+        Args:
+            ap: 0, as before anything is found, and NaN are no reason to lose patience.
+            counts: whether the run could have become better by now.
+        """
+        improved = math.isnan(ap) or ap > self.best or self.best == 0
+        self.unimproved = self.unimproved + 1 if counts and not improved else 0
+        self.best, self.measured = max(self.best, 0.0 if math.isnan(ap) else ap), True
 
     def end_epoch(self) -> dict[str, float]:
         """The epoch's part of a row of results.csv; starts the sums anew."""

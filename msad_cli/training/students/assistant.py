@@ -36,7 +36,7 @@ OF_THE_STUDENT = frozenset(
     | {"no_distill", "losses"}
 )
 """Settings that the assistant does not take over from its student."""
-OF_THE_CALL = ("time", "checkpoint", "quiet", "on_step")
+OF_THE_CALL = ("time", "checkpoint", "quiet", "dry_run", "on_step")
 """Settings that hold for both stages, also where the first one goes on."""
 
 Train = Callable[[Asked[DistillConfig], Observer], Outcome]
@@ -71,7 +71,7 @@ def student_k(config: DistillConfig, teacher: DetectorSpec) -> str:
 
 
 def first_stage(asked: Asked[DistillConfig], file: Path, train: Train, observer: Observer) -> tuple[Path, Outcome]:
-    """The assistant's model file, and how its training ended; an assistant that is there is not trained again.
+    """The assistant's model file, and how its training ended; a finished one is not trained again.
 
     Args:
         asked: for the student; its other settings are the assistant's too.
@@ -86,10 +86,11 @@ def first_stage(asked: Asked[DistillConfig], file: Path, train: Train, observer:
     assert config.out is not None
     assistant = assistant_file(config.out)
     outcome = Outcome(assistant)
-    if not assistant.exists() or config.overwrite:
+    there = read_header(assistant)[1] if assistant.exists() else None
+    if there is None or there.unfinished or config.overwrite:
         observer.say(f"stage 1: the assistant {assistant}; interrupted, it goes on with the same command")
         outcome = train(_for_assistant(config, assistant), observer)
-    elif read_header(assistant)[1].teacher != fingerprint(file):
+    elif there.teacher != fingerprint(file):
         raise UsageError(
             f"{assistant}: learnt from another teacher than {file}",
             "add --overwrite to train it anew",

@@ -98,8 +98,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     computed["init"] = said_of_start(computed["init"], config, spec)
     settings = all_settings(asked, {**computed, **choices.settings, **brought})
     observer.plan(config.out, settings)
-    if remark := _unusual_view(settings, teacher.spec):
-        observer.say(remark)
+    _say_unusual_view(observer, settings, teacher.spec)
     if config.dry_run:
         return Outcome(config.out, planned=True)
     torch.manual_seed(config.seed)
@@ -175,6 +174,11 @@ def _source(
     teacher, card = load_model(file)
     # A student shares the grids of its teacher, whose images are padded for that.
     named = teacher.spec = replace(teacher.spec, divisor=FRAME_DIVISOR)
+    if card.unfinished:
+        observer.say(
+            f"{file} is of a run that was not at its end: epoch {card.epochs} teaches; should that run go on and write "
+            "the file anew, this one cannot be resumed"
+        )
     if not is_pixel(config.method):
         return _Source(
             file=file,
@@ -219,12 +223,11 @@ def _student(config: DistillConfig, source: _Source) -> tuple[DetectorSpec, dict
     return spec, losses, computed
 
 
-def _unusual_view(settings: Mapping[str, Setting], teacher: DetectorSpec) -> str:
+def _say_unusual_view(observer: Observer, settings: Mapping[str, Setting], teacher: DetectorSpec) -> None:
     """A line on the view by which a teacher teaches, where it is not the model's own."""
     view = settings.get(TEACHER_VIEW)
-    if view is None or view.value == teacher.views[0]:
-        return ""
-    return f"the teacher teaches by its {view.value} view, {view.reason}"
+    if view is not None and view.value != teacher.views[0]:
+        observer.say(f"the teacher teaches by its {view.value} view, {view.reason}")
 
 
 def _architecture(config: DistillConfig) -> dict[str, object]:
