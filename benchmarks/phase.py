@@ -73,9 +73,12 @@ def train(arguments: argparse.Namespace, network: list[str], phase: str, seed: s
 
 
 def table(out: Path, folder: Path, k: str) -> str:
-    """What was measured by phase, each the mean of all seeds that are there, and the mean difference within seeds."""
+    """What was measured by phase, medians of the seeds that are there, and differences within seeds.
+
+    Medians, because a training may fail to start, which says nothing of phases.
+    """
     lost = {phase: losses(out, folder, k, phase) for phase in PHASES}
-    rows = ["| measure | view | centre | grid | grid − centre, by seed | mean ± sd |", "|---|---|---|---|---|---|"]
+    rows = ["| measure | view | centre | grid | grid − centre, by seed | median |", "|---|---|---|---|---|---|"]
     for view in VIEWS:
         for measure in ("AP", "AP75"):
             of = {phase: scores(out, k, phase, view, measure) for phase in PHASES}
@@ -91,10 +94,9 @@ def row(measure: str, view: str, of: dict[str, dict[str, float]], form: str) -> 
     if not seeds:
         return []
     differences = [of["grid"][seed] - of["centre"][seed] for seed in seeds]
-    means = " | ".join(f"{statistics.mean(of[phase][seed] for seed in seeds):{form}}" for phase in PHASES)
-    spread = f" ± {statistics.stdev(differences):{form}}" if len(seeds) > 1 else ""
+    medians = " | ".join(f"{statistics.median(of[phase][seed] for seed in seeds):{form}}" for phase in PHASES)
     words = ", ".join(f"{each:+{form}}" for each in differences)
-    return [f"| {measure} | {view} | {means} | {words} | {statistics.mean(differences):+{form}}{spread} |"]
+    return [f"| {measure} | {view} | {medians} | {words} | {statistics.median(differences):+{form}} |"]
 
 
 def losses(out: Path, folder: Path, k: str, phase: str) -> dict[str, dict[str, float]]:
