@@ -25,13 +25,6 @@ from msad_cli.models.model_file import load_model, read_header
 
 NETWORK = "--init none --backbone resnet18 --width 0.5 --head-channels 64 --head-convs 2 --size 128,171"
 SCHEDULE = "--batch 8 --lr 0.02 --decay cosine --workers 0"
-ONE = """
-import sys
-from msad_cli.cli.app import main
-from msad_cli.training import plan
-plan.NEW_PHASE = sys.argv.pop(1)
-main()
-"""
 PHASES = ("centre", "grid")
 VIEWS = ("fused", "high", "low", "student")
 
@@ -63,12 +56,23 @@ def train(arguments: argparse.Namespace, network: list[str], phase: str, seed: s
     for_teacher, for_student = arguments.epochs.split(",")
     shared = ["--data", str(arguments.set), *SCHEDULE.split(), "--seed", seed, "--overwrite"]
     runs = {
-        teacher: ["teacher", *network, "--k", arguments.k, "--epochs", for_teacher, "--eval-every", for_teacher],
+        teacher: [
+            "teacher",
+            *network,
+            "--phase",
+            phase,
+            "--k",
+            arguments.k,
+            "--epochs",
+            for_teacher,
+            "--eval-every",
+            for_teacher,
+        ],
         student: ["distill", "--teacher", str(teacher), "--epochs", for_student, "--eval-every", for_student],
     }
     for file, words in runs.items():
         if not file.exists():
-            command = [sys.executable, "-c", ONE, phase, *words, *shared, "--out", str(file)]
+            command = [sys.executable, "-m", "msad_cli", *words, *shared, "--out", str(file)]
             subprocess.run(command, check=True)
 
 
