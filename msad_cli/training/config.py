@@ -124,6 +124,7 @@ class TeacherConfig(TrainingConfig):
     init: str = "imagenet"
     norm: str = "auto"
     scales: str = "aligned"
+    phase: str = "centre"
     fusion: str = "c-ff"
     strategy: str = "joint"
     lambda_: float = 0.4

@@ -23,7 +23,7 @@ from msad_cli.text import parse_ks, parse_pixels, parse_size
 from msad_cli.training.config import AUTO, Asked, TeacherConfig
 from msad_cli.training.interruption import Clock
 from msad_cli.training.observer import Observer
-from msad_cli.training.plan import choose, choose_norm, choose_phase, claim_output, in_two_steps, invalid_values_named
+from msad_cli.training.plan import choose, choose_norm, claim_output, in_two_steps, invalid_values_named
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
 from msad_cli.training.sets import cache_decoded, fields_from_data, folder_of, lasting, read_data
@@ -50,11 +50,10 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     train, val, found = read_data(config, data, resolution, ks, task, observer, exif=config.exif or AUTO)
     fields, detections = fields_from_data(train, config.sigmas)
     choices = choose(config, len(train))
-    phase = choose_phase(config, folder)
-    spec, norm = _spec(config, ks, resolution, fields | {"phase": phase.value})
+    spec, norm = _spec(config, ks, resolution, fields)
     jitter = config.scales != "single"
     training = TrainingSet(train, resolution, spec.ks, jitter=jitter, seed=config.seed, phase=spec.phase)
-    computed = {"data": found, "norm": norm, "phase": phase, "detections": detections, **choices.settings}
+    computed = {"data": found, "norm": norm, "detections": detections, **choices.settings}
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
     settings = all_settings(asked, computed)
     observer.plan(config.out, settings)
@@ -105,6 +104,7 @@ def _spec(
             ks=ks,
             resolution=resolution,
             divisor=STOCK_DIVISOR if (config.scales, ks) == ("single", (1,)) else FRAME_DIVISOR,
+            phase=config.phase,  # type: ignore[arg-type]
             fusion=config.fusion,  # type: ignore[arg-type]
             head_depthwise=config.head_depthwise,
             learning=Learning(config.rois),
