@@ -25,13 +25,6 @@ from msad_cli.models.model_file import load_model, read_header
 
 NETWORK = "--init none --backbone resnet18 --width 0.5 --head-channels 64 --head-convs 2 --size 128,171"
 SCHEDULE = "--batch 8 --lr 0.02 --decay cosine --workers 0"
-ONE = """
-import sys
-from msad_cli.cli.app import main
-from msad_cli.training import plan
-plan.NEW_PHASE = sys.argv.pop(1)
-main()
-"""
 PHASES = ("centre", "grid")
 VIEWS = ("fused", "high", "low", "student")
 
@@ -63,19 +56,33 @@ def train(arguments: argparse.Namespace, network: list[str], phase: str, seed: s
     for_teacher, for_student = arguments.epochs.split(",")
     shared = ["--data", str(arguments.set), *SCHEDULE.split(), "--seed", seed, "--overwrite"]
     runs = {
-        teacher: ["teacher", *network, "--k", arguments.k, "--epochs", for_teacher, "--eval-every", for_teacher],
+        teacher: [
+            "teacher",
+            *network,
+            "--phase",
+            phase,
+            "--k",
+            arguments.k,
+            "--epochs",
+            for_teacher,
+            "--eval-every",
+            for_teacher,
+        ],
         student: ["distill", "--teacher", str(teacher), "--epochs", for_student, "--eval-every", for_student],
     }
     for file, words in runs.items():
         if not file.exists():
-            command = [sys.executable, "-c", ONE, phase, *words, *shared, "--out", str(file)]
+            command = [sys.executable, "-m", "msad_cli", *words, *shared, "--out", str(file)]
             subprocess.run(command, check=True)
 
 
 def table(out: Path, folder: Path, k: str) -> str:
-    """What was measured by phase, each the mean of all seeds that are there, and the mean difference within seeds."""
+    """What was measured by phase, medians of the seeds that are there, and differences within seeds.
+
+    Medians, because a training may fail to start, which says nothing of phases.
+    """
     lost = {phase: losses(out, folder, k, phase) for phase in PHASES}
-    rows = ["| measure | view | centre | grid | grid − centre, by seed | mean ± sd |", "|---|---|---|---|---|---|"]
+    rows = ["| measure | view | centre | grid | grid − centre, by seed | median |", "|---|---|---|---|---|---|"]
     for view in VIEWS:
         for measure in ("AP", "AP75"):
             of = {phase: scores(out, k, phase, view, measure) for phase in PHASES}
@@ -91,10 +98,9 @@ def row(measure: str, view: str, of: dict[str, dict[str, float]], form: str) -> 
     if not seeds:
         return []
     differences = [of["grid"][seed] - of["centre"][seed] for seed in seeds]
-    means = " | ".join(f"{statistics.mean(of[phase][seed] for seed in seeds):{form}}" for phase in PHASES)
-    spread = f" ± {statistics.stdev(differences):{form}}" if len(seeds) > 1 else ""
+    medians = " | ".join(f"{statistics.median(of[phase][seed] for seed in seeds):{form}}" for phase in PHASES)
     words = ", ".join(f"{each:+{form}}" for each in differences)
-    return [f"| {measure} | {view} | {means} | {words} | {statistics.mean(differences):+{form}}{spread} |"]
+    return [f"| {measure} | {view} | {medians} | {words} | {statistics.median(differences):+{form}} |"]
 
 
 def losses(out: Path, folder: Path, k: str, phase: str) -> dict[str, dict[str, float]]:

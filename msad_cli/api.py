@@ -37,7 +37,6 @@ from msad_cli.models.spec import DetectorSpec
 from msad_cli.runs.folder import Setting
 from msad_cli.system import distributed
 from msad_cli.system.device import Compute, choose_compute
-from msad_cli.system.extras import missing_extra
 from msad_cli.text import printable
 from msad_cli.training import train_teacher as training
 from msad_cli.training.config import PYTHON_ONLY, Asked, Config, DistillConfig, TeacherConfig
@@ -101,7 +100,10 @@ class Detections:
         try:
             import supervision
         except ImportError:
-            raise missing_extra("supervision", "supervision") from None
+            # Not an extra: it brings packages under licences that msad's own do not have.
+            raise UsageError(
+                "supervision is not installed", "pip install supervision", code="package-missing"
+            ) from None
         data: dict[str, NDArray[np.generic] | list[str]] = {"class_name": np.array(self.names, dtype=object)}
         return supervision.Detections(self.boxes, self.masks, self.scores, self.labels, data=data)
 

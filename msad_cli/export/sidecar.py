@@ -4,7 +4,7 @@ Reading it imports no torch: `msad info` needs none.
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from msad_cli import __version__
 from msad_cli.data.images.tones import Tones
 from msad_cli.errors import ModelFileError
 from msad_cli.frame import SIDE_MULTIPLE, Letterbox, Resolution, view_shift
-from msad_cli.models.model_file import Card, parse_card, strict_json
+from msad_cli.models.model_file import Card, card_json, parse_card, strict_json
 from msad_cli.models.spec import DetectorSpec, Role, View
 
 FORMAT = "msad-export/1"
@@ -132,7 +132,7 @@ def sidecar(notes: Notes) -> str:
         ],
         "keypoints": {"names": spec.keypoints, "skeleton": spec.skeleton},
         "spec": spec.to_json(),
-        "card": asdict(card),
+        "card": card_json(card),
     }
     return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 

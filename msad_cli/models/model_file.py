@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,7 @@ def save_model(path: Path, detector: "Detector", card: Card, weights: "Mapping[s
     from safetensors.torch import save
 
     state = {name: each.detach().contiguous().cpu() for name, each in (weights or detector.state_dict()).items()}
-    texts = {"format": FORMAT, "spec": json.dumps(detector.spec.to_json()), "card": json.dumps(asdict(card))}
+    texts = {"format": FORMAT, "spec": json.dumps(detector.spec.to_json()), "card": json.dumps(card_json(card))}
     write_bytes(path, save(state, metadata=texts))
 
 
@@ -235,6 +235,12 @@ def _data_size(entries: dict[str, Any]) -> int:
             raise ValueError("its tensors do not lie one behind the other, each with the bytes of its shape")
         end = stop
     return end
+
+
+def card_json(card: Card) -> dict[str, Any]:
+    """A card as plain JSON values; the teacher's spec as in a file of its own."""
+    teacher = None if card.teacher_spec is None else card.teacher_spec.to_json()
+    return {**asdict(replace(card, teacher_spec=None)), "teacher_spec": teacher}
 
 
 def strict_json(text: str | bytes) -> Any:

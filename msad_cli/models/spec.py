@@ -268,6 +268,8 @@ class DetectorSpec:
         """
         # Files of old versions lack the later fields, and name the task, which follows from the detector.
         known = {**_LATER, **values}
+        for name in _NESTED:  # as cards had them for a while
+            known |= known.pop(name, {})
         task = known.pop("task", None)
         known["resolution"] = Resolution(**_typed(known["resolution"], {"short_side": int, "long_side": int}))
         classes = [_typed(each, {"category_id": int, "name": str}) for each in known["classes"]]

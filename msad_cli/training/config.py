@@ -127,6 +127,7 @@ class TeacherConfig(TrainingConfig):
     init_partial: bool = False
     norm: str = "auto"
     scales: str = "aligned"
+    phase: str = "centre"
     fusion: str = "c-ff"
     strategy: str = "joint"
     lambda_: float = 0.4

@@ -9,7 +9,6 @@ from typing import Any
 
 from msad_cli.distillation.two_step import FUSION_SHARE
 from msad_cli.errors import UsageError
-from msad_cli.frame import Phase
 from msad_cli.models.model_file import own_header
 from msad_cli.models.weights.frozen import STAGES
 from msad_cli.runs.folder import RunFolder, Setting
@@ -18,12 +17,10 @@ from msad_cli.runs.reported_folder import ReportedFolder
 from msad_cli.runs.trackers import parse_trackers
 from msad_cli.system.device import Compute, choose_device, choose_precision, default_workers
 from msad_cli.system.distributed import own_device, rank, size
-from msad_cli.training.config import TeacherConfig, TrainingConfig
+from msad_cli.training.config import TrainingConfig
 from msad_cli.training.observer import Observer
 from msad_cli.training.steps.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
 
-NEW_PHASE: Phase = "grid"
-"""Of the low views of new teachers (docs/results.md, "The low view's phase")."""
 COCO_IMAGES, COCO_EPOCHS, MOST_EPOCHS = 117_266, 12, 150
 MANY_EVALUATIONS = 30
 """A training with more of them may end early."""
@@ -176,22 +173,6 @@ def choose_norm(norm: str, init: str, partial: bool = False) -> Setting:
     if (header := own_header(Path(init))) is not None:
         return Setting(header[0].norm, "auto", f"as in {init}")
     return Setting("frozen", "auto", "pretrained weights")
-
-
-def choose_phase(config: TeacherConfig, folder: RunFolder) -> Setting:
-    """How the pixels of low views lie in the HR image; a run that goes on has what it began with.
-
-    Raises:
-        UsageError: the run's record is damaged.
-    """
-    if config.resume:
-        # Runs of older versions have not recorded it.
-        return folder.recorded().get("phase", Setting("centre", "resumed", "as older versions had it"))
-    if config.scales != "aligned":
-        return Setting("centre", "auto", "each view is an ordinary image")
-    if (header := own_header(Path(config.init))) is not None and header[0].scales == "aligned":
-        return Setting(header[0].phase, "auto", f"as in {config.init}")
-    return Setting(NEW_PHASE, "auto", "cells of all views look at the same places")
 
 
 def claim_output(config: TrainingConfig, observer: Observer) -> RunFolder:

@@ -67,6 +67,8 @@ def _brought(config: TrainingConfig, spec: DetectorSpec) -> dict[str, Any]:
         found["k"] = ",".join(str(k) for k in smaller)
     if spec.fuses and scales == "aligned":
         found["fusion"] = spec.fusion
+    if spec.scales == scales == "aligned":
+        found["phase"] = spec.phase
     if spec.two_stage:
         found["rois"] = spec.learning.rois
     return found

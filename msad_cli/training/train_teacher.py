@@ -23,15 +23,7 @@ from msad_cli.text import parse_ks, parse_pixels, parse_size
 from msad_cli.training.config import AUTO, Asked, TeacherConfig
 from msad_cli.training.interruption import Clock
 from msad_cli.training.observer import Observer
-from msad_cli.training.plan import (
-    COCO_IMAGES,
-    choose,
-    choose_norm,
-    choose_phase,
-    claim_output,
-    in_two_steps,
-    invalid_values_named,
-)
+from msad_cli.training.plan import COCO_IMAGES, choose, choose_norm, claim_output, in_two_steps, invalid_values_named
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
 from msad_cli.training.sets import cache_decoded, choose_mirror, fields_from_data, folder_of, lasting, read_data
@@ -58,9 +50,9 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     data, task = folder_of(asked), task_of(config.detector)
     train, val, found = read_data(config, data, resolution, ks, task, observer, exif=config.exif or AUTO)
     fields, detections = fields_from_data(train, config.sigmas)
-    choices, phase = choose(config, len(train)), choose_phase(config, folder)
-    spec, norm = _spec(config, ks, resolution, fields | {"phase": phase.value})
-    computed = {"data": found, "norm": norm, "phase": phase, "detections": detections, **choices.settings, **brought}
+    choices = choose(config, len(train))
+    spec, norm = _spec(config, ks, resolution, fields)
+    computed = {"data": found, "norm": norm, "detections": detections, **choices.settings, **brought}
     computed["init"] = said_of_start(Setting(config.init, asked.source("init")), config, spec)
     computed["fliplr"] = choose_mirror(config.fliplr, train)
     jitter, own = config.scales != "single", {"phase": spec.phase, "fliplr": computed["fliplr"].value}
@@ -115,6 +107,7 @@ def _spec(
             ks=ks,
             resolution=resolution,
             divisor=STOCK_DIVISOR if (config.scales, ks) == ("single", (1,)) else FRAME_DIVISOR,
+            phase=config.phase,  # type: ignore[arg-type]
             fusion=config.fusion,  # type: ignore[arg-type]
             head_depthwise=config.head_depthwise,
             learning=Learning(config.rois),

@@ -240,7 +240,8 @@ def test_weights_that_are_no_numbers_find_nothing(tmp_path: Path, student: Detec
         assert bool(found.found["boxes"].isfinite().all())
         if value is torch.nan:
             assert len(found.found["boxes"]) == 0
-        assert run(["predict", str(tmp_path / "a.png"), "-m", str(path), "-o", str(tmp_path / "out"), "-q"]) == 0
+        command = ["predict", str(tmp_path / "a.png"), "-m", str(path), "-o", str(tmp_path / "out"), "-q"]
+        assert run([*command, "--overwrite"]) == 0
         json.loads((tmp_path / "out" / "predictions.json").read_text(), parse_constant=pytest.fail)
 
 

@@ -10,6 +10,7 @@ import json
 import lzma
 import shutil
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 import msad_cli as msad
+from msad_cli.data.images.tones import Tones
 from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.models.detector import Detector
-from msad_cli.models.model_file import load_model
+from msad_cli.models.model_file import Card, load_model, read_header, save_model
+from msad_cli.models.spec import DetectorSpec, Learning, Measuring
 from msad_cli.runs.folder import RunFolder
 from msad_cli.system.files import fingerprint
 
@@ -92,3 +95,13 @@ def test_an_old_run_goes_on_as_it_went_on(tmp_path: Path) -> None:
     (row,) = folder.rows()
     assert row["epoch"] == 2
     assert {name: row[name] for name in EXPECTED["resumed"]} == pytest.approx(EXPECTED["resumed"], rel=1e-3)
+
+
+def test_a_card_keeps_its_teachers_whole_spec(tmp_path: Path, student: Detector, teacher_spec: DetectorSpec) -> None:
+    """What is learnt by, measured by and read by stands among the fields of a spec of its own, and in a card too."""
+    teacher = replace(
+        teacher_spec, learning=Learning(32), measuring=Measuring(()), tones=Tones(3.0, 4095.0, deep_unseen=True)
+    )
+    path = tmp_path / "m.safetensors"
+    save_model(path, student, Card(teacher_spec=teacher))
+    assert read_header(path)[1].teacher_spec == teacher

@@ -1,6 +1,5 @@
 """msad info: what a model file says of itself, read without torch."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +21,7 @@ def info(
     """Show what a model file remembers: architecture, classes, data, AP."""
     from msad_cli.cli.json_output import print_json
     from msad_cli.export.formats import is_exported
+    from msad_cli.models.model_file import card_json
     from msad_cli.system.files import fingerprint
     from msad_cli.text import printable
 
@@ -31,7 +31,7 @@ def info(
         "task": spec.task,
         "views": spec.views,
         **spec.to_json(),
-        **asdict(card),
+        **card_json(card),
         "bytes": model.stat().st_size,
         "sha256": fingerprint(model),
     }

@@ -30,6 +30,9 @@ OWN: dict[str, Any] = {
     "init_partial": options.InitPartial,
     "norm": Annotated[str, typer.Option(metavar="auto|frozen|batch|group", help="Normalisation of the backbone.")],
     "scales": Annotated[str, typer.Option(metavar="aligned|vanilla|single", help="vanilla and single: the baselines.")],
+    "phase": Annotated[
+        str, typer.Option(metavar="centre|grid", help="How low views lie in the large image (docs/methods.md).")
+    ],
     "fusion": Annotated[
         str, typer.Option(metavar="c-ff|sigmoid|channel|sum|concat", help="How the views' pyramids become one.")
     ],

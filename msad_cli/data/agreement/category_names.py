@@ -66,4 +66,4 @@ def _ids_by_name(own: Mapping[int, str], known: Sequence[tuple[int, str]]) -> di
 
 def _moved(record: Any, field: str, ids: Mapping[int, int]) -> Any:
     number = whole_number(record.get(field)) if isinstance(record, dict) else None
-    return {**record, field: ids[number]} if number in ids else record
+    return {**record, field: ids[number]} if number is not None and number in ids else record
