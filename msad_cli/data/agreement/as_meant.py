@@ -47,7 +47,7 @@ def as_meant(document: Mapping[str, Any], tally: Tally) -> dict[str, Any]:
     sides = {
         each["id"]: (read_side(each.get("height")), read_side(each.get("width")))
         for each in images
-        if isinstance(each, dict) and isinstance(each.get("id"), Hashable)
+        if isinstance(each, dict) and "id" in each and isinstance(each["id"], Hashable)
     }
     annotations = []
     for each in document["annotations"]:

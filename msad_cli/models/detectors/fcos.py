@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection import FCOS
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
@@ -16,6 +16,10 @@ from msad_cli.models.detectors.dense import DenseKind, MatchingHead, dense_optio
 from msad_cli.models.detectors.towers import by_anchor, depthwise_tower, set_towers
 from msad_cli.models.pyramid import LEVELS, AlignedBackbone
 from msad_cli.models.whole_batch import batch_divisor, in_several_processes
+
+
+FIRST_DISTANCE = 1.0
+"""Strides from the middle of a cell to each side of its box, before anything is learnt."""
 
 
 class FCOSKind(DenseKind):
@@ -33,6 +37,8 @@ class FCOSKind(DenseKind):
         head = _Head(spec.channels, 1, classes, num_convs=spec.head_convs)
         if spec.head_depthwise:
             set_towers(head, [depthwise_tower(spec.channels, spec.head_convs) for _ in range(2)])
+        # From 0, many cells of many seeds start with boxes without an area, whose GIoU has no gradient.
+        nn.init.constant_(head.regression_head.bbox_reg.bias, FIRST_DISTANCE)
         return FCOS(backbone, classes, anchor_generator=anchors, head=head, **dense_options(self))
 
     def decoded(self, deltas: Tensor, anchors: Tensor) -> Tensor:
