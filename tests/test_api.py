@@ -188,7 +188,8 @@ def test_a_loss_of_ones_own_and_a_callback(demo: Path, tmp_path: Path) -> None:
     weighed = {"losses": {"mine": own}, "weight": "mine=2", "distill_warmup": 0, "lr": 0.1}
     msad.distill(teacher=teacher, out=student, on_step=steps.append, **fast, **weighed)  # type: ignore[arg-type]
     assert [name for name in steps[0].losses if name.startswith("distil")] == ["distil/mine/finest"]
-    assert steps[0].losses["distil/mine/finest"] > 0
+    # The student begins as its teacher is; where that teaches by the low view, they differ from the second step on.
+    assert steps[-1].losses["distil/mine/finest"] > 0
     assert own.scale.item() != 1.0
     recorded = json.loads((tmp_path / "s.run" / "args.json").read_text())
     assert recorded["method"]["reason"] == "mine × 2"
