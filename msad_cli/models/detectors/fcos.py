@@ -17,7 +17,6 @@ from msad_cli.models.detectors.towers import by_anchor, depthwise_tower, set_tow
 from msad_cli.models.pyramid import LEVELS, AlignedBackbone
 from msad_cli.models.whole_batch import batch_divisor, in_several_processes
 
-
 FIRST_DISTANCE = 1.0
 """Strides from the middle of a cell to each side of its box, before anything is learnt."""
 
