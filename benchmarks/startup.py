@@ -48,7 +48,17 @@ def main() -> None:
         commands = {
             "import torch, torchvision": [sys.executable, "-c", BARE],
             "the same and the forward": [sys.executable, "-c", BARE + FORWARD, *files],
-            "msad predict, one image": [*msad, "predict", files[1], "-m", files[0], "-o", out, "--quiet"],
+            "msad predict, one image": [
+                *msad,
+                "predict",
+                files[1],
+                "-m",
+                files[0],
+                "-o",
+                out,
+                "--overwrite",
+                "--quiet",
+            ],
             "msad --help": [*msad, "--help"],
             "msad --version": [*msad, "--version"],
             "msad info": [*msad, "info", files[0]],
