@@ -141,7 +141,7 @@ def view_results(
 
     def detect(views: Mapping[int, Sequence[Tensor]]) -> Sequence[Mapping[str, Tensor]]:
         found = detector.detect(views, view) if losses is None else losses.detect(views)
-        return found if overlap is None else [one_class_a_box(each, overlap) for each in found]
+        return [one_class_a_box(each, overlap) for each in found]
 
     ks, phase = detector.spec.ks_of(view), detector.spec.phase
     size_of = resolution or detector.resolution

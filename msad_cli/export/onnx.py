@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from msad_cli.errors import ModelFileError
 from msad_cli.export.base import ExportFormat, Run
-from msad_cli.export.sidecar import IDENTITY
+from msad_cli.export.sidecar import IDENTITY, refuse_another, refuse_other_sides
 from msad_cli.system.extras import missing_extra
 
 if TYPE_CHECKING:
@@ -143,21 +143,9 @@ def load(model: bytes, task: str, name: str, shape: "InputShape", identity: str 
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     known = session.get_modelmeta().custom_metadata_map.get(IDENTITY, identity)
-    names = tuple(each.name for each in session.get_outputs())
-    if known != identity or names != OUTPUTS[task] or [each.name for each in session.get_inputs()] != [INPUT]:
-        raise ModelFileError(
-            f"{name}: the JSON beside it is that of another model",
-            "copy both files of one export",
-            code="sidecar-of-another-model",
-        )
-    found = session.get_inputs()[0].shape
-    fixed, stated = ([each for each in sides if isinstance(each, int)] for sides in (found, shape.dimensions))
-    if fixed != stated:
-        raise ModelFileError(
-            f"{name}: its input is {found}, the JSON beside it says {shape.dimensions}",
-            "msad export MODEL --fixed HEIGHT,WIDTH --batch N fixes it in both",
-            code="sidecar-input-differs",
-        )
+    ins, outs = ([each.name for each in places] for places in (session.get_inputs(), session.get_outputs()))
+    refuse_another(name, known == identity and ins == [INPUT] and tuple(outs) == OUTPUTS[task])
+    refuse_other_sides(name, session.get_inputs()[0].shape, shape)
 
     def run(pixels: "Tensor") -> "list[Tensor]":
         with _explained(name):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msad_cli.errors import ModelFileError
 from msad_cli.export.base import Run
-from msad_cli.export.sidecar import IDENTITY
+from msad_cli.export.sidecar import IDENTITY, refuse_another, refuse_other_sides
 from msad_cli.system.extras import missing_extra
 
 if TYPE_CHECKING:
@@ -36,12 +36,9 @@ def load(model: bytes, task: str, name: str, shape: "InputShape", identity: str 
     ins, outs = ([each.get_any_name() for each in places] for places in (network.inputs, network.outputs))
     # It does not show a file's metadata, in which `mark` wrote the identity as it is.
     another = IDENTITY.encode() in model[-TAIL:] and identity.encode() not in model
-    if another or ins != [INPUT] or tuple(outs) != OUTPUTS[task]:
-        raise ModelFileError(
-            f"{name}: the JSON beside it is that of another model",
-            "copy both files of one export",
-            code="sidecar-of-another-model",
-        )
+    refuse_another(name, not another and ins == [INPUT] and tuple(outs) == OUTPUTS[task])
+    sides = network.inputs[0].get_partial_shape()
+    refuse_other_sides(name, [each.get_length() if each.is_static else str(each) for each in sides], shape)
     request = compiled.create_infer_request()
 
     def run(pixels: "Tensor") -> "list[Tensor]":

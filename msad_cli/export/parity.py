@@ -59,8 +59,7 @@ def compare_models(
     found: list[Detection] = []
     with torch.inference_mode():
         for image in itertools.islice(images, SEARCHED):
-            found_here = detector.detect({k: [image]}, view)
-            expected += found_here if overlap is None else [one_class_a_box(each, overlap) for each in found_here]
+            expected += [one_class_a_box(each, overlap) for each in detector.detect({k: [image]}, view)]
             found += graph.detect({k: [image]}, exported)
             if len(found) >= COMPARED and any(len(each["scores"]) for each in (*expected, *found)):
                 break

@@ -4,6 +4,7 @@ Reading it imports no torch: `msad info` needs none.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,38 @@ def _parse_shape(dimensions: Any) -> InputShape:
     if ("height" in free) != ("width" in free):
         raise ValueError("one side is fixed, and the other is not")
     return InputShape(None if "batch" in free else batch, None if "height" in free else (sides[0], sides[1]))
+
+
+def refuse_another(name: str, alike: bool) -> None:
+    """Does nothing where a graph's identity, inputs and outputs are those of the JSON beside it.
+
+    Raises:
+        ModelFileError: they are not.
+    """
+    if not alike:
+        raise ModelFileError(
+            f"{name}: the JSON beside it is that of another model",
+            "copy both files of one export",
+            code="sidecar-of-another-model",
+        )
+
+
+def refuse_other_sides(name: str, found: Sequence[int | str], shape: InputShape) -> None:
+    """Does nothing where what is fixed of a graph's input is what the JSON beside it says.
+
+    Args:
+        found: batch, channels, height and width, numbers where they are fixed.
+
+    Raises:
+        ModelFileError: it is not.
+    """
+    fixed, stated = ([each for each in sides if isinstance(each, int)] for sides in (found, shape.dimensions))
+    if fixed != stated:
+        raise ModelFileError(
+            f"{name}: its input is {found}, the JSON beside it says {shape.dimensions}",
+            "msad export MODEL --fixed HEIGHT,WIDTH --batch N fixes it in both",
+            code="sidecar-input-differs",
+        )
 
 
 def read_exported(path: Path) -> Notes:

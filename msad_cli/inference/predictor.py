@@ -50,7 +50,7 @@ class Wanted:
 
     def of(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What is wanted of detections that have the score."""
-        answer = dict(found) if self.overlap is None else one_class_a_box(found, self.overlap)
+        answer = one_class_a_box(found, self.overlap)
         if self.labels is None:
             return answer
         kept = torch.isin(answer["labels"].long(), torch.tensor(sorted(self.labels)))

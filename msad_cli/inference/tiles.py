@@ -13,7 +13,7 @@ from msad_cli.errors import DataError
 from msad_cli.export.runtime import Model
 from msad_cli.inference.inputs import Input
 from msad_cli.inference.predictor import Prediction, Wanted, predict
-from msad_cli.models.decode.nms import SAME_OBJECT
+from msad_cli.models.decode.nms import overlap_of
 from msad_cli.models.spec import View
 from msad_cli.system.device import Compute
 
@@ -80,7 +80,7 @@ def _merged(
     parts = torch.cat([_cut(each["boxes"], corners, places[0]) for each, corners in zip(moved, places, strict=True)])
     lone = ~_covered(together["boxes"], together["labels"], parts)
     together = {name: each[lone] for name, each in together.items()}
-    kept = batched_nms(together["boxes"], together["scores"], together["labels"], wanted.overlap or SAME_OBJECT)
+    kept = batched_nms(together["boxes"], together["scores"], together["labels"], overlap_of(wanted.overlap))
     answer = wanted.of({name: each[kept] for name, each in together.items()})
     seconds = sum(each.seconds for each in found)
     return Prediction(source, scaled, answer, None, any(each.cut for each in found), seconds)

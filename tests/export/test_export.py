@@ -493,6 +493,8 @@ def test_fixed_sides_and_batch(student: Path, demo: Path, tmp_path: Path, capsys
     sidecar_path(out).write_text(sidecar(replace(notes, shape=InputShape(1, (72, 48)))))
     assert run(["eval", str(out)]) == 4
     assert "its input is [2, 3, 72, 48], the JSON beside it says [1, 3, 72, 48]" in capsys.readouterr().err
+    assert run(["eval", str(out), "--runtime", "openvino"]) == 4
+    assert "its input is [2, 3, 72, 48], the JSON beside it says [1, 3, 72, 48]" in capsys.readouterr().err
 
 
 def test_past_the_tolerance_nothing_is_written(

@@ -22,13 +22,15 @@ def overlap_of(nms_iou: float | None) -> float:
     return SAME_OBJECT if nms_iou is None else nms_iou
 
 
-def one_class_a_box(found: Mapping[str, Tensor], overlap: float) -> dict[str, Tensor]:
+def one_class_a_box(found: Mapping[str, Tensor], overlap: float | None) -> dict[str, Tensor]:
     """The detections of an image that no surer one overlaps, of whichever class; the surest first.
 
     Args:
         found: `boxes` (D, 4), corners, `scores` (D,) and whatever else has D rows.
-        overlap: the IoU above which the lower score goes.
+        overlap: the IoU above which the lower score goes; all stay as they are if None.
     """
+    if overlap is None:
+        return dict(found)
     kept = nms(found["boxes"].float(), found["scores"].float(), overlap)
     return {name: each[kept] for name, each in found.items()}
 
