@@ -1,31 +1,38 @@
 """Distilling a teacher into a student: from what is asked for to a model file."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.images.decode import limit_pixels
 from msad_cli.data.loading.dataset import TrainingSet
-from msad_cli.distillation.distillation import Weighted
+from msad_cli.distillation.distillation import Distillation, Weighted, teaching
 from msad_cli.errors import ModelFileError, UsageError
-from msad_cli.frame import FRAME_DIVISOR
+from msad_cli.frame import FRAME_DIVISOR, Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, load_model
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.runs.folder import Setting
+from msad_cli.system.distributed import from_first
 from msad_cli.system.files import fingerprint
 from msad_cli.text import parse_pixels
 from msad_cli.training.config import Asked, DistillConfig
+from msad_cli.training.defaults.budget import fit_time
+from msad_cli.training.defaults.inherited import inherited, remembered
+from msad_cli.training.defaults.pace import WORTH_TIMING, Pace, pace_of, words
 from msad_cli.training.interruption import Clock
+from msad_cli.training.judging.nothing_found import finds_nothing
 from msad_cli.training.observer import Observer
 from msad_cli.training.plan import COCO_IMAGES, Choices, choose, claim_output, invalid_values_named
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
-from msad_cli.training.sets import cache_decoded, choose_mirror, folder_of, lasting, read_data
+from msad_cli.training.sets import cache_decoded, choose_mirror, find_data, folder_of, lasting, read_data
 from msad_cli.training.starting import adopted, said_of_start
 from msad_cli.training.students.assistant import first_stage, student_k
 from msad_cli.training.students.plan_student import (
@@ -57,6 +64,8 @@ class _Source:
         data, exif: the set that the teacher learnt from, and whether its labels fit images that EXIF turns.
         view: by which it teaches.
         k, init, aligned: of the student: what was asked for, or what learning from an assistant makes of it.
+        training: by what settings the teacher that was named was trained, as far as its file remembers them.
+        scores: of its views, if they are known.
     """
 
     file: Path
@@ -68,6 +77,8 @@ class _Source:
     k: str | None
     init: str
     aligned: bool
+    training: Mapping[str, Any]
+    scores: Mapping[str, Mapping[str, float | None]] | None
 
 
 def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
@@ -82,25 +93,47 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     clock = Clock.of(config.time, config.checkpoint)
     limit_pixels(parse_pixels(config.max_pixels))
     folder = claim_output(config, observer)
-    choose(config, COCO_IMAGES)  # what cannot be is refused before a set is drawn or read
+    choose(config, COCO_IMAGES, "")  # what cannot be is refused before a set is drawn or read
+    if config.budget_time is not None and is_pixel(config.method):
+        raise UsageError(
+            "--budget-time with --method pixel: its two stages are two trainings",
+            "give --epochs, or --time, after which a run stops",
+            code="setting-unfit-for-method",
+        )
     source = _source(asked, folder.recorded() if config.resume else None, observer)
     if isinstance(source, Outcome):
         return source
+    asked, from_teacher = inherited(asked, source.training, source.file)
+    out, config = config.out, asked.config
     teacher, view, pixel = source.detector, source.view.value, is_pixel(config.method)
     torch.manual_seed(config.seed)  # what distillation trains beside the student starts at random
     spec, losses, computed = _student(config, source)
-    data, sides = folder_of(asked, source.data, source.file) or "", (spec.resolution, spec.ks, spec.task)
-    train, val, computed["data"] = read_data(config, data, *sides, observer, spec, source.exif)
+    data = folder_of(asked, source.data, source.file) or ""
+    found = find_data(config, data, spec.task, observer, spec, source.exif)
+    train, val, computed["data"] = read_data(config, found, spec.resolution, spec.ks, observer)
     spec = replace(spec, tones=train.tones)
-    choices = of_distillation(choose(config, len(train)), config.distill_warmup, pixel)
+    choices, fitted = choose(config, len(train), spec.detector, computed["init"].value, spec.width), None
     store, training, more = _images(config, source, spec, losses, train, choices)
+    if config.budget_time is not None and not config.resume:
+
+        def pace_at(_: Resolution) -> Pace | None:
+            return _pace(source, spec, losses, training, choices, store)
+
+        fitted = from_first(lambda: fit_time(config, spec.resolution, choices, len(val), pace_at, size_free=False))
+        limited = replace(config, epochs=fitted.epochs)
+        choices = choose(limited, len(train), spec.detector, computed["init"].value, spec.width)
+    choices = of_distillation(choices, config.distill_warmup, pixel)
     computed |= more
     computed["init"] = said_of_start(computed["init"], config, spec)
-    settings = all_settings(asked, {**computed, **choices.settings, **brought})
-    observer.plan(config.out, settings)
-    _say_unusual_view(observer, settings, teacher.spec)
+    fitting = {} if fitted is None else fitted.settings
+    settings = all_settings(asked, {**computed, **choices.settings, **from_teacher, **brought, **fitting})
+    observer.plan(out, settings)
+    if not (observer.silent or config.resume or pixel) and choices.schedule.steps >= WORTH_TIMING:
+        pace = _pace(source, spec, losses, training, choices, store)
+        observer.say(words({"student": pace.of(choices, len(val))} if pace else {}))
+    _say_of_teacher(observer, settings, teacher.spec, source.scores)
     if config.dry_run:
-        return Outcome(config.out, planned=True)
+        return Outcome(out, planned=True)
     torch.manual_seed(config.seed)
     student = Detector(spec)
     device = choices.compute.device
@@ -116,7 +149,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
         choices=choices,
         settings=settings,
         folder=folder,
-        card=_card(data, train.file, source),
+        card=replace(_card(data, train.file, source), training=remembered(settings)),
         clock=clock,
         source=source.file,
         compiled=(student, teacher) if config.compile_ else (),
@@ -148,6 +181,22 @@ def _images(
     training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed, **own)
     decoded = cache_decoded(training, config.cache, choices.workers)
     return store, training, {"fliplr": mirror, "cache_teacher": cached, "cache": decoded}
+
+
+def _pace(
+    source: _Source,
+    spec: DetectorSpec,
+    losses: Mapping[str, Weighted],
+    training: TrainingSet,
+    choices: Choices,
+    store: Store | None,
+) -> Pace | None:
+    """The pace of a student's training; with a teacher cache, which is filled later, that of a student alone."""
+    student = Detector(spec)
+    teach = teaching(source.detector, student, source.view.value) if losses and store is None else None
+    # Copies: what distillers count and remember in these steps is no part of the run.
+    module = Distillation(student, teach, {} if teach is None else copy.deepcopy(dict(losses)))
+    return pace_of(module, student, training, choices)
 
 
 def _source(
@@ -190,6 +239,8 @@ def _source(
             k=config.k,
             init=config.init,
             aligned=config.aligned,
+            training=card.training,
+            scores=card.scores,
         )
     k = student_k(config, named)
     assistant, stage = first_stage(asked, file, train_student, observer)
@@ -206,6 +257,8 @@ def _source(
         k=k,
         init="teacher",
         aligned=False,
+        training=card.training,
+        scores=card.scores,
     )
 
 
@@ -223,8 +276,15 @@ def _student(config: DistillConfig, source: _Source) -> tuple[DetectorSpec, dict
     return spec, losses, computed
 
 
-def _say_unusual_view(observer: Observer, settings: Mapping[str, Setting], teacher: DetectorSpec) -> None:
-    """A line on the view by which a teacher teaches, where it is not the model's own."""
+def _say_of_teacher(
+    observer: Observer,
+    settings: Mapping[str, Setting],
+    teacher: DetectorSpec,
+    scores: Mapping[str, Mapping[str, float | None]] | None,
+) -> None:
+    """A line on the view by which a teacher teaches, where it is not the model's own, and on one that finds nothing."""
+    if scores is not None and finds_nothing(scores.values()):
+        observer.say("the teacher finds nothing: there is nothing to learn from it; msad teacher trains another")
     view = settings.get(TEACHER_VIEW)
     if view is not None and view.value != teacher.views[0]:
         observer.say(f"the teacher teaches by its {view.value} view, {view.reason}")
