@@ -13,8 +13,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msad_cli.errors import DataError, ModelFileError, UsageError
-from msad_cli.models.spec import DetectorSpec, View
+from msad_cli.errors import DataError, ModelFileError
+from msad_cli.models.spec import DetectorSpec
 from msad_cli.system.files import write_bytes
 
 if TYPE_CHECKING:
@@ -326,31 +326,3 @@ def _difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
         return f"{len(extra)} tensors too many, such as {extra[0]}"
     name = next(name for name in expected if expected[name] != found[name])
     return f"{name} is {found[name][:80]}, the spec needs {expected[name]}"
-
-
-def view_of_best_ap(spec: DetectorSpec, scores: Mapping[str, Mapping[str, float | None]]) -> View:
-    """The view that has the highest box AP; the model's own where none is known, and of equals.
-
-    Args:
-        scores: by view, as a `Card` has them.
-    """
-
-    def ap(view: View) -> float:
-        known = scores.get(view, {}).get("AP")
-        return -1.0 if known is None or math.isnan(known) else known
-
-    return max(spec.views, key=ap)
-
-
-def choose_views(view: str | None, spec: DetectorSpec, model: Path) -> tuple[View, ...]:
-    """The views of a model that are asked for, its best first; None asks for every one it has.
-
-    Raises:
-        UsageError: the model has no such view.
-    """
-    views = tuple(each for each in spec.views if view in (None, each))
-    if not views:
-        raise UsageError(
-            f"--view {view}: {model} has {', '.join(spec.views)}", "leave --view away for its own", code="unknown-view"
-        )
-    return views

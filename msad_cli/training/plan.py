@@ -49,12 +49,20 @@ class Choices:
         return self.schedule.steps // self.epochs
 
 
-def choose(config: TrainingConfig, images: int, detector: str, init: str = "", width: float = 1.0) -> Choices:
+def choose(
+    config: TrainingConfig,
+    images: int,
+    detector: str,
+    init: str = "",
+    width: float = 1.0,
+    within: tuple[int, str] | None = None,
+) -> Choices:
     """Fills in what was not asked for, for a training split of so many images.
 
     Args:
         detector: what is trained.
         init, width: where its backbone starts from, and the factor on its channels.
+        within: the epochs that fit into a time, in place of the usual ones, and why.
 
     Raises:
         UsageError: a value that cannot be.
@@ -77,7 +85,7 @@ def choose(config: TrainingConfig, images: int, detector: str, init: str = "", w
     if batch < settings["batch"].value:
         settings["batch"] = Setting(batch, "auto", "all images of the training split")
     workers = pick("workers", lambda: default_workers(compute.device))
-    epochs = pick("epochs", lambda: _epochs(images, large))
+    epochs = pick("epochs", lambda: within or _epochs(images, large))
     if config.optimizer not in OPTIMISERS:
         raise UsageError(
             f"--optimizer {config.optimizer}: unknown", f"give {' or '.join(OPTIMISERS)}", code="unknown-value"

@@ -2,11 +2,13 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.images.decode import limit_pixels
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.distillation.aligned_teacher import AlignedTraining
@@ -25,7 +27,7 @@ from msad_cli.system.distributed import from_first
 from msad_cli.system.files import fingerprint
 from msad_cli.text import parse_duration, parse_ks, parse_pixels, parse_size
 from msad_cli.training.config import AUTO, Asked, TeacherConfig
-from msad_cli.training.defaults.budget import Fitted, fit_time
+from msad_cli.training.defaults.budget import fit_time
 from msad_cli.training.defaults.inherited import remembered
 from msad_cli.training.defaults.machine import LARGE, Network, choose_network, choose_size
 from msad_cli.training.defaults.pace import WORTH_TIMING, Pace, pace_of, student_pace, words
@@ -78,25 +80,9 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     train, val, computed["data"] = read_data(config, found, resolution, ks, observer)
     fields, computed["detections"] = fields_from_data(train, config.sigmas)
     spec, computed["norm"] = _spec(config, network, ks, resolution, fields)
-    choices = choose(config, len(train), config.detector, network.init, network.width)
-    mirror = choose_mirror(config.fliplr, train)
-    training = TrainingSet(
-        train,
-        resolution,
-        spec.ks,
-        jitter=config.scales != "single",
-        seed=config.seed,
-        phase=spec.phase,
-        fliplr=mirror.value,
-    )
-    fitted = _in_time(config, spec, training, choices, len(val))
-    if fitted is not None:
-        spec, training.resolution = replace(spec, resolution=fitted.resolution), fitted.resolution
-        choices = choose(
-            replace(config, epochs=fitted.epochs), len(train), config.detector, network.init, network.width
-        )
-    computed |= choices.settings | ({} if size is None else {"size": size}) | {"fliplr": mirror} | brought
-    computed |= fitted.settings if fitted is not None else {}
+    training, computed["fliplr"] = _images(config, train, spec)
+    spec, choices, chosen = _choose(config, network, spec, training, len(val))
+    computed |= ({} if size is None else {"size": size}) | chosen | brought
     start = computed.get("init", Setting(network.init, asked.source("init")))
     computed["init"] = said_of_start(start, config, spec)
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
@@ -128,20 +114,37 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     )
 
 
-def _in_time(
-    config: TeacherConfig, spec: DetectorSpec, training: TrainingSet, choices: Choices, validation: int
-) -> Fitted | None:
-    """What fits into `--budget-time`; a run that goes on has chosen already."""
-    if config.budget_time is None or config.resume:
-        return None
+def _images(config: TeacherConfig, train: CocoSplit, spec: DetectorSpec) -> tuple[TrainingSet, Setting]:
+    """What is looked at in training, and how likely it is mirrored, for the record."""
+    mirror = choose_mirror(config.fliplr, train)
+    jitter, own = config.scales != "single", {"phase": spec.phase, "fliplr": mirror.value}
+    return TrainingSet(train, spec.resolution, spec.ks, jitter=jitter, seed=config.seed, **own), mirror
+
+
+def _choose(
+    config: TeacherConfig, network: Network, spec: DetectorSpec, training: TrainingSet, validation: int
+) -> tuple[DetectorSpec, Choices, dict[str, Setting]]:
+    """The choices of a run and its spec, of the size that fits into `--budget-time`, which the images have then too.
+
+    A run that goes on has chosen already.
+    """
+
+    choices_of = partial(choose, config, len(training.split), config.detector, network.init, network.width)
 
     def pace_at(resolution: Resolution) -> Pace | None:
         model, images = Detector(replace(spec, resolution=resolution)), copy.copy(training)
         images.resolution = resolution
-        return pace_of(_module(model, config.lambda_, 0), model, images, choices)
+        return pace_of(_module(model, config.lambda_, 0), model, images, usual)
 
+    usual = choices_of()
+    if config.budget_time is None or config.resume:
+        return spec, usual, usual.settings
     free = config.size is None
-    return from_first(lambda: fit_time(config, spec.resolution, choices, validation, pace_at, free))
+    fitted = from_first(lambda: fit_time(config, spec.resolution, usual, validation, pace_at, free))
+    training.resolution = fitted.resolution
+    choices = choices_of(within=fitted.epochs)
+    size = {} if fitted.size is None else {"size": fitted.size}
+    return replace(spec, resolution=fitted.resolution), choices, choices.settings | size
 
 
 def _say_time(

@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 from support.flags import EXACT, SMALLEST
 from support.overfit import RECIPE, SIZE, squares
+from support.specs import spec
 
 from msad_cli.cli.app import run
-from msad_cli.training.judging.nothing_found import finds_nothing
+from msad_cli.data.annotations.split import read_split
+from msad_cli.frame import Resolution
+from msad_cli.training.judging.nothing_found import finds_nothing, median_side
 
 
 def test_what_nothing_is() -> None:
@@ -36,13 +39,12 @@ def test_it_is_said_after_two_evaluations_and_at_the_end(
     assert "the teacher finds nothing: there is nothing to learn" in capsys.readouterr().err
 
 
-def test_small_objects_are_the_first_cause(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Squares of 64 of 128 pixels: at 32 pixels and 1/4 their side is 4."""
-    command = ["teacher", f"--data={squares(tmp_path_factory)}", *SMALLEST, "--size=32,32", *EXACT, "--batch=16"]
-    assert run([*command, "--k=4", "--lr=1e-9", "--epochs=1", f"--out={tmp_path / 't.safetensors'}"]) == 0
-    assert "Likely causes: objects have a median side of 4 pixels at 1/4" in capsys.readouterr().err
+def test_small_objects_are_a_cause(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Squares with a median side of 64 of 128 pixels have 16 in images of 32, and 4 at 1/4 of that."""
+    folder = squares(tmp_path_factory)
+    train = read_split(folder / "annotations" / "instances_train2017.json", folder / "train2017")
+    sides = {ks: median_side(spec(ks=ks, resolution=Resolution(32, 32)), train) for ks in ((1, 4), (1, 2))}
+    assert sides == pytest.approx({(1, 4): 4.0, (1, 2): 8.0}, rel=0.05)
 
 
 def test_one_that_learns_is_not_bothered(

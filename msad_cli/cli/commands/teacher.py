@@ -93,7 +93,7 @@ def _teacher(asked: Asked[TeacherConfig]) -> None:
 def _best(outcome: "Outcome") -> str:
     """Which view is the best, and what follows from that."""
     from msad_cli.cli.console import percent
-    from msad_cli.models.model_file import view_of_best_ap
+    from msad_cli.models.views import view_of_best_ap
 
     assert outcome.run is not None
     spec, scores = outcome.run.detector.spec, {view: each.numbers for view, each in outcome.scores.items()}

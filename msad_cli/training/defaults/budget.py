@@ -21,11 +21,16 @@ MARGIN = 0.9
 
 @dataclass(frozen=True)
 class Fitted:
-    """What fits into a time, and for the record the choices behind it."""
+    """What fits into a time.
+
+    Attributes:
+        resolution: the HR size, and why it is that, where it is not the usual one.
+        epochs: and why they are as many.
+    """
 
     resolution: Resolution
-    epochs: int
-    settings: dict[str, Setting]
+    size: Setting | None
+    epochs: tuple[int, str]
 
 
 def fit_time(
@@ -72,7 +77,7 @@ def fit_time(
             best = _fitted(smaller, epochs, size, choices, now, budget)
         if epochs >= least:
             break
-    if best is None or (config.epochs is not None and best.epochs < config.epochs):
+    if best is None or (config.epochs is not None and best.epochs[0] < config.epochs):
         raise UsageError(
             f"--budget-time {config.budget_time}: too short for "
             + ("an epoch" if config.epochs is None else f"{config.epochs} epochs")
@@ -98,13 +103,9 @@ def _epochs(pace: Pace, choices: Choices, config: TrainingConfig, validation: in
 
 
 def _fitted(size: Resolution, epochs: int, usual: Resolution, choices: Choices, pace: Pace, budget: float) -> Fitted:
-    settings = {}
-    if epochs < choices.epochs:
-        why = f"what fits into {duration(budget)} at {pace.step:.2g} s a step; {choices.epochs} without that limit"
-        settings["epochs"] = Setting(epochs, "auto", why)
-    if size != usual:
-        settings["size"] = Setting(size_text(size), "auto", f"for {duration(budget)}; {size_text(usual)} without it")
-    return Fitted(size, epochs, settings)
+    why = f"{duration(budget)} at {pace.step:.2g} s a step allow them; {choices.epochs} without that limit"
+    smaller = Setting(size_text(size), "auto", f"for {duration(budget)}; {size_text(usual)} without that limit")
+    return Fitted(size, None if size == usual else smaller, (epochs, why))
 
 
 def _scaled(size: Resolution, share: float) -> Resolution:

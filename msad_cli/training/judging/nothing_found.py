@@ -57,7 +57,7 @@ def remark(run: Run, scores: Mapping[str, Scores], step: int, ended: bool) -> st
 def _causes(run: Run, step: int) -> Iterator[str]:
     """The likeliest first, each with what to do."""
     spec, rate = run.detector.spec, run.choices.schedule.learning_rate
-    side = _median_side(spec, run.training.split)
+    side = median_side(spec, run.training.split)
     if side < SMALL:
         view = f"at 1/{spec.ks[-1]}" if spec.ks[-1] > 1 else "at this size"
         yield f"objects have a median side of {side:.0f} pixels {view}: a larger --size, or a smaller --k"
@@ -68,7 +68,7 @@ def _causes(run: Run, step: int) -> Iterator[str]:
     yield f"labels that do not fit the images: look at {picture}, and at what msad data check says"
 
 
-def _median_side(spec: DetectorSpec, train: CocoSplit) -> float:
+def median_side(spec: DetectorSpec, train: CocoSplit) -> float:
     """Of the objects in the smallest view, the median square root of the area, in its pixels."""
     boxes = train.boxes
     if not len(boxes):

@@ -1,7 +1,7 @@
 """Distilling a teacher into a student: from what is asked for to a model file."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from msad_cli.models.spec import DetectorSpec
 from msad_cli.runs.folder import Setting
 from msad_cli.system.distributed import from_first
 from msad_cli.system.files import fingerprint
-from msad_cli.text import parse_pixels
+from msad_cli.text import parse_duration, parse_pixels
 from msad_cli.training.config import Asked, DistillConfig
 from msad_cli.training.defaults.budget import fit_time
 from msad_cli.training.defaults.inherited import inherited, remembered
@@ -93,13 +93,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     clock = Clock.of(config.time, config.checkpoint)
     limit_pixels(parse_pixels(config.max_pixels))
     folder = claim_output(config, observer)
-    choose(config, COCO_IMAGES, "")  # what cannot be is refused before a set is drawn or read
-    if config.budget_time is not None and is_pixel(config.method):
-        raise UsageError(
-            "--budget-time with --method pixel: its two stages are two trainings",
-            "give --epochs, or --time, after which a run stops",
-            code="setting-unfit-for-method",
-        )
+    _refuse_impossible(config)
     source = _source(asked, folder.recorded() if config.resume else None, observer)
     if isinstance(source, Outcome):
         return source
@@ -112,26 +106,17 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     found = find_data(config, data, spec.task, observer, spec, source.exif)
     train, val, computed["data"] = read_data(config, found, spec.resolution, spec.ks, observer)
     spec = replace(spec, tones=train.tones)
-    choices, fitted = choose(config, len(train), spec.detector, computed["init"].value, spec.width), None
-    store, training, more = _images(config, source, spec, losses, train, choices)
-    if config.budget_time is not None and not config.resume:
-
-        def pace_at(_: Resolution) -> Pace | None:
-            return _pace(source, spec, losses, training, choices, store)
-
-        fitted = from_first(lambda: fit_time(config, spec.resolution, choices, len(val), pace_at, size_free=False))
-        limited = replace(config, epochs=fitted.epochs)
-        choices = choose(limited, len(train), spec.detector, computed["init"].value, spec.width)
-    choices = of_distillation(choices, config.distill_warmup, pixel)
-    computed |= more
-    computed["init"] = said_of_start(computed["init"], config, spec)
-    fitting = {} if fitted is None else fitted.settings
-    settings = all_settings(asked, {**computed, **choices.settings, **from_teacher, **brought, **fitting})
+    choices_of = partial(choose, config, len(train), spec.detector, computed["init"].value, spec.width)
+    usual = choices_of()
+    store, training, more = _images(config, source, spec, losses, train, usual)
+    pace = partial(_pace, source, spec, losses, training, usual, store)
+    within = _within(config, spec.resolution, usual, len(val), pace)
+    choices = of_distillation(choices_of(within=within), config.distill_warmup, pixel)
+    computed |= more | {"init": said_of_start(computed["init"], config, spec)}
+    settings = all_settings(asked, {**computed, **choices.settings, **from_teacher, **brought})
     observer.plan(out, settings)
-    if not (observer.silent or config.resume or pixel) and choices.schedule.steps >= WORTH_TIMING:
-        pace = _pace(source, spec, losses, training, choices, store)
-        observer.say(words({"student": pace.of(choices, len(val))} if pace else {}))
     _say_of_teacher(observer, settings, teacher.spec, source.scores)
+    _say_time(config, observer, choices, len(val), pace)
     if config.dry_run:
         return Outcome(out, planned=True)
     torch.manual_seed(config.seed)
@@ -155,6 +140,24 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
         compiled=(student, teacher) if config.compile_ else (),
     )
     return fit(run, observer)
+
+
+def _refuse_impossible(config: DistillConfig) -> None:
+    """Does nothing to settings of which a run can be made; a set is drawn or read afterwards, for minutes.
+
+    Raises:
+        UsageError, DeviceError: as `choose`, or a time is planned for two trainings.
+    """
+    choose(config, COCO_IMAGES, "")
+    if config.budget_time is None:
+        return
+    parse_duration("--budget-time", config.budget_time)
+    if is_pixel(config.method):
+        raise UsageError(
+            "--budget-time with --method pixel: its two stages are two trainings",
+            "give --epochs, or --time, after which a run stops",
+            code="setting-unfit-for-method",
+        )
 
 
 def _images(
@@ -183,6 +186,25 @@ def _images(
     return store, training, {"fliplr": mirror, "cache_teacher": cached, "cache": decoded}
 
 
+def _within(
+    config: DistillConfig, size: Resolution, usual: Choices, validation: int, pace: Callable[..., Pace | None]
+) -> tuple[int, str] | None:
+    """The epochs that fit into `--budget-time`, and why; a run that goes on has chosen already."""
+    if config.budget_time is None or config.resume:
+        return None
+    return from_first(lambda: fit_time(config, size, usual, validation, pace, size_free=False)).epochs
+
+
+def _say_time(
+    config: DistillConfig, observer: Observer, choices: Choices, validation: int, pace: Callable[..., Pace | None]
+) -> None:
+    """A line on how long this training will take here."""
+    if observer.silent or config.resume or is_pixel(config.method) or choices.schedule.steps < WORTH_TIMING:
+        return
+    timed = pace()
+    observer.say(words({"student": timed.of(choices, validation)} if timed else {}))
+
+
 def _pace(
     source: _Source,
     spec: DetectorSpec,
@@ -190,6 +212,7 @@ def _pace(
     training: TrainingSet,
     choices: Choices,
     store: Store | None,
+    _: Resolution | None = None,
 ) -> Pace | None:
     """The pace of a student's training; with a teacher cache, which is filled later, that of a student alone."""
     student = Detector(spec)
