@@ -99,7 +99,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
         return source
     asked, from_teacher = inherited(asked, source.training, source.file)
     out, config = config.out, asked.config
-    teacher, view, pixel = source.detector, source.view.value, is_pixel(config.method)
+    teacher, view = source.detector, source.view.value
     torch.manual_seed(config.seed)  # what distillation trains beside the student starts at random
     spec, losses, computed = _student(config, source)
     data = folder_of(asked, source.data, source.file) or ""
@@ -107,11 +107,10 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     train, val, computed["data"] = read_data(config, found, spec.resolution, spec.ks, observer)
     spec = replace(spec, tones=train.tones)
     choices_of = partial(choose, config, len(train), spec.detector, computed["init"].value, spec.width)
-    usual = choices_of()
-    store, training, more = _images(config, source, spec, losses, train, usual)
+    store, training, more = _images(config, source, spec, losses, train, usual := choices_of())
     pace = partial(_pace, source, spec, losses, training, usual, store)
     within = _within(config, spec.resolution, usual, len(val), pace)
-    choices = of_distillation(choices_of(within=within), config.distill_warmup, pixel)
+    choices = of_distillation(choices_of(within=within), config.distill_warmup, is_pixel(config.method))
     computed |= more | {"init": said_of_start(computed["init"], config, spec)}
     settings = all_settings(asked, {**computed, **choices.settings, **from_teacher, **brought})
     observer.plan(out, settings)
@@ -121,8 +120,8 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
         return Outcome(out, planned=True)
     torch.manual_seed(config.seed)
     student = Detector(spec)
-    device = choices.compute.device
-    keep_pyramids(store, teacher.to(device), training, choices.compute, choices.workers, observer, view)
+    compute = choices.compute
+    keep_pyramids(store, teacher.to(compute.device), training, compute, choices.workers, observer, view)
     run = Run(
         command="distill",
         config=config,
