@@ -85,7 +85,7 @@ def _teacher(asked: Asked[TeacherConfig]) -> None:
             following = f"msad distill --teacher {out}" if aligned else f"msad eval {out}"
             remark = _best(outcome) if aligned else ""
             if of_scores(outcome.scores):
-                remark, following = "", ""  # what is likely wrong was said; a student of this would learn nothing
+                following = ""  # what is likely wrong was said; a student of this would learn nothing
             announce_result(out, outcome.held, outcome.scores, following, remark)
         raise typer.Exit(exit_code(outcome, watching))
 

@@ -114,13 +114,11 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     computed |= more | {"init": said_of_start(computed["init"], config, spec)}
     settings = all_settings(asked, {**computed, **choices.settings, **from_teacher, **brought})
     observer.plan(out, settings)
-    _say_of_teacher(observer, settings, teacher.spec, source.scores)
-    _say_time(config, observer, choices, len(val), pace)
+    _say_first(config, observer, source, choices, len(val), pace)
     if config.dry_run:
         return Outcome(out, planned=True)
     torch.manual_seed(config.seed)
-    student = Detector(spec)
-    compute = choices.compute
+    student, compute = Detector(spec), choices.compute
     keep_pyramids(store, teacher.to(compute.device), training, compute, choices.workers, observer, view)
     run = Run(
         command="distill",
@@ -192,16 +190,6 @@ def _within(
     if config.budget_time is None or config.resume:
         return None
     return from_first(lambda: fit_time(config, size, usual, validation, pace, size_free=False)).epochs
-
-
-def _say_time(
-    config: DistillConfig, observer: Observer, choices: Choices, validation: int, pace: Callable[..., Pace | None]
-) -> None:
-    """A line on how long this training will take here."""
-    if observer.silent or config.resume or is_pixel(config.method) or choices.schedule.steps < WORTH_TIMING:
-        return
-    timed = pace()
-    observer.say(words({"student": timed.of(choices, validation)} if timed else {}))
 
 
 def _pace(
@@ -298,18 +286,24 @@ def _student(config: DistillConfig, source: _Source) -> tuple[DetectorSpec, dict
     return spec, losses, computed
 
 
-def _say_of_teacher(
+def _say_first(
+    config: DistillConfig,
     observer: Observer,
-    settings: Mapping[str, Setting],
-    teacher: DetectorSpec,
-    scores: Mapping[str, Mapping[str, float | None]] | None,
+    source: _Source,
+    choices: Choices,
+    validation: int,
+    pace: Callable[..., Pace | None],
 ) -> None:
-    """A line on the view by which a teacher teaches, where it is not the model's own, and on one that finds nothing."""
-    if scores is not None and finds_nothing(scores.values()):
+    """Lines on a teacher that finds nothing, on the view by which it teaches, where that is not the model's own, and on
+    how long the training will take here."""
+    if source.scores is not None and finds_nothing(source.scores.values()):
         observer.say("the teacher finds nothing: there is nothing to learn from it; msad teacher trains another")
-    view = settings.get(TEACHER_VIEW)
-    if view is not None and view.value != teacher.views[0]:
-        observer.say(f"the teacher teaches by its {view.value} view, {view.reason}")
+    if not config.no_distill and source.view.value != source.detector.spec.views[0]:
+        observer.say(f"the teacher teaches by its {source.view.value} view, {source.view.reason}")
+    if observer.silent or config.resume or is_pixel(config.method) or choices.schedule.steps < WORTH_TIMING:
+        return
+    timed = pace()
+    observer.say(words({"student": timed.of(choices, validation)} if timed else {}))
 
 
 def _architecture(config: DistillConfig) -> dict[str, object]:
