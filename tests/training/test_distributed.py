@@ -46,7 +46,7 @@ from msad_cli.training.steps.loop import Step, train
 from msad_cli.training.steps.optimiser import sgd
 from msad_cli.training.steps.schedule import Schedule
 
-RELATIVE, ABSOLUTE = 5e-5, 2e-6
+RELATIVE, ABSOLUTE = 5e-5, 1e-5
 close = partial(pytest.approx, rel=RELATIVE, abs=ABSOLUTE)
 CPU = Compute(torch.device("cpu"), "fp32")
 CONSTANT = Schedule(0.01, 1000, 0, "steps")
