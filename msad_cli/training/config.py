@@ -39,6 +39,7 @@ LIMITS: "dict[str, tuple[float, float | None]]" = {
     "gamma": (0.0, None),
     "tau": (0.0, None),
     "distill_warmup": (0, None),
+    "unlabelled_share": (0.01, 0.99),
 }
 """The least and the largest value of a field, where there are any."""
 AUTO = "auto"
@@ -151,6 +152,7 @@ class DistillConfig(TrainingConfig):
     Attributes:
         losses: distillation losses of one's own, by name, from Python alone: modules that are called with the
             `Knowledge` of student and teacher and the targets, and answer with named losses. They are trained along.
+            Targets of unlabelled images have neither boxes nor labels.
     """
 
     teacher: Path | None = None
@@ -175,6 +177,8 @@ class DistillConfig(TrainingConfig):
     gamma: float = 0.2
     tau: float = 3.0
     distill_warmup: int | None = None
+    unlabelled: str | None = None
+    unlabelled_share: float = 0.5
     losses: "Mapping[str, nn.Module]" = field(default_factory=dict)
 
     @property

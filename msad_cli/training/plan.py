@@ -28,10 +28,16 @@ MANY_EVALUATIONS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """The values of a run that do not depend on the method, and all settings for the record."""
+    """The values of a run that do not depend on the method, and all settings for the record.
+
+    Attributes:
+        batch: images a step.
+        unlabelled: how many of them have no labels.
+    """
 
     compute: Compute
     batch: int
+    unlabelled: int = 0
     workers: int
     epochs: int
     schedule: Schedule
@@ -43,9 +49,18 @@ class Choices:
     def steps_per_epoch(self) -> int:
         return self.schedule.steps // self.epochs
 
+    @property
+    def labelled(self) -> int:
+        """How many images of a batch have labels."""
+        return self.batch - self.unlabelled
 
-def choose(config: TrainingConfig, images: int) -> Choices:
+
+def choose(config: TrainingConfig, images: int, unlabelled_share: float = 0.0) -> Choices:
     """Fills in what was not asked for, for a training split of so many images.
+
+    Args:
+        images: those with labels; an epoch goes once through them.
+        unlabelled_share: of each batch; at least one of its images has labels then, and one has none.
 
     Raises:
         UsageError: a value that cannot be.
@@ -68,7 +83,8 @@ def choose(config: TrainingConfig, images: int) -> Choices:
     workers = pick("workers", lambda: default_workers(compute.device))
     epochs = pick("epochs", lambda: (_epochs(images), f"{images} training images"))
     rate = pick("lr", lambda: (BASE_LEARNING_RATE * batch / BASE_BATCH, f"{BASE_LEARNING_RATE} × batch / 16"))
-    steps = epochs * (images // batch)
+    unlabelled = _unlabelled(batch, unlabelled_share)
+    steps = epochs * (images // (batch - unlabelled))
     warmup = pick("warmup", lambda: (min(500, steps // 10), "a tenth of the run, at most 500 steps"))
     eval_every = pick("eval_every", lambda: (max(1, epochs // 20), "20 evaluations in a run"))
     patience = pick("patience", lambda: _patience(math.ceil(epochs / eval_every)))
@@ -83,6 +99,7 @@ def choose(config: TrainingConfig, images: int) -> Choices:
     return Choices(
         compute=compute,
         batch=batch,
+        unlabelled=unlabelled,
         workers=workers,
         epochs=epochs,
         schedule=schedule,
@@ -90,6 +107,18 @@ def choose(config: TrainingConfig, images: int) -> Choices:
         patience=patience,
         settings=settings,
     )
+
+
+def _unlabelled(batch: int, share: float) -> int:
+    if not share:
+        return 0
+    if batch < 2:
+        raise UsageError(
+            f"--batch {batch}: no room for an image with labels and one without",
+            "add --batch 2, or more",
+            code="batch-too-small",
+        )
+    return min(batch - 1, max(1, round(share * batch)))
 
 
 def _choose_compute(config: TrainingConfig, settings: dict[str, Setting]) -> Compute:

@@ -9,6 +9,7 @@ import torch
 
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.images.decode import limit_pixels
+from msad_cli.data.images.without_labels import Unlabelled
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.distillation.distillation import Weighted
 from msad_cli.errors import ModelFileError, UsageError
@@ -43,6 +44,7 @@ from msad_cli.training.students.plan_student import (
 )
 from msad_cli.training.students.pyramid_store import Store
 from msad_cli.training.students.teacher_cache import cannot_keep, choose_store, keep_pyramids
+from msad_cli.training.students.unlabelled import read_unlabelled, said_of_unlabelled, share_of_batches
 from msad_cli.training.trainer import fit
 
 
@@ -82,7 +84,8 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     clock = Clock.of(config.time, config.checkpoint)
     limit_pixels(parse_pixels(config.max_pixels))
     folder = claim_output(config, observer)
-    choose(config, COCO_IMAGES)  # what cannot be is refused before a set is drawn or read
+    share = share_of_batches(asked)
+    choose(config, COCO_IMAGES, share)  # what cannot be is refused before a set is drawn or read
     source = _source(asked, folder.recorded() if config.resume else None, observer)
     if isinstance(source, Outcome):
         return source
@@ -92,7 +95,10 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     data, sides = folder_of(asked, source.data, source.file) or "", (spec.resolution, spec.ks, spec.task)
     train, val, computed["data"] = read_data(config, data, *sides, observer, spec, source.exif)
     spec = replace(spec, tones=train.tones)
-    choices = of_distillation(choose(config, len(train)), config.distill_warmup, pixel)
+    train, unlabelled = read_unlabelled(config, data, train, val, observer)
+    choices = of_distillation(choose(config, train.labelled, share), config.distill_warmup, pixel)
+    if unlabelled is not None:
+        computed["unlabelled"] = said_of_unlabelled(config.unlabelled or "", unlabelled, choices)
     store, training, more = _images(config, source, spec, losses, train, choices)
     computed |= more
     computed["init"] = said_of_start(computed["init"], config, spec)
@@ -116,7 +122,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
         choices=choices,
         settings=settings,
         folder=folder,
-        card=_card(data, train.file, source),
+        card=_card(data, train.file, source, unlabelled),
         clock=clock,
         source=source.file,
         compiled=(student, teacher) if config.compile_ else (),
@@ -243,7 +249,7 @@ def _architecture(config: DistillConfig) -> dict[str, object]:
     }
 
 
-def _card(data: str, annotations: Path, source: _Source) -> Card:
+def _card(data: str, annotations: Path, source: _Source, unlabelled: Unlabelled | None) -> Card:
     """What is known of a student before it is trained."""
     return Card(
         lasting(data),
@@ -251,4 +257,6 @@ def _card(data: str, annotations: Path, source: _Source) -> Card:
         exif=source.exif,
         teacher=fingerprint(source.file),
         teacher_spec=source.named,
+        unlabelled=unlabelled.fingerprint if unlabelled else "",
+        unlabelled_images=len(unlabelled.paths) if unlabelled else 0,
     )
