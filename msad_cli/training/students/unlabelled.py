@@ -102,7 +102,7 @@ def read_unlabelled(
 def said_of_unlabelled(place: str, found: Unlabelled, choices: Choices) -> Setting:
     """The choice for the record."""
     words = f"{len(found.paths)} images, {choices.unlabelled} of a batch of {choices.batch}"
-    return Setting(place, "flag", "; ".join(filter(None, (words, _left_out(found)))))
+    return Setting(os.fspath(place), "flag", "; ".join(filter(None, (words, _left_out(found)))))
 
 
 def _left_out(found: Unlabelled) -> str:
