@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class Unlabelled:
     twins: dict[str, list[tuple[Path, Path]]]
 
 
-def look_at_unlabelled(paths: Sequence[Path], known: dict[str, Sequence[Path]]) -> Unlabelled:
+def look_at_unlabelled(paths: Sequence[Path], known: Mapping[str, Sequence[Path]]) -> Unlabelled:
     """Leaves out what cannot be read, and what is, byte for byte, an image that is known already.
 
     Args:

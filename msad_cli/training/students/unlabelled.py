@@ -78,10 +78,11 @@ def read_unlabelled(
     if config.unlabelled is None:
         return train, None
     place = os.fspath(config.unlabelled)
-    with first_then_others():  # who find the frames of videos drawn out
+    with first_then_others():  # who find in the cache the frames of videos, and a test split of another layout
         paths = _images_of(_inputs(place), observer)
+        known = {"val": val.paths, "test": _test_images(data, train), "train": train.paths}
     observer.say(f"looking at {len(paths)} images of {place}")
-    found = look_at_unlabelled(paths, {"val": val.paths, "test": _test_images(data, train), "train": train.paths})
+    found = look_at_unlabelled(paths, known)
     if not found.paths:
         raise DataError(
             f"--unlabelled {place}: no image to learn from: {_left_out(found)}",
