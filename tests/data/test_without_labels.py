@@ -124,5 +124,8 @@ def test_a_frame_a_second_is_drawn_out_of_a_video_once(tmp_path: Path, monkeypat
     assert [each.name for each in drawn] == ["000000000.jpg", "000000010.jpg", "000000020.jpg"]
     greys = [int(np.asarray(Image.open(each)).mean()) for each in drawn]
     assert greys == pytest.approx([0, 100, 200], abs=4)  # two codecs round
+    with monkeypatch.context() as patch:
+        patch.setattr(frames, "MOST", 2)
+        assert [each.name for each in frames_as_images(clip)] == ["000000000.jpg", "000000010.jpg"]
     monkeypatch.setattr(frames, "Video", None)  # it is not opened again
     assert frames_as_images(clip) == drawn

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,18 @@ from support.overfit import SIDE, SQUARES, overfit, squares
 
 from msad_cli.cli.app import run
 from msad_cli.models.model_file import read_header
+from msad_cli.runs.folder import Setting
+from msad_cli.training.config import Asked, DistillConfig
+from msad_cli.training.observer import Observer
+from msad_cli.training.students.train_student import train_student
+
+
+class Listener(Observer):
+    """Keeps the plan."""
+
+    def plan(self, out: Path, settings: Mapping[str, Setting]) -> None:
+        self.settings = dict(settings)
+
 
 SHORT = [*EXACT, "--batch=4", "--epochs=1", "--lr=0.001", "--quiet"]
 """16 labelled images, two a batch: 8 steps."""
@@ -143,6 +156,19 @@ def test_what_cannot_be_is_refused(
     typed = [each.format(data=squares(tmp_path_factory), empty=tmp_path / "empty") for each in flags]
     assert distil(taught, tmp_path / "s.safetensors", f"--unlabelled={others}", *typed) == code
     assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_video_that_is_none_is_counted(taught: Path, others: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    folder = shutil.copytree(others, tmp_path / "films")
+    (folder / "a.mp4").write_bytes(b"no film")
+    listener = Listener()
+    config = DistillConfig(
+        teacher=taught, unlabelled=str(folder), device="cpu", out=tmp_path / "s.safetensors", dry_run=True
+    )
+    train_student(Asked(config, frozenset({"teacher", "unlabelled"})), listener)
+    assert "5 images" in listener.settings["unlabelled"].reason
+    assert "2 unreadable left out" in listener.settings["unlabelled"].reason
 
 
 def test_a_share_of_nothing_is_refused(taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

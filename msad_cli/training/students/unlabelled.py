@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from msad_cli.data.annotations.records import read_records
@@ -72,17 +73,18 @@ def read_unlabelled(
         data: the set's folder; images of its test split are left out as those of val are. Empty if there is none.
 
     Raises:
-        DataError: there are no images, or none that can be learnt from, or a video cannot be decoded.
+        DataError: there are no images, or none that can be learnt from.
         UsageError: a video, and the extra is missing.
     """
     if config.unlabelled is None:
         return train, None
     place = os.fspath(config.unlabelled)
     with first_then_others():  # who find in the cache the frames of videos, and a test split of another layout
-        paths = _images_of(_inputs(place), observer)
+        paths, broken = _images_of(_inputs(place), observer)
         known = {"val": val.paths, "test": _test_images(data, train), "train": train.paths}
     observer.say(f"looking at {len(paths)} images of {place}")
     found = look_at_unlabelled(paths, known)
+    found = replace(found, unreadable=(*broken, *found.unreadable))
     if not found.paths:
         raise DataError(
             f"--unlabelled {place}: no image to learn from: {_left_out(found)}",
@@ -119,17 +121,20 @@ def _inputs(place: str) -> list[Input]:
         raise DataError(f"--unlabelled {error.message}", error.hint, code="no-unlabelled-images") from None
 
 
-def _images_of(inputs: Sequence[Input], observer: Observer) -> list[Path]:
-    """The files of images, and of the frames of videos."""
-    paths = []
+def _images_of(inputs: Sequence[Input], observer: Observer) -> tuple[list[Path], list[str]]:
+    """The files of images, and of the frames of videos; and why each video that is none cannot be read."""
+    paths, broken = [], []
     for each in inputs:
         if not each.is_video:
             paths.append(each.path)
             continue
         need_decoder()
         observer.say(f"drawing out a frame of each {SECONDS} s of {each.path}")
-        paths += frames_as_images(each.path)
-    return paths
+        try:
+            paths += frames_as_images(each.path)
+        except DataError as error:
+            broken.append(error.message)
+    return paths, broken
 
 
 def _test_images(data: str, train: CocoSplit) -> list[Path]:
