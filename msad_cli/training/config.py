@@ -68,6 +68,7 @@ class TrainingConfig:
     crowd_as_objects: bool = False
     join_classes: bool = False
     epochs: int | None = None
+    budget_time: str | None = None
     batch: int | None = None
     lr: float | None = None
     decay: str = "steps"
@@ -75,7 +76,8 @@ class TrainingConfig:
     clip: float = 10.0
     freeze: str | None = None
     class_weights: str | None = None
-    ema: float = 0.0
+    optimizer: str = "sgd"
+    ema: float | None = None
     eval_every: int | None = None
     keep: str = "best"
     patience: int | None = None
@@ -100,6 +102,11 @@ class TrainingConfig:
     quiet: bool = False
     on_step: "Callable[[Step], None] | None" = None
 
+    @property
+    def unlabelled_part(self) -> float:
+        """How much of each batch is to have no labels; of what learns from no teacher nothing."""
+        return 0.0
+
     def __post_init__(self) -> None:
         name_files(self, PATHS)
         for name, (least, most) in LIMITS.items():
@@ -118,13 +125,13 @@ class TeacherConfig(TrainingConfig):
 
     k: str | None = None
     detector: str = "fcos"
-    backbone: str = "resnet50"
-    width: float = 1.0
-    head_channels: int = 256
-    head_convs: int = 4
+    backbone: str | None = None
+    width: float | None = None
+    head_channels: int | None = None
+    head_convs: int | None = None
     head_depthwise: bool = False
-    size: str = "800,1333"
-    init: str = "imagenet"
+    size: str | None = None
+    init: str | None = None
     init_partial: bool = False
     norm: str = "auto"
     scales: str = "aligned"
@@ -132,7 +139,7 @@ class TeacherConfig(TrainingConfig):
     fusion: str = "c-ff"
     strategy: str = "joint"
     lambda_: float = 0.4
-    rois: int = 512
+    rois: int | None = None
     sigmas: str | None = None
 
     @property
@@ -180,6 +187,11 @@ class DistillConfig(TrainingConfig):
     unlabelled: str | None = None
     unlabelled_share: float = 0.5
     losses: "Mapping[str, nn.Module]" = field(default_factory=dict)
+
+    @property
+    def unlabelled_part(self) -> float:
+        """How much of each batch is to have no labels; 0 where no such images are named."""
+        return 0.0 if self.unlabelled is None else self.unlabelled_share
 
     @property
     def usual_out(self) -> Path:

@@ -26,8 +26,8 @@ SHARE = "unlabelled_share"
 """The setting of how much of each batch is unlabelled."""
 
 
-def share_of_batches(asked: Asked[DistillConfig]) -> float:
-    """How much of each batch is to have no labels; 0 where no such images are named.
+def refuse_unlabelled(asked: Asked[DistillConfig]) -> None:
+    """Does nothing where a student can learn from images without labels, or is to have none.
 
     Raises:
         UsageError: a share of nothing, or what is asked for beside them cannot go without labels.
@@ -40,7 +40,7 @@ def share_of_batches(asked: Asked[DistillConfig]) -> float:
                 "add --unlabelled DIR, or leave it out",
                 code="setting-without-effect",
             )
-        return 0.0
+        return
     if config.no_distill:
         raise UsageError(
             "--unlabelled with --no-distill: nobody says what is in these images",
@@ -61,7 +61,6 @@ def share_of_batches(asked: Asked[DistillConfig]) -> float:
             f"name others, of {known}",
             code="unlabelled-refused",
         )
-    return config.unlabelled_share
 
 
 def read_unlabelled(
@@ -102,10 +101,13 @@ def read_unlabelled(
     return with_unlabelled(train, found.paths, found.sizes), found
 
 
-def said_of_unlabelled(place: str, found: Unlabelled, choices: Choices) -> Setting:
-    """The choice for the record."""
+def said_of_unlabelled(config: DistillConfig, found: Unlabelled | None, choices: Choices) -> dict[str, Setting]:
+    """The choice for the record, if there is any."""
+    if config.unlabelled is None or found is None:
+        return {}
     words = f"{len(found.paths)} images, {choices.unlabelled} of a batch of {choices.batch}"
-    return Setting(os.fspath(place), "flag", "; ".join(filter(None, (words, _left_out(found)))))
+    reason = "; ".join(filter(None, (words, _left_out(found))))
+    return {"unlabelled": Setting(os.fspath(config.unlabelled), "flag", reason)}
 
 
 def _left_out(found: Unlabelled) -> str:
