@@ -27,7 +27,8 @@ from msad_cli.models.model_file import read_header
 
 NETWORK = "--init none --backbone resnet18 --width 0.5 --head-channels 64 --head-convs 2 --size 128,171"
 BATCH = 8
-SCHEDULE = "--lr 0.02 --decay cosine --workers 0"
+SCHEDULE = "--lr 0.02 --ema 0 --decay cosine --workers 0"
+"""Without averaged weights: over 200 steps they would be some of half-learnt ones."""
 ALONE, INIT, LABELLED = "alone", "init-only", "labelled"
 WORDS = {
     "teacher": "teacher, its best view",
