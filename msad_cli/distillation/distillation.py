@@ -15,7 +15,7 @@ from msad_cli.models.spec import View
 Teach = Callable[[Views, Sequence[Target]], Knowledge]
 """From the views and targets (in HR pixels) of a batch to a teacher's knowledge of it."""
 
-Detection = Callable[[Knowledge, Sequence[Target]], Mapping[str, Tensor]]
+DetectionLosses = Callable[[Knowledge, Sequence[Target]], Mapping[str, Tensor]]
 """From what a student knows and the targets in its frame to named detection losses."""
 
 GAMMA = 0.2
@@ -57,7 +57,7 @@ class Distillation(nn.Module):
         teach: Teach | None,
         distillers: Mapping[str, Weighted],
         warmup_steps: int = WARMUP_STEPS,
-        detection: Detection = Knowledge.losses,
+        detection: DetectionLosses = Knowledge.losses,
     ) -> None:
         super().__init__()
         self.student = student
