@@ -93,8 +93,7 @@ def read_unlabelled(
     for name in ("val", "test"):
         if twins := found.twins[name]:
             observer.say(
-                f"warning: {len(twins)} of the unlabelled images are also in {name}, such as {twins[0][1]}; "
-                "they are left out"
+                f"warning: unlabelled images that {name} has too are left out: {len(twins)}, such as {twins[0][1]}"
             )
     for reason in found.unreadable[:1]:
         observer.say(f"passed over: {reason}{f', and {more} more' if (more := len(found.unreadable) - 1) else ''}")
