@@ -32,7 +32,9 @@ def downsampled_target(target: Target, k: int) -> Target:
     """A target in the frame of the image downsampled by k."""
     if k == 1:
         return target
-    small = {**target, "boxes": target["boxes"] / k}
+    small = dict(target)
+    if "boxes" in target:
+        small["boxes"] = target["boxes"] / k
     if "masks" in target:
         # A pixel belongs to an object that covers half of it.
         small["masks"] = (F.avg_pool2d(target["masks"][:, None].float(), k)[:, 0] >= 0.5).to(torch.uint8)

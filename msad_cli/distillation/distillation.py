@@ -15,6 +15,9 @@ from msad_cli.models.spec import View
 Teach = Callable[[Views, Sequence[Target]], Knowledge]
 """From the views and targets (in HR pixels) of a batch to a teacher's knowledge of it."""
 
+DetectionLosses = Callable[[Knowledge, Sequence[Target]], Mapping[str, Tensor]]
+"""From what a student knows and the targets in its frame to named detection losses."""
+
 GAMMA = 0.2
 TAU = 3.0
 WARMUP_STEPS = 500
@@ -43,6 +46,7 @@ class Distillation(nn.Module):
         teach: what the teacher knows of a batch, on the student's grid; see `teaching`. Called without gradients.
         distillers: by name; what they train (adapters) belongs to them and is no part of the student.
         warmup_steps: steps over which the distillers' weight rises linearly to its full value.
+        detection: L_det; of batches with unlabelled images a `LabelledPart`.
     """
 
     steps_done: Tensor
@@ -53,10 +57,12 @@ class Distillation(nn.Module):
         teach: Teach | None,
         distillers: Mapping[str, Weighted],
         warmup_steps: int = WARMUP_STEPS,
+        detection: DetectionLosses = Knowledge.losses,
     ) -> None:
         super().__init__()
         self.student = student
         self._teach = teach
+        self._detection = detection
         self.distillers = nn.ModuleDict({name: each.distiller for name, each in distillers.items()})
         self.weights = {name: each.weight for name, each in distillers.items()}
         self.warmup_steps = warmup_steps
@@ -66,7 +72,7 @@ class Distillation(nn.Module):
     def forward(self, views: Views, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Losses named `student/…` and `distil/METHOD/…`, ready to be summed; targets in HR pixels."""
         student, own = student_view(self.student, views, targets)
-        losses = {f"student/{name}": loss for name, loss in student.losses(own).items()}
+        losses = {f"student/{name}": loss for name, loss in self._detection(student, own).items()}
         if self._teach is None:
             return losses
         with torch.no_grad():

@@ -61,6 +61,24 @@ class Knowledge:
         """Named detection losses against targets in the frame."""
         return self.detector.losses(self.pyramid, self.frame, targets, self.outputs)
 
+    def of(self, images: Sequence[int]) -> "Knowledge":
+        """What it knows of some images of the batch, by their places; in the frame of all."""
+        rows = list(images)
+        frame = Frame(tuple(self.frame.image_sizes[row] for row in rows), self.frame.padded)
+        views = {k: [each[row] for row in rows] for k, each in self.views.items()}
+        return _Some(self.detector, [each[rows] for each in self.pyramid], frame, views, whole=self, rows=rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Some(Knowledge):
+    whole: Knowledge
+    rows: list[int]
+
+    @cached_property
+    def outputs(self) -> dict[str, Tensor]:
+        """Those of all images, of which some are taken: the head costs most."""
+        return {name: each[self.rows] for name, each in self.whole.outputs.items()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Partial(Knowledge):

@@ -77,6 +77,8 @@ class Card:
         teacher_spec: what the teacher is, so that costs can be compared without its file.
         msad_version: that wrote the file.
         training: settings that it was trained by, of those in `REMEMBERED`; empty in files of older versions.
+        unlabelled: fingerprint of the images without labels that it learnt from, or empty.
+        unlabelled_images: how many they are.
     """
 
     data: str = ""
@@ -93,6 +95,8 @@ class Card:
     msad_version: str = ""
     exif: str = "auto"
     training: dict[str, Any] = field(default_factory=dict)
+    unlabelled: str = ""
+    unlabelled_images: int = 0
 
 
 def save_model(path: Path, detector: "Detector", card: Card, weights: "Mapping[str, Tensor] | None" = None) -> None:
@@ -286,8 +290,8 @@ def parse_card(values: dict[str, Any]) -> Card:
     values = {name: value for name, value in values.items() if name in known}
     teacher = values.pop("teacher_spec", None)
     card = Card(**values, teacher_spec=None if teacher is None else DetectorSpec.from_json(teacher))
-    texts = (card.data, card.data_fingerprint, card.teacher, card.msad_version, card.exif, card.keep)
-    counts = (card.epochs, card.steps, card.run_epochs)
+    texts = (card.data, card.data_fingerprint, card.teacher, card.unlabelled, card.msad_version, card.exif, card.keep)
+    counts = (card.epochs, card.steps, card.run_epochs, card.unlabelled_images)
     rightly = all(isinstance(each, str) for each in texts) and all(type(each) is int for each in counts)
     if not rightly or type(card.unfinished) is not bool:
         raise TypeError("card: a field has the wrong type")

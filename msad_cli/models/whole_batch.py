@@ -26,6 +26,17 @@ def sharing(share: float) -> Iterator[None]:
         _share.reset(token)
 
 
+@contextmanager
+def share_times(factor: float) -> Iterator[None]:
+    """A stretch in which this process's share is another, as that of some of its images among all like them."""
+    share = _share.get()
+    token = _share.set(None if share is None else factor * share)
+    try:
+        yield
+    finally:
+        _share.reset(token)
+
+
 def in_several_processes() -> bool:
     """Whether the images that are computed are a share of some batch."""
     return _share.get() is not None

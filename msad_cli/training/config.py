@@ -39,6 +39,7 @@ LIMITS: "dict[str, tuple[float, float | None]]" = {
     "gamma": (0.0, None),
     "tau": (0.0, None),
     "distill_warmup": (0, None),
+    "unlabelled_share": (0.01, 0.99),
 }
 """The least and the largest value of a field, where there are any."""
 AUTO = "auto"
@@ -101,6 +102,11 @@ class TrainingConfig:
     quiet: bool = False
     on_step: "Callable[[Step], None] | None" = None
 
+    @property
+    def unlabelled_part(self) -> float:
+        """How much of each batch is to have no labels; of what learns from no teacher nothing."""
+        return 0.0
+
     def __post_init__(self) -> None:
         name_files(self, PATHS)
         for name, (least, most) in LIMITS.items():
@@ -153,6 +159,7 @@ class DistillConfig(TrainingConfig):
     Attributes:
         losses: distillation losses of one's own, by name, from Python alone: modules that are called with the
             `Knowledge` of student and teacher and the targets, and answer with named losses. They are trained along.
+            Targets of unlabelled images have neither boxes nor labels.
     """
 
     teacher: Path | None = None
@@ -177,7 +184,14 @@ class DistillConfig(TrainingConfig):
     gamma: float = 0.2
     tau: float = 3.0
     distill_warmup: int | None = None
+    unlabelled: str | None = None
+    unlabelled_share: float = 0.5
     losses: "Mapping[str, nn.Module]" = field(default_factory=dict)
+
+    @property
+    def unlabelled_part(self) -> float:
+        """How much of each batch is to have no labels; 0 where no such images are named."""
+        return 0.0 if self.unlabelled is None else self.unlabelled_share
 
     @property
     def usual_out(self) -> Path:

@@ -32,10 +32,16 @@ MANY_EVALUATIONS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """The values of a run that do not depend on the method, and all settings for the record."""
+    """The values of a run that do not depend on the method, and all settings for the record.
+
+    Attributes:
+        batch: images a step.
+        unlabelled: how many of them have no labels.
+    """
 
     compute: Compute
     batch: int
+    unlabelled: int = 0
     workers: int
     epochs: int
     schedule: Schedule
@@ -47,6 +53,11 @@ class Choices:
     @property
     def steps_per_epoch(self) -> int:
         return self.schedule.steps // self.epochs
+
+    @property
+    def labelled(self) -> int:
+        """How many images of a batch have labels."""
+        return self.batch - self.unlabelled
 
 
 def choose(
@@ -93,7 +104,8 @@ def choose(
     fast = init.split(",", maxsplit=1)[0] == FROM_SCRATCH and width < 1 and known is not None and known.fast_start
     rate = pick("lr", lambda: _rate(config.optimizer, batch, fast))
     ema = pick("ema", lambda: (USUAL_DECAY, "of about a ninth of the run at first"))
-    steps = epochs * (images // batch)
+    unlabelled = _unlabelled(batch, config.unlabelled_part)
+    steps = epochs * (images // (batch - unlabelled))
     warmup = pick("warmup", lambda: (min(500, steps // 10), "a tenth of the run, at most 500 steps"))
     eval_every = pick("eval_every", lambda: (usual_eval_every(epochs), "20 evaluations in a run"))
     patience = pick("patience", lambda: _patience(math.ceil(epochs / eval_every)))
@@ -108,6 +120,7 @@ def choose(
     return Choices(
         compute=compute,
         batch=batch,
+        unlabelled=unlabelled,
         workers=workers,
         epochs=epochs,
         schedule=schedule,
@@ -116,6 +129,18 @@ def choose(
         ema=ema,
         settings=settings,
     )
+
+
+def _unlabelled(batch: int, share: float) -> int:
+    if not share:
+        return 0
+    if batch < 2:
+        raise UsageError(
+            f"--batch {batch}: no room for an image with labels and one without",
+            "add --batch 2, or more",
+            code="batch-too-small",
+        )
+    return min(batch - 1, max(1, round(share * batch)))
 
 
 def _choose_compute(config: TrainingConfig, settings: dict[str, Setting]) -> Compute:

@@ -13,7 +13,7 @@ from msad_cli.training.steps.schedule import Schedule
 
 MAY_CHANGE = frozenset(
     {"epochs", "batch", "workers", "device", "eval_every", "data", "teacher", "max_pixels", "cache", "compile_", "log"}
-    | {"train_json", "val_json", "train_images", "val_images", "keep", "patience"}
+    | {"train_json", "val_json", "train_images", "val_images", "keep", "patience", "unlabelled"}
 )
 """What may be typed differently on resuming. Data and teacher: their place; what they hold is compared by content."""
 COMPUTED_ONCE = frozenset(

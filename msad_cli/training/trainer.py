@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from msad_cli.data.loading.dataset import same_place, tolerate, training_loader
+from msad_cli.data.loading.dataset import tolerate, training_loader
+from msad_cli.data.loading.sampler import same_place
 from msad_cli.errors import DataError, DeviceError, MsadError, OutputError, TrainingError, UsageError
 from msad_cli.evaluation.detect_split import EVALUATION_BATCH
 from msad_cli.evaluation.metrics import Scores
@@ -74,7 +75,7 @@ class _Training:
         self.observer = observer
         self.total, self.per_epoch = run.choices.schedule.steps, run.choices.steps_per_epoch
         self.compute = run.choices.compute
-        self.progress = Progress(batch=run.choices.batch)
+        self.progress = Progress(batch=run.choices.labelled)
         self.said: set[str] = set()
         self.validation = Validation(run, lambda line: self._say(line, once=True))
         self.command_to_resume = f"msad {run.command} --resume --out {shlex.quote(str(run.folder.model))}"
@@ -94,6 +95,7 @@ class _Training:
             "spec": run.detector.spec.to_json(),
             "training annotations (SHA-256)": run.card.data_fingerprint,
             "teacher (SHA-256)": run.card.teacher,
+            "unlabelled images (SHA-256)": run.card.unlabelled,
         }
         self.state = TrainingState(run.module, optimiser, scaler, average, self.progress, identity)
         final = run.detector if average is None else average.module
@@ -105,7 +107,7 @@ class _Training:
         """Begins the run folder; `started` says from which weights."""
         self.run.folder.start(self.run.settings, started)
         self.observer.say(started)
-        report.show_training(self.run.folder, self.run.training, self.run.choices.batch)
+        report.show_training(self.run.folder, self.run.training, self.run.choices.labelled)
 
     def resume(self) -> None:
         """Takes over the state of the run folder."""
@@ -124,8 +126,9 @@ class _Training:
                 "start anew with --overwrite",
                 code="state-of-another-version",
             ) from None
-        progress.step = same_place(progress.step, len(run.training.split), progress.batch, run.choices.batch)
-        progress.batch = run.choices.batch
+        labelled = run.choices.labelled
+        progress.step = same_place(progress.step, run.training.split.labelled, progress.batch, labelled)
+        progress.batch = labelled
         progress.unreadable.clear()  # they may have been mended
         self.total = progress.step if run.config.finish else self.total
         if self.total < progress.step:
@@ -215,12 +218,13 @@ class _Training:
         run, progress = self.run, self.progress
         loader = training_loader(
             run.training,
-            run.choices.batch,
+            run.choices.labelled,
             run.choices.workers,
             progress.step,
             run.choices.schedule.steps,
             (distributed.rank(), distributed.size()),
             self.compute.pins,
+            run.choices.unlabelled,
         )
         try:
             yield from train(

@@ -24,13 +24,12 @@ from msad_cli.data.loading.dataset import (
     Batch,
     EvaluationSet,
     Sample,
-    StepSampler,
     TrainingSet,
     evaluation_loader,
-    same_place,
     tolerate,
     training_loader,
 )
+from msad_cli.data.loading.sampler import StepSampler, same_place
 from msad_cli.data.loading.transforms import JITTER, from_frame, render, to_frame, training_views
 from msad_cli.errors import DataError, TrainingError, UsageError
 from msad_cli.frame import Resolution

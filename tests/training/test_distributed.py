@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -29,9 +30,11 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.split import read_split
 from msad_cli.data.layouts.demo import draw_demo
-from msad_cli.data.loading.dataset import Batch, Sample, StepSampler
+from msad_cli.data.loading.dataset import Batch, Sample
+from msad_cli.data.loading.sampler import MixedSampler, StepSampler
 from msad_cli.distillation.aligned_teacher import AlignedTraining
 from msad_cli.distillation.distillation import Distillation, teaching
+from msad_cli.distillation.labelled_part import LabelledPart
 from msad_cli.distillation.losses.table import build_distillers
 from msad_cli.distillation.pixel import PixelDistillation
 from msad_cli.distillation.two_step import TwoStepTraining
@@ -244,6 +247,50 @@ def test_losses_gradients_and_weights_are_those_of_one_process(cases: list[tuple
             assert (got.losses, got.gradient_norm, got.indices) == (other.losses, other.gradient_norm, other.indices)
         assert_close(alone[1], here[1])
         assert all(torch.equal(each, there[1][name]) for name, each in here[1].items())
+
+
+# --- batches with images that nobody has labelled ---
+
+
+def mixed_batch(labelled: int, others: int) -> Batch:
+    """What this process gets of a batch of labelled images and others behind them."""
+    place = (distributed.rank(), distributed.size())
+    own = StepSampler(labelled, labelled, 0, 0, 1, place)
+    (keys,) = MixedSampler(own, range(labelled, labelled + others), others, place)
+    # From the second image on, as the first has no object.
+    every = images(1 + labelled + others)[1:]
+    unlabelled = [replace(each, target={}) for each in every[labelled:]]
+    return Batch(tuple([*every[:labelled], *unlabelled][index] for _, index in keys))
+
+
+def mixed(cases: Sequence[tuple[str, int, int]]) -> list[tuple[list[Step], dict[str, Tensor]]]:
+    """Two steps of students on so many labelled images and others."""
+    found = []
+    for detector, labelled, others in cases:
+        torch.manual_seed(1)
+        teacher, student = Detector(spec(detector)), Detector(spec(detector, role="student", k=2))
+        distillers = build_distillers(student.spec, teacher.spec, {"output-kd": 1.0, "l1": 1.0})
+        detection = LabelledPart(labelled / (labelled + others))
+        module = Distillation(student, teaching(teacher, student), distillers, 0, detection)
+        batches = [mixed_batch(labelled, others)] * 2
+        found.append((list(train(module, batches, sgd(module, 0.01), CONSTANT, CPU)), module.state_dict()))
+    return found
+
+
+def test_mixed_batches_are_those_of_one_process(tmp_path: Path) -> None:
+    """Of three labelled images and two others the first process has one of each, the second two and one; of one and
+    three, the first has no labelled image. The losses of all are means and sums over the labelled ones."""
+    cases = [("fcos", 3, 2), ("retinanet", 3, 2), ("fcos", 1, 3), ("retinanet", 1, 3)]
+    first, second = results_of_two(tmp_path, partial(mixed, cases))
+    for alone, here, there in zip(mixed(cases), first, second, strict=True):
+        for expected, got, other in zip(alone[0], here[0], there[0], strict=True):
+            assert expected.losses["student/classification"] > 0
+            assert expected.losses["student/bbox_regression"] > 0
+            assert got.losses == close(expected.losses)
+            assert got.gradient_norm == close(expected.gradient_norm)
+            assert sorted(got.indices) == sorted(expected.indices)
+            assert got.losses == other.losses
+        assert_close(alone[1], here[1])
 
 
 @pytest.mark.slow

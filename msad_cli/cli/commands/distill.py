@@ -74,6 +74,11 @@ OWN: dict[str, Any] = {
     "distill_warmup": Annotated[
         int | None, typer.Option(help="Steps until distillation has its full weight. Default: as --warmup.")
     ],
+    "unlabelled": Annotated[
+        str | None,
+        typer.Option(metavar="DIR|video", help="Images without labels, on which the student learns from the teacher."),
+    ],
+    "unlabelled_share": Annotated[float, typer.Option(help="Of each batch, how much is unlabelled.")],
 }
 FLAGS = {**options.in_panel("Student", OWN), **options.TRAINING}
 

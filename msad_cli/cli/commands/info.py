@@ -85,6 +85,8 @@ def _in_words(spec: "DetectorSpec", card: "Card") -> dict[str, Any]:
         "steps": card.steps or "",
         **dict.fromkeys(("run_epochs", "keep", "unfinished"), ""),
         "scores": "; ".join(f"{view}: {numbers}" for view, numbers in scores.items()),
+        "unlabelled": f"{card.unlabelled_images} images: {card.unlabelled}" if card.unlabelled else "",
+        "unlabelled_images": "",
         "score_threshold": f"{card.score_threshold:.3f}",
         "teacher_spec": ""
         if teacher is None

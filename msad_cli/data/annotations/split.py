@@ -1,7 +1,7 @@
 """A split of a COCO set, held as a few flat arrays so that memory does not grow in loader workers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,7 @@ class CocoSplit:
         scheme: names of the K keypoints, which of them a mirror swaps, and between which lines are drawn.
         sought: the folder that the images were looked for in, and that of the whole set.
         tones: by which images of more than 8 bits are read.
+        unlabelled: how many images, the last ones, nobody has labelled: that they have no boxes says nothing.
     """
 
     file: Path
@@ -58,9 +59,15 @@ class CocoSplit:
     scheme: KeypointScheme
     sought: tuple[Path, Path | None]
     tones: Tones = BY_FILE
+    unlabelled: int = 0
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    @property
+    def labelled(self) -> int:
+        """How many images, the first ones, have labels."""
+        return len(self) - self.unlabelled
 
     @property
     def paths(self) -> list[Path]:
@@ -70,6 +77,25 @@ class CocoSplit:
     def path(self, index: int) -> Path:
         """The file of an image, by its place."""
         return self.folder / str(self.file_names[index])
+
+
+def with_unlabelled(split: CocoSplit, paths: Sequence[Path], sizes: NDArray[np.int64]) -> CocoSplit:
+    """A split, followed by images that nobody has labelled; their ids are −1.
+
+    Args:
+        paths: absolute.
+        sizes: (I, 2) height and width in pixels.
+    """
+    names = np.array([str(each) for each in paths], dtype=split.file_names.dtype)
+    return replace(
+        split,
+        image_ids=np.concatenate([split.image_ids, np.full(len(paths), -1)]),
+        # A folder with an absolute name behind it is that name.
+        file_names=np.concatenate([split.file_names, names]),
+        sizes=np.concatenate([split.sizes, sizes]),
+        starts=np.concatenate([split.starts, np.full(len(paths), split.starts[-1])]),
+        unlabelled=split.unlabelled + len(paths),
+    )
 
 
 def read_split(

@@ -4,10 +4,11 @@ import hashlib
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,20 +53,28 @@ class SplitImages:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
+    """What a file is like: its header, (device, number, bytes), and why it cannot be read; empty where it can."""
+
     header: Header = NOTHING
     file: tuple[int, int, int] = (0, 0, 0)
     error: str = ""
 
 
+class ImageFiles(Protocol):
+    """The files of some images: their paths and (device, number, bytes) of each; zeros where there is none."""
+
+    @property
+    def paths(self) -> Sequence[Path]: ...
+
+    @property
+    def files(self) -> Sequence[tuple[int, int, int]]: ...
+
+
 def look_at_images(records: Records, decode: bool = False) -> SplitImages:
     """Reads the headers of all images of an annotation file; with `decode`, all their pixels."""
     paths = tuple(records.folder / name for name in records.file_names.tolist())
-    Image.init()  # Pillow loads what it knows of formats at the first image, and threads would do so all at once
-    with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as pool:
-        # Filters of warnings belong to the process, and each thread sets and resets them: so they are the same for all.
-        warnings.simplefilter("ignore")
-        seen = list(pool.map(lambda path: _look_at(path, decode), paths))
+    seen = look_at(paths, decode)
     sizes = np.array([each.header.size for each in seen], dtype=np.int64).reshape(-1, 2)
     turned = np.array([each.header.swapped for each in seen], dtype=bool)
     stated, known = (records.sizes > 0).all(axis=1), sizes[:, 0] > 0
@@ -89,7 +98,16 @@ def look_at_images(records: Records, decode: bool = False) -> SplitImages:
     return SplitImages(paths, sizes, stated_turned, ways, deep, files, tally.problems())
 
 
-def same_images(one: SplitImages, other: SplitImages) -> list[tuple[Path, Path]]:
+def look_at(paths: Sequence[Path], decode: bool = False) -> list[Seen]:
+    """Reads the headers of image files; with `decode`, all their pixels."""
+    Image.init()  # Pillow loads what it knows of formats at the first image, and threads would do so all at once
+    with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as pool:
+        # Filters of warnings belong to the process, and each thread sets and resets them: so they are the same for all.
+        warnings.simplefilter("ignore")
+        return list(pool.map(lambda path: _look_at(path, decode), paths))
+
+
+def same_images(one: ImageFiles, other: ImageFiles) -> list[tuple[Path, Path]]:
     """Pairs of an image of each that are one file, or files of the same bytes under any names."""
     first: dict[Hashable, int] = {file[:2]: i for i, file in enumerate(one.files) if file[2]}
     pairs = {j: first[file[:2]] for j, file in enumerate(other.files) if file[:2] in first}
@@ -136,22 +154,22 @@ def _digest(path: Path) -> bytes | None:
         return None
 
 
-def _look_at(path: Path, decode: bool) -> _Seen:
+def _look_at(path: Path, decode: bool) -> Seen:
     try:
         state = path.stat()
         file = (state.st_dev, state.st_ino, state.st_size)
     except OSError:
-        return _Seen(error=f"no such image: {path}")
+        return Seen(error=f"no such image: {path}")
     try:
         header = read_header(path)
         if decode:
             read_image(path)
     except DataError as error:
-        return _Seen(file=file, error=error.message)
-    return _Seen(header, file)
+        return Seen(file=file, error=error.message)
+    return Seen(header, file)
 
 
-def _report_unreadable(seen: list[_Seen], tally: Tally) -> None:
+def _report_unreadable(seen: list[Seen], tally: Tally) -> None:
     errors = [each for each in seen if each.error]
     fatal = len(errors) > TOLERATED * len(seen)
     for kind, found in (

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.images.decode import TOLERATED
 from msad_cli.data.images.scaled import open_image
 from msad_cli.data.loading.image_cache import CachedImages
 from msad_cli.data.loading.mirroring import MIRRORED
+from msad_cli.data.loading.sampler import ALONE, MixedSampler, Share, StepSampler
 from msad_cli.data.loading.transforms import JITTER, Placement, render, training_views
 from msad_cli.data.loading.workers import batches_of
 from msad_cli.errors import DataError
@@ -30,7 +31,7 @@ class Sample:
         views: by k, uint8 RGB (3, h/k, w/k).
         target: `boxes` (M, 4) in HR pixels and `labels` (M,); by the split's task `masks`, uint8 (M, h, w) of the HR
             size, or `keypoints` (M, K, 3), x, y in HR pixels and visibility 0, 1, 2; and `image` (2,): the index, and
-            1 where it is mirrored. Empty in evaluation.
+            1 where it is mirrored. Of an image without labels `image` alone. Empty in evaluation.
     """
 
     index: int
@@ -127,7 +128,7 @@ class TrainingSet(Dataset[Sample]):
         views, boxes, kept, way = training_views(
             image, boxes, self.resolution, self.ks, self.jitter, draw, self.fliplr, self.phase
         )
-        target = _target(split, owned.start, boxes, labels, kept, way)
+        target = _target(split, owned.start, boxes, labels, kept, way) if index < split.labelled else {}
         place = torch.tensor([index, way.mirrored])
         return Sample(index, way.original, way.frame_size, views, target | {"image": place})
 
@@ -196,44 +197,6 @@ class EvaluationSet(Dataset[Sample]):
         return Sample(index, image.size, size, views, {})
 
 
-Share = tuple[int, int]
-"""Which of how many processes, from 0: the first of four is (0, 4)."""
-ALONE: Share = (0, 1)
-
-
-class StepSampler(Sampler[list[tuple[int, int]]]):
-    """The keys of every batch from one step to the last: a fresh shuffle each epoch, an incomplete batch dropped.
-
-    Of several processes each takes a slice of the batch that a single one would take; slices differ by an image at
-    most, and are empty where there are more processes than images.
-    """
-
-    def __init__(
-        self, images: int, batch: int, seed: int, first_step: int, last_step: int, share: Share = ALONE
-    ) -> None:
-        self.images = images
-        self.batch = batch
-        self.seed = seed
-        self.steps = range(first_step, last_step)
-        rank, size = share
-        self.slice = slice(rank * batch // size, (rank + 1) * batch // size)
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        per_epoch = self.images // self.batch
-        order: list[int] = []
-        shuffled = -1
-        for step in self.steps:
-            epoch, place = divmod(step, per_epoch)
-            if epoch != shuffled:
-                order = list(range(self.images))
-                random.Random(f"{self.seed}/{epoch}").shuffle(order)
-                shuffled = epoch
-            yield [(epoch, index) for index in order[place * self.batch : (place + 1) * self.batch][self.slice]]
-
-
 @dataclass(frozen=True)
 class Unreadable:
     """In place of a sample: the place of its image in the split, and why it cannot be read."""
@@ -271,8 +234,12 @@ def collate(fetched: list[Sample | Unreadable]) -> Batch:
 
 
 def first_batch(data: TrainingSet, batch: int, most: int) -> Batch:
-    """The first images of a run's first batch, at most so many, as the model sees them."""
-    keys = next(iter(StepSampler(len(data.split), batch, data.seed, 0, 1)))
+    """The first labelled images of a run's first batch, at most so many, as the model sees them.
+
+    Args:
+        batch: labelled images a step.
+    """
+    keys = next(iter(StepSampler(data.split.labelled, batch, data.seed, 0, 1)))
     fetched = Fetched(data)
     return collate([fetched[key] for key in keys[:most]])
 
@@ -285,19 +252,24 @@ def training_loader(
     last_step: int,
     share: Share = ALONE,
     pin: bool = False,
+    unlabelled: int = 0,
 ) -> Iterator[Batch]:
     """One loader for all the steps of a run, epochs included, so that workers live as long as the run.
 
     Args:
-        batch: images a step, of all processes together.
+        batch: labelled images a step, of all processes together.
         pin: whether batches come in page-locked memory, from which a GPU copies while it computes.
+        unlabelled: images without labels a step, beside those; they come last.
 
     Raises:
         TrainingError: a worker died.
     """
     if data.kept is not None:
         data.kept.allocate(shared=workers > 0)
-    sampler = StepSampler(len(data.split), batch, data.seed, first_step, last_step, share)
+    split = data.split
+    own = StepSampler(split.labelled, batch, data.seed, first_step, last_step, share)
+    others = range(split.labelled, len(split))
+    sampler = MixedSampler(own, others, unlabelled, share) if unlabelled else own
     return batches_of(Fetched(data), collate, workers, batch_sampler=sampler, pin_memory=pin)
 
 
@@ -338,12 +310,3 @@ def tolerate(unreadable: Mapping[int, str], split: CocoSplit) -> None:
             "msad passes over 1%; replace the files, or take them out of the set",
             code="too-many-images-unreadable",
         )
-
-
-def same_place(step: int, images: int, before: int, now: int) -> int:
-    """The step that stands in batches of `now` images where `step` stands in batches of `before`.
-
-    In the middle of an epoch it is rounded down, so that less than a batch of images is seen twice.
-    """
-    epoch, place = divmod(step, images // before)
-    return epoch * (images // now) + min(place * before // now, images // now - 1)

@@ -53,6 +53,8 @@ DISTILLERS: dict[str, tuple[Build, float]] = {
     "isrd": (ISRD, 1.0),
 }
 """By method: how it is built, and the weight that it has unless one is typed: the published one of its reference."""
+NEED_OBJECTS = frozenset({"fgfi", "fgd", "freekd", "crosskd"})
+"""Methods that ask where objects are; the others look at the two networks alone."""
 OF_TWO_STAGES = {"pkd": 6.0}
 """Weights that are others for detectors of two stages."""
 

@@ -22,7 +22,7 @@ class Progress:
     Attributes:
         step: steps done.
         epochs: epochs whose row is written.
-        batch: images a step.
+        batch: labelled images a step.
         parts: into so many parts a batch is split to fit into memory.
         unreadable: by place in the training split, why an image was passed over.
         skipped_in_a_row: steps up to now that were not finite.

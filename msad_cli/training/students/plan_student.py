@@ -10,6 +10,8 @@ from torch import nn
 
 from msad_cli.distillation.cached_teacher import CachedPyramids, CachedTeacher
 from msad_cli.distillation.distillation import GAMMA, TAU, Distillation, Weighted, teaching
+from msad_cli.distillation.knowledge import Knowledge
+from msad_cli.distillation.labelled_part import LabelledPart
 from msad_cli.distillation.losses.table import (
     build_distillers,
     pixel_methods,
@@ -274,4 +276,5 @@ def training_module(
     teach = (
         teaching(teacher, student, view) if kept is None else CachedTeacher(teacher.eval().requires_grad_(False), kept)
     )
-    return Distillation(student, teach, distillers, warmup)
+    detection = LabelledPart(choices.labelled / choices.batch) if choices.unlabelled else Knowledge.losses
+    return Distillation(student, teach, distillers, warmup, detection)

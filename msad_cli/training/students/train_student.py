@@ -11,6 +11,7 @@ import torch
 
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.images.decode import limit_pixels
+from msad_cli.data.images.without_labels import Unlabelled
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.distillation.distillation import Distillation, Weighted, teaching
 from msad_cli.errors import ModelFileError, UsageError
@@ -50,6 +51,7 @@ from msad_cli.training.students.plan_student import (
 )
 from msad_cli.training.students.pyramid_store import Store
 from msad_cli.training.students.teacher_cache import cannot_keep, choose_store, keep_pyramids
+from msad_cli.training.students.unlabelled import read_unlabelled, refuse_unlabelled, said_of_unlabelled
 from msad_cli.training.trainer import fit
 
 
@@ -93,7 +95,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     clock = Clock.of(config.time, config.checkpoint)
     limit_pixels(parse_pixels(config.max_pixels))
     folder = claim_output(config, observer)
-    _refuse_impossible(config)
+    _refuse_impossible(asked)
     source = _source(asked, folder.recorded() if config.resume else None, observer)
     if isinstance(source, Outcome):
         return source
@@ -103,15 +105,15 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     torch.manual_seed(config.seed)  # what distillation trains beside the student starts at random
     spec, losses, computed = _student(config, source)
     data = folder_of(asked, source.data, source.file) or ""
-    found = find_data(config, data, spec.task, observer, spec, source.exif)
-    train, val, computed["data"] = read_data(config, found, spec.resolution, spec.ks, observer)
+    train, val, unlabelled, computed["data"] = _splits(config, data, spec, source.exif, observer)
     spec = replace(spec, tones=train.tones)
-    choices_of = partial(choose, config, len(train), spec.detector, computed["init"].value, spec.width)
+    choices_of = partial(choose, config, train.labelled, spec.detector, computed["init"].value, spec.width)
     store, training, more = _images(config, source, spec, losses, train, usual := choices_of())
     pace = partial(_pace, source, spec, losses, training, usual, store)
     within = _within(config, spec.resolution, usual, len(val), pace)
     choices = of_distillation(choices_of(within=within), config.distill_warmup, is_pixel(config.method))
-    computed |= more | {"init": said_of_start(computed["init"], config, spec)}
+    computed |= more | said_of_unlabelled(config, unlabelled, choices)
+    computed |= {"init": said_of_start(computed["init"], config, spec)}
     settings = all_settings(asked, {**computed, **choices.settings, **from_teacher, **brought})
     observer.plan(out, settings)
     _say_first(config, observer, source, choices, len(val), pace)
@@ -131,7 +133,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
         choices=choices,
         settings=settings,
         folder=folder,
-        card=replace(_card(data, train.file, source), training=remembered(settings)),
+        card=replace(_card(data, train.file, source, unlabelled), training=remembered(settings)),
         clock=clock,
         source=source.file,
         compiled=(student, teacher) if config.compile_ else (),
@@ -139,12 +141,14 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     return fit(run, observer)
 
 
-def _refuse_impossible(config: DistillConfig) -> None:
+def _refuse_impossible(asked: Asked[DistillConfig]) -> None:
     """Does nothing to settings of which a run can be made; a set is drawn or read afterwards, for minutes.
 
     Raises:
-        UsageError, DeviceError: as `choose`, or a time is planned for two trainings.
+        UsageError, DeviceError: as `choose` and `refuse_unlabelled`, or a time is planned for two trainings.
     """
+    config = asked.config
+    refuse_unlabelled(asked)
     choose(config, COCO_IMAGES, "")
     if config.budget_time is None:
         return
@@ -155,6 +159,16 @@ def _refuse_impossible(config: DistillConfig) -> None:
             "give --epochs, or --time, after which a run stops",
             code="setting-unfit-for-method",
         )
+
+
+def _splits(
+    config: DistillConfig, data: str, spec: DetectorSpec, exif: str, observer: Observer
+) -> tuple[CocoSplit, CocoSplit, Unlabelled | None, Setting]:
+    """Training split with its unlabelled images, validation split, what is unlabelled, and the data for the record."""
+    found = find_data(config, data, spec.task, observer, spec, exif)
+    train, val, said = read_data(config, found, spec.resolution, spec.ks, observer)
+    train, unlabelled = read_unlabelled(config, data, train, val, observer)
+    return train, val, unlabelled, said
 
 
 def _images(
@@ -319,7 +333,7 @@ def _architecture(config: DistillConfig) -> dict[str, object]:
     }
 
 
-def _card(data: str, annotations: Path, source: _Source) -> Card:
+def _card(data: str, annotations: Path, source: _Source, unlabelled: Unlabelled | None) -> Card:
     """What is known of a student before it is trained."""
     return Card(
         lasting(data),
@@ -327,4 +341,6 @@ def _card(data: str, annotations: Path, source: _Source) -> Card:
         exif=source.exif,
         teacher=fingerprint(source.file),
         teacher_spec=source.named,
+        unlabelled=unlabelled.fingerprint if unlabelled else "",
+        unlabelled_images=len(unlabelled.paths) if unlabelled else 0,
     )
