@@ -26,7 +26,7 @@ from msad_cli.training.observer import Observer
 from msad_cli.training.plan import COCO_IMAGES, choose, choose_norm, claim_output, in_two_steps, invalid_values_named
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
-from msad_cli.training.sets import cache_decoded, choose_mirror, fields_from_data, folder_of, lasting, read_data
+from msad_cli.training.sets import cache_decoded, choose_augmentation, fields_from_data, folder_of, lasting, read_data
 from msad_cli.training.starting import adopted, said_of_start
 from msad_cli.training.trainer import fit
 
@@ -54,9 +54,9 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     spec, norm = _spec(config, ks, resolution, fields)
     computed = {"data": found, "norm": norm, "detections": detections, **choices.settings, **brought}
     computed["init"] = said_of_start(Setting(config.init, asked.source("init")), config, spec)
-    computed["fliplr"] = choose_mirror(config.fliplr, train)
-    jitter, own = config.scales != "single", {"phase": spec.phase, "fliplr": computed["fliplr"].value}
-    training = TrainingSet(train, resolution, spec.ks, jitter=jitter, seed=config.seed, **own)
+    augmentation, changed = choose_augmentation(config, train, choices.epochs, jitter=config.scales != "single")
+    computed |= changed
+    training = TrainingSet(train, resolution, spec.ks, config.seed, augmentation, spec.phase)
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
     settings = all_settings(asked, computed)
     observer.plan(config.out, settings)

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from msad_cli.data.loading.dataset import same_place, tolerate, training_loader
+from msad_cli.data.loading.dataset import tolerate, training_loader
+from msad_cli.data.loading.sampler import same_place
 from msad_cli.errors import DataError, DeviceError, MsadError, OutputError, TrainingError, UsageError
 from msad_cli.evaluation.detect_split import EVALUATION_BATCH
 from msad_cli.evaluation.metrics import Scores

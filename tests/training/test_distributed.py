@@ -29,7 +29,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.split import read_split
 from msad_cli.data.layouts.demo import draw_demo
-from msad_cli.data.loading.dataset import Batch, Sample, StepSampler
+from msad_cli.data.loading.dataset import Batch, Sample
+from msad_cli.data.loading.sampler import StepSampler
 from msad_cli.distillation.aligned_teacher import AlignedTraining
 from msad_cli.distillation.distillation import Distillation, teaching
 from msad_cli.distillation.losses.table import build_distillers

@@ -25,7 +25,7 @@ from msad_cli.training.observer import Observer
 from msad_cli.training.plan import COCO_IMAGES, Choices, choose, claim_output, invalid_values_named
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
-from msad_cli.training.sets import cache_decoded, choose_mirror, folder_of, lasting, read_data
+from msad_cli.training.sets import cache_decoded, choose_augmentation, folder_of, lasting, read_data
 from msad_cli.training.starting import adopted, said_of_start
 from msad_cli.training.students.assistant import first_stage, student_k
 from msad_cli.training.students.plan_student import (
@@ -138,16 +138,17 @@ def _images(
     Raises:
         UsageError: the cache is of no use here, or there is no room for it.
     """
-    mirror = choose_mirror(config.fliplr, train)
-    teacher, view, fliplr = source.detector.spec, source.view.value, mirror.value
+    cached = config.cache_teacher is not None
+    augmentation, settings = choose_augmentation(config, train, choices.epochs, cached=cached)
+    teacher, view, fliplr = source.detector.spec, source.view.value, augmentation.fliplr
     refusal = cannot_keep(config.no_distill, is_pixel(config.method), source.aligned)
-    store, cached = choose_store(
+    store, settings["cache_teacher"] = choose_store(
         config.cache_teacher, refusal, source.file, teacher, train, choices.compute.precision, view, fliplr
     )
-    ks, own = rendered(spec, teacher, losses, store is not None), {"phase": spec.phase, "fliplr": fliplr}
-    training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed, **own)
-    decoded = cache_decoded(training, config.cache, choices.workers)
-    return store, training, {"fliplr": mirror, "cache_teacher": cached, "cache": decoded}
+    ks = rendered(spec, teacher, losses, store is not None)
+    training = TrainingSet(train, spec.resolution, ks, config.seed, augmentation, spec.phase)
+    settings["cache"] = cache_decoded(training, config.cache, choices.workers)
+    return store, training, settings
 
 
 def _source(
