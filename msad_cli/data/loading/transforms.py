@@ -125,14 +125,18 @@ class Placement:
             x0, y0, x1, y1 = y0, width - x1, y1, width - x0
             height, width = width, height
         whole = to_frame(torch.stack([x0, y0, x1, y1], dim=1), (height, width), self.size)
-        top, left, bottom, right = self.shown
-        placed = tv_tensors.BoundingBoxes(whole, format="XYXY", canvas_size=self.size)
-        cut = v2f.crop(placed, top - self.corner[0], left - self.corner[1], bottom - top, right - left)
-        seen = cut.as_subclass(Tensor) + whole.new_tensor([left, top, left, top])
+        seen = whole if self.shown == (0, 0, *self.size) else self._clipped(whole)
         sides, all_sides = seen[:, 2:] - seen[:, :2], whole[:, 2:] - whole[:, :2]
         # A box thinner than this after clipping has no cell to be learnt in, and its targets divide by its sides.
         kept = (sides >= 1.0).all(dim=1) & (sides.prod(dim=1) >= LEAST_SHOWN * all_sides.prod(dim=1))
         return seen[kept], kept, (sides < all_sides - 0.5).any(dim=1)[kept]
+
+    def _clipped(self, boxes: Tensor) -> Tensor:
+        """Boxes (B, 4) of the whole image, in HR pixels from its corner -> in those of the frame, clipped."""
+        (top, left, bottom, right), (down, across) = self.shown, self.corner
+        placed = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=self.size)
+        cut: Tensor = v2f.crop(placed, top - down, left - across, bottom - top, right - left).as_subclass(Tensor)
+        return cut + boxes.new_tensor([left, top, left, top])
 
     def masks(self, segmentations: Sequence[Segmentation]) -> Tensor:
         """Segmentations of the original -> uint8 (M, h, w) of the frame, 1 inside."""
