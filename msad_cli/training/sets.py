@@ -154,7 +154,7 @@ def choose_mirror(share: float | None, train: CocoSplit, usual: float = MIRRORED
     if not train.scheme.flips:
         if share:
             raise UsageError(
-                f"{flag} {share:g} of keypoints: {UNMIRRORED}", f"leave {flag} away", code="mirror-unknown"
+                f"mirrors of keypoints, {flag} {share:g}: {UNMIRRORED}", f"leave {flag} away", code="mirror-unknown"
             )
         return Setting(0.0, "auto" if share is None else "flag", UNMIRRORED)
     pairs = mirror_pairs([name for _, name in train.categories])

@@ -81,7 +81,7 @@ def test_the_plan_says_what_is_done(train: CocoSplit) -> None:
 
 def test_a_vertical_mirror_is_a_mirror_and_a_turn_is_none(train: CocoSplit) -> None:
     odd = replace(train, scheme=KeypointScheme(("1", "2"), (), (), flips=False))
-    with pytest.raises(UsageError, match=r"--flipud 0\.5 of keypoints: .* do not tell left from right"):
+    with pytest.raises(UsageError, match=r"keypoints, --flipud 0\.5: .* do not tell left from right"):
         chosen(odd, flipud=0.5)
     assert chosen(odd, turn=0.5) == Augmentation(fliplr=0.0, turn=0.5, mosaic_epochs=18)
     sides = replace(train, categories=((1, "left"), (2, "right")))
