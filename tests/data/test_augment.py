@@ -157,6 +157,9 @@ def test_boxes_by_hand() -> None:
     # Of its width of 40, 4 are a tenth; a column less is too little.
     assert placed(**large, tile=(0, 26, 40, 60)) == [26, 8, 30, 20]
     assert placed(**large, tile=(0, 27, 40, 60)) == []
+    # All of an image is shown: nothing is clipped, not even what float32 makes of 360 · (216 / 360).
+    edge = Placement.filling((360, 360), (216, 216)).boxes(torch.tensor([[0.0, 300, 360, 360]]))[0]
+    assert 216 < edge[0, 2] < 216.0001
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -206,15 +209,18 @@ def test_keypoints_lie_on_their_dots_and_keep_their_names(tmp_path: Path, part: 
 
 
 def test_keypoints_by_hand() -> None:
-    """An image of 20 × 30 pixels, shown in rows 4 to 14 and columns 8 to 28 of a frame, at its own size."""
-    points = torch.tensor([[[5.0, 6, 2], [25, 6, 2], [12, 18, 1], [0, 0, 0]]])
+    """An image of 20 × 30 pixels, shown in rows 4 to 14 and columns 8 to 28 of a frame, at its own size.
+
+    The second keypoint comes to column 29, the third one to row 22.
+    """
+    points = torch.tensor([[[5.0, 6, 2], [21, 6, 2], [12, 18, 1], [0, 0, 0]]])
     way = replace(Placement.filling((20, 30), (20, 30)), corner=(4, 8), tile=(4, 8, 14, 28))
     partners = [1, 0, 2, 3]
     assert way.keypoints(points, partners)[0].tolist() == [[13, 10, 2], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
     turned = replace(Placement.filling((20, 30), (30, 20), turns=1))
-    assert turned.keypoints(points, partners)[0].tolist() == [[6, 25, 2], [6, 5, 2], [18, 18, 1], [0, 0, 0]]
+    assert turned.keypoints(points, partners)[0].tolist() == [[6, 25, 2], [6, 9, 2], [18, 18, 1], [0, 0, 0]]
     upended = Placement.filling((20, 30), (20, 30), upended=True).keypoints(points, partners)[0]
-    assert upended.tolist() == [[25, 14, 2], [5, 14, 2], [12, 2, 1], [0, 0, 0]]
+    assert upended.tolist() == [[21, 14, 2], [5, 14, 2], [12, 2, 1], [0, 0, 0]]
     half_a_turn = Placement.filling((20, 30), (20, 30), mirrored=True, upended=True).keypoints(points, partners)
     assert torch.equal(half_a_turn, Placement.filling((20, 30), (20, 30), turns=2).keypoints(points, partners))
 
@@ -330,6 +336,40 @@ def test_a_photometric_distortion_is_torchvisions(contrast_first: bool) -> None:
     assert torch.equal(photo(pixels), expected)
     assert not torch.equal(expected, pixels)
     assert Photo()(pixels) is pixels
+
+
+def test_colours_of_every_view_are_distorted_alike_and_the_grey_is_not(tmp_path: Path) -> None:
+    split = drawn(tmp_path)
+    for index, (width, height) in enumerate(SIZES):
+        smooth(height, width).save(split.path(index))
+    plain = Augmentation(zoom=(0.5, 0.5))
+    distorted, changed = replace(plain, photo=1.0), 0
+    for epoch in range(6):
+        draw = random.Random(f"5/{epoch}/0")
+        way = distorted.whole((48, 64), RESOLUTION, draw)
+        distorted.draw_mosaic(epoch, draw)
+        photo = distorted.draw_photo(draw)
+        sample = TrainingSet(split, RESOLUTION, KS, 5, distorted)[epoch, 0]
+        changed += photo != Photo()
+        top, left, bottom, right = way.shown
+        for k, view in TrainingSet(split, RESOLUTION, KS, 5, plain)[epoch, 0].views.items():
+            own = (..., slice(top // k, bottom // k), slice(left // k, right // k))
+            view[own] = photo(view[own])
+            assert torch.equal(sample.views[k], view)
+    assert changed >= 3
+
+
+def test_so_are_those_of_a_mosaic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    views = []
+    for photo in (Photo(), Photo(brightness=0.5)):
+        monkeypatch.setattr(Augmentation, "draw_photo", lambda self, draw, photo=photo: photo)
+        views.append(TrainingSet(drawn(tmp_path), RESOLUTION, KS, 5, PARTS["mosaic"])[0, 0].views)
+    for k in KS:
+        plain, dark = views[0][k], views[1][k]
+        grey = (plain == torch.tensor(GREY)[:, None, None]).all(dim=0)
+        assert 0 < grey.sum() < grey.numel()
+        assert torch.equal(dark[:, ~grey], Photo(brightness=0.5)(plain)[:, ~grey])
+        assert torch.equal(dark[:, grey], plain[:, grey])
 
 
 def test_how_often_and_how_much_is_drawn() -> None:
