@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 from msad_cli.data.annotations.segmentation import decode, encode
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.images.scaled import open_image, whole_image
-from msad_cli.data.loading.augment import JITTER, LEVELS, Augmentation, Photo, mosaic_epochs, tiles
+from msad_cli.data.loading.augment import JITTER, LEVELS, Augmentation, Photo, tiles
 from msad_cli.data.loading.dataset import Fetched, Sample, TrainingSet, Unreadable, training_loader
 from msad_cli.data.loading.pieces import GREY
 from msad_cli.data.loading.transforms import Placement
@@ -50,10 +50,10 @@ PARTS = {
     "turn": Augmentation(jitter=False, fliplr=0.0, turn=1.0),
     "crop": Augmentation(jitter=False, fliplr=0.0, zoom=(1.2, 2.0)),
     "pad": Augmentation(jitter=False, fliplr=0.0, zoom=(0.4, 0.9)),
-    "mosaic": Augmentation(jitter=False, fliplr=0.0, mosaic=1.0, mosaic_epochs=99),
-    "all": Augmentation(flipud=0.5, turn=0.5, zoom=(0.4, 2.0), mosaic=0.5, mosaic_epochs=99),
+    "mosaic": Augmentation(jitter=False, fliplr=0.0, mosaic=1.0),
+    "all": Augmentation(flipud=0.5, turn=0.5, zoom=(0.4, 2.0), mosaic=0.5),
 }
-STRONG = replace(LEVELS["strong"], flipud=0.5, turn=0.5, mosaic_epochs=99)
+STRONG = replace(LEVELS["strong"], flipud=0.5, turn=0.5)
 SEEDS = range(20)
 
 
@@ -438,8 +438,9 @@ def test_mirror_and_jitter_are_the_same_whatever_else_is_drawn(tmp_path: Path) -
 
 @pytest.mark.parametrize(("epochs", "first"), [(1, 0), (2, 1), (10, 9), (11, 9), (20, 18), (150, 135)])
 def test_mosaics_are_closed_for_the_last_tenth_of_a_run(tmp_path: Path, epochs: int, first: int) -> None:
-    assert mosaic_epochs(epochs) == first
-    data = TrainingSet(drawn(tmp_path), RESOLUTION, (4,), 0, replace(PARTS["mosaic"], mosaic_epochs=first))
+    augmentation = PARTS["mosaic"].for_run(epochs)
+    assert augmentation.mosaic_epochs == first
+    data = TrainingSet(drawn(tmp_path), RESOLUTION, (4,), 0, augmentation)
     for epoch in {0, first - 1, first, epochs - 1} - {-1}:
         sample = data[epoch, 0]
         assert len(sample.others) == (3 if epoch < first else 0)
@@ -470,7 +471,7 @@ def test_decoded_images_are_kept_at_every_scale_that_can_be_asked_for(tmp_path: 
     split = drawn(tmp_path)
     for index in range(len(split)):
         smooth(600 + 40 * index, 800).save(split.path(index), "JPEG")
-    augmentation = replace(LEVELS[level], turn=0.5, flipud=0.5, mosaic_epochs=99)
+    augmentation = replace(LEVELS[level], turn=0.5, flipud=0.5)
     plain, cached = (TrainingSet(split, RESOLUTION, KS, 1, augmentation) for _ in range(2))
     assert cached.keep_decoded() > 0
     kept = cached.kept

@@ -17,7 +17,8 @@ from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.data.loading.augment import LEVELS, ONE_SCALE, Augmentation
 from msad_cli.errors import UsageError
 from msad_cli.text import parse_zoom
-from msad_cli.training.config import LEVELS_OF_AUGMENTATION, DistillConfig, TeacherConfig
+from msad_cli.training.config import LEVELS_OF_AUGMENTATION, Asked, DistillConfig, TeacherConfig
+from msad_cli.training.defaults.inherited import inherited
 from msad_cli.training.sets import choose_augmentation
 
 SHORT = [*EXACT, "--batch", "3", "--epochs", "2"]
@@ -44,30 +45,30 @@ def taught(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def chosen(train: CocoSplit, **typed: Any) -> Augmentation:
-    return choose_augmentation(TeacherConfig(**typed), train, 20)[0]
+    return choose_augmentation(TeacherConfig(**typed), train)[0]
 
 
 def test_levels_and_what_is_typed_beside_them(train: CocoSplit) -> None:
-    assert chosen(train) == Augmentation(mosaic_epochs=18)
-    assert chosen(train, augment="off") == Augmentation(jitter=False, fliplr=0.0, mosaic_epochs=18)
+    assert chosen(train) == Augmentation()
+    assert chosen(train, augment="off") == Augmentation(jitter=False, fliplr=0.0)
     assert chosen(train, augment="off", fliplr=0.25).fliplr == 0.25
-    strong = Augmentation(jitter=False, zoom=(0.1, 2.0), photo=0.5, mosaic=0.5, mosaic_epochs=18)
+    strong = Augmentation(jitter=False, zoom=(0.1, 2.0), photo=0.5, mosaic=0.5)
     assert chosen(train, augment="strong") == strong
     assert chosen(train, augment="strong", mosaic=0.0, photo=1.0) == replace(strong, mosaic=0.0, photo=1.0)
     # One factor at a time: all else stays light.
     for name in ("flipud", "turn", "photo", "mosaic"):
         typed: dict[str, Any] = {name: 0.5}
-        assert chosen(train, **typed) == replace(Augmentation(mosaic_epochs=18), **typed)
+        assert chosen(train, **typed) == replace(Augmentation(), **typed)
     zoomed = chosen(train, zoom="0.5,1.5")
-    assert zoomed == Augmentation(jitter=False, zoom=(0.5, 1.5), mosaic_epochs=18)
-    single = choose_augmentation(TeacherConfig(), train, 20, jitter=False)[0]
-    assert single == Augmentation(jitter=False, mosaic_epochs=18)
+    assert zoomed == Augmentation(jitter=False, zoom=(0.5, 1.5))
+    single = choose_augmentation(TeacherConfig(), train, jitter=False)[0]
+    assert single == Augmentation(jitter=False)
     assert tuple(LEVELS) == LEVELS_OF_AUGMENTATION
 
 
 def test_the_plan_says_what_is_done(train: CocoSplit) -> None:
     def said(**typed: Any) -> tuple[str, str]:
-        setting = choose_augmentation(TeacherConfig(**typed), train, 20)[1]["augment"]
+        setting = choose_augmentation(TeacherConfig(**typed), train)[1]["augment"]
         return setting.source, setting.reason
 
     assert said() == ("default", "scale jitter 0.8 to 1, 0.5 mirrored")
@@ -75,7 +76,7 @@ def test_the_plan_says_what_is_done(train: CocoSplit) -> None:
     assert said(augment="strong", turn=0.3, flipud=0.2) == (
         "flag",
         "0.5 mirrored, 0.2 top and bottom exchanged, 0.3 turned, scale 0.1 to 2 in a frame that stays, "
-        "0.5 with other colours, 0.5 mosaics, in the first 18 epochs",
+        "0.5 with other colours, 0.5 mosaics, none in the last tenth of the epochs",
     )
 
 
@@ -83,9 +84,9 @@ def test_a_vertical_mirror_is_a_mirror_and_a_turn_is_none(train: CocoSplit) -> N
     odd = replace(train, scheme=KeypointScheme(("1", "2"), (), (), flips=False))
     with pytest.raises(UsageError, match=r"keypoints, --flipud 0\.5: .* do not tell left from right"):
         chosen(odd, flipud=0.5)
-    assert chosen(odd, turn=0.5) == Augmentation(fliplr=0.0, turn=0.5, mosaic_epochs=18)
+    assert chosen(odd, turn=0.5) == Augmentation(fliplr=0.0, turn=0.5)
     sides = replace(train, categories=((1, "left"), (2, "right")))
-    choice, settings = choose_augmentation(TeacherConfig(flipud=0.5, augment="strong"), sides, 20)
+    choice, settings = choose_augmentation(TeacherConfig(flipud=0.5, augment="strong"), sides)
     assert (choice.fliplr, choice.flipud) == (0.0, 0.5)
     assert settings["flipud"].reason.startswith("warning: a mirror makes left of right")
 
@@ -97,13 +98,13 @@ def test_a_vertical_mirror_is_a_mirror_and_a_turn_is_none(train: CocoSplit) -> N
 )
 def test_a_teacher_cache_goes_with_the_mirror_alone(train: CocoSplit, typed: dict[str, Any]) -> None:
     for level in LEVELS_OF_AUGMENTATION:
-        choice, settings = choose_augmentation(DistillConfig(augment=level), train, 20, cached=True)
+        choice, settings = choose_augmentation(DistillConfig(augment=level), train, cached=True)
         assert choice == replace(ONE_SCALE, fliplr=LEVELS[level].fliplr)
         assert settings["augment"].reason == "with --cache-teacher all but the mirror is off"
     with pytest.raises(UsageError, match=f"--cache-teacher with --{next(iter(typed))}") as caught:
-        choose_augmentation(DistillConfig(**typed), train, 20, cached=True)
+        choose_augmentation(DistillConfig(**typed), train, cached=True)
     assert caught.value.code == "augmentation-not-cached"
-    choose_augmentation(DistillConfig(mosaic=0.0), train, 20, cached=True)
+    choose_augmentation(DistillConfig(mosaic=0.0), train, cached=True)
 
 
 @pytest.mark.parametrize("text", ["0.5", "2,1", "0.01,1", "1,5", "a,b", "0.5,1,2", "nan,1", ""])
@@ -133,6 +134,21 @@ def test_teachers_and_students_have_the_same_settings() -> None:
         assert names <= {each.name for each in fields(config)}
 
 
+def heir(**typed: Any) -> dict[str, Any]:
+    """What a student is asked for whose teacher was trained with `--augment strong --fliplr 0.3 --turn 0.5`."""
+    trained = {"augment": "strong", "fliplr": 0.3, "turn": 0.5}
+    asked, _ = inherited(Asked(DistillConfig(**typed), frozenset(typed)), trained, Path("t.safetensors"))
+    return {name: getattr(asked.config, name) for name in trained}
+
+
+def test_a_student_sees_what_its_teacher_saw_unless_a_level_is_typed_or_pyramids_are_cached() -> None:
+    assert heir() == {"augment": "strong", "fliplr": 0.3, "turn": 0.5}
+    assert heir(turn=0.0) == {"augment": "strong", "fliplr": 0.3, "turn": 0.0}
+    assert heir(augment="light") == {"augment": "light", "fliplr": None, "turn": None}
+    assert heir(cache_teacher="ram") == {"augment": "strong", "fliplr": 0.3, "turn": None}
+    assert heir(cache_teacher="ram", turn=0.2)["turn"] == 0.2  # which is refused
+
+
 # --- the commands ---
 
 
@@ -140,10 +156,10 @@ def test_a_student_is_distilled_with_strong_augmentation(
     taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "student.safetensors"
-    command = ["distill", "--teacher", str(taught), *SHORT, "--augment", "strong", "--turn", "0.5", "--out", str(out)]
-    assert run(command) == 0
+    assert run(["distill", "--teacher", str(taught), *SHORT, "--turn", "0.5", "--out", str(out)]) == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert "0.5 mosaics, in the first 1 epochs" in said
+    assert "teacher.safetensors was trained: 0.5 mirrored, 0.5 turned, scale 0.1 to 2" in said
+    assert "0.5 mosaics, none in the last tenth of the epochs" in said
     recorded = json.loads((out.with_suffix(".run") / "args.json").read_text())
     settings = recorded.get("settings", recorded)
     assert settings["augment"]["value"] == "strong"
@@ -155,7 +171,7 @@ def test_with_a_teacher_cache_the_plan_says_what_is_off(
     taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["distill", "--teacher", str(taught), *SHORT, "--cache-teacher", "ram", "--dry-run"]
-    command += ["--out", str(tmp_path / "s.safetensors"), "--augment", "strong"]
+    command += ["--out", str(tmp_path / "s.safetensors")]
     assert run(command) == 0
     assert "with --cache-teacher all but the mirror is off" in " ".join(capsys.readouterr().err.split())
     assert run([*command, "--mosaic", "0.5"]) == 2

@@ -65,7 +65,7 @@ class Augmentation:
             of it with grey around. None for none.
         photo: how likely brightness, contrast, saturation and hue are changed.
         mosaic: how likely a frame shows four images, the other three drawn from the whole set.
-        mosaic_epochs: the first so many have mosaics.
+        mosaic_epochs: the first so many have mosaics; None for all.
     """
 
     jitter: bool = True
@@ -75,11 +75,15 @@ class Augmentation:
     zoom: tuple[float, float] | None = None
     photo: float = 0.0
     mosaic: float = 0.0
-    mosaic_epochs: int = 0
+    mosaic_epochs: int | None = None
 
     def unmirrored(self) -> "Augmentation":
         """The same without mirrors."""
         return replace(self, fliplr=0.0, flipud=0.0)
+
+    def for_run(self, epochs: int) -> "Augmentation":
+        """The same without mosaics in the last of so many epochs."""
+        return replace(self, mosaic_epochs=epochs - -(-epochs // CLOSED))
 
     @property
     def zooms(self) -> tuple[float, ...]:
@@ -115,7 +119,7 @@ class Augmentation:
 
     def draw_mosaic(self, epoch: int, draw: random.Random) -> bool:
         """Whether a sample of this epoch, from 0, is a mosaic."""
-        return draw.random() < self.mosaic and epoch < self.mosaic_epochs
+        return draw.random() < self.mosaic and (self.mosaic_epochs is None or epoch < self.mosaic_epochs)
 
     def draw_photo(self, draw: random.Random) -> Photo:
         """How a sample is distorted."""
@@ -134,7 +138,7 @@ class Augmentation:
         alphas = JITTER if self.jitter else (1.0,)
         frames = {resolution.frame_size(height, width, alpha) for alpha in alphas}
         sizes = {_zoomed(frame, factor) for frame in frames for factor in self.zooms} if self.zoom else frames
-        if self.mosaic and self.mosaic_epochs:
+        if self.mosaic:
             whole = resolution.frame_size(height, width)
             sizes = sizes | {_zoomed(whole, factor) for factor in TILE_SCALES}
         return sizes
@@ -150,11 +154,6 @@ LEVELS = {
     "strong": Augmentation(jitter=False, zoom=(0.1, 2.0), photo=0.5, mosaic=0.5),
 }
 """What `--augment` means. Strong's zoom is the large scale jitter of Copy-Paste (arXiv:2012.07177)."""
-
-
-def mosaic_epochs(epochs: int) -> int:
-    """How many epochs of a run have mosaics."""
-    return epochs - -(-epochs // CLOSED)
 
 
 def tiles(frame_size: tuple[int, int], draw: random.Random) -> tuple[Part, Part, Part, Part]:

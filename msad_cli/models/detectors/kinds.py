@@ -20,17 +20,19 @@ class Entry:
             classes and boxes of these.
         finest_level: l of the finest of its five levels P_l of the HR view: 3 (P3–P7) or 2 (P2–P6).
         file: `module:class` of its `DetectorKind`.
+        fast_start: whether it bears a larger learning rate where a small network starts at random; measured.
     """
 
     task: Task
     family: Family
     finest_level: int
     file: str
+    fast_start: bool = True
 
 
 DETECTORS = {
     "fcos": Entry("boxes", "dense", 3, "msad_cli.models.detectors.fcos:FCOSKind"),
-    "retinanet": Entry("boxes", "dense", 3, "msad_cli.models.detectors.retinanet:RetinaNetKind"),
+    "retinanet": Entry("boxes", "dense", 3, "msad_cli.models.detectors.retinanet:RetinaNetKind", False),
     "maskrcnn": Entry("masks", "two-stage", 2, "msad_cli.models.detectors.mask_rcnn:MaskRCNNKind"),
     "keypointrcnn": Entry("keypoints", "two-stage", 2, "msad_cli.models.detectors.keypoint_rcnn:KeypointRCNNKind"),
 }

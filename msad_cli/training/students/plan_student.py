@@ -20,8 +20,9 @@ from msad_cli.distillation.losses.table import (
 from msad_cli.distillation.pixel import TUNE_SHARE, PixelDistillation
 from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
-from msad_cli.models.model_file import Card, view_of_best_ap
+from msad_cli.models.model_file import Card
 from msad_cli.models.spec import DetectorSpec, Scales, View
+from msad_cli.models.views import view_of_best_ap
 from msad_cli.models.weights.inherit import from_teacher
 from msad_cli.models.weights.initialise import initialise
 from msad_cli.runs.folder import RunFolder, Setting
