@@ -112,10 +112,8 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     within = _within(config, spec.resolution, usual, len(val), pace)
     choices = of_distillation(choices_of(within=within), config.distill_warmup, is_pixel(config.method))
     training.augmentation = training.augmentation.for_run(choices.epochs)
-    if (level := from_teacher.get("augment")) is not None:
-        from_teacher["augment"] = replace(level, reason=f"{level.reason}: {more['augment'].reason}")
     computed |= more | {"init": said_of_start(computed["init"], config, spec)}
-    settings = all_settings(asked, {**computed, **choices.settings, **from_teacher, **brought})
+    settings = all_settings(asked, {**computed, **choices.settings, **_meant(from_teacher, more), **brought})
     observer.plan(out, settings)
     _say_first(config, observer, source, choices, len(val), pace)
     if config.dry_run:
@@ -185,6 +183,14 @@ def _images(
     training = TrainingSet(train, spec.resolution, ks, config.seed, augmentation, spec.phase)
     settings["cache"] = cache_decoded(training, config.cache, choices.workers)
     return store, training, settings
+
+
+def _meant(from_teacher: Mapping[str, Setting], computed: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Settings of the teacher, with what its level of augmentation does here."""
+    return {
+        name: replace(each, reason=f"{each.reason}: {computed[name].reason}") if name == "augment" else each
+        for name, each in from_teacher.items()
+    }
 
 
 def _within(
