@@ -82,7 +82,6 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     spec, computed["norm"] = _spec(config, network, ks, resolution, fields)
     training, changed = _images(config, train, spec)
     spec, choices, chosen = _choose(config, network, spec, training, len(val))
-    training.augmentation = training.augmentation.for_run(choices.epochs)
     computed |= ({} if size is None else {"size": size}) | changed | chosen | brought
     start = computed.get("init", Setting(network.init, asked.source("init")))
     computed["init"] = said_of_start(start, config, spec)

@@ -1,6 +1,7 @@
 """`--augment` of the commands: what the plan says, what goes together, and that it trains and resumes."""
 
 import json
+import random
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -153,9 +154,18 @@ def test_a_student_sees_what_its_teacher_saw_unless_a_level_is_typed_or_pyramids
 
 
 def test_a_student_is_distilled_with_strong_augmentation(
-    taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """As its teacher was. Of two epochs the second one has no mosaics."""
     out = tmp_path / "student.safetensors"
+    asked = set()
+    drawn = Augmentation.draw_mosaic
+
+    def draw(self: Augmentation, epoch: int, source: random.Random) -> bool:
+        asked.add((epoch, self.mosaic, self.mosaic_epochs))
+        return drawn(self, epoch, source)
+
+    monkeypatch.setattr(Augmentation, "draw_mosaic", draw)
     assert run(["distill", "--teacher", str(taught), *SHORT, "--turn", "0.5", "--out", str(out)]) == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "teacher.safetensors was trained: 0.5 mirrored, 0.5 turned, scale 0.1 to 2" in said
@@ -164,6 +174,7 @@ def test_a_student_is_distilled_with_strong_augmentation(
     settings = recorded.get("settings", recorded)
     assert settings["augment"]["value"] == "strong"
     assert settings["turn"]["value"] == 0.5
+    assert asked == {(0, 0.5, 1), (1, 0.5, 1)}
     assert (out.with_suffix(".run") / "samples" / "training.jpg").stat().st_size > 1000
 
 

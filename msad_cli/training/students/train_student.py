@@ -111,7 +111,6 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     pace = partial(_pace, source, spec, losses, training, usual, store)
     within = _within(config, spec.resolution, usual, len(val), pace)
     choices = of_distillation(choices_of(within=within), config.distill_warmup, is_pixel(config.method))
-    training.augmentation = training.augmentation.for_run(choices.epochs)
     computed |= more | {"init": said_of_start(computed["init"], config, spec)}
     settings = all_settings(asked, {**computed, **choices.settings, **_meant(from_teacher, more), **brought})
     observer.plan(out, settings)
