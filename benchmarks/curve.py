@@ -16,6 +16,7 @@ from torch import nn
 
 from msad_cli.data.annotations.split import read_split
 from msad_cli.data.layouts.splits import find_split
+from msad_cli.data.loading.augment import ONE_SCALE
 from msad_cli.data.loading.dataset import TrainingSet, training_loader
 from msad_cli.distillation.aligned_teacher import AlignedTraining
 from msad_cli.distillation.distillation import Distillation, teaching
@@ -70,7 +71,7 @@ def curve(data: str, detector: str, compute: Compute) -> dict[str, list[float]]:
     )
     torch.manual_seed(0)
     teacher, student = Detector(spec), Detector(replace(spec, role="student", ks=(2,)))
-    training = TrainingSet(split, spec.resolution, spec.ks, jitter=False, seed=0)
+    training = TrainingSet(split, spec.resolution, spec.ks, seed=0, augmentation=ONE_SCALE)
     losses = {"teacher": totals(AlignedTraining(teacher), training, compute)}
     from_teacher(student, teacher)
     distillers = build_distillers(student.spec, spec, {"l1": 0.6})

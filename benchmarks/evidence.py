@@ -287,7 +287,7 @@ def seconds_an_image(train: CocoSplit, detector: str, scale: Scale, k: int, comp
         )
     module = AlignedTraining(Detector(spec).to(compute.device)).train()
     batch = int(scale.schedule.split()[1])
-    loader = training_loader(TrainingSet(train, spec.resolution, spec.ks, jitter=True, seed=0), batch, 0, 0, steps + 1)
+    loader = training_loader(TrainingSet(train, spec.resolution, spec.ks, seed=0), batch, 0, 0, steps + 1)
     start = time.perf_counter()
     for number, each in enumerate(loader):
         views, targets = to_device(each.views, each.targets, compute.device)

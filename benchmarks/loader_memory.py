@@ -47,7 +47,7 @@ def main() -> None:
         split = read_split(file, folder / "images")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         print(f"read in {time.monotonic() - began:.1f} s, peak {peak:.0f} MiB; now {pss(os.getpid())[0]:.0f} MiB")
-        data = TrainingSet(split, Resolution(SIDE, SIDE), (1, 2), jitter=True, seed=0)
+        data = TrainingSet(split, Resolution(SIDE, SIDE), (1, 2), seed=0)
         steps = min(arguments.batches, arguments.images // arguments.batch * 100)
         for step, _ in enumerate(training_loader(data, arguments.batch, arguments.workers, 0, steps)):
             if step % max(1, steps // 6) == 0 or step == steps - 1:

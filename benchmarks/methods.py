@@ -24,6 +24,7 @@ from mistakes import told
 
 from msad_cli.data.annotations.split import read_split
 from msad_cli.data.layouts.splits import find_split
+from msad_cli.data.loading.augment import ONE_SCALE
 from msad_cli.data.loading.dataset import TrainingSet, training_loader
 from msad_cli.distillation.distillation import Distillation, teaching
 from msad_cli.distillation.losses.table import DISTILLERS, build_distillers
@@ -96,7 +97,7 @@ def step_seconds(teacher: Path, rows: list[tuple[str, bool]]) -> dict[tuple[str,
     spec = master.spec
     files = find_split(card.data, "train", task=spec.task)
     split = read_split(files.annotations, files.images, spec.categories, spec.task, spec.keypoints)
-    training = TrainingSet(split, spec.resolution, spec.ks, jitter=False, seed=0, phase=spec.phase)
+    training = TrainingSet(split, spec.resolution, spec.ks, seed=0, phase=spec.phase, augmentation=ONE_SCALE)
     batch = next(iter(training_loader(training, 4, 0, 0, 1)))
     compute = Compute(torch.device("cpu"), "bf16")
     modules = {}

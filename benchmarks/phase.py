@@ -19,6 +19,7 @@ from mistakes import told
 
 from msad_cli.data.annotations.split import read_split
 from msad_cli.data.layouts.splits import find_split
+from msad_cli.data.loading.augment import ONE_SCALE
 from msad_cli.data.loading.dataset import TrainingSet, training_loader
 from msad_cli.distillation.aligned_teacher import view_pyramids
 from msad_cli.models.model_file import load_model, read_header
@@ -111,7 +112,7 @@ def losses(out: Path, folder: Path, k: str, phase: str) -> dict[str, dict[str, f
     for file in out.glob(f"teacher.k{k}.{phase}.*.safetensors"):
         teacher = load_model(file)[0]
         spec = teacher.spec
-        data = TrainingSet(split, spec.resolution, spec.ks, jitter=False, seed=0, phase=spec.phase)
+        data = TrainingSet(split, spec.resolution, spec.ks, seed=0, phase=spec.phase, augmentation=ONE_SCALE)
         loader = training_loader(data, 8, 0, 0, len(split) // 8)
         batches = []
         with torch.inference_mode():

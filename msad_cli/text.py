@@ -12,6 +12,8 @@ from msad_cli.frame import Letterbox, Resolution
 MOST_PIXELS = "178956970"
 """The default of --max-pixels: Pillow's own limit."""
 
+LEAST_ZOOM, MOST_ZOOM = 0.05, 4.0
+"""Factors by which an image of training may be scaled in its frame."""
 LONGEST = 100
 """Characters of what was typed that are compared: a model file's metadata may claim names of megabytes."""
 
@@ -211,6 +213,27 @@ def parse_class_weights(text: str, names: Sequence[str]) -> dict[str, float]:
                 code="weight-malformed",
             )
     return weights
+
+
+def parse_zoom(text: str | None) -> tuple[float, float] | None:
+    """`0.5,1.5` -> the least and the largest factor; None of None.
+
+    Raises:
+        UsageError: not two numbers, or out of range.
+    """
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not LEAST_ZOOM <= low <= high <= MOST_ZOOM:
+        raise UsageError(
+            f"--zoom {text}: not LOW,HIGH from {LEAST_ZOOM:g} to {MOST_ZOOM:g}",
+            "such as --zoom 0.5,1.5; 1,1 is none",
+            code="zoom-malformed",
+        )
+    return low, high
 
 
 def parse_sigmas(text: str | None, keypoints: Sequence[str]) -> tuple[float, ...]:

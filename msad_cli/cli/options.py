@@ -49,6 +49,30 @@ Fliplr = Annotated[
     float | None,
     typer.Option(metavar="0.5", help="How likely an image is mirrored. Default: 0.5; 0 if classes say left and right."),
 ]
+Augment = Annotated[
+    str,
+    typer.Option(
+        metavar="off|light|strong",
+        help="Of training images. light: mirror and scale jitter; strong: mirror, zoom, colours, mosaic.",
+    ),
+]
+Flipud = Annotated[float | None, typer.Option(metavar="0.5", help="How likely top and bottom change places.")]
+Turn = Annotated[float | None, typer.Option(metavar="0.5", help="How likely an image is turned by 90, 180 or 270°.")]
+Zoom = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOW,HIGH", help="Scales the image in a frame that stays. Default: 0.1,2 of strong, else jitter."
+    ),
+]
+Photo = Annotated[
+    float | None, typer.Option(metavar="0.5", help="How likely colours are distorted. Default: 0.5 of strong.")
+]
+Mosaic = Annotated[
+    float | None,
+    typer.Option(
+        metavar="0.5", help="How likely four images share a frame, but for the last epochs. Default: 0.5 of strong."
+    ),
+]
 Freeze = Annotated[
     str | None,
     typer.Option(metavar="backbone|N", help="What stays as it starts: N of its 5 stages from the image on, or all."),
@@ -168,8 +192,19 @@ SCHEDULE = in_panel(
         "ema": Ema,
         "eval_every": EvalEvery,
         "patience": Patience,
-        "fliplr": Fliplr,
         "seed": Seed,
+    },
+)
+AUGMENTATION = in_panel(
+    "Augmentation",
+    {
+        "augment": Augment,
+        "fliplr": Fliplr,
+        "flipud": Flipud,
+        "turn": Turn,
+        "zoom": Zoom,
+        "photo": Photo,
+        "mosaic": Mosaic,
     },
 )
 MACHINE = in_panel(
@@ -189,5 +224,5 @@ RESULT = in_panel(
         "quiet": Quiet,
     },
 )
-TRAINING: dict[str, Any] = {**DATA, **SCHEDULE, **MACHINE, **RESULT}
+TRAINING: dict[str, Any] = {**DATA, **SCHEDULE, **AUGMENTATION, **MACHINE, **RESULT}
 """The flags of both trainings, by the fields of `TrainingConfig`."""

@@ -52,7 +52,13 @@ REMEMBERED: dict[str, tuple[type, ...]] = {
     "workers": (int,),
     "lr": (int, float),
     "ema": (int, float),
+    "augment": (str,),
     "fliplr": (int, float),
+    "flipud": (int, float),
+    "turn": (int, float),
+    "zoom": (str,),
+    "photo": (int, float),
+    "mosaic": (int, float),
     "decay": (str,),
     "optimizer": (str,),
 }

@@ -102,6 +102,7 @@ def _views(sample: Sample, split: CocoSplit) -> list[Tile]:
     row: list[Tile] = []
     for k, pixels in sorted(sample.views.items()):
         name = Path(str(split.file_names[sample.index])).name if not row else ""
+        name += f" and {len(sample.others)} others" if sample.others and not row else ""
         mirrored = ", mirrored" if target["image"][1] else ""
         size = f"{'HR' if k == 1 else f'1/{k}'}, {pixels.shape[2]} x {pixels.shape[1]}{mirrored}"
         row.append((f"{name}  {size}".strip(), _drawn(to_pil_image(pixels), objects, split)))

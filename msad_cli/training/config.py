@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msad_cli.errors import UsageError
-from msad_cli.text import MOST_PIXELS, name_files
+from msad_cli.text import MOST_PIXELS, name_files, parse_zoom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ LIMITS: "dict[str, tuple[float, float | None]]" = {
     "batch": (1, None),
     "warmup": (0, None),
     "clip": (0.01, None),
-    "fliplr": (0.0, 1.0),
+    **dict.fromkeys(("fliplr", "flipud", "turn", "photo", "mosaic"), (0.0, 1.0)),
     "ema": (0.0, 0.99999),
     "eval_every": (1, None),
     "patience": (0, None),
@@ -44,6 +44,7 @@ LIMITS: "dict[str, tuple[float, float | None]]" = {
 """The least and the largest value of a field, where there are any."""
 AUTO = "auto"
 """What stands for a value that nobody gave, where files have to say so."""
+LEVELS_OF_AUGMENTATION = ("off", "light", "strong")
 PATHS = frozenset({"teacher", "train_json", "val_json", "train_images", "val_images", "out"})
 
 
@@ -57,7 +58,7 @@ class TrainingConfig:
         on_step: is called after each step, from Python alone.
 
     Raises:
-        UsageError: a number is out of range.
+        UsageError: a number is out of range, or no such augmentation.
     """
 
     data: "str | tuple[Dataset[Any], Dataset[Any]] | None" = None
@@ -89,7 +90,13 @@ class TrainingConfig:
     max_pixels: str = MOST_PIXELS
     bits: int | None = None
     exif: str | None = None
+    augment: str = "light"
     fliplr: float | None = None
+    flipud: float | None = None
+    turn: float | None = None
+    zoom: str | None = None
+    photo: float | None = None
+    mosaic: float | None = None
     seed: int = 0
     out: Path | None = None
     resume: bool = False
@@ -117,6 +124,9 @@ class TrainingConfig:
                 raise UsageError(
                     f"{flag} {value}: not {span}", f"give {flag} a number that is", code="number-out-of-range"
                 )
+        if self.augment not in LEVELS_OF_AUGMENTATION:
+            raise UsageError(f"--augment {self.augment}: unknown", "give off, light or strong", code="unknown-value")
+        parse_zoom(self.zoom)
 
 
 @dataclass(frozen=True, kw_only=True)

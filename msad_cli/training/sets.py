@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from msad_cli.data.layouts.base import Files
 from msad_cli.data.layouts.decisions import Decisions, decided
 from msad_cli.data.layouts.demo import DEMO
 from msad_cli.data.layouts.splits import find_split
+from msad_cli.data.loading.augment import JITTER, LEVELS, Augmentation
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.data.loading.mirroring import MIRRORED, mirror_pairs
 from msad_cli.data.writers.datasets import written_datasets
@@ -29,7 +30,7 @@ from msad_cli.models.spec import MOST_DETECTIONS, ClassName, DetectorSpec, Measu
 from msad_cli.runs.folder import Setting
 from msad_cli.system.distributed import first_then_others, on_this_machine
 from msad_cli.system.memory import available_memory
-from msad_cli.text import listed, parse_class_weights, parse_sigmas
+from msad_cli.text import listed, parse_class_weights, parse_sigmas, parse_zoom
 from msad_cli.training.config import Asked, Config, TrainingConfig
 from msad_cli.training.observer import Observer
 
@@ -169,29 +170,93 @@ def fields_from_data(train: CocoSplit, sigmas: str | None) -> tuple[dict[str, An
     return fields, Setting(detections, "auto", f"at most {most} objects in a training image")
 
 
-def choose_mirror(fliplr: float | None, train: CocoSplit) -> Setting:
-    """How likely an image of training is mirrored.
+def choose_mirror(share: float | None, train: CocoSplit, usual: float = MIRRORED, flag: str = "--fliplr") -> Setting:
+    """How likely an image of training is mirrored, by left and right or by top and bottom.
 
     Args:
-        fliplr: the flag.
+        share: what was typed.
+        usual: how likely where a mirror changes no meaning.
 
     Raises:
         UsageError: images shall be mirrored whose keypoints' names do not tell left from right.
     """
+    if share is None and not usual:
+        return Setting(0.0, "auto", "no image is mirrored")
     if not train.scheme.flips:
-        if fliplr:
+        if share:
             raise UsageError(
-                f"--fliplr {fliplr:g} of keypoints: {UNMIRRORED}", "leave --fliplr away", code="mirror-unknown"
+                f"mirrors of keypoints, {flag} {share:g}: {UNMIRRORED}", f"leave {flag} away", code="mirror-unknown"
             )
-        return Setting(0.0, "auto" if fliplr is None else "flag", UNMIRRORED)
+        return Setting(0.0, "auto" if share is None else "flag", UNMIRRORED)
     pairs = mirror_pairs([name for _, name in train.categories])
     if not pairs:
-        share = MIRRORED if fliplr is None else fliplr
-        return Setting(share, "auto" if fliplr is None else "flag", "how likely a training image is mirrored")
+        chosen, source = (usual, "auto") if share is None else (share, "flag")
+        return Setting(chosen, source, "how likely a training image is mirrored")
     warning = f"warning: a mirror makes {listed([f'{one} of {other}' for one, other in pairs])} and the other way round"
-    if fliplr is None:
-        return Setting(0.0, "auto", f"{warning}, so no image is mirrored; --fliplr {MIRRORED} does it all the same")
-    return Setting(fliplr, "flag", warning if fliplr else "")
+    if share is None:
+        return Setting(0.0, "auto", f"{warning}, so no image is mirrored; {flag} {usual} does it all the same")
+    return Setting(share, "flag", warning if share else "")
+
+
+def choose_augmentation(
+    config: TrainingConfig, train: CocoSplit, jitter: bool = True, cached: bool = False
+) -> tuple[Augmentation, dict[str, Setting]]:
+    """How images of training are changed, and for the record the choices behind it.
+
+    Args:
+        jitter: whether light augmentation scales images: that of baselines of a single scale does not.
+        cached: whether a teacher's pyramids are cached: of images at one scale, as they are and mirrored.
+
+    Raises:
+        UsageError: a mirror of what it would change, or what a teacher cache cannot hold.
+    """
+    level = LEVELS[config.augment]
+    mirror = choose_mirror(config.fliplr, train, level.fliplr)
+    settings = {"fliplr": mirror}
+    typed = {name: value for name in ("flipud", "turn", "zoom", "photo", "mosaic") if (value := getattr(config, name))}
+    if cached and typed:
+        flags = listed([f"--{name} {value}" for name, value in typed.items()])
+        raise UsageError(
+            f"--cache-teacher with {flags}: pyramids are kept of images at one scale, as they are and mirrored",
+            "leave one or the other away",
+            code="augmentation-not-cached",
+        )
+    if cached:
+        settings["augment"] = _said_of_augmentation(config, "with --cache-teacher all but the mirror is off")
+        return Augmentation(jitter=False, fliplr=mirror.value), settings
+    if config.flipud is not None:
+        settings["flipud"] = choose_mirror(config.flipud, train, flag="--flipud")
+    zoom = level.zoom if config.zoom is None else parse_zoom(config.zoom)
+    chosen = Augmentation(
+        jitter=level.jitter and jitter and zoom is None,
+        fliplr=mirror.value,
+        flipud=config.flipud or 0.0,
+        turn=config.turn or 0.0,
+        zoom=zoom,
+        photo=level.photo if config.photo is None else config.photo,
+        mosaic=level.mosaic if config.mosaic is None else config.mosaic,
+    )
+    settings["augment"] = _said_of_augmentation(config, ", ".join(_parts(chosen)) or "images as they are")
+    return chosen, settings
+
+
+def _said_of_augmentation(config: TrainingConfig, words: str) -> Setting:
+    return Setting(config.augment, "default" if config.augment == TrainingConfig.augment else "flag", words)
+
+
+def _parts(of: Augmentation) -> Iterator[str]:
+    """What an augmentation does, in words."""
+    if of.jitter:
+        yield f"scale jitter {min(JITTER):g} to {max(JITTER):g}"
+    for share, words in ((of.fliplr, "mirrored"), (of.flipud, "top and bottom exchanged"), (of.turn, "turned")):
+        if share:
+            yield f"{share:g} {words}"
+    if of.zoom is not None:
+        yield f"scale {of.zoom[0]:g} to {of.zoom[1]:g} in a frame that stays"
+    if of.photo:
+        yield f"{of.photo:g} with other colours"
+    if of.mosaic:
+        yield f"{of.mosaic:g} mosaics, none in the last tenth of the epochs"
 
 
 def class_weights(text: str | None, train: CocoSplit) -> dict[str, float]:

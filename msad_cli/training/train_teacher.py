@@ -46,7 +46,7 @@ from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
 from msad_cli.training.sets import (
     cache_decoded,
-    choose_mirror,
+    choose_augmentation,
     fields_from_data,
     find_data,
     folder_of,
@@ -80,9 +80,9 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     train, val, computed["data"] = read_data(config, found, resolution, ks, observer)
     fields, computed["detections"] = fields_from_data(train, config.sigmas)
     spec, computed["norm"] = _spec(config, network, ks, resolution, fields)
-    training, computed["fliplr"] = _images(config, train, spec)
+    training, changed = _images(config, train, spec)
     spec, choices, chosen = _choose(config, network, spec, training, len(val))
-    computed |= ({} if size is None else {"size": size}) | chosen | brought
+    computed |= ({} if size is None else {"size": size}) | changed | chosen | brought
     start = computed.get("init", Setting(network.init, asked.source("init")))
     computed["init"] = said_of_start(start, config, spec)
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
@@ -114,11 +114,10 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     )
 
 
-def _images(config: TeacherConfig, train: CocoSplit, spec: DetectorSpec) -> tuple[TrainingSet, Setting]:
-    """What is looked at in training, and how likely it is mirrored, for the record."""
-    mirror = choose_mirror(config.fliplr, train)
-    jitter, own = config.scales != "single", {"phase": spec.phase, "fliplr": mirror.value}
-    return TrainingSet(train, spec.resolution, spec.ks, jitter=jitter, seed=config.seed, **own), mirror
+def _images(config: TeacherConfig, train: CocoSplit, spec: DetectorSpec) -> tuple[TrainingSet, dict[str, Setting]]:
+    """What is looked at in training, and for the record how images are changed."""
+    augmentation, settings = choose_augmentation(config, train, jitter=config.scales != "single")
+    return TrainingSet(train, spec.resolution, spec.ks, config.seed, augmentation, spec.phase), settings
 
 
 def _choose(

@@ -73,6 +73,7 @@ class _Training:
     def __init__(self, run: Run, observer: Observer) -> None:
         self.run = run
         self.observer = observer
+        run.training.augmentation = run.training.augmentation.for_run(run.choices.epochs)
         self.total, self.per_epoch = run.choices.schedule.steps, run.choices.steps_per_epoch
         self.compute = run.choices.compute
         self.progress = Progress(batch=run.choices.labelled)

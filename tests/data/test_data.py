@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from support.places import SHARED
 from torch.utils.data import DataLoader
 
 from msad_cli.data.annotations.split import CocoSplit, read_split
-from msad_cli.data.images.scaled import whole_image
+from msad_cli.data.images.scaled import ScaledImage, whole_image
 from msad_cli.data.layouts.base import Files
 from msad_cli.data.layouts.splits import find_split
+from msad_cli.data.loading.augment import JITTER, ONE_SCALE, Augmentation
 from msad_cli.data.loading.dataset import (
     Batch,
     EvaluationSet,
@@ -30,7 +31,7 @@ from msad_cli.data.loading.dataset import (
     training_loader,
 )
 from msad_cli.data.loading.sampler import StepSampler, same_place
-from msad_cli.data.loading.transforms import JITTER, from_frame, render, to_frame, training_views
+from msad_cli.data.loading.transforms import Placement, from_frame, render, to_frame
 from msad_cli.errors import DataError, TrainingError, UsageError
 from msad_cli.frame import Resolution
 
@@ -280,6 +281,23 @@ def test_boxes_return_from_the_frame() -> None:
     torch.testing.assert_close(from_frame(framed, original, frame_size), boxes)
 
 
+Shown = tuple[dict[int, torch.Tensor], torch.Tensor, torch.Tensor, Placement]
+
+
+def training_views(
+    image: ScaledImage,
+    boxes: torch.Tensor,
+    resolution: Resolution,
+    ks: Sequence[int],
+    jitter: bool,
+    draw: random.Random,
+) -> Shown:
+    """Views, boxes, which boxes are kept, and the way of an image in training."""
+    way = Augmentation(jitter=jitter).whole(image.size, resolution, draw)
+    framed, kept, _ = way.boxes(boxes)
+    return {k: way.view(image, k, "centre") for k in ks}, framed, kept, way
+
+
 def _draws(flip: bool) -> random.Random:
     """A source whose first draw, which decides on the flip, is as asked."""
     seed = next(seed for seed in range(100) if (random.Random(seed).random() < 0.5) is flip)
@@ -383,7 +401,7 @@ def _assert_same(left: Sample, right: Sample) -> None:
 
 
 def test_a_sample_depends_on_its_key_and_the_seed_alone(train: CocoSplit) -> None:
-    data = TrainingSet(train, RESOLUTION, (1, 2), jitter=True, seed=3)
+    data = TrainingSet(train, RESOLUTION, (1, 2), seed=3)
     keys = [(epoch, index) for epoch in range(6) for index in range(4)]
     there = {key: data[key] for key in keys}
     random.seed(99)
@@ -391,13 +409,13 @@ def test_a_sample_depends_on_its_key_and_the_seed_alone(train: CocoSplit) -> Non
     for key in reversed(keys):
         _assert_same(data[key], there[key])
     assert len({there[epoch, 0].frame_size for epoch in range(6)}) > 1  # jitter draws anew each epoch
-    other = TrainingSet(train, RESOLUTION, (1, 2), jitter=True, seed=4)
+    other = TrainingSet(train, RESOLUTION, (1, 2), seed=4)
     assert [other[key].frame_size for key in keys] != [there[key].frame_size for key in keys]
 
 
 def test_training_leaves_the_split_as_it_was(train: CocoSplit) -> None:
     before = train.boxes.copy()
-    data = TrainingSet(train, RESOLUTION, (1, 2), jitter=True, seed=0)
+    data = TrainingSet(train, RESOLUTION, (1, 2), seed=0)
     for epoch in range(4):
         assert len(data[epoch, 0].target["boxes"]) == 2
     assert np.array_equal(train.boxes, before)
@@ -407,13 +425,13 @@ def test_labels_stay_with_their_boxes(train: CocoSplit) -> None:
     # The first box of the first image, the blue one, is pushed out of it: the red one has to keep its label.
     # HR frames of these images have 84 × 64 pixels, as below.
     train.boxes[0] += 1000
-    target = TrainingSet(train, RESOLUTION, (2,), jitter=False, seed=0)[0, 0].target
+    target = TrainingSet(train, RESOLUTION, (2,), seed=0, augmentation=ONE_SCALE)[0, 0].target
     assert target["labels"].tolist() == [1]
     assert (target["boxes"][0, 2:] - target["boxes"][0, :2]).tolist() == pytest.approx([16 * 84 / 64, 12 * 64 / 48])
 
 
 def test_a_batch_holds_views_by_reduction(train: CocoSplit) -> None:
-    data = TrainingSet(train, RESOLUTION, (1, 2), jitter=False, seed=0)
+    data = TrainingSet(train, RESOLUTION, (1, 2), seed=0, augmentation=ONE_SCALE)
     batch = Batch((data[0, 1], data[0, 2]))
     assert batch.indices == (1, 2)
     # 48 × 64 enlarged by 64 / 48: 64 × 85.3
@@ -426,7 +444,7 @@ def test_a_batch_holds_views_by_reduction(train: CocoSplit) -> None:
 
 @forks
 def test_workers_change_nothing(train: CocoSplit) -> None:
-    data = TrainingSet(train, RESOLUTION, (1, 2), jitter=True, seed=5)
+    data = TrainingSet(train, RESOLUTION, (1, 2), seed=5)
     alone, helped = (list(training_loader(data, 2, workers, 1, 5)) for workers in (0, 1))
     assert len(alone) == len(helped) == 4
     for left, right in zip(alone, helped, strict=True):
@@ -443,7 +461,7 @@ def test_a_pinned_batch_is_the_same_in_other_memory(train: CocoSplit, monkeypatc
         return pinned[-1]
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
-    (batch,) = training_loader(TrainingSet(train, RESOLUTION, (1, 2), jitter=False, seed=0), 2, 0, 0, 1)
+    (batch,) = training_loader(TrainingSet(train, RESOLUTION, (1, 2), seed=0, augmentation=ONE_SCALE), 2, 0, 0, 1)
     moved = Batch(batch.samples, {9: "torn"}).pin_memory()
     assert len(pinned) == 2 * 5
     assert moved.unreadable == {9: "torn"}
@@ -465,7 +483,7 @@ def test_an_unreadable_image_is_named_by_any_worker(train: CocoSplit, workers: i
     broken = train.folder / "b.png"
     broken.write_text("no image")
     loaders: list[Iterator[Batch]] = [
-        training_loader(TrainingSet(train, RESOLUTION, (2,), jitter=False, seed=0), 4, workers, 0, 1),
+        training_loader(TrainingSet(train, RESOLUTION, (2,), seed=0, augmentation=ONE_SCALE), 4, workers, 0, 1),
         evaluation_loader(EvaluationSet(train, RESOLUTION, (2,)), 4, workers),
     ]
     for loader in loaders:
@@ -500,7 +518,7 @@ def test_another_batch_goes_on_at_the_same_images(step: int, before: int, now: i
 
 @forks
 def test_a_killed_worker_is_named(train: CocoSplit) -> None:
-    loader = training_loader(TrainingSet(train, RESOLUTION, (2,), jitter=False, seed=0), 2, 1, 0, 1000)
+    loader = training_loader(TrainingSet(train, RESOLUTION, (2,), seed=0, augmentation=ONE_SCALE), 2, 1, 0, 1000)
     next(loader)
     (worker,) = multiprocessing.active_children()
     worker.kill()
@@ -516,7 +534,7 @@ def test_odd_images_are_left_out_of_their_batches(train: CocoSplit) -> None:
     names = np.array(list(entries), dtype=train.file_names.dtype)
     starts = np.zeros(len(names) + 1, dtype=np.int64)
     odd = replace(train, folder=ROBUSTNESS, file_names=names, image_ids=np.arange(len(names)), starts=starts)
-    batches = list(training_loader(TrainingSet(odd, RESOLUTION, (1, 2), jitter=False, seed=0), 6, 0, 0, 11))
+    batches = list(training_loader(TrainingSet(odd, RESOLUTION, (1, 2), seed=0, augmentation=ONE_SCALE), 6, 0, 0, 11))
     read = {str(names[i]) for batch in batches for i in batch.indices}
     unreadable = {str(names[i]) for batch in batches for i in batch.unreadable}
     assert read | unreadable == entries.keys()

@@ -18,6 +18,7 @@ from msad_cli.data.images.decode import read_image
 from msad_cli.data.images.tones import BY_FILE, Tones
 from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.data.loading import image_cache as kept
+from msad_cli.data.loading.augment import ONE_SCALE, Augmentation
 from msad_cli.data.loading.dataset import Batch, TrainingSet, training_loader
 from msad_cli.frame import Resolution
 from msad_cli.system import memory
@@ -43,7 +44,7 @@ def split(coco_folder: Path) -> CocoSplit:
 
 
 def _batches(split: CocoSplit, workers: int, cache: bool, jitter: bool = True, epochs: int = 2) -> Iterator[Batch]:
-    data = TrainingSet(split, RESOLUTION, (1, 2), jitter=jitter, seed=0)
+    data = TrainingSet(split, RESOLUTION, (1, 2), seed=0, augmentation=Augmentation(jitter=jitter))
     if cache:
         data.keep_decoded()
     return training_loader(data, 4, workers, 0, epochs)
@@ -119,13 +120,13 @@ def test_the_size_by_hand(split: CocoSplit) -> None:
     """Without jitter: 1/4 of 485 × 643 for 64 × 84 and 1/8 for 32 × 42; of 301 × 215 (turned) 1/2 for 88 × 64 and 1/4
     for 44 × 32; the PNG whole; the torn one whole, as its header is sound. Sides are rounded up, 3 bytes a pixel.
     """
-    data = TrainingSet(split, RESOLUTION, (1, 2), jitter=False, seed=0)
+    data = TrainingSet(split, RESOLUTION, (1, 2), seed=0, augmentation=ONE_SCALE)
     pixels = 122 * 161 + 61 * 81 + 151 * 108 + 76 * 54 + 48 * 64 + 48 * 64
     assert data.keep_decoded() == 3 * pixels
 
 
 def test_an_image_that_changes_during_the_run_is_passed_over(split: CocoSplit) -> None:
-    data = TrainingSet(split, RESOLUTION, (1, 2), jitter=False, seed=0)
+    data = TrainingSet(split, RESOLUTION, (1, 2), seed=0, augmentation=ONE_SCALE)
     data.keep_decoded()
     Image.new("RGB", (50, 40)).save(split.path(2), "PNG")
     (batch,) = training_loader(data, 4, 0, 0, 1)

@@ -33,6 +33,7 @@ from msad_cli.data.images.decode import limit_pixels, most_pixels
 from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.data.layouts.demo_scenes import CATEGORY_IDS, KEYPOINTS, SKELETON
 from msad_cli.data.layouts.splits import find_split
+from msad_cli.data.loading.augment import ONE_SCALE
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.data.loading.transforms import Placement
 from msad_cli.errors import DataError
@@ -394,7 +395,7 @@ def test_masks_and_keypoints_lie_on_their_pixels_in_every_view(tmp_path: Path, w
     samples = []
     for task in ("masks", "keypoints"):
         split = _split(tmp_path, task, _annotation(segmentation=segmentation))
-        samples.append(TrainingSet(split, RESOLUTION, (1, 2, 4), jitter=True, seed=1)[epoch, 0])
+        samples.append(TrainingSet(split, RESOLUTION, (1, 2, 4), seed=1)[epoch, 0])
     masks, keypoints = samples
     height, width = masks.frame_size
     mask = masks.target["masks"]
@@ -430,10 +431,10 @@ def test_seeds_of_the_test_above_cover_both_directions() -> None:
 def test_a_mirror_of_a_mirror_is_the_image() -> None:
     segmentation = read_segmentation([[3.3, 4.1, 20.7, 5.0, 11.0, 15.5]])
     assert segmentation is not None
-    plain, mirrored = (Placement((20, 31), (40, 64), each) for each in (False, True))
+    plain, mirrored = (Placement.filling((20, 31), (40, 64), each) for each in (False, True))
     assert torch.equal(mirrored.masks([segmentation]).flip(2), plain.masks([segmentation]))
     points = torch.tensor([[[3.25, 4.0, 2.0], [30.5, 19.0, 1.0], [0.0, 0.0, 0.0]]])
-    there = Placement((20, 31), (20, 31), True)
+    there = Placement.filling((20, 31), (20, 31), True)
     assert torch.equal(there.keypoints(there.keypoints(points, [1, 0, 2]), [1, 0, 2]), points)
     assert there.keypoints(points, [1, 0, 2])[0].tolist() == [[0.5, 19, 1], [27.75, 4, 2], [0, 0, 0]]
     assert plain.masks([]).shape == (0, 40, 64)
@@ -442,7 +443,7 @@ def test_a_mirror_of_a_mirror_is_the_image() -> None:
 def test_keypoints_outside_the_image_are_not_seen() -> None:
     points = torch.tensor([[[-1.0, 4, 2], [32, 4, 2], [4, -0.5, 2], [4, 20.5, 2], [31, 20, 1], [0, 0, 2]]])
     for mirrored in (False, True):
-        found = Placement((20, 31), (40, 62), mirrored).keypoints(points, range(6))[0]
+        found = Placement.filling((20, 31), (40, 62), mirrored).keypoints(points, range(6))[0]
         assert found[:, 2].tolist() == [0, 0, 0, 0, 1, 2]  # the edge belongs to the image
         assert (found[:4] == 0).all()
 
@@ -450,7 +451,7 @@ def test_keypoints_outside_the_image_are_not_seen() -> None:
 def test_a_mask_that_covers_nothing_goes_with_its_box(tmp_path: Path) -> None:
     thin = _annotation(segmentation=[[2, 2, 30, 2.01, 30, 2]], bbox=[2, 2, 28, 5])
     split = _split(tmp_path, "masks", thin, _annotation(id=2))
-    target = TrainingSet(split, Resolution(48, 64), (1,), jitter=False, seed=0)[0, 0].target
+    target = TrainingSet(split, Resolution(48, 64), (1,), seed=0, augmentation=ONE_SCALE)[0, 0].target
     assert len(split.boxes) == 2
     assert [len(target[name]) for name in ("boxes", "labels", "masks")] == [1, 1, 1]
 
@@ -459,7 +460,7 @@ def test_images_are_not_mirrored_where_sides_are_unknown(tmp_path: Path) -> None
     unnamed = [{**CATEGORY, "keypoints": ["1", "2", "3"]}]
     split = _split(tmp_path, "keypoints", _annotation(), categories=unnamed)
     assert not split.scheme.flips
-    data = TrainingSet(split, RESOLUTION, (1,), jitter=False, seed=1)
+    data = TrainingSet(split, RESOLUTION, (1,), seed=1, augmentation=ONE_SCALE)
     x = {float(data[epoch, 0].target["keypoints"][0, 2, 0]) for epoch in range(6)}
     assert x == {20 * 128 / 64}
 
@@ -496,7 +497,7 @@ def test_the_demo_set_serves_all_tasks(tmp_path: Path, monkeypatch: pytest.Monke
         records = read_records(files.annotations, files.images, task=task)
         assert not records.problems
         split = read_split(files.annotations, files.images, task=task)
-        target = TrainingSet(split, RESOLUTION, (1, 2), jitter=True, seed=0)[0, 0].target
+        target = TrainingSet(split, RESOLUTION, (1, 2), seed=0)[0, 0].target
         of_objects = {"boxes", "labels", task}
         assert set(target) == {*of_objects, "image"}
         assert len({len(target[name]) for name in of_objects}) == 1
@@ -522,7 +523,7 @@ def test_real_sets_are_read(folder: str, task: str, objects: int) -> None:
     files = find_split(str(SHARED / folder), "train", task=task)
     split = read_split(files.annotations, files.images, task=task)
     assert (len(split.boxes), split.dropped) == (objects, 0)
-    data = TrainingSet(split, Resolution(320, 480), (2,), jitter=False, seed=0)
+    data = TrainingSet(split, Resolution(320, 480), (2,), seed=0, augmentation=ONE_SCALE)
     off = []
     for index in range(8):
         sample = data[0, index]

@@ -11,9 +11,9 @@ from support.specs import spec
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.keypoint_scheme import KeypointScheme
 from msad_cli.data.annotations.split import CocoSplit, read_split
+from msad_cli.data.loading.augment import JITTER, Augmentation
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.data.loading.mirroring import mirror_pairs
-from msad_cli.data.loading.transforms import JITTER
 from msad_cli.errors import UsageError
 from msad_cli.frame import Resolution
 from msad_cli.training.config import TeacherConfig
@@ -36,7 +36,7 @@ def mirrored(data: TrainingSet) -> list[int]:
 @pytest.mark.parametrize("fliplr", [0.0, 0.25, 0.5, 1.0])
 def test_a_sample_is_mirrored_by_its_own_first_draw(train: CocoSplit, fliplr: float) -> None:
     """The first draw of (seed, epoch, index) decides, and the second one is the scale, whatever it says."""
-    data = TrainingSet(train, RESOLUTION, (1,), jitter=True, seed=3, fliplr=fliplr)
+    data = TrainingSet(train, RESOLUTION, (1,), seed=3, augmentation=Augmentation(fliplr=fliplr))
     expected, scales = [], []
     for epoch, index in KEYS:
         draw = random.Random(f"3/{epoch}/{index}")
@@ -47,8 +47,8 @@ def test_a_sample_is_mirrored_by_its_own_first_draw(train: CocoSplit, fliplr: fl
 
 
 def test_half_of_all_images_is_the_default(train: CocoSplit) -> None:
-    default = TrainingSet(train, RESOLUTION, (1,), jitter=True, seed=3)
-    half = TrainingSet(train, RESOLUTION, (1,), jitter=True, seed=3, fliplr=0.5)
+    default = TrainingSet(train, RESOLUTION, (1,), seed=3)
+    half = TrainingSet(train, RESOLUTION, (1,), seed=3, augmentation=Augmentation(fliplr=0.5))
     assert mirrored(default) == mirrored(half)
     assert 0 < sum(mirrored(half)) < len(KEYS)
 
@@ -111,7 +111,12 @@ def test_keypoints_without_sides_are_never_mirrored(train: CocoSplit) -> None:
     assert choose_mirror(None, odd).value == choose_mirror(0.0, odd).value == 0.0
     with pytest.raises(UsageError, match="their names do not tell left from right"):
         choose_mirror(0.5, odd)
-    assert TrainingSet(odd, RESOLUTION, (1,), jitter=False, seed=0, fliplr=0.5).fliplr == 0.0
+    assert (
+        TrainingSet(
+            odd, RESOLUTION, (1,), seed=0, augmentation=Augmentation(jitter=False, fliplr=0.5)
+        ).augmentation.fliplr
+        == 0.0
+    )
 
 
 @pytest.mark.parametrize(("fliplr", "looks"), [(0.0, (False,)), (0.3, (False, True)), (1.0, (True,))])

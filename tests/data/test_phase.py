@@ -15,6 +15,7 @@ from torch import Tensor
 from msad_cli.data.annotations.split import read_split
 from msad_cli.data.images.decode import read_image
 from msad_cli.data.images.scaled import open_image, scale_for, whole_image
+from msad_cli.data.loading.augment import ONE_SCALE
 from msad_cli.data.loading.dataset import EvaluationSet, TrainingSet
 from msad_cli.data.loading.transforms import render
 from msad_cli.evaluation import latency
@@ -105,7 +106,7 @@ def test_everybody_renders_by_the_models_phase(
     student.spec = replace(student.spec, resolution=resolution, phase=phase)
     plain = next(seed for seed in range(99) if random.Random(f"{seed}/0/0").random() >= 0.5)
     views = [
-        TrainingSet(split, resolution, (2,), jitter=False, seed=plain, phase=phase)[0, 0].views[2],
+        TrainingSet(split, resolution, (2,), seed=plain, phase=phase, augmentation=ONE_SCALE)[0, 0].views[2],
         EvaluationSet(split, resolution, (2,), phase=phase)[0].views[2],
     ]
 

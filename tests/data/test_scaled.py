@@ -16,6 +16,7 @@ from msad_cli.data.images import scaled
 from msad_cli.data.images.decode import read_image
 from msad_cli.data.images.scaled import open_image, scale_for, whole_image
 from msad_cli.data.images.tones import BY_FILE, Tones
+from msad_cli.data.loading.augment import ONE_SCALE
 from msad_cli.data.loading.dataset import EvaluationSet, TrainingSet
 from msad_cli.frame import Resolution
 from msad_cli.inference.inputs import Input
@@ -112,7 +113,7 @@ def test_a_view_is_the_same_alone_and_beside_others(
     views, scales = [], []
     plain = next(seed for seed in range(99) if random.Random(f"{seed}/0/0").random() >= 0.5)
     for ks in ((1, 2), (2,), (2, 4), (1, 2, 4)):
-        views.append(TrainingSet(split, resolution, ks, jitter=False, seed=plain)[0, 0].views[2])
+        views.append(TrainingSet(split, resolution, ks, seed=plain, augmentation=ONE_SCALE)[0, 0].views[2])
         scales.append(list(decoded))
         decoded.clear()
     assert scales == [[2, 4], [4], [4, 8], [2, 4, 8]]
@@ -138,7 +139,7 @@ def test_jitter_changes_the_scale_with_the_size(coco_folder: Path, decoded: list
     """485 // 2 = 242 is 1.5 times 161: HR sides of up to 160 come at 1/2, of 164 and more at 1; α scales 200."""
     split = read_split(coco_folder / "annotations" / "instances_train2017.json", coco_folder / "train2017")
     _save(split.path(0))
-    data = TrainingSet(split, Resolution(200, 300), (1,), jitter=True, seed=0)
+    data = TrainingSet(split, Resolution(200, 300), (1,), seed=0)
     seen = {}
     for epoch in range(20):
         decoded.clear()

@@ -1,6 +1,7 @@
 """Images without labels: which of those that are found are learnt from, and in which batches they are."""
 
 import shutil
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from msad_cli.data.annotations.split import CocoSplit, read_split, with_unlabelled
 from msad_cli.data.images.without_labels import look_at_unlabelled
+from msad_cli.data.loading.augment import LEVELS
 from msad_cli.data.loading.dataset import TrainingSet, training_loader
 from msad_cli.data.loading.sampler import MixedSampler, StepSampler
 from msad_cli.frame import Resolution
@@ -64,8 +66,8 @@ def test_a_split_goes_on_with_images_that_have_no_target(train: CocoSplit, found
     split = with_unlabelled(train, found, np.full((2, 2), 20))
     assert (len(split), split.labelled, split.unlabelled) == (6, 4, 2)
     assert split.paths == [*train.paths, *found]
-    data = TrainingSet(split, Resolution(64, 96), (1, 2), jitter=True, seed=3)
-    plain = TrainingSet(train, Resolution(64, 96), (1, 2), jitter=True, seed=3)
+    data = TrainingSet(split, Resolution(64, 96), (1, 2), seed=3)
+    plain = TrainingSet(train, Resolution(64, 96), (1, 2), seed=3)
     batches = list(training_loader(data, 2, 0, 0, 6, unlabelled=1))
     ways = set()
     for batch, own in zip(batches, training_loader(plain, 2, 0, 0, 6), strict=True):
@@ -129,3 +131,16 @@ def test_a_frame_a_second_is_drawn_out_of_a_video_once(tmp_path: Path, monkeypat
         assert [each.name for each in frames_as_images(clip)] == ["000000000.jpg", "000000010.jpg"]
     monkeypatch.setattr(frames, "Video", None)  # it is not opened again
     assert frames_as_images(clip) == drawn
+
+
+def test_mosaics_are_of_images_with_labels(train: CocoSplit, found: list[Path]) -> None:
+    """A tile that nobody labelled would pass for background. Images without labels are shown by themselves."""
+    split = with_unlabelled(train, found, np.full((2, 2), 20))
+    always = replace(LEVELS["strong"], mosaic=1.0)
+    data = TrainingSet(split, Resolution(64, 96), (1, 2), 3, always)
+    samples = [data[epoch, index] for epoch in range(8) for index in range(len(split))]
+    shown = {other for sample in samples for other in sample.others}
+    assert shown == set(range(split.labelled))
+    assert {len(sample.others) for sample in samples if sample.index < split.labelled} == {3}
+    assert {len(sample.others) for sample in samples if sample.index >= split.labelled} == {0}
+    assert {frozenset(sample.target) for sample in samples if sample.index >= split.labelled} == {frozenset({"image"})}

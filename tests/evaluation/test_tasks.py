@@ -84,12 +84,12 @@ def _answers(split: CocoSplit, index: int, frame_size: tuple[int, int]) -> dict[
         "labels": torch.from_numpy(split.labels[rows.start : rows.stop]),
     }
     if split.task == "masks":
-        masks = Placement(original, frame_size, False).masks([split.masks.segmentation(row) for row in rows])
+        masks = Placement.filling(original, frame_size, False).masks([split.masks.segmentation(row) for row in rows])
         # What torchvision's Mask R-CNN learns for these boxes.
         found["masks"] = project_masks_on_boxes(masks, boxes, torch.arange(len(rows)), 28)[:, None]
     if split.task == "keypoints":
         points = torch.from_numpy(split.keypoints[rows.start : rows.stop])
-        found["keypoints"] = Placement(original, frame_size, False).keypoints(points, range(points.shape[1]))
+        found["keypoints"] = Placement.filling(original, frame_size, False).keypoints(points, range(points.shape[1]))
         found["keypoints_scores"] = torch.zeros(points.shape[:2])
     return found
 

@@ -328,7 +328,7 @@ def test_the_samples_show_two_training_images_and_three_of_validation(teacher: P
 
 
 def test_the_training_sample_shows_the_batch_that_is_trained_on(demo: Path) -> None:
-    training = TrainingSet(_split(demo, "train"), Resolution(96, 128), (1, 2), jitter=True, seed=3)
+    training = TrainingSet(_split(demo, "train"), Resolution(96, 128), (1, 2), seed=3)
     first, whole = first_batch(training, 4, most=2), next(training_loader(training, 4, 0, 0, 10))
     assert first.indices == whole.indices[:2]
     for k in (1, 2):

@@ -15,6 +15,7 @@ from torch import Tensor
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.layouts.demo import draw_demo
+from msad_cli.data.loading.augment import ONE_SCALE
 from msad_cli.data.loading.dataset import EvaluationSet, TrainingSet, training_loader
 from msad_cli.distillation.cached_teacher import CachedTeacher
 from msad_cli.distillation.distillation import Distillation, Teach, teaching
@@ -70,7 +71,7 @@ def test_losses_are_those_of_a_teacher_that_looks_at_every_step(
 ) -> None:
     """To the last digit: under bfloat16 its maps are bfloat16 anyway. Mirrored images, and no large pixels."""
     store = kept(InMemory() if place == "memory" else InFolder(tmp_path), teacher, split)
-    training = TrainingSet(split, teacher.spec.resolution, (1, 2), jitter=False, seed=1)
+    training = TrainingSet(split, teacher.spec.resolution, (1, 2), seed=1, augmentation=ONE_SCALE)
     batches = list(training_loader(training, 2, 0, 0, 4))
     assert {int(target["image"][1]) for batch in batches for target in batch.targets} == {0, 1}
     for batch in batches:
@@ -117,7 +118,7 @@ def test_a_share_without_images_has_maps_of_its_stand_in(teacher: Detector) -> N
 
 def test_a_mirrored_image_has_the_pixels_that_training_mirrors(split: CocoSplit, teacher: Detector) -> None:
     resolution = teacher.spec.resolution
-    training = TrainingSet(split, resolution, (1, 2), jitter=False, seed=0)
+    training = TrainingSet(split, resolution, (1, 2), seed=0, augmentation=ONE_SCALE)
     ways = {}
     for epoch in range(8):
         sample = training[epoch, 1]

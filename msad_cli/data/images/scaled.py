@@ -56,17 +56,17 @@ class ScaledImage:
             self._decoded[scale] = self._read(scale)
         return self._decoded[scale]
 
-    def resized(self, size: tuple[int, int], mirrored: bool = False, shift: float = 0.0) -> Tensor:
+    def resized(self, size: tuple[int, int], mirrored: bool = False, shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
         """The image, mirrored or not, by an antialiased bilinear resize to `size` (height, width): uint8 (3, *size).
 
         Torch computes it in integers, alike with and without vector instructions; of Pillow's it differs by 1 at most.
         Torch's knows no shift: then it is Pillow's, in integers too.
 
         Args:
-            shift: by how many pixels of the result what it shows is moved right and down. What comes in at the left and
-                at the top repeats the image's edge.
+            shift: by how many pixels of the result what it shows is moved, down and across. What comes in at the other
+                side repeats the image's edge.
         """
-        if shift:
+        if any(shift):
             return self._moved(size, mirrored, shift)
         scale = scale_for(self.header, size)
         pixels = torch.from_numpy(np.array(self.at(scale))).unsqueeze(0).permute(0, 3, 1, 2)
@@ -79,7 +79,7 @@ class ScaledImage:
         found = F.interpolate(_flipped(pixels, turned), scale_factor=factors, mode="bilinear", antialias=True)
         return _flipped(found[..., : size[0], : size[1]], turned ^ {3} if mirrored else turned)[0]
 
-    def _moved(self, size: tuple[int, int], mirrored: bool, shift: float) -> Tensor:
+    def _moved(self, size: tuple[int, int], mirrored: bool, shift: tuple[float, float]) -> Tensor:
         scale = scale_for(self.header, size)
         image = self.at(scale)
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
@@ -89,7 +89,7 @@ class ScaledImage:
             whole, there = self.size[axis] / scale, image.size[1 - axis]
             # A row or column that stands for less than a whole one may lie first: its rest is outside of the image.
             first = (self.header.orientation in turned) != (mirrored and axis == 1)
-            start = (there - whole if first else 0.0) - shift * whole / size[axis]
+            start = (there - whole if first else 0.0) - shift[axis] * whole / size[axis]
             before.append(max(0, math.ceil(-start)))
             after.append(max(0, math.ceil(start + whole - there)))
             starts.append(start + before[-1])

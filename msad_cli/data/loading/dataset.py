@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,11 +12,12 @@ from torch.utils.data import Dataset, get_worker_info
 
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.images.decode import TOLERATED
-from msad_cli.data.images.scaled import open_image
+from msad_cli.data.images.scaled import ScaledImage, open_image
+from msad_cli.data.loading.augment import LEVELS, Augmentation, Photo, tiles
 from msad_cli.data.loading.image_cache import CachedImages
-from msad_cli.data.loading.mirroring import MIRRORED
+from msad_cli.data.loading.pieces import Piece, composed, shown
 from msad_cli.data.loading.sampler import ALONE, MixedSampler, Share, StepSampler
-from msad_cli.data.loading.transforms import JITTER, Placement, render, training_views
+from msad_cli.data.loading.transforms import Part, Placement, render
 from msad_cli.data.loading.workers import batches_of
 from msad_cli.errors import DataError
 from msad_cli.frame import Phase, Resolution
@@ -32,6 +34,7 @@ class Sample:
         target: `boxes` (M, 4) in HR pixels and `labels` (M,); by the split's task `masks`, uint8 (M, h, w) of the HR
             size, or `keypoints` (M, K, 3), x, y in HR pixels and visibility 0, 1, 2; and `image` (2,): the index, and
             1 where it is mirrored. Of an image without labels `image` alone. Empty in evaluation.
+        others: the places of the other images that are shown in it.
     """
 
     index: int
@@ -39,6 +42,7 @@ class Sample:
     frame_size: tuple[int, int]
     views: dict[int, Tensor]
     target: dict[str, Tensor]
+    others: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class TrainingSet(Dataset[Sample]):
     """Images with augmentation. Its keys are (epoch, index): a sample depends on nothing else but the seed.
 
     Args:
-        fliplr: how likely an image is mirrored; none is where the keypoints' names do not tell left from right.
+        augmentation: without mirrors, where the keypoints' names do not tell left from right.
 
     Attributes:
         kept: where decoded images are kept between epochs, or None.
@@ -94,17 +98,15 @@ class TrainingSet(Dataset[Sample]):
         split: CocoSplit,
         resolution: Resolution,
         ks: Sequence[int],
-        jitter: bool,
         seed: int,
+        augmentation: Augmentation = LEVELS["light"],
         phase: Phase = "centre",
-        fliplr: float = MIRRORED,
     ) -> None:
         self.split = split
         self.resolution = resolution
         self.ks = tuple(ks)
-        self.jitter = jitter
         self.seed = seed
-        self.fliplr = fliplr if split.scheme.flips else 0.0
+        self.augmentation = augmentation if split.scheme.flips else augmentation.unmirrored()
         self.phase: Phase = phase
         self.kept: CachedImages | None = None
 
@@ -115,43 +117,49 @@ class TrainingSet(Dataset[Sample]):
 
     def _view_sizes(self, height: int, width: int) -> set[tuple[int, int]]:
         """(height, width) of all views that an image of so many pixels can be asked for."""
-        frames = {self.resolution.frame_size(height, width, scale) for scale in (JITTER if self.jitter else (1.0,))}
-        return {(down // k, across // k) for down, across in frames for k in self.ks}
+        sizes = self.augmentation.sizes(height, width, self.resolution)
+        return {(down // k, across // k) for down, across in sizes for k in self.ks}
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
-        split = self.split
-        image = open_image(split.path(index), split.tones) if self.kept is None else self.kept.open(index)
-        owned = slice(int(split.starts[index]), int(split.starts[index + 1]))
-        boxes, labels = torch.from_numpy(split.boxes[owned]), torch.from_numpy(split.labels[owned])
         draw = random.Random(f"{self.seed}/{epoch}/{index}")
-        views, boxes, kept, way = training_views(
-            image, boxes, self.resolution, self.ks, self.jitter, draw, self.fliplr, self.phase
-        )
-        target = _target(split, owned.start, boxes, labels, kept, way) if index < split.labelled else {}
-        place = torch.tensor([index, way.mirrored])
-        return Sample(index, way.original, way.frame_size, views, target | {"image": place})
+        image, labelled = self._open(index), index < self.split.labelled
+        way = self.augmentation.whole(image.size, self.resolution, draw)
+        # Mosaics are of images with labels: what nobody labelled must not pass for background.
+        mosaic = labelled and self.augmentation.draw_mosaic(epoch, draw)
+        photo = self.augmentation.draw_photo(draw)
+        others: list[int] = []
+        if mosaic:
+            pieces, others = self._mosaic(index, image, photo, draw)
+        else:
+            pieces = [shown(self.split, index, image, way, self.ks, self.phase, photo)]
+        way = pieces[0].way
+        views, target = composed(pieces)
+        target = {**(target if labelled else {}), "image": torch.tensor([index, way.mirrored])}
+        return Sample(index, image.size, way.frame_size, views, target, tuple(others))
 
+    def _mosaic(
+        self, index: int, image: ScaledImage, photo: Photo, draw: random.Random
+    ) -> tuple[list[Piece], list[int]]:
+        """Four images in the frame that the first one has, and the places of the others in the split."""
+        frame_size = self.resolution.frame_size(*image.size)
+        first, *rest = tiles(frame_size, draw)
 
-def _target(
-    split: CocoSplit, first: int, boxes: Tensor, labels: Tensor, kept: Tensor, way: Placement
-) -> dict[str, Tensor]:
-    """What is to be found in an image that went this way.
+        def piece(place: int, image: ScaledImage, tile: Part) -> Piece:
+            way = self.augmentation.in_tile(image.size, self.resolution, frame_size, tile, draw)
+            return shown(self.split, place, image, way, self.ks, self.phase, photo)
 
-    Args:
-        first: the row of its first object in the split.
-        boxes: in HR pixels, of those of its objects that are kept.
-        labels: of all its objects.
-    """
-    target = {"boxes": boxes, "labels": labels[kept]}
-    rows = first + kept.nonzero().flatten()
-    if split.task == "keypoints":
-        target["keypoints"] = way.keypoints(torch.from_numpy(split.keypoints)[rows], split.scheme.mirrored)
-    if split.task == "masks":
-        masks = way.masks([split.masks.segmentation(int(row)) for row in rows])
-        drawn = masks.flatten(1).amax(dim=1) > 0  # a polygon thinner than a pixel may cover none
-        target = {name: each[drawn] for name, each in (target | {"masks": masks}).items()}
-    return target
+        pieces, others = [piece(index, image, first)], []
+        for tile in rest:
+            place = draw.randrange(self.split.labelled)
+            with suppress(DataError):  # its tile stays grey; that it cannot be read, its own sample says
+                pieces.append(piece(place, self._open(place), tile))
+                others.append(place)
+        return pieces, others
+
+    def _open(self, index: int) -> ScaledImage:
+        split = self.split
+        return open_image(split.path(index), split.tones) if self.kept is None else self.kept.open(index)
 
 
 class EvaluationSet(Dataset[Sample]):
@@ -184,15 +192,10 @@ class EvaluationSet(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         split, image = self.split, open_image(self.split.path(index), self.split.tones)
-        if self.labelled:
-            owned = slice(int(split.starts[index]), int(split.starts[index + 1]))
-            boxes, labels = torch.from_numpy(split.boxes[owned]), torch.from_numpy(split.labels[owned])
-            views, boxes, kept, way = training_views(
-                image, boxes, self.resolution, self.ks, False, random.Random(index), False, self.phase
-            )
-            target = _target(split, owned.start, boxes, labels, kept, way)
-            return Sample(index, way.original, way.frame_size, views, target)
         size = self.resolution.frame_size(*image.size)
+        if self.labelled:
+            way = Placement.filling(image.size, size)
+            return Sample(index, image.size, size, *composed([shown(split, index, image, way, self.ks, self.phase)]))
         views = {k: render(image, size, k, self.mirrored, self.phase) for k in self.ks}
         return Sample(index, image.size, size, views, {})
 

@@ -13,6 +13,9 @@ OF_THE_RECIPE = ("epochs", "batch", "lr", "decay", "optimizer", "ema")
 """Settings that a model file remembers however they were chosen; the others, which go by machine and set, only if
 somebody typed them."""
 
+PARTS = ("flipud", "turn", "zoom", "photo", "mosaic")
+"""Of augmentation, all but the mirror."""
+
 
 def remembered(settings: Mapping[str, Setting]) -> dict[str, Any]:
     """What a model file remembers of how it was trained."""
@@ -39,6 +42,11 @@ def inherited(
     reasons = dict.fromkeys(values, f"as {teacher} was trained")
     if config.budget_time is not None:
         values.pop("epochs", None)
+    # Parts belong to the teacher's level, and a teacher cache holds none of them.
+    if "augment" in asked.typed:
+        values.pop("fliplr", None)
+    if "augment" in asked.typed or config.cache_teacher is not None:
+        values = {name: value for name, value in values.items() if name not in PARTS}
     if "lr" in values and "optimizer" in asked.typed and config.optimizer != training.get("optimizer"):
         values.pop("lr")
     elif "lr" in values and "batch" in asked.typed and config.batch is not None:

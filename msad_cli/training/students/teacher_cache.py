@@ -89,7 +89,7 @@ def keep_pyramids(
     if store is None:
         return
     start = said = time.monotonic()
-    split, fliplr = training.split, training.fliplr
+    split, fliplr = training.split, training.augmentation.fliplr
     total = len(split) * len(ways(split, fliplr))
     count = 0
 

@@ -2,10 +2,9 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,10 +13,10 @@ from msad_cli.data.images.decode import limit_pixels
 from msad_cli.data.images.without_labels import Unlabelled
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.distillation.distillation import Distillation, Weighted, teaching
-from msad_cli.errors import ModelFileError, UsageError
-from msad_cli.frame import FRAME_DIVISOR, Resolution
+from msad_cli.errors import UsageError
+from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
-from msad_cli.models.model_file import Card, load_model
+from msad_cli.models.model_file import Card
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.runs.folder import Setting
 from msad_cli.system.distributed import from_first
@@ -33,14 +32,12 @@ from msad_cli.training.observer import Observer
 from msad_cli.training.plan import COCO_IMAGES, Choices, choose, claim_output, invalid_values_named
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
-from msad_cli.training.sets import cache_decoded, choose_mirror, find_data, folder_of, lasting, read_data
+from msad_cli.training.sets import cache_decoded, choose_augmentation, find_data, folder_of, lasting, read_data
 from msad_cli.training.starting import adopted, said_of_start
-from msad_cli.training.students.assistant import first_stage, student_k
 from msad_cli.training.students.plan_student import (
     TEACHER_VIEW,
     choose_losses,
     choose_methods,
-    choose_teaching_view,
     is_pixel,
     of_distillation,
     rendered,
@@ -50,37 +47,10 @@ from msad_cli.training.students.plan_student import (
     weights_so_far,
 )
 from msad_cli.training.students.pyramid_store import Store
+from msad_cli.training.students.source import Source, find_source
 from msad_cli.training.students.teacher_cache import cannot_keep, choose_store, keep_pyramids
 from msad_cli.training.students.unlabelled import read_unlabelled, refuse_unlabelled, said_of_unlabelled
 from msad_cli.training.trainer import fit
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Source:
-    """What a student learns from.
-
-    Attributes:
-        file: of the teacher, or of the assistant in its place.
-        detector: the model of that file.
-        named: the spec of the teacher that was named.
-        data, exif: the set that the teacher learnt from, and whether its labels fit images that EXIF turns.
-        view: by which it teaches.
-        k, init, aligned: of the student: what was asked for, or what learning from an assistant makes of it.
-        training: by what settings the teacher that was named was trained, as far as its file remembers them.
-        scores: of its views, if they are known.
-    """
-
-    file: Path
-    detector: Detector
-    named: DetectorSpec
-    data: str
-    exif: str
-    view: Setting
-    k: str | None
-    init: str
-    aligned: bool
-    training: Mapping[str, Any]
-    scores: Mapping[str, Mapping[str, float | None]] | None
 
 
 def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
@@ -96,7 +66,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     limit_pixels(parse_pixels(config.max_pixels))
     folder = claim_output(config, observer)
     _refuse_impossible(asked)
-    source = _source(asked, folder.recorded() if config.resume else None, observer)
+    source = find_source(asked, folder.recorded() if config.resume else None, observer, train_student)
     if isinstance(source, Outcome):
         return source
     asked, from_teacher = inherited(asked, source.training, source.file)
@@ -114,7 +84,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     choices = of_distillation(choices_of(within=within), config.distill_warmup, is_pixel(config.method))
     computed |= more | said_of_unlabelled(config, unlabelled, choices)
     computed |= {"init": said_of_start(computed["init"], config, spec)}
-    settings = all_settings(asked, {**computed, **choices.settings, **from_teacher, **brought})
+    settings = all_settings(asked, {**computed, **choices.settings, **_meant(from_teacher, more), **brought})
     observer.plan(out, settings)
     _say_first(config, observer, source, choices, len(val), pace)
     if config.dry_run:
@@ -173,7 +143,7 @@ def _splits(
 
 def _images(
     config: DistillConfig,
-    source: _Source,
+    source: Source,
     spec: DetectorSpec,
     losses: Mapping[str, Weighted],
     train: CocoSplit,
@@ -185,16 +155,25 @@ def _images(
     Raises:
         UsageError: the cache is of no use here, or there is no room for it.
     """
-    mirror = choose_mirror(config.fliplr, train)
-    teacher, view, fliplr = source.detector.spec, source.view.value, mirror.value
+    cached = config.cache_teacher is not None
+    augmentation, settings = choose_augmentation(config, train, cached=cached)
+    teacher, view, fliplr = source.detector.spec, source.view.value, augmentation.fliplr
     refusal = cannot_keep(config.no_distill, is_pixel(config.method), source.aligned)
-    store, cached = choose_store(
+    store, settings["cache_teacher"] = choose_store(
         config.cache_teacher, refusal, source.file, teacher, train, choices.compute.precision, view, fliplr
     )
-    ks, own = rendered(spec, teacher, losses, store is not None), {"phase": spec.phase, "fliplr": fliplr}
-    training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed, **own)
-    decoded = cache_decoded(training, config.cache, choices.workers)
-    return store, training, {"fliplr": mirror, "cache_teacher": cached, "cache": decoded}
+    ks = rendered(spec, teacher, losses, store is not None)
+    training = TrainingSet(train, spec.resolution, ks, config.seed, augmentation, spec.phase)
+    settings["cache"] = cache_decoded(training, config.cache, choices.workers)
+    return store, training, settings
+
+
+def _meant(from_teacher: Mapping[str, Setting], computed: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Settings of the teacher, with what its level of augmentation does here."""
+    return {
+        name: replace(each, reason=f"{each.reason}: {computed[name].reason}") if name == "augment" else each
+        for name, each in from_teacher.items()
+    }
 
 
 def _within(
@@ -207,7 +186,7 @@ def _within(
 
 
 def _pace(
-    source: _Source,
+    source: Source,
     spec: DetectorSpec,
     losses: Mapping[str, Weighted],
     training: TrainingSet,
@@ -223,70 +202,7 @@ def _pace(
     return pace_of(module, student, training, choices)
 
 
-def _source(
-    asked: Asked[DistillConfig], recorded: Mapping[str, Setting] | None, observer: Observer
-) -> _Source | Outcome:
-    """What the student learns from; where that is an assistant that could not be trained, how its training ended.
-
-    Args:
-        recorded: the settings of a run that goes on.
-
-    Raises:
-        UsageError: no teacher is named.
-        ModelFileError: its file is not there, or is none of a model.
-    """
-    config, file = asked.config, asked.config.teacher
-    if file is None:
-        raise UsageError("no teacher given", "add --teacher FILE; msad teacher trains one", code="no-teacher-given")
-    if "teacher" in asked.recalled and not file.exists():
-        raise ModelFileError(
-            f"{config.out}: its teacher is not at {file} any more",
-            "add --teacher FILE, where it lies now",
-            code="recorded-teacher-missing",
-        )
-    teacher, card = load_model(file)
-    # A student shares the grids of its teacher, whose images are padded for that.
-    named = teacher.spec = replace(teacher.spec, divisor=FRAME_DIVISOR)
-    if card.unfinished:
-        observer.say(
-            f"{file} is of a run that was not at its end: epoch {card.epochs} teaches; should that run go on and write "
-            "the file anew, this one cannot be resumed"
-        )
-    if not is_pixel(config.method):
-        return _Source(
-            file=file,
-            detector=teacher,
-            named=named,
-            data=card.data,
-            exif=config.exif or card.exif,
-            view=choose_teaching_view(named, card, recorded),
-            k=config.k,
-            init=config.init,
-            aligned=config.aligned,
-            training=card.training,
-            scores=card.scores,
-        )
-    k = student_k(config, named)
-    assistant, stage = first_stage(asked, file, train_student, observer)
-    if stage.unfinished or stage.planned:
-        return stage
-    own, of_own = load_model(assistant)
-    return _Source(
-        file=assistant,
-        detector=own,
-        named=named,
-        data=card.data,
-        exif=config.exif or card.exif,
-        view=choose_teaching_view(own.spec, of_own, recorded),
-        k=k,
-        init="teacher",
-        aligned=False,
-        training=card.training,
-        scores=card.scores,
-    )
-
-
-def _student(config: DistillConfig, source: _Source) -> tuple[DetectorSpec, dict[str, Weighted], dict[str, Setting]]:
+def _student(config: DistillConfig, source: Source) -> tuple[DetectorSpec, dict[str, Weighted], dict[str, Setting]]:
     """What the student is and by what it learns, and for the record the choices behind both."""
     teacher = source.detector.spec
     with invalid_values_named("msad distill --help lists the values"):
@@ -303,7 +219,7 @@ def _student(config: DistillConfig, source: _Source) -> tuple[DetectorSpec, dict
 def _say_first(
     config: DistillConfig,
     observer: Observer,
-    source: _Source,
+    source: Source,
     choices: Choices,
     validation: int,
     pace: Callable[..., Pace | None],
@@ -333,7 +249,7 @@ def _architecture(config: DistillConfig) -> dict[str, object]:
     }
 
 
-def _card(data: str, annotations: Path, source: _Source, unlabelled: Unlabelled | None) -> Card:
+def _card(data: str, annotations: Path, source: Source, unlabelled: Unlabelled | None) -> Card:
     """What is known of a student before it is trained."""
     return Card(
         lasting(data),
