@@ -17,15 +17,15 @@ from msad_cli.distillation.losses.table import build_distillers
 from msad_cli.models.backbones.normalisation import norm_layer
 from msad_cli.models.backbones.resnet import ResNetBackbone
 from msad_cli.models.detector import Detector
-from msad_cli.models.pyramid import AlignedBackbone
+from msad_cli.models.pyramid import FPNBackbone
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.weights.initialise import copy_matching
 
 SQUARE = ((128, 128), (128, 128))
 
 
-def backbone(finest: int, ks: tuple[int, ...]) -> AlignedBackbone:
-    return AlignedBackbone(ResNetBackbone("resnet18", 0.25, norm_layer("group")), 32, finest, ks)
+def backbone(finest: int, ks: tuple[int, ...]) -> FPNBackbone:
+    return FPNBackbone(ResNetBackbone("resnet18", 0.25, norm_layer("group")), 32, finest, ks)
 
 
 def views(ks: tuple[int, ...]) -> dict[int, list[Tensor]]:

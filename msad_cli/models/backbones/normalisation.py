@@ -23,6 +23,8 @@ from msad_cli.errors import DeviceError
 MOST_GROUPS, FEWEST_CHANNELS = 32, 4
 """32 groups (Wu & He, ECCV 2018), unless they would get so narrow that they normalise single channels."""
 
+FUSED = 0
+"""Stands among the views k for the fusion of them all: of a head's statistics, which sees fused maps too."""
 OF_A_VIEW = re.compile(r"\.k(\d+)\.(weight|bias|running_mean|running_var|num_batches_tracked)$")
 
 
@@ -88,6 +90,16 @@ def select_view(module: nn.Module, k: int) -> None:
             if not hasattr(each, f"k{k}"):
                 raise ValueError(f"{name}: has no statistics of the view downsampled by {k}")
             each.k = k
+
+
+def freeze_view(module: nn.Module, k: int) -> None:
+    """Has the norms of a view learn nothing, in a module that it never passes.
+
+    A parameter without a gradient would stall distributed training.
+    """
+    for each in module.modules():
+        if isinstance(each, ViewNorm):
+            each.get_submodule(f"k{k}").requires_grad_(False)
 
 
 def stock_name(name: str) -> str:

@@ -18,19 +18,22 @@ class Entry:
         task: what it finds beside boxes, which all find.
         family: `dense` detectors predict at every cell of the pyramid; `two-stage` ones predict proposals first, then
             classes and boxes of these.
-        finest_level: l of the finest of its five levels P_l of the HR view: 3 (P3–P7) or 2 (P2–P6).
+        finest_level: l of the finest of its levels P_l of the HR view: 3 (P3–P7) or 2 (P2–P6).
         file: `module:class` of its `DetectorKind`.
+        levels: how many there are.
     """
 
     task: Task
     family: Family
     finest_level: int
     file: str
+    levels: int = 5
 
 
 DETECTORS = {
     "fcos": Entry("boxes", "dense", 3, "msad_cli.models.detectors.fcos:FCOSKind"),
     "retinanet": Entry("boxes", "dense", 3, "msad_cli.models.detectors.retinanet:RetinaNetKind"),
+    "rtmdet": Entry("boxes", "dense", 3, "msad_cli.models.detectors.rtmdet:RTMDetKind", levels=3),
     "maskrcnn": Entry("masks", "two-stage", 2, "msad_cli.models.detectors.mask_rcnn:MaskRCNNKind"),
     "keypointrcnn": Entry("keypoints", "two-stage", 2, "msad_cli.models.detectors.keypoint_rcnn:KeypointRCNNKind"),
 }
