@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 from msad_cli.data.annotations.values import MOST_KEYPOINTS
 from msad_cli.data.images.tones import BY_FILE, Tones
 from msad_cli.frame import FRAME_DIVISOR, STOCK_DIVISOR, Phase, Resolution, level_shift
+from msad_cli.models.backbones.cspnext_sizes import SIZES
 from msad_cli.models.detectors.kinds import DETECTORS, Family, Task
 from msad_cli.text import meant
 
@@ -17,8 +18,7 @@ View = Literal["high", "middle", "low", "fused"]
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 RESNEXTS = ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d")
-CSPNEXTS = ("cspnext_nano", "cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x")
-BACKBONE_NAMES = (*RESNETS, *RESNEXTS, "mobilenet_v2", *CSPNEXTS)
+BACKBONE_NAMES = (*RESNETS, *RESNEXTS, "mobilenet_v2", *SIZES)
 MOST_DETECTIONS = 1000
 """Of an image."""
 

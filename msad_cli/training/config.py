@@ -119,8 +119,8 @@ class TeacherConfig(TrainingConfig):
     detector: str = "fcos"
     backbone: str = "resnet50"
     width: float = 1.0
-    head_channels: int = 256
-    head_convs: int = 4
+    head_channels: int | None = None
+    head_convs: int | None = None
     head_depthwise: bool = False
     size: str = "800,1333"
     init: str = "imagenet"

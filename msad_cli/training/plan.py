@@ -9,6 +9,7 @@ from typing import Any
 
 from msad_cli.distillation.two_step import FUSION_SHARE
 from msad_cli.errors import UsageError
+from msad_cli.models.detectors.kinds import DETECTORS, usual_channels, usual_convs
 from msad_cli.models.model_file import own_header
 from msad_cli.models.weights.frozen import STAGES
 from msad_cli.runs.folder import RunFolder, Setting
@@ -17,7 +18,7 @@ from msad_cli.runs.reported_folder import ReportedFolder
 from msad_cli.runs.trackers import parse_trackers
 from msad_cli.system.device import Compute, choose_device, choose_precision, default_workers
 from msad_cli.system.distributed import own_device, rank, size
-from msad_cli.training.config import TrainingConfig
+from msad_cli.training.config import TeacherConfig, TrainingConfig
 from msad_cli.training.observer import Observer
 from msad_cli.training.steps.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
 
@@ -155,10 +156,24 @@ def invalid_values_named(hint: str) -> Iterator[None]:
         raise UsageError(str(error), hint, code="setting-refused") from None
 
 
-def choose_norm(norm: str, init: str, partial: bool = False) -> Setting:
+def choose_head(config: TeacherConfig) -> dict[str, Setting]:
+    """Channels and convolutions of the head, by name: what was typed, or as the detector is published."""
+    channels = usual_channels(config.detector, config.backbone, config.width)
+    usual = {"head_channels": channels, "head_convs": usual_convs(config.detector)}
+    typed = {name: getattr(config, name) for name in usual}
+    return {
+        name: Setting(value, "auto", f"as {config.detector} is published")
+        if typed[name] is None
+        else Setting(typed[name], "flag")
+        for name, value in usual.items()
+    }
+
+
+def choose_norm(norm: str, init: str, detector: str, partial: bool = False) -> Setting:
     """The backbone's normalisation: `auto` freezes pretrained statistics and groups channels from scratch.
 
     Args:
+        detector: a name; the COCO weights of some are trained on with batch statistics.
         partial: whether a part of the backbone may start at random.
 
     Raises:
@@ -172,7 +187,8 @@ def choose_norm(norm: str, init: str, partial: bool = False) -> Setting:
         return Setting("group", "auto", "from scratch; two resolutions share no batch statistics")
     if (header := own_header(Path(init))) is not None:
         return Setting(header[0].norm, "auto", f"as in {init}")
-    return Setting("frozen", "auto", "pretrained weights")
+    kept = DETECTORS[detector].coco_norm if init == "coco" and detector in DETECTORS else "frozen"
+    return Setting(kept, "auto", "pretrained weights")
 
 
 def claim_output(config: TrainingConfig, observer: Observer) -> RunFolder:

@@ -23,7 +23,15 @@ from msad_cli.text import parse_ks, parse_pixels, parse_size
 from msad_cli.training.config import AUTO, Asked, TeacherConfig
 from msad_cli.training.interruption import Clock
 from msad_cli.training.observer import Observer
-from msad_cli.training.plan import COCO_IMAGES, choose, choose_norm, claim_output, in_two_steps, invalid_values_named
+from msad_cli.training.plan import (
+    COCO_IMAGES,
+    choose,
+    choose_head,
+    choose_norm,
+    claim_output,
+    in_two_steps,
+    invalid_values_named,
+)
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
 from msad_cli.training.sets import cache_decoded, choose_mirror, fields_from_data, folder_of, lasting, read_data
@@ -51,8 +59,8 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     train, val, found = read_data(config, data, resolution, ks, task, observer, exif=config.exif or AUTO)
     fields, detections = fields_from_data(train, config.sigmas)
     choices = choose(config, len(train))
-    spec, norm = _spec(config, ks, resolution, fields)
-    computed = {"data": found, "norm": norm, "detections": detections, **choices.settings, **brought}
+    spec, shape = _spec(config, ks, resolution, fields)
+    computed = {"data": found, **shape, "detections": detections, **choices.settings, **brought}
     computed["init"] = said_of_start(Setting(config.init, asked.source("init")), config, spec)
     computed["fliplr"] = choose_mirror(config.fliplr, train)
     jitter, own = config.scales != "single", {"phase": spec.phase, "fliplr": computed["fliplr"].value}
@@ -87,22 +95,23 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
 
 def _spec(
     config: TeacherConfig, ks: tuple[int, ...], resolution: Resolution, fields: dict[str, Any]
-) -> tuple[DetectorSpec, Setting]:
-    """What the model is, and its normalisation for the record.
+) -> tuple[DetectorSpec, dict[str, Setting]]:
+    """What the model is; and for the record its head's size and its normalisation, by name.
 
     Args:
         fields: of the spec, as they follow from the data.
     """
-    norm = choose_norm(config.norm, config.init, config.init_partial)
+    shape = choose_head(config)
+    shape["norm"] = choose_norm(config.norm, config.init, config.detector, config.init_partial)
     with invalid_values_named("msad teacher --help lists the values"):
         spec = DetectorSpec(
             role="teacher" if config.scales == "aligned" else "baseline",
             detector=config.detector,
             backbone=config.backbone,
             width=config.width,
-            channels=config.head_channels,
-            head_convs=config.head_convs,
-            norm=norm.value,
+            channels=shape["head_channels"].value,
+            head_convs=shape["head_convs"].value,
+            norm=shape["norm"].value,
             scales=config.scales,  # type: ignore[arg-type]  # the spec checks it
             ks=ks,
             resolution=resolution,
@@ -113,7 +122,7 @@ def _spec(
             learning=Learning(config.rois),
             **fields,
         )
-    return spec, norm
+    return spec, shape
 
 
 def _refuse_impossible(config: TeacherConfig, ks: tuple[int, ...], resolution: Resolution) -> None:

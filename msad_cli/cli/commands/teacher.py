@@ -17,13 +17,23 @@ OWN: dict[str, Any] = {
     "k": Annotated[
         str | None, typer.Option(metavar="2|4|2,4", help="By what the low views are downsampled. Default: 2.")
     ],
-    "detector": Annotated[str, typer.Option(metavar="|".join(DETECTORS), help="Torchvision's detector to build on.")],
+    "detector": Annotated[
+        str, typer.Option(metavar="|".join(DETECTORS), help="The detector to build on: torchvision's, or RTMDet.")
+    ],
     "backbone": Annotated[
-        str, typer.Option(metavar="NAME", help="resnet18…152, resnext50_32x4d, resnext101_32x8d…, mobilenet_v2")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="resnet18…152, resnext50_32x4d, resnext101_32x8d…, mobilenet_v2, cspnext_nano, tiny, s … x",
+        ),
     ],
     "width": Annotated[float, typer.Option(help="Factor on the backbone's channels.")],
-    "head_channels": Annotated[int, typer.Option(help="Channels of pyramid and head.")],
-    "head_convs": Annotated[int, typer.Option(help="Convolutions of each tower of the head.")],
+    "head_channels": Annotated[
+        int | None, typer.Option(help="Channels of pyramid and head. Default: 256; rtmdet's: as its backbone.")
+    ],
+    "head_convs": Annotated[
+        int | None, typer.Option(help="Convolutions of each tower of the head. Default: 4; rtmdet's: 2.")
+    ],
     "head_depthwise": options.Depthwise,
     "size": Annotated[str, typer.Option(metavar="SHORT,LONG", help="Sides of the large (HR) image in pixels.")],
     "init": Annotated[str, typer.Option(metavar="imagenet|coco|none|FILE", help="Where weights start from.")],

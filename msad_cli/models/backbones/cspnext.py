@@ -1,32 +1,10 @@
 """CSPNeXt (Lyu et al., RTMDet, arXiv 2212.07784), of any width, with OpenMMLab's names."""
 
-from typing import NamedTuple
-
 from torch import Tensor, nn
 
 from msad_cli.models.backbones.csp_blocks import SPP, ConvNorm, CSPLayer, Norm, as_published
+from msad_cli.models.backbones.cspnext_sizes import SIZES
 
-
-class Size(NamedTuple):
-    """Factors on the channels and on the number of blocks of CSPNeXt-l."""
-
-    width: float
-    depth: float
-
-    def blocks(self, count: int) -> int:
-        """How many blocks there are for so many of CSPNeXt-l; at least one."""
-        return max(1, round(count * self.depth))
-
-
-SIZES = {
-    "cspnext_nano": Size(0.25, 0.167),
-    "cspnext_tiny": Size(0.375, 0.167),
-    "cspnext_s": Size(0.5, 0.33),
-    "cspnext_m": Size(0.75, 0.67),
-    "cspnext_l": Size(1.0, 1.0),
-    "cspnext_x": Size(1.25, 1.33),
-}
-"""The published ones, and `nano`, which is narrower than any of them."""
 STEM = 64
 STAGES = ((128, 3), (256, 6), (512, 6), (1024, 3))
 """Channels and blocks of CSPNeXt-l."""

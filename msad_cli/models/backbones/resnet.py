@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from msad_cli.models.backbones.cspnext import SIZES, CSPNeXtBackbone
+from msad_cli.models.backbones.cspnext import CSPNeXtBackbone
+from msad_cli.models.backbones.cspnext_sizes import SIZES
 from msad_cli.models.backbones.mobilenet import MobileNetV2Backbone
 
 

@@ -59,14 +59,16 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedWeights:
-    """Torchvision's COCO weights of a detector with a ResNet-50 of 256 channels and 4 convolutions.
+    """COCO weights of a detector: torchvision's, with a ResNet-50 of 256 channels and 4 convolutions, or OpenMMLab's.
 
     Attributes:
-        name: of torchvision's builder.
+        name: of torchvision's builder; of OpenMMLab's weights, of one whose description has COCO's classes.
         old_names: patterns of names in the published file, and what torchvision calls these tensors now.
         without_epsilon: they were trained, and are run by torchvision, with nothing added to variances.
         class_rows: layers with rows for each class, and how often the classes are repeated in them.
         keypoint_rows: the layer with outputs for each keypoint, or empty.
+        background: whether a row of the background comes before those of the classes.
+        urls: by backbone, where OpenMMLab has them; empty for torchvision's.
     """
 
     name: str
@@ -74,6 +76,8 @@ class PublishedWeights:
     without_epsilon: bool = False
     class_rows: Mapping[str, int] = field(default_factory=dict)
     keypoint_rows: str = ""
+    background: bool = True
+    urls: Mapping[str, str] = field(default_factory=dict)
 
 
 class DetectorKind(ABC):

@@ -1,8 +1,6 @@
 """RTMDet (Lyu et al., arXiv 2212.07784): head, loss and decoding on an aligned CSPNeXt-PAFPN."""
 
-import math
 from collections.abc import Sequence
-from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -10,16 +8,25 @@ from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image, generalized_box_iou_loss
 
 from msad_cli.frame import Frame
-from msad_cli.models.backbones.csp_blocks import Norm, as_published
-from msad_cli.models.backbones.cspnext import SIZES
+from msad_cli.models.backbones.csp_blocks import Norm
+from msad_cli.models.backbones.cspnext_sizes import SIZES
 from msad_cli.models.backbones.normalisation import FUSED, freeze_view, norm_layer, select_view
 from msad_cli.models.backbones.resnet import Backbone
 from msad_cli.models.decode.nms import DROPPED, suppress, taken, top
 from msad_cli.models.detectors.anchors import anchors_by_cell, octave_anchors
-from msad_cli.models.detectors.base import SCORE_THRESHOLD, Detection, DetectorKind, Outputs, Target, Tower, finite
+from msad_cli.models.detectors.base import (
+    SCORE_THRESHOLD,
+    Detection,
+    DetectorKind,
+    Outputs,
+    PublishedWeights,
+    Target,
+    Tower,
+    finite,
+)
 from msad_cli.models.detectors.dense import weighted
+from msad_cli.models.detectors.shared_head import SharedHead
 from msad_cli.models.detectors.soft_labels import Assigned, assign
-from msad_cli.models.detectors.towers import by_anchor
 from msad_cli.models.path_pyramid import PathBackbone
 from msad_cli.models.pyramid import AlignedBackbone
 from msad_cli.models.spec import DetectorSpec
@@ -29,86 +36,22 @@ NECK_BLOCKS = 3
 """Of each CSP layer of the neck, with CSPNeXt-l; with backbones of others there is one."""
 EXPONENTIAL = ("cspnext_l", "cspnext_x")
 """Backbones whose published heads predict the logarithm of distances, where those of the smaller ones predict them."""
+PUBLISHED = {
+    f"cspnext_{size}": f"https://download.openmmlab.com/mmdetection/v3.0/rtmdet/rtmdet_{size}_8xb32-300e_coco/"
+    f"rtmdet_{size}_8xb32-300e_coco_{name}.pth"
+    for size, name in {
+        "tiny": "20220902_112414-78e30dcc",
+        "s": "20220905_161602-387a891e",
+        "m": "20220719_112220-229f527c",
+        "l": "20220719_112030-5a0be7c4",
+        "x": "20220715_230555-cc79b9ae",
+    }.items()
+}
 OVERLAP = 0.65
 """IoU above which the lower score of a class goes."""
 CANDIDATES = 1000
 """The best pairs of a cell and a class of an image, which suppression looks at."""
 BOX_WEIGHT = 2.0
-PRIOR = 0.01
-"""The score of every class before anything is learnt."""
-FIRST_DISTANCE = 1.0
-"""Strides from a cell to each side of its box, before anything is learnt. The published code begins with boxes without
-an area, whose IoU with any object is 0, where distances are predicted as they are."""
-
-
-class Convolution(nn.Module):
-    """One convolution of a tower at one level. Of all levels the first alone holds the weights, `conv`."""
-
-    def __init__(self, channels: int, norm: Norm, conv: nn.Module | None) -> None:
-        super().__init__()
-        if conv is not None:
-            self.conv = conv
-        self.bn = norm(channels)
-
-
-class Head(nn.Module):
-    """Two towers over all levels, with OpenMMLab's names: convolutions shared by the levels, all else apart.
-
-    Args:
-        convs: convolutions of each tower.
-        levels: how many maps a pyramid has.
-        depthwise: whether the convolutions are depthwise separable.
-        exponential: whether distances are predicted as logarithms.
-    """
-
-    def __init__(
-        self, channels: int, classes: int, convs: int, levels: int, norm: Norm, depthwise: bool, exponential: bool
-    ) -> None:
-        super().__init__()
-        self.classes, self.exponential = classes, exponential
-
-        def tower() -> nn.ModuleList:
-            shared = [_convolution(channels, depthwise) for _ in range(convs)]
-            first = nn.ModuleList(Convolution(channels, norm, each) for each in shared)
-            others = (nn.ModuleList(Convolution(channels, norm, None) for _ in shared) for _ in range(levels - 1))
-            return nn.ModuleList([first, *others])
-
-        self.cls_convs, self.reg_convs = tower(), tower()
-        self.rtm_cls = nn.ModuleList(nn.Conv2d(channels, classes, 1) for _ in range(levels))
-        self.rtm_reg = nn.ModuleList(nn.Conv2d(channels, 4, 1) for _ in range(levels))
-        as_published([self])
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
-        for scores, distances in zip(self.rtm_cls, self.rtm_reg, strict=True):
-            nn.init.constant_(scores.get_parameter("bias"), -math.log((1 - PRIOR) / PRIOR))
-            first = math.log(FIRST_DISTANCE) if exponential else FIRST_DISTANCE
-            nn.init.constant_(distances.get_parameter("bias"), first)
-
-    def forward(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Maps (N, channels, h, w) -> `cls_logits` (N, cells, classes), `bbox_regression` (N, cells, 4) in strides."""
-        found: dict[str, Tensor] = {}
-        for tower in get_args(Tower):
-            found |= self.outputs_of(tower, self.through(tower, pyramid, 0, None))
-        return found
-
-    def through(self, tower: Tower, maps: Sequence[Tensor], start: int, stop: int | None) -> list[Tensor]:
-        """Maps behind the convolutions `start` … `stop` − 1 of a tower, each with its normalisation and activation."""
-        levels: Any = self.cls_convs if tower == "classification" else self.reg_convs
-        found = []
-        for x, own in zip(maps, levels, strict=True):
-            for first, each in list(zip(levels[0], own, strict=True))[start:stop]:
-                x = F.silu(each.bn(first.conv(x)))  # noqa: PLW2901
-            found.append(x)
-        return found
-
-    def outputs_of(self, tower: Tower, maps: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What stands on a tower."""
-        if tower == "classification":
-            logits = [layer(each) for layer, each in zip(self.rtm_cls, maps, strict=True)]
-            return {"cls_logits": by_anchor(logits, self.classes)}
-        distances = by_anchor([layer(each) for layer, each in zip(self.rtm_reg, maps, strict=True)], 4)
-        return {"bbox_regression": distances.exp() if self.exponential else distances}
 
 
 class RTMDet(nn.Module):
@@ -119,7 +62,7 @@ class RTMDet(nn.Module):
         detections_per_img: how many detections an image has at most.
     """
 
-    def __init__(self, backbone: AlignedBackbone, head: Head, detections: int) -> None:
+    def __init__(self, backbone: AlignedBackbone, head: SharedHead, detections: int) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
         self.nms_thresh, self.detections_per_img = OVERLAP, detections
@@ -130,6 +73,13 @@ class RTMDetKind(DetectorKind):
 
     A cell (i, j) of stride s stands at (s·j, s·i) in the frame, without half a cell's offset.
     """
+
+    published = PublishedWeights(
+        name="fcos_resnet50_fpn",
+        class_rows={f"head.rtm_cls.{level}": 1 for level in range(3)},
+        background=False,
+        urls=PUBLISHED,
+    )
 
     @classmethod
     def above(cls, spec: DetectorSpec, backbone: Backbone, ks: Sequence[int]) -> AlignedBackbone:
@@ -142,7 +92,7 @@ class RTMDetKind(DetectorKind):
         """At the channels of the backbone's C3 and 2 convolutions the published one in shape."""
         spec = self.spec
         views = (*spec.ks, *([FUSED] if spec.fuses else [])) if spec.scales == "aligned" else (1,)
-        head = Head(
+        head = SharedHead(
             spec.channels,
             len(spec.classes),
             spec.head_convs,
@@ -282,7 +232,7 @@ class RTMDetKind(DetectorKind):
 
     def tower_outputs(self, tower: Tower, maps: Sequence[Tensor], convs: int) -> dict[str, Tensor]:
         """`cls_logits` of the classification tower, `bbox_regression` of the other."""
-        head: Head = self.core.head
+        head: SharedHead = self.core.head
         return head.outputs_of(tower, head.through(tower, maps, convs, None))
 
 
@@ -294,13 +244,6 @@ def quality_focal(logits: Tensor, assigned: Assigned) -> Tensor:
     wanted = torch.zeros_like(logits).scatter(2, assigned.labels[..., None], assigned.quality[..., None])
     apart = (wanted - logits.sigmoid()) ** 2
     return (F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * apart).sum(dim=2)
-
-
-def _convolution(channels: int, depthwise: bool) -> nn.Module:
-    if not depthwise:
-        return nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-    first = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-    return nn.Sequential(first, nn.Conv2d(channels, channels, 1, bias=False))
 
 
 def _norm(spec: DetectorSpec, views: Sequence[int]) -> Norm:

@@ -105,7 +105,7 @@ def _choose_start(
     first = start.value.split(",")[0]
     if norm == "auto" and first == "teacher":
         return start, Setting(teacher.norm, "auto", "the teacher's")
-    return start, choose_norm(norm, first, partial)
+    return start, choose_norm(norm, first, spec.detector, partial)
 
 
 def start_student(student: Detector, teacher: Detector, init: str, partial: bool = False) -> str:
