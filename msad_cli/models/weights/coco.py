@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 from torchvision.models import get_model_weights
 
+from msad_cli.models.backbones.normalisation import stock_name
 from msad_cli.models.detectors.base import DetectorKind
 from msad_cli.models.weights.class_rows import BACKGROUND, with_own_rows
 
@@ -72,7 +73,9 @@ def is_published(kind: DetectorKind, state: Mapping[str, Tensor]) -> bool:
     """
     published = kind.published
     behind = {name for name in state if not name.startswith(BODY)}
-    if published is None or not behind <= kind.core.state_dict().keys():
+    # A detector that keeps its views apart has the published norms once for each.
+    known = {each for name in kind.core.state_dict() for each in (name, stock_name(name))}
+    if published is None or not behind <= known:
         return False
     meta = description(kind)
     layer, repeats = next(iter(published.class_rows.items()))
