@@ -207,14 +207,14 @@ def test_cells_are_assigned_by_the_definition() -> None:
     points, strides, boxes, logits, objects = predicted()
     found = assign(points, strides, boxes, logits, objects)
     several = 0
-    for image, target in enumerate(objects):
-        expected = by_loops(points, strides, boxes[image], logits[image], target) if len(target["boxes"]) else {}
+    for image, true in enumerate(objects):
+        expected = by_loops(points, strides, boxes[image], logits[image], true) if len(true["boxes"]) else {}
         assert sorted(expected) == found.positive[image].nonzero()[:, 0].tolist()
         several += len(expected)
         for cell, (number, iou) in expected.items():
             assert float(found.quality[image, cell]) == pytest.approx(iou, abs=1e-5)
-            assert torch.equal(found.boxes[image, cell], target["boxes"][number])
-            assert int(found.labels[image, cell]) == int(target["labels"][number]) - 1
+            assert torch.equal(found.boxes[image, cell], true["boxes"][number])
+            assert int(found.labels[image, cell]) == int(true["labels"][number]) - 1
         assert float(found.quality[image][~found.positive[image]].abs().sum()) == 0
     assert several > 6
 
@@ -240,16 +240,16 @@ def test_losses_are_quality_focal_and_giou_by_quality() -> None:
     outputs = {"cls_logits": logits, "bbox_regression": distances}
     found = detector.kind.losses(pyramid, Frame(((64, 64),) * 3, (64, 64)), objects, outputs)
     classes = regression = quality = 0.0
-    for image, target in enumerate(objects):
-        cells = by_loops(points, strides, boxes[image], logits[image], target) if len(target["boxes"]) else {}
+    for image, true in enumerate(objects):
+        cells = by_loops(points, strides, boxes[image], logits[image], true) if len(true["boxes"]) else {}
         for cell in range(len(points)):
             number, iou = cells.get(cell, (0, 0.0))
             for label, logit in enumerate(logits[image, cell].tolist()):
-                own = cell in cells and label == int(target["labels"][number]) - 1
+                own = cell in cells and label == int(true["labels"][number]) - 1
                 wanted = iou if own else 0.0
                 classes += bce(logit, wanted) * (wanted - 1 / (1 + math.exp(-logit))) ** 2
             if cell in cells:
-                giou = generalized_box_iou(boxes[image, cell][None], target["boxes"][number][None])
+                giou = generalized_box_iou(boxes[image, cell][None], true["boxes"][number][None])
                 regression += iou * (1 - float(giou))
                 quality += iou
     assert quality > 1
@@ -290,7 +290,7 @@ def test_batch_statistics_belong_to_a_view_and_a_student_takes_its_own() -> None
     lively(teacher.core)
     high = images(SQUARE)
     views = {1: high, 2: [each[:, ::2, ::2] // 2 for each in high]}
-    for _ in range(20):
+    for _ in range(5):
         pyramids = [teacher.pyramid(views[k], k) for k in (1, 2)]
         teacher.losses_of_views([*pyramids, teacher.fuse(pyramids)], teacher.frame(high, 1), targets(SQUARE))
     statistics = [teacher.core.head.cls_convs[0][0].bn.get_submodule(f"k{k}").running_mean for k in (1, 2, 0)]
@@ -326,10 +326,9 @@ def openmmlabs(detector: Detector) -> dict[str, Tensor]:
     for name, each in detector.core.state_dict().items():
         theirs = name.replace("backbone.body.", "backbone.").replace("backbone.fpn.", "neck.")
         theirs = f"bbox_{theirs}" if theirs.startswith("head.") else theirs
-        for level in (
-            range(3) if "_convs.0." in theirs and theirs.endswith("conv.weight") and "bbox" in theirs else (0,)
-        ):
-            state[theirs.replace("_convs.0.", f"_convs.{level}.") if level else theirs] = each.clone()
+        shared = theirs.startswith("bbox_head.") and theirs.endswith("conv.weight")
+        for level in range(3) if shared else (0,):
+            state[theirs.replace("_convs.0.", f"_convs.{level}.") if shared else theirs] = each.clone()
     state["backbone.stem.0.conv.weight"] = state["backbone.stem.0.conv.weight"].flip(1)
     return state
 
@@ -376,9 +375,8 @@ def test_a_file_of_openmmlabs_fills_all_that_is_stock(
 ) -> None:
     torch.save({"meta": {"epoch": 300}, "state_dict": checkpoint} if wrapped else checkpoint, tmp_path / "rtmdet.pth")
     classes = (ClassName(3, "new"), ClassName(9, "cat"))
-    detector = Detector(
-        published("tiny", 96, classes=classes, role="teacher", scales="aligned", ks=(1, 2), divisor=128)
-    )
+    aligned = {"role": "teacher", "scales": "aligned", "ks": (1, 2), "divisor": 128}
+    detector = Detector(published("tiny", 96, classes=classes, **aligned))
     start = detector.core.head.rtm_cls[1].weight[0].clone()
     copied = init.from_file(detector, tmp_path / "rtmdet.pth")
     assert copied.rows == "the head keeps its rows of cat, by name; from the prior: new"
@@ -399,7 +397,12 @@ def test_init_coco_asks_for_the_file_of_its_backbone(
     monkeypatch: pytest.MonkeyPatch, checkpoint: dict[str, Tensor]
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(init, "of_address", lambda url: asked.append(url) or checkpoint)
+
+    def state(url: str) -> dict[str, Tensor]:
+        asked.append(url)
+        return checkpoint
+
+    monkeypatch.setattr(init, "of_address", state)
     detector = Detector(published("tiny", 96))
     # The names here are numbers, of which COCO knows none.
     assert init.from_coco(detector).rows.startswith("the head keeps no row of a class")
@@ -422,7 +425,7 @@ def test_without_a_network_it_says_what_else_to_do(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(UsageError, match="cannot download https://download.openmmlab.com") as refused:
+    with pytest.raises(UsageError, match=r"cannot download https://download\.openmmlab\.com") as refused:
         init.from_coco(Detector(published("tiny", 96)))
     assert refused.value.code == "download-failed"
     assert refused.value.hint == download.OFFLINE_HINT
