@@ -100,6 +100,10 @@ class Detector(nn.Module):
         select_view(self.kind.head, k)
         return self.backbone(k).pyramid(pixels, k)
 
+    def select(self, view: View) -> None:
+        """Has the head take the statistics of a view, for pyramids that were made elsewhere."""
+        select_view(self.kind.head, FUSED if view == "fused" else self.spec.ks_of(view)[0])
+
     def fuse(self, pyramids: Sequence[list[Tensor]]) -> list[Tensor]:
         """Aligned pyramids of all views, k ascending -> the fused one, of the same shapes."""
         assert self.fusion is not None, "only a model of several views fuses"

@@ -13,6 +13,7 @@ from support.specs import assert_same, spec, target
 from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou
 
+from msad_cli.distillation.two_step import TwoStepTraining
 from msad_cli.errors import UsageError
 from msad_cli.frame import Frame
 from msad_cli.models.backbones.normalisation import norm_layer
@@ -303,6 +304,34 @@ def test_batch_statistics_belong_to_a_view_and_a_student_takes_its_own() -> None
     student = Detector(rtmdet(norm="batch", role="student", ks=(2,))).eval()
     assert from_teacher(student, teacher).left == ()
     assert_same(student.detect(views, "low"), expected)
+
+
+@torch.no_grad()
+def test_a_head_takes_the_statistics_of_the_view_that_is_named() -> None:
+    """Of cached pyramids nobody calls `fuse`."""
+    torch.manual_seed(0)
+    teacher = Detector(rtmdet(norm="batch")).eval()
+    for name, each in teacher.core.head.named_buffers():
+        if name.endswith("running_mean"):
+            each.normal_()
+    views = {1: images(SQUARE), 2: [each[:, ::2, ::2] for each in images(SQUARE)]}
+    seen = {view: teacher.look(views, view) for view in teacher.spec.views}
+    for view, look in seen.items():
+        teacher.select(view)
+        assert torch.equal(teacher.outputs(look.pyramid)["cls_logits"], look.outputs["cls_logits"])
+    teacher.select("low")
+    assert not torch.equal(teacher.outputs(seen["fused"].pyramid)["cls_logits"], seen["fused"].outputs["cls_logits"])
+
+
+def test_in_two_steps_the_fusion_begins_with_the_large_views_statistics() -> None:
+    torch.manual_seed(0)
+    module = TwoStepTraining(Detector(rtmdet(norm="batch")), 1).train()
+    views = {1: images(SQUARE), 2: [each[:, ::2, ::2] for each in images(SQUARE)]}
+    assert {each.split("/")[0] for each in module(views, targets(SQUARE))} == {"k1", "k2"}
+    assert {each.split("/")[0] for each in module(views, targets(SQUARE))} == {"fused"}
+    norm = module.detector.core.head.reg_convs[1][0].bn
+    assert torch.equal(norm.k0.running_var, norm.k1.running_var)
+    assert not torch.equal(norm.k0.running_var, norm.k2.running_var)
 
 
 # Files.

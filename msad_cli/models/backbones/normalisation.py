@@ -40,6 +40,7 @@ class ViewNorm(nn.Module):
 
     def __init__(self, channels: int, views: Sequence[int]) -> None:
         super().__init__()
+        self.views = tuple(views)
         self.k = views[0]
         for k in views:
             self.add_module(f"k{k}", nn.BatchNorm2d(channels))
@@ -100,6 +101,14 @@ def freeze_view(module: nn.Module, k: int) -> None:
     for each in module.modules():
         if isinstance(each, ViewNorm):
             each.get_submodule(f"k{k}").requires_grad_(False)
+
+
+def start_fused(module: nn.Module) -> None:
+    """Gives the norms of fused maps the parameters and statistics of the first view, where there are both."""
+    for each in module.modules():
+        if isinstance(each, ViewNorm) and hasattr(each, f"k{FUSED}"):
+            first, fused = (each.get_submodule(name) for name in (f"k{each.views[0]}", f"k{FUSED}"))
+            fused.load_state_dict(first.state_dict())
 
 
 def stock_name(name: str) -> str:

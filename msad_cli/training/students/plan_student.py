@@ -270,7 +270,7 @@ def training_module(
         return Distillation(student, None, {}, warmup)
     if tune:
         return PixelDistillation(student, teacher, afp, distillers, tune, warmup)  # type: ignore[arg-type]
-    teach = (
-        teaching(teacher, student, view) if kept is None else CachedTeacher(teacher.eval().requires_grad_(False), kept)
-    )
-    return Distillation(student, teach, distillers, warmup)
+    if kept is None:
+        return Distillation(student, teaching(teacher, student, view), distillers, warmup)
+    teacher.eval().requires_grad_(False).select(view)
+    return Distillation(student, CachedTeacher(teacher, kept), distillers, warmup)
