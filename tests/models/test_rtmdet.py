@@ -260,6 +260,20 @@ def test_losses_are_quality_focal_and_giou_by_quality() -> None:
     assert float(found["bbox_regression"]) == pytest.approx(2 * regression / quality, rel=1e-5)
 
 
+def test_weights_of_classes_weigh_gradients_alone() -> None:
+    torch.manual_seed(0)
+    detector = Detector(rtmdet(role="student", ks=(1,)))
+    pyramid, frame = detector.pyramid(images(SQUARE), 1), detector.frame(images(SQUARE), 1)
+    found = []
+    for weights in (None, torch.tensor([1.0, 3.0, 0.0])):
+        detector.kind.class_weights = weights
+        loss = detector.losses(pyramid, frame, targets(SQUARE))["classification"]
+        (slope,) = torch.autograd.grad(loss, detector.core.head.rtm_cls[0].bias, retain_graph=True)
+        found.append((loss.detach(), slope))
+    torch.testing.assert_close(found[1][0], found[0][0])
+    torch.testing.assert_close(found[1][1], found[0][1] * torch.tensor([3.0, 0.0]))
+
+
 def test_views_together_have_the_losses_of_each_alone() -> None:
     torch.manual_seed(0)
     detector = Detector(rtmdet())

@@ -66,8 +66,9 @@ def assign(points: Tensor, strides: Tensor, boxes: Tensor, logits: Tensor, targe
         return Assigned(nothing, nothing.long(), torch.zeros_like(boxes), nothing.bool())
     counts = torch.tensor([len(each["boxes"]) for each in targets], device=boxes.device)
     real = torch.arange(count, device=boxes.device) < counts[:, None]
-    sides = torch.cat([points[:, None] - truth[:, None, :, :2], truth[:, None, :, 2:] - points[:, None]], dim=-1)
-    inside = ((sides.amin(dim=-1) > 0) & real[:, None]).any(dim=2)
+    x, y = (each[:, None] for each in points.unbind(dim=1))
+    left, top, right, bottom = truth[:, None].unbind(dim=-1)
+    inside = ((x > left) & (x < right) & (y > top) & (y < bottom) & real[:, None]).any(dim=2)
     possible = inside[:, :, None] & real[:, None]
 
     ious = pairwise_ious(boxes, truth) * possible
