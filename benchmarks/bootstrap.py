@@ -24,8 +24,8 @@ from msad_cli.evaluation.detect_split import view_results
 from msad_cli.evaluation.ground_truth import ground_truth
 from msad_cli.evaluation.metrics import KINDS, PREFIXES, Result, score
 from msad_cli.export.runtime import open_model
-from msad_cli.models.model_file import choose_views
 from msad_cli.models.spec import DetectorSpec, View
+from msad_cli.models.views import choose_views
 from msad_cli.system.device import choose_compute
 
 Document = dict[str, Any]

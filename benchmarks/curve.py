@@ -26,7 +26,8 @@ from msad_cli.models.spec import ClassName, DetectorSpec
 from msad_cli.models.weights.inherit import from_teacher
 from msad_cli.system.device import Compute
 from msad_cli.training.steps.loop import train
-from msad_cli.training.steps.schedule import Schedule, sgd
+from msad_cli.training.steps.optimiser import sgd
+from msad_cli.training.steps.schedule import Schedule
 
 STEPS = 50
 

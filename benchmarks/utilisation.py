@@ -34,7 +34,8 @@ from msad_cli.models.compiled import compile_parts
 from msad_cli.models.detector import Detector
 from msad_cli.system.device import HALF, Compute
 from msad_cli.training.steps.loop import train
-from msad_cli.training.steps.schedule import Schedule, sgd
+from msad_cli.training.steps.optimiser import sgd
+from msad_cli.training.steps.schedule import Schedule
 
 SIDES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192, 16384)}
 """Of the square matrices."""

@@ -10,7 +10,7 @@ cd "${1:-quickstart}"
 # A small network, from scratch, on small images, in small batches: this has to learn within minutes, anywhere.
 msad teacher --data demo --init none --backbone resnet18 --width 0.5 --head-channels 64 --head-convs 2 \
     --size 256,256 --batch 4 --lr 0.02 --decay cosine --epochs 9 --eval-every 3 --overwrite
-msad distill --teacher teacher.safetensors --batch 4 --lr 0.02 --decay cosine --epochs 8 --eval-every 4 --overwrite
+msad distill --teacher teacher.safetensors --epochs 8 --eval-every 4 --overwrite
 msad eval teacher.safetensors
 msad eval student.safetensors --per-class
 msad predict "$(msad data demo)"'/val2017/00000000000?.jpg'

@@ -32,8 +32,9 @@ from msad_cli.inference import predictor
 from msad_cli.inference.inputs import Input
 from msad_cli.models.decode.nms import SAME_OBJECT, overlap_of
 from msad_cli.models.decode.paste_masks import paste_masks
-from msad_cli.models.model_file import Card, choose_views
+from msad_cli.models.model_file import Card
 from msad_cli.models.spec import DetectorSpec
+from msad_cli.models.views import choose_views
 from msad_cli.runs.folder import Setting
 from msad_cli.system import distributed
 from msad_cli.system.device import Compute, choose_compute

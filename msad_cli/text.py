@@ -84,6 +84,20 @@ def parse_duration(flag: str, text: str) -> float:
     return float(3600 * hours + 60 * minutes + seconds)
 
 
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `2 h 10 min`, `3 days 4 h`: two units at most."""
+    for unit, parts, (long, short) in ((86_400, 24, ("days", "h")), (3600, 60, ("h", "min"))):
+        if seconds >= unit:
+            whole, rest = divmod(round(seconds * parts / unit), parts)
+            return f"{whole} {'day' if (whole, long) == (1, 'days') else long}" + (f" {rest} {short}" if rest else "")
+    return f"{max(1, round(seconds / 60))} min" if seconds >= 90 else f"{max(1, round(seconds))} s"
+
+
+def size_text(size: Resolution) -> str:
+    """A size as `parse_size` takes it."""
+    return f"{size.short_side},{size.long_side}"
+
+
 def parse_size(text: str) -> Resolution:
     """`800,1333` -> short side 800, long side at most 1333 (HR pixels); `800` alone limits the long side to 5/3 of it.
 

@@ -96,8 +96,10 @@ def _by_kind(numbers: Mapping[str, float | None]) -> dict[str, dict[str, float |
 
 
 def announce_result(out: Path, held: str, scores: "Mapping[str, Scores]", following: str, remark: str = "") -> None:
-    """The end of a training: a table of the views of what is `held`, a remark if there is one, and the next command."""
+    """The end of a training: a table of the views of what is `held`, a remark and the next command, where
+    there are any."""
     print_scores(f"{out}: {held}", {view: each.numbers for view, each in scores.items()})
     if remark:
         print_line(remark)
-    print_line(f"next: {following}")
+    if following:
+        print_line(f"next: {following}")

@@ -32,9 +32,14 @@ Depthwise = Annotated[
 InitPartial = Annotated[
     bool, typer.Option("--init-partial", help="Start from a file, too, that has less than nine tenths of the backbone.")
 ]
-Epochs = Annotated[int | None, typer.Option(help="Default: from the size of the set.")]
-BatchSize = Annotated[int | None, typer.Option("--batch", help="Images a step. Default: 16 on a GPU, else 4.")]
-LearningRate = Annotated[float | None, typer.Option("--lr", help="Default: 0.01 × batch / 16.")]
+Epochs = Annotated[int | None, typer.Option(help="Default: by machine and set; of a student its teacher's.")]
+BudgetTime = Annotated[
+    str | None,
+    typer.Option("--budget-time", metavar="2h", help="Choose epochs and size so that the run ends by then here."),
+]
+BatchSize = Annotated[int | None, typer.Option("--batch", help="Images a step. Default: by machine and detector.")]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Default: by optimizer, batch and start.")]
+Optimizer = Annotated[str, typer.Option(metavar="sgd|adamw", help="What updates the weights.")]
 Decay = Annotated[
     str, typer.Option("--decay", metavar="steps|cosine", help="÷10 at 2/3 and 8/9 of the run, or cosine.")
 ]
@@ -52,7 +57,7 @@ ClassWeights = Annotated[
     str | None,
     typer.Option(metavar="auto|NAME=W,…", help="Of each class's classification loss; auto favours the rare ones."),
 ]
-Ema = Annotated[float, typer.Option(help="Decay of averaged weights, such as 0.999; 0 is off.")]
+Ema = Annotated[float | None, typer.Option(help="Largest decay of averaged weights; 0 is off. Default: 0.999.")]
 EvalEvery = Annotated[int | None, typer.Option(help="Epochs between evaluations. Default: 20 in a run.")]
 Keep = Annotated[
     str,
@@ -151,6 +156,7 @@ SCHEDULE = in_panel(
     "Schedule",
     {
         "epochs": Epochs,
+        "budget_time": BudgetTime,
         "batch": BatchSize,
         "lr": LearningRate,
         "decay": Decay,
@@ -158,6 +164,7 @@ SCHEDULE = in_panel(
         "clip": Clip,
         "freeze": Freeze,
         "class_weights": ClassWeights,
+        "optimizer": Optimizer,
         "ema": Ema,
         "eval_every": EvalEvery,
         "patience": Patience,

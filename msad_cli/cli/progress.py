@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from msad_cli.cli.console import console, print_line, print_plan
 from msad_cli.runs.folder import Setting
 from msad_cli.system.distributed import rank
+from msad_cli.text import duration
 from msad_cli.training.observer import Observer
 from msad_cli.training.run import Outcome
 from msad_cli.training.steps.loop import Step
@@ -49,7 +50,7 @@ class ConsoleObserver(Observer):
             self._bar.update(self._bar.task_ids[0], completed=step.number, status=line)
         elif time.monotonic() - self._said >= PLAIN_LINE_SECONDS:
             self._said = time.monotonic()
-            console.print(f"{line}  {seconds_left / 60:.0f} min left", soft_wrap=True)
+            console.print(f"{line}  {duration(seconds_left)} left", soft_wrap=True)
 
 
 def observer(quiet: bool) -> Observer:

@@ -23,7 +23,8 @@ from msad_cli.evaluation.result_files import result_words, write_results
 from msad_cli.export.runtime import Model, open_model
 from msad_cli.frame import Resolution
 from msad_cli.models.decode.nms import overlap_of
-from msad_cli.models.model_file import choose_views, remembered_data
+from msad_cli.models.model_file import remembered_data
+from msad_cli.models.views import choose_views
 from msad_cli.system.device import Compute, choose_compute, default_workers
 from msad_cli.system.extras import EVALUATORS, Evaluator
 from msad_cli.text import MOST_PIXELS, name_files, parse_pixels, parse_sigmas, parse_sizes

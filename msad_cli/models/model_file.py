@@ -8,13 +8,13 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msad_cli.errors import DataError, ModelFileError, UsageError
-from msad_cli.models.spec import DetectorSpec, View
+from msad_cli.errors import DataError, ModelFileError
+from msad_cli.models.spec import DetectorSpec
 from msad_cli.system.files import write_bytes
 
 if TYPE_CHECKING:
@@ -46,6 +46,19 @@ WHY_SAFETENSORS = (
 )
 
 
+REMEMBERED: dict[str, tuple[type, ...]] = {
+    "epochs": (int,),
+    "batch": (int,),
+    "workers": (int,),
+    "lr": (int, float),
+    "ema": (int, float),
+    "fliplr": (int, float),
+    "decay": (str,),
+    "optimizer": (str,),
+}
+"""Settings of a training that its model file remembers for its students, and what their values are."""
+
+
 @dataclass(frozen=True)
 class Card:
     """What is known of a model beside its architecture.
@@ -63,6 +76,7 @@ class Card:
         teacher: fingerprint of the teacher's file, or empty.
         teacher_spec: what the teacher is, so that costs can be compared without its file.
         msad_version: that wrote the file.
+        training: settings that it was trained by, of those in `REMEMBERED`; empty in files of older versions.
     """
 
     data: str = ""
@@ -78,6 +92,7 @@ class Card:
     teacher_spec: DetectorSpec | None = None
     msad_version: str = ""
     exif: str = "auto"
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 def save_model(path: Path, detector: "Detector", card: Card, weights: "Mapping[str, Tensor] | None" = None) -> None:
@@ -267,7 +282,7 @@ def parse_card(values: dict[str, Any]) -> Card:
     Raises:
         KeyError, TypeError, ValueError, AttributeError: a field has a wrong type or value.
     """
-    known = {field.name for field in fields(Card)}
+    known = {each.name for each in fields(Card)}
     values = {name: value for name, value in values.items() if name in known}
     teacher = values.pop("teacher_spec", None)
     card = Card(**values, teacher_spec=None if teacher is None else DetectorSpec.from_json(teacher))
@@ -276,6 +291,9 @@ def parse_card(values: dict[str, Any]) -> Card:
     rightly = all(isinstance(each, str) for each in texts) and all(type(each) is int for each in counts)
     if not rightly or type(card.unfinished) is not bool:
         raise TypeError("card: a field has the wrong type")
+    if not all(type(value) in REMEMBERED[name] for name, value in card.training.items() if name in REMEMBERED):
+        raise TypeError("card: a setting of its training has the wrong type")
+    card = replace(card, training={name: each for name, each in card.training.items() if name in REMEMBERED})
     views = {} if card.scores is None else card.scores
     numbers = [card.score_threshold, *(each for view in views.values() for each in view.values() if each is not None)]
     if not all(type(each) in (int, float) and abs(each) <= LARGEST_SCORE for each in numbers):
@@ -308,31 +326,3 @@ def _difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
         return f"{len(extra)} tensors too many, such as {extra[0]}"
     name = next(name for name in expected if expected[name] != found[name])
     return f"{name} is {found[name][:80]}, the spec needs {expected[name]}"
-
-
-def view_of_best_ap(spec: DetectorSpec, scores: Mapping[str, Mapping[str, float | None]]) -> View:
-    """The view that has the highest box AP; the model's own where none is known, and of equals.
-
-    Args:
-        scores: by view, as a `Card` has them.
-    """
-
-    def ap(view: View) -> float:
-        known = scores.get(view, {}).get("AP")
-        return -1.0 if known is None or math.isnan(known) else known
-
-    return max(spec.views, key=ap)
-
-
-def choose_views(view: str | None, spec: DetectorSpec, model: Path) -> tuple[View, ...]:
-    """The views of a model that are asked for, its best first; None asks for every one it has.
-
-    Raises:
-        UsageError: the model has no such view.
-    """
-    views = tuple(each for each in spec.views if view in (None, each))
-    if not views:
-        raise UsageError(
-            f"--view {view}: {model} has {', '.join(spec.views)}", "leave --view away for its own", code="unknown-view"
-        )
-    return views

@@ -67,6 +67,7 @@ class TrainingConfig:
     crowd_as_objects: bool = False
     join_classes: bool = False
     epochs: int | None = None
+    budget_time: str | None = None
     batch: int | None = None
     lr: float | None = None
     decay: str = "steps"
@@ -74,7 +75,8 @@ class TrainingConfig:
     clip: float = 10.0
     freeze: str | None = None
     class_weights: str | None = None
-    ema: float = 0.0
+    optimizer: str = "sgd"
+    ema: float | None = None
     eval_every: int | None = None
     keep: str = "best"
     patience: int | None = None
@@ -117,13 +119,13 @@ class TeacherConfig(TrainingConfig):
 
     k: str | None = None
     detector: str = "fcos"
-    backbone: str = "resnet50"
-    width: float = 1.0
+    backbone: str | None = None
+    width: float | None = None
     head_channels: int | None = None
     head_convs: int | None = None
     head_depthwise: bool = False
-    size: str = "800,1333"
-    init: str = "imagenet"
+    size: str | None = None
+    init: str | None = None
     init_partial: bool = False
     norm: str = "auto"
     scales: str = "aligned"
@@ -131,7 +133,7 @@ class TeacherConfig(TrainingConfig):
     fusion: str = "c-ff"
     strategy: str = "joint"
     lambda_: float = 0.4
-    rois: int = 512
+    rois: int | None = None
     sigmas: str | None = None
 
     @property

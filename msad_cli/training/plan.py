@@ -9,7 +9,7 @@ from typing import Any
 
 from msad_cli.distillation.two_step import FUSION_SHARE
 from msad_cli.errors import UsageError
-from msad_cli.models.detectors.kinds import DETECTORS, usual_channels, usual_convs
+from msad_cli.models.detectors.kinds import DETECTORS
 from msad_cli.models.model_file import own_header
 from msad_cli.models.weights.frozen import STAGES
 from msad_cli.runs.folder import RunFolder, Setting
@@ -18,9 +18,12 @@ from msad_cli.runs.reported_folder import ReportedFolder
 from msad_cli.runs.trackers import parse_trackers
 from msad_cli.system.device import Compute, choose_device, choose_precision, default_workers
 from msad_cli.system.distributed import own_device, rank, size
-from msad_cli.training.config import TeacherConfig, TrainingConfig
+from msad_cli.training.config import TrainingConfig
+from msad_cli.training.defaults.machine import FROM_SCRATCH, IMAGES_ON_CPU, usual
 from msad_cli.training.observer import Observer
-from msad_cli.training.steps.schedule import BASE_BATCH, BASE_LEARNING_RATE, Schedule
+from msad_cli.training.steps.averaging import USUAL_DECAY
+from msad_cli.training.steps.optimiser import OPTIMISERS
+from msad_cli.training.steps.schedule import BASE_BATCH, Schedule
 
 COCO_IMAGES, COCO_EPOCHS, MOST_EPOCHS = 117_266, 12, 150
 MANY_EVALUATIONS = 30
@@ -38,6 +41,7 @@ class Choices:
     schedule: Schedule
     eval_every: int
     patience: int = 0
+    ema: float = 0.0
     settings: dict[str, Setting]
 
     @property
@@ -45,8 +49,20 @@ class Choices:
         return self.schedule.steps // self.epochs
 
 
-def choose(config: TrainingConfig, images: int) -> Choices:
+def choose(
+    config: TrainingConfig,
+    images: int,
+    detector: str,
+    init: str = "",
+    width: float = 1.0,
+    within: tuple[int, str] | None = None,
+) -> Choices:
     """Fills in what was not asked for, for a training split of so many images.
+
+    Args:
+        detector: what is trained.
+        init, width: where its backbone starts from, and the factor on its channels.
+        within: the epochs that fit into a time, in place of the usual ones, and why.
 
     Raises:
         UsageError: a value that cannot be.
@@ -62,16 +78,24 @@ def choose(config: TrainingConfig, images: int) -> Choices:
 
     compute = _choose_compute(config, settings)
     large = compute.device.type != "cpu"
-    usual, why = (16, "a GPU; computed in parts where its memory is too small") if large else (4, "no GPU")
-    batch = min(pick("batch", lambda: (usual, why) if usual >= size() else (size(), "processes")), images)
+    known = DETECTORS.get(detector)
+    count = usual(compute.device).batch[known is not None and known.family == "two-stage"]
+    why = "a GPU; computed in parts where its memory is too small" if large else "no GPU"
+    batch = min(pick("batch", lambda: (count, why) if count >= size() else (size(), "processes")), images)
     if batch < settings["batch"].value:
         settings["batch"] = Setting(batch, "auto", "all images of the training split")
     workers = pick("workers", lambda: default_workers(compute.device))
-    epochs = pick("epochs", lambda: (_epochs(images), f"{images} training images"))
-    rate = pick("lr", lambda: (BASE_LEARNING_RATE * batch / BASE_BATCH, f"{BASE_LEARNING_RATE} × batch / 16"))
+    epochs = pick("epochs", lambda: within or _epochs(images, large))
+    if config.optimizer not in OPTIMISERS:
+        raise UsageError(
+            f"--optimizer {config.optimizer}: unknown", f"give {' or '.join(OPTIMISERS)}", code="unknown-value"
+        )
+    fast = init.split(",", maxsplit=1)[0] == FROM_SCRATCH and width < 1 and known is not None and known.fast_start
+    rate = pick("lr", lambda: _rate(config.optimizer, batch, fast))
+    ema = pick("ema", lambda: (USUAL_DECAY, "of about a ninth of the run at first"))
     steps = epochs * (images // batch)
     warmup = pick("warmup", lambda: (min(500, steps // 10), "a tenth of the run, at most 500 steps"))
-    eval_every = pick("eval_every", lambda: (max(1, epochs // 20), "20 evaluations in a run"))
+    eval_every = pick("eval_every", lambda: (usual_eval_every(epochs), "20 evaluations in a run"))
     patience = pick("patience", lambda: _patience(math.ceil(epochs / eval_every)))
     if config.keep not in ("best", "last"):
         raise UsageError(f"--keep {config.keep}: unknown", "give best or last", code="unknown-value")
@@ -89,6 +113,7 @@ def choose(config: TrainingConfig, images: int) -> Choices:
         schedule=schedule,
         eval_every=eval_every,
         patience=patience,
+        ema=ema,
         settings=settings,
     )
 
@@ -119,9 +144,26 @@ def in_two_steps(choices: Choices) -> Choices:
     return replace(choices, schedule=replace(choices.schedule, restart=restart))
 
 
-def _epochs(images: int) -> int:
+def _epochs(images: int, large: bool) -> tuple[int, str]:
     # COCO's 12, growing with the square root as sets get smaller: a small set needs more passes but fewer steps.
-    return int(min(MOST_EPOCHS, max(COCO_EPOCHS, round(COCO_EPOCHS * (COCO_IMAGES / images) ** 0.5))))
+    epochs = int(min(MOST_EPOCHS, max(COCO_EPOCHS, round(COCO_EPOCHS * (COCO_IMAGES / images) ** 0.5))))
+    within = max(COCO_EPOCHS, math.ceil(IMAGES_ON_CPU / images))
+    if large or within >= epochs:
+        return epochs, f"{images} training images"
+    return within, f"no GPU: {IMAGES_ON_CPU} images in all, or {COCO_EPOCHS} epochs; with one {epochs}"
+
+
+def _rate(optimizer: str, batch: int, fast: bool) -> tuple[float, str]:
+    own = OPTIMISERS[optimizer]
+    rate, words = own.learning_rate * batch / BASE_BATCH, f"{own.learning_rate} × batch / {BASE_BATCH}"
+    if fast and own.from_scratch != 1:
+        return rate * own.from_scratch, f"{words} × {own.from_scratch:g}: a narrow network from scratch"
+    return rate, words
+
+
+def usual_eval_every(epochs: int) -> int:
+    """Epochs between evaluations: some twenty in a run."""
+    return max(1, epochs // 20)
 
 
 def frozen_stages(freeze: str | None) -> int:
@@ -154,19 +196,6 @@ def invalid_values_named(hint: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise UsageError(str(error), hint, code="setting-refused") from None
-
-
-def choose_head(config: TeacherConfig) -> dict[str, Setting]:
-    """Channels and convolutions of the head, by name: what was typed, or as the detector is published."""
-    channels = usual_channels(config.detector, config.backbone, config.width)
-    usual = {"head_channels": channels, "head_convs": usual_convs(config.detector)}
-    typed = {name: getattr(config, name) for name in usual}
-    return {
-        name: Setting(value, "auto", f"as {config.detector} is published")
-        if typed[name] is None
-        else Setting(typed[name], "flag")
-        for name, value in usual.items()
-    }
 
 
 def choose_norm(norm: str, init: str, detector: str, partial: bool = False) -> Setting:

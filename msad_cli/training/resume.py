@@ -16,8 +16,10 @@ MAY_CHANGE = frozenset(
     | {"train_json", "val_json", "train_images", "val_images", "keep", "patience"}
 )
 """What may be typed differently on resuming. Data and teacher: their place; what they hold is compared by content."""
-COMPUTED_ONCE = frozenset({"batch", "epochs"})
-"""Settings that are kept although they were computed; others follow from the rest, and are computed again."""
+COMPUTED_ONCE = frozenset(
+    {"batch", "epochs", "backbone", "width", "head_channels", "head_convs", "rois", "size", "init"}
+)
+"""Settings that are kept although they were computed, some by the machine; others follow from these again."""
 
 
 def completed(asked: Asked[Config]) -> Asked[Config]:

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy as np
 from msad_cli.data.annotations.check import Report
 from msad_cli.data.annotations.check_cache import checked, refuse_unusable
 from msad_cli.data.annotations.problems import IGNORED
-from msad_cli.data.annotations.records import read_records
+from msad_cli.data.annotations.records import Records, read_records
 from msad_cli.data.annotations.split import CocoSplit, to_split
 from msad_cli.data.images.tones import Tones, parse_bits
+from msad_cli.data.layouts.base import Files
 from msad_cli.data.layouts.decisions import Decisions, decided
 from msad_cli.data.layouts.demo import DEMO
 from msad_cli.data.layouts.splits import find_split
@@ -42,28 +43,43 @@ MOST_WEIGHT = 4.0
 """Of a class, and one over the least, where they are computed."""
 
 
-def read_data(
+@dataclass(frozen=True)
+class Found:
+    """Both splits of a set as its annotation files have them.
+
+    Attributes:
+        learnt, val: for training and validation.
+        files: of the training split.
+        typed: what was named.
+        model: whose classes and keypoints were taken, if any.
+    """
+
+    learnt: Records
+    val: Records
+    files: Files
+    typed: str | None
+    model: DetectorSpec | None
+
+
+def find_data(
     config: TrainingConfig,
     data: str | None,
-    resolution: Resolution,
-    ks: Sequence[int],
     task: str,
     observer: Observer,
     model: DetectorSpec | None = None,
     exif: str = "auto",
-) -> tuple[CocoSplit, CocoSplit, Setting]:
-    """Training and validation split, checked, and what was found, in words; the observer is told of problems.
+) -> Found:
+    """Training and validation split of a set, as they are; the observer is told what was decided.
 
     Args:
         data: a folder or `demo`; the four paths of `config` take the place of what lies there.
-        resolution, ks: HR size, and by what the views are downsampled, by which objects may be small.
         task: `boxes`, `masks` or `keypoints`, as a detector's spec has it.
         exif: whether labels fit images that EXIF turns: `auto`, `keep` or `ignore`.
         model: whose classes and keypoints are taken; without one, those of the training split.
 
     Raises:
         UsageError: neither `data` nor all four paths.
-        DataError: a split is unusable, or the training split has no box.
+        DataError: a split cannot be found or read.
     """
     with first_then_others():  # the demo set is drawn once
         found = {
@@ -78,14 +94,29 @@ def read_data(
     learnt = read_records(files.annotations, files.images, categories, task, names, files.root)
     names = learnt.scheme.names
     val_records = read_records(other.annotations, other.images, learnt.categories, task, names, other.root)
-    splits = {"train": learnt, "val": val_records}
+    return Found(learnt, val_records, files, data, model)
+
+
+def read_data(
+    config: TrainingConfig, found: Found, resolution: Resolution, ks: Sequence[int], observer: Observer
+) -> tuple[CocoSplit, CocoSplit, Setting]:
+    """Both splits, checked, and what was found, in words; the observer is told of problems.
+
+    Args:
+        resolution, ks: HR size, and by what the views are downsampled, by which objects may be small.
+
+    Raises:
+        DataError: a split is unusable, or the training split has no box.
+    """
+    learnt, files, data, task = found.learnt, found.files, found.typed, found.learnt.task
+    splits = {"train": learnt, "val": found.val}
     with first_then_others():  # who find it kept
         report = checked(splits, resolution, ks, observer.say)
     typed = data or str(files.annotations)
     refuse_unusable(report, typed, f"msad data check {typed} lists all")
     for line in report.lines():
         observer.say(line)
-    tones = _tones(config, model, report)
+    tones = _tones(config, found.model, report)
     train, val = (replace(to_split(each), tones=tones) for each in splits.values())
     if weights := class_weights(config.class_weights, train):
         observer.say("class weights: " + ", ".join(f"{name} × {weight:.2g}" for name, weight in weights.items()))

@@ -35,7 +35,7 @@ def adopted(asked: Asked[Config]) -> tuple[Asked[Config], dict[str, Setting]]:
         ModelFileError: a file of msad's that is broken.
     """
     config = asked.config
-    first = config.init.split(",")[0]
+    first = (config.init or PUBLISHED[0]).split(",")[0]
     header = None if config.resume or first in PUBLISHED else own_header(Path(first))
     if header is None:
         return asked, {}

@@ -1,10 +1,14 @@
 """Training a teacher, or one of the paper's baselines: from what is asked for to a model file."""
 
+import copy
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.images.decode import limit_pixels
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.distillation.aligned_teacher import AlignedTraining
@@ -18,15 +22,21 @@ from msad_cli.models.model_file import Card
 from msad_cli.models.spec import ClassName, DetectorSpec, Learning
 from msad_cli.models.weights.initialise import initialise
 from msad_cli.runs.folder import Setting
+from msad_cli.system.device import choose_device
+from msad_cli.system.distributed import from_first
 from msad_cli.system.files import fingerprint
-from msad_cli.text import parse_ks, parse_pixels, parse_size
+from msad_cli.text import parse_duration, parse_ks, parse_pixels, parse_size
 from msad_cli.training.config import AUTO, Asked, TeacherConfig
+from msad_cli.training.defaults.budget import fit_time
+from msad_cli.training.defaults.inherited import remembered
+from msad_cli.training.defaults.machine import LARGE, Network, choose_network, choose_size
+from msad_cli.training.defaults.pace import WORTH_TIMING, Pace, pace_of, student_pace, words
 from msad_cli.training.interruption import Clock
 from msad_cli.training.observer import Observer
 from msad_cli.training.plan import (
     COCO_IMAGES,
+    Choices,
     choose,
-    choose_head,
     choose_norm,
     claim_output,
     in_two_steps,
@@ -34,7 +44,15 @@ from msad_cli.training.plan import (
 )
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
-from msad_cli.training.sets import cache_decoded, choose_mirror, fields_from_data, folder_of, lasting, read_data
+from msad_cli.training.sets import (
+    cache_decoded,
+    choose_mirror,
+    fields_from_data,
+    find_data,
+    folder_of,
+    lasting,
+    read_data,
+)
 from msad_cli.training.starting import adopted, said_of_start
 from msad_cli.training.trainer import fit
 
@@ -50,24 +68,27 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     assert config.out is not None
     _refuse_idle(asked)
     ks = _views(config)
-    resolution = parse_size(config.size)
     clock = Clock.of(config.time, config.checkpoint)
     limit_pixels(parse_pixels(config.max_pixels))
     folder = claim_output(config, observer)
-    _refuse_impossible(config, ks, resolution)
-    data, task = folder_of(asked), task_of(config.detector)
-    train, val, found = read_data(config, data, resolution, ks, task, observer, exif=config.exif or AUTO)
-    fields, detections = fields_from_data(train, config.sigmas)
-    choices = choose(config, len(train))
-    spec, shape = _spec(config, ks, resolution, fields)
-    computed = {"data": found, **shape, "detections": detections, **choices.settings, **brought}
-    computed["init"] = said_of_start(Setting(config.init, asked.source("init")), config, spec)
-    computed["fliplr"] = choose_mirror(config.fliplr, train)
-    jitter, own = config.scales != "single", {"phase": spec.phase, "fliplr": computed["fliplr"].value}
-    training = TrainingSet(train, resolution, spec.ks, jitter=jitter, seed=config.seed, **own)
+    device = choose_device(config.device)[0]
+    network, computed = choose_network(config, device)
+    _refuse_impossible(config, network, ks)
+    data = folder_of(asked)
+    found = find_data(config, data, task_of(config.detector), observer, exif=config.exif or AUTO)
+    resolution, size = choose_size(config.size, found.learnt, device)
+    train, val, computed["data"] = read_data(config, found, resolution, ks, observer)
+    fields, computed["detections"] = fields_from_data(train, config.sigmas)
+    spec, computed["norm"] = _spec(config, network, ks, resolution, fields)
+    training, computed["fliplr"] = _images(config, train, spec)
+    spec, choices, chosen = _choose(config, network, spec, training, len(val))
+    computed |= ({} if size is None else {"size": size}) | chosen | brought
+    start = computed.get("init", Setting(network.init, asked.source("init")))
+    computed["init"] = said_of_start(start, config, spec)
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
     settings = all_settings(asked, computed)
     observer.plan(config.out, settings)
+    _say_time(config, observer, spec, training, choices, len(val))
     if config.dry_run:
         return Outcome(config.out, planned=True)
     torch.manual_seed(config.seed)
@@ -79,13 +100,13 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
             config=config,
             module=_module(model, config.lambda_, choices.schedule.restart),
             detector=model,
-            initialise=lambda: initialise(model, config.init, config.init_partial),
+            initialise=lambda: initialise(model, network.init, config.init_partial),
             training=training,
             validation=val,
             choices=choices,
             settings=settings,
             folder=folder,
-            card=Card(lasting(data), fingerprint(train.file), exif=config.exif or AUTO),
+            card=Card(lasting(data), fingerprint(train.file), exif=config.exif or AUTO, training=remembered(settings)),
             clock=clock,
             compiled=(model,) if config.compile_ else (),
         ),
@@ -93,25 +114,75 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     )
 
 
+def _images(config: TeacherConfig, train: CocoSplit, spec: DetectorSpec) -> tuple[TrainingSet, Setting]:
+    """What is looked at in training, and how likely it is mirrored, for the record."""
+    mirror = choose_mirror(config.fliplr, train)
+    jitter, own = config.scales != "single", {"phase": spec.phase, "fliplr": mirror.value}
+    return TrainingSet(train, spec.resolution, spec.ks, jitter=jitter, seed=config.seed, **own), mirror
+
+
+def _choose(
+    config: TeacherConfig, network: Network, spec: DetectorSpec, training: TrainingSet, validation: int
+) -> tuple[DetectorSpec, Choices, dict[str, Setting]]:
+    """The choices of a run and its spec, of the size that fits into `--budget-time`, which the images have then too.
+
+    A run that goes on has chosen already.
+    """
+
+    choices_of = partial(choose, config, len(training.split), config.detector, network.init, network.width)
+
+    def pace_at(resolution: Resolution) -> Pace | None:
+        model, images = Detector(replace(spec, resolution=resolution)), copy.copy(training)
+        images.resolution = resolution
+        return pace_of(_module(model, config.lambda_, 0), model, images, usual)
+
+    usual = choices_of()
+    if config.budget_time is None or config.resume:
+        return spec, usual, usual.settings
+    free = config.size is None
+    fitted = from_first(lambda: fit_time(config, spec.resolution, usual, validation, pace_at, free))
+    training.resolution = fitted.resolution
+    choices = choices_of(within=fitted.epochs)
+    size = {} if fitted.size is None else {"size": fitted.size}
+    return replace(spec, resolution=fitted.resolution), choices, choices.settings | size
+
+
+def _say_time(
+    config: TeacherConfig,
+    observer: Observer,
+    spec: DetectorSpec,
+    training: TrainingSet,
+    choices: Choices,
+    validation: int,
+) -> None:
+    """A line on how long this training, and that of its student, will take here."""
+    if observer.silent or config.resume or choices.schedule.steps < WORTH_TIMING:
+        return
+    model = Detector(spec)
+    own = pace_of(_module(model, config.lambda_, 0), model, training, choices)
+    student = student_pace(Detector(spec), training, choices) if spec.role == "teacher" and own else None
+    paces = {spec.role: own, "its student": student}
+    observer.say(words({name: each.of(choices, validation) for name, each in paces.items() if each}))
+
+
 def _spec(
-    config: TeacherConfig, ks: tuple[int, ...], resolution: Resolution, fields: dict[str, Any]
-) -> tuple[DetectorSpec, dict[str, Setting]]:
-    """What the model is; and for the record its head's size and its normalisation, by name.
+    config: TeacherConfig, network: Network, ks: tuple[int, ...], resolution: Resolution, fields: dict[str, Any]
+) -> tuple[DetectorSpec, Setting]:
+    """What the model is, and its normalisation for the record.
 
     Args:
         fields: of the spec, as they follow from the data.
     """
-    shape = choose_head(config)
-    shape["norm"] = choose_norm(config.norm, config.init, config.detector, config.init_partial)
+    norm = choose_norm(config.norm, network.init, config.detector, config.init_partial)
     with invalid_values_named("msad teacher --help lists the values"):
         spec = DetectorSpec(
             role="teacher" if config.scales == "aligned" else "baseline",
             detector=config.detector,
-            backbone=config.backbone,
-            width=config.width,
-            channels=shape["head_channels"].value,
-            head_convs=shape["head_convs"].value,
-            norm=shape["norm"].value,
+            backbone=network.backbone,
+            width=network.width,
+            channels=network.head_channels,
+            head_convs=network.head_convs,
+            norm=norm.value,
             scales=config.scales,  # type: ignore[arg-type]  # the spec checks it
             ks=ks,
             resolution=resolution,
@@ -119,21 +190,24 @@ def _spec(
             phase=config.phase,  # type: ignore[arg-type]
             fusion=config.fusion,  # type: ignore[arg-type]
             head_depthwise=config.head_depthwise,
-            learning=Learning(config.rois),
+            learning=Learning(network.rois),
             **fields,
         )
-    return spec, shape
+    return spec, norm
 
 
-def _refuse_impossible(config: TeacherConfig, ks: tuple[int, ...], resolution: Resolution) -> None:
+def _refuse_impossible(config: TeacherConfig, network: Network, ks: tuple[int, ...]) -> None:
     """Does nothing to settings of which a model and a run can be made; a set is drawn or read afterwards, for minutes.
 
     Raises:
         UsageError, DeviceError: as `_spec` and `choose`.
     """
+    resolution = LARGE.size if config.size is None else parse_size(config.size)
     keypoints = ("any",) if task_of(config.detector) == "keypoints" else ()
-    _spec(config, ks, resolution, {"classes": (ClassName(1, "any"),), "keypoints": keypoints})
-    choose(config, COCO_IMAGES)
+    _spec(config, network, ks, resolution, {"classes": (ClassName(1, "any"),), "keypoints": keypoints})
+    choose(config, COCO_IMAGES, config.detector)
+    if config.budget_time is not None:
+        parse_duration("--budget-time", config.budget_time)
 
 
 def _refuse_idle(asked: Asked[TeacherConfig]) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from msad_cli.data.loading.dataset import same_place, tolerate, training_loader
 from msad_cli.errors import DataError, DeviceError, MsadError, OutputError, TrainingError, UsageError
@@ -22,16 +21,18 @@ from msad_cli.runs.plots.epochs import KEPT, LOSS
 from msad_cli.system import distributed
 from msad_cli.system.device import peak_memory
 from msad_cli.training.interruption import Interruption, Stopped, interruptible
-from msad_cli.training.kept import Keeper
+from msad_cli.training.judging.kept import Keeper
+from msad_cli.training.judging.nothing_found import remark
+from msad_cli.training.judging.validation import Validation, in_words
 from msad_cli.training.observer import Observer, Speed
 from msad_cli.training.plan import frozen_stages
 from msad_cli.training.resume import changes, jump_of_rate
 from msad_cli.training.run import Outcome, Run
 from msad_cli.training.sets import class_weights
+from msad_cli.training.steps.averaging import averaged
 from msad_cli.training.steps.loop import Step, train
-from msad_cli.training.steps.schedule import sgd
+from msad_cli.training.steps.optimiser import OPTIMISERS
 from msad_cli.training.steps.state import Progress, TrainingState
-from msad_cli.training.validation import Validation, in_words
 
 NOT_FINITE = 10
 """So many steps in a row that are not finite end a run."""
@@ -82,13 +83,13 @@ class _Training:
         run.module.to(self.compute.device)
         run.detector.to(self.compute.device)
         compile_parts(run.compiled, self.compute.device)
-        ema = run.config.ema
-        average = AveragedModel(run.detector, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
+        ema = run.choices.ema
+        average = averaged(run.detector, ema, lambda: self.progress.step) if ema else None
         scaler = torch.amp.GradScaler(self.compute.device.type) if self.compute.precision == "fp16" else None
         if weights := class_weights(run.config.class_weights, run.training.split):
             run.detector.kind.class_weights = torch.tensor([1.0, *weights.values()])
         freeze_stages(run.detector, frozen_stages(run.config.freeze))
-        optimiser = sgd(run.module, run.choices.schedule.learning_rate)
+        optimiser = OPTIMISERS[run.config.optimizer].build(run.module, run.choices.schedule.learning_rate)
         identity = {
             "spec": run.detector.spec.to_json(),
             "training annotations (SHA-256)": run.card.data_fingerprint,
@@ -301,6 +302,7 @@ class _Training:
             if not scores:
                 return {}
             self.keeper.consider(scores)
+            self._say(remark(run, scores, self.progress.step, self._ended), once=True)
             if not self._ended:
                 self.validation.results = []  # of a large set they are large
         row = {**self.progress.end_epoch(), "lr": choices.schedule.at(self.progress.step - 1)}

@@ -15,6 +15,7 @@ from msad_cli.models.decode.deployed import Deployed
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import ClassName, DetectorSpec
 from msad_cli.training.config import TeacherConfig
+from msad_cli.training.defaults.machine import Network
 from msad_cli.training.train_teacher import _spec
 
 SIZES = (((132, 136),), ((132, 136), (132, 260)))
@@ -86,9 +87,10 @@ def test_who_pads_to_32() -> None:
     fields = {"classes": (ClassName(1, "a"),)}
 
     def divisor(**asked: Any) -> int:
-        config = TeacherConfig(head_channels=64, backbone="resnet18", init="none", **asked)
+        config = TeacherConfig(**asked)
+        network = Network("resnet18", 1.0, 64, 4, 512, "none")
         ks = {"single": (int(asked.get("k", "1")),)}.get(config.scales, (1, 2))
-        return _spec(config, ks, Resolution(64, 96), fields)[0].divisor
+        return _spec(config, network, ks, Resolution(64, 96), fields)[0].divisor
 
     assert divisor(scales="single") == STOCK_DIVISOR
     assert {divisor(), divisor(scales="vanilla"), divisor(scales="single", k="2")} == {FRAME_DIVISOR}

@@ -43,7 +43,8 @@ from msad_cli.runs.folder import RunFolder
 from msad_cli.system import distributed
 from msad_cli.system.device import Compute
 from msad_cli.training.steps.loop import Step, train
-from msad_cli.training.steps.schedule import Schedule, sgd
+from msad_cli.training.steps.optimiser import sgd
+from msad_cli.training.steps.schedule import Schedule
 
 RELATIVE, ABSOLUTE = 5e-5, 2e-6
 close = partial(pytest.approx, rel=RELATIVE, abs=ABSOLUTE)
@@ -51,7 +52,7 @@ CPU = Compute(torch.device("cpu"), "fp32")
 CONSTANT = Schedule(0.01, 1000, 0, "steps")
 TINY = shlex.split(
     "--init none --backbone resnet18 --width 0.125 --head-channels 64 --head-convs 1 --size 64,96 --device cpu "
-    "--precision fp32 --workers 0 --ema 0.9"
+    "--precision fp32 --workers 0 --ema 0.9 --lr 0.0025"
 )
 PATIENCE = 120
 """Seconds until two processes are taken to wait for each other for ever."""

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from support.flags import EXACT, SMALLEST
 
-import msad_cli.training.validation as validation_module
+import msad_cli.training.judging.validation as validation_module
 from msad_cli import api
 from msad_cli.cli.app import run
 from msad_cli.data.layouts.demo import draw_demo
@@ -23,7 +23,7 @@ from msad_cli.models.model_file import read_header
 from msad_cli.models.weights.frozen import STAGES
 from msad_cli.runs.folder import RunFolder, Setting
 from msad_cli.training.config import TeacherConfig
-from msad_cli.training.kept import is_better
+from msad_cli.training.judging.kept import is_better
 from msad_cli.training.plan import MANY_EVALUATIONS, choose
 from msad_cli.training.resume import jump_of_rate
 from msad_cli.training.steps.schedule import Schedule
@@ -128,7 +128,7 @@ def test_many_evaluations_have_patience(epochs: int, every: int | None, patience
     """On in trainings of more than 30 evaluations: half of them. By default a run of 100 epochs has 20."""
     assert MANY_EVALUATIONS == 30
     config = TeacherConfig(epochs=epochs, eval_every=every, device="cpu", precision="fp32")
-    assert choose(config, images=100).patience == patience
+    assert choose(config, 100, "fcos").patience == patience
 
 
 def test_a_longer_run_says_how_its_rate_goes_on() -> None:
@@ -200,7 +200,7 @@ def test_keep_last_keeps_the_last(
     assert all(torch.equal(each, before[name]) for name, each in load_file(last).items())
     # Its last steps had a tenth of the rate; as the third of six epochs, the next one has all of it.
     assert resume(last, "--epochs=6", "--time=0s") == 0
-    assert "the learning rate starts again: 0.00013 in the last step, 0.0013 from here on" in capsys.readouterr().err
+    assert "the learning rate starts again: 0.0005 in the last step, 0.005 from here on" in capsys.readouterr().err
     assert read_header(last)[1].scores is None  # the last weights are those after one step more
 
 
@@ -270,7 +270,7 @@ def test_a_state_from_before_keeps_the_best_from_there_on(
     assert resume(out, "--epochs=3", "--lr=0.0001") == 0
     said = capsys.readouterr().err
     assert "no weights of earlier epochs were kept" in said
-    assert "changed: lr 0.00125 → 0.0001" in said
+    assert "changed: lr 0.005 → 0.0001" in said
     assert read_header(out)[1].epochs == 2
 
 

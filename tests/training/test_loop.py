@@ -1,5 +1,6 @@
 """The loop, the schedule, the optimiser's groups, the choices of defaults."""
 
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -17,7 +18,8 @@ from msad_cli.training.config import TeacherConfig
 from msad_cli.training.observer import Speed
 from msad_cli.training.plan import choose
 from msad_cli.training.steps.loop import Step, train, written
-from msad_cli.training.steps.schedule import Schedule, sgd
+from msad_cli.training.steps.optimiser import sgd
+from msad_cli.training.steps.schedule import Schedule
 
 CPU = Compute(torch.device("cpu"), "fp32")
 CONSTANT = Schedule(1.0, 1000, 0, "steps")
@@ -235,14 +237,29 @@ def test_a_run_that_waits_for_data_is_advised_after_50_steps_and_after_epochs() 
 
 
 def test_computed_defaults() -> None:
+    """Without a GPU: 12,000 images in all, but no fewer than COCO's 12 epochs. Rates are the published ones for a batch
+    of 16, four times as large for a narrow network from scratch, but not RetinaNet's, whose head has no norms."""
     nothing_typed = TeacherConfig(device="cpu", precision="fp32")
-    choices = choose(nothing_typed, 117_266)
-    assert choices.epochs == 12  # COCO's 1× schedule
-    assert choices.batch == 4
-    assert choices.schedule.learning_rate == pytest.approx(0.01 * 4 / 16)
-    assert choices.steps_per_epoch == 117_266 // 4
-    small = choose(nothing_typed, 3)
+    choices = choose(nothing_typed, 117_266, "fcos")
+    assert choices.epochs == 12
+    assert choices.batch == 8
+    assert choices.schedule.learning_rate == pytest.approx(0.01 * 8 / 16)
+    assert choices.steps_per_epoch == 117_266 // 8
+    assert choose(nothing_typed, 292, "fcos").epochs == 42 == math.ceil(12_000 / 292)
+    small = choose(nothing_typed, 3, "fcos")
     assert (small.batch, small.epochs) == (3, 150)
+
+    def rate(detector: str, init: str, width: float, optimizer: str = "sgd") -> float:
+        config = TeacherConfig(device="cpu", precision="fp32", optimizer=optimizer)
+        return choose(config, 100, detector, init, width).schedule.learning_rate
+
+    assert rate("fcos", "none", 0.5) == pytest.approx(0.02)
+    assert rate("fcos", "none,teacher", 0.5) == pytest.approx(0.02)
+    assert rate("retinanet", "none", 0.5) == rate("fcos", "none", 1.0) == rate("fcos", "teacher", 0.5) == 0.005
+    assert rate("fcos", "none", 0.5, "adamw") == pytest.approx(0.001 * 8 / 16)
+    assert choose(nothing_typed, 100, "maskrcnn").batch == 4
+    with pytest.raises(UsageError, match="--optimizer lion"):
+        choose(TeacherConfig(device="cpu", optimizer="lion"), 100, "fcos")
 
 
 def test_devices_and_precisions_that_cannot_be() -> None:

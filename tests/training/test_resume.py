@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from support.flags import EXACT, SMALLEST
 from support.places import SHARED
 
-import msad_cli.training.validation as validation_module
+import msad_cli.training.judging.validation as validation_module
 from msad_cli.cli.app import run
 from msad_cli.data.images.decode import read_image
 from msad_cli.data.layouts.demo import draw_demo
@@ -281,7 +281,7 @@ def test_what_may_change_is_printed_and_recorded(
     assert "changed: batch 2 → 3" in said
     assert f"→ {moved}" in said
     # 0.01 × batch / 16, as nobody typed a rate
-    assert "changed: lr 0.00125 → 0.001875" in said
+    assert "changed: lr 0.005 → 0.0075" in said
     settings = json.loads((stopped.with_suffix(".run") / "args.json").read_text())
     assert (settings["epochs"]["value"], settings["epochs"]["source"]) == (3, "flag")
     assert (settings["ema"]["value"], settings["ema"]["source"]) == (0.9, "resumed")
@@ -295,7 +295,7 @@ def test_what_may_change_is_printed_and_recorded(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--lr", "0.5"), ("--lr", "0.00125", "0.5")),
+        (("--lr", "0.5"), ("--lr", "0.005", "0.5")),
         (("--distill-warmup", "7"), ("--distill-warmup", "5", "7")),
         (("--gamma", "0.7"), ("--gamma", "0.2", "0.7")),
         (("--seed", "3"), ("--seed", "0", "3")),

@@ -15,7 +15,8 @@ from msad_cli.cli.app import run
 from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.distillation.distillation import teaching
 from msad_cli.distillation.parts.coarser import coarser
-from msad_cli.models.model_file import Card, load_model, save_model, view_of_best_ap
+from msad_cli.models.model_file import Card, load_model, save_model
+from msad_cli.models.views import view_of_best_ap
 from msad_cli.runs.folder import Setting
 from msad_cli.training.students.plan_student import choose_teaching_view
 

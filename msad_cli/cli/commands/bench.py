@@ -127,7 +127,7 @@ def wanted_views(view: str | None, spec: "DetectorSpec", path: Path) -> "dict[Vi
     Raises:
         UsageError: the model has no such view.
     """
-    from msad_cli.models.model_file import choose_views
+    from msad_cli.models.views import choose_views
 
     if view == "all":
         return {each: f", {each}" if len(spec.views) > 1 else "" for each in choose_views(None, spec, path)}

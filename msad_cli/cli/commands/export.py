@@ -178,7 +178,7 @@ def _single_view(view: str | None, spec: "DetectorSpec", model: Path) -> "View":
     Raises:
         UsageError: it sees several, or the model does not have it.
     """
-    from msad_cli.models.model_file import choose_views
+    from msad_cli.models.views import choose_views
 
     single = tuple(each for each in spec.views if len(spec.ks_of(each)) == 1)
     if view is None and len(spec.views) == 1:

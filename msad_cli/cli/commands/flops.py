@@ -7,7 +7,7 @@ import typer
 
 from msad_cli.cli import options
 from msad_cli.errors import UsageError
-from msad_cli.models.detectors.kinds import DETECTORS, task_of, usual_channels, usual_convs
+from msad_cli.models.detectors.kinds import DETECTORS, PUBLISHED_HEAD, task_of, usual_head
 from msad_cli.text import parse_ks, parse_size
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def flops(
     from msad_cli.models.spec import ClassName, DetectorSpec
     from msad_cli.training.plan import invalid_values_named
 
-    teacher = None
+    teacher, own_head = None, usual_head(detector, backbone, width, PUBLISHED_HEAD)
     if model is not None:
         spec, card = read_description(model)
         teacher = card.teacher_spec
@@ -67,8 +67,8 @@ def flops(
                 detector=detector,
                 backbone=backbone,
                 width=width,
-                channels=head_channels or usual_channels(detector, backbone, width),
-                head_convs=head_convs or usual_convs(detector),
+                channels=head_channels or own_head[0],
+                head_convs=head_convs or own_head[1],
                 norm="frozen",
                 scales="single" if unaligned else "aligned",
                 ks=parse_ks("--k", k),

@@ -94,7 +94,7 @@ def predict(
     from msad_cli.inference.writers import Saver
     from msad_cli.models.compiled import compile_parts
     from msad_cli.models.decode.nms import overlap_of
-    from msad_cli.models.model_file import choose_views
+    from msad_cli.models.views import choose_views
     from msad_cli.system.device import choose_compute
 
     saves = _parse_saves(save if save is not None else "" if stdout else "image,json")

@@ -21,22 +21,34 @@ OWN: dict[str, Any] = {
         str, typer.Option(metavar="|".join(DETECTORS), help="The detector to build on: torchvision's, or RTMDet.")
     ],
     "backbone": Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME",
-            help="resnet18…152, resnext50_32x4d, resnext101_32x8d…, mobilenet_v2, cspnext_nano, tiny, s … x",
+            help="resnet18…152, resnext50_32x4d…, mobilenet_v2, cspnext_nano, tiny, s… Default: resnet50; CPU: resnet18.",
         ),
     ],
-    "width": Annotated[float, typer.Option(help="Factor on the backbone's channels.")],
+    "width": Annotated[float | None, typer.Option(help="Factor on its channels. Default: 1, on a CPU 0.5.")],
     "head_channels": Annotated[
-        int | None, typer.Option(help="Channels of pyramid and head. Default: 256; rtmdet's: as its backbone.")
+        int | None,
+        typer.Option(help="Channels of pyramid and head. Default: 256, on a CPU 64; rtmdet on cspnext: its C3's."),
     ],
     "head_convs": Annotated[
-        int | None, typer.Option(help="Convolutions of each tower of the head. Default: 4; rtmdet's: 2.")
+        int | None, typer.Option(help="Convolutions of each tower of the head. Default: 4, on a CPU and of rtmdet 2.")
     ],
     "head_depthwise": options.Depthwise,
-    "size": Annotated[str, typer.Option(metavar="SHORT,LONG", help="Sides of the large (HR) image in pixels.")],
-    "init": Annotated[str, typer.Option(metavar="imagenet|coco|none|FILE", help="Where weights start from.")],
+    "size": Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHORT,LONG",
+            help="Sides of the large (HR) image in pixels. Default: the images' own, up to 800,1333, on a CPU 320,533.",
+        ),
+    ],
+    "init": Annotated[
+        str | None,
+        typer.Option(
+            metavar="imagenet|coco|none|FILE", help="Where weights start from. Default: imagenet at width 1, else none."
+        ),
+    ],
     "init_partial": options.InitPartial,
     "norm": Annotated[str, typer.Option(metavar="auto|frozen|batch|group", help="Normalisation of the backbone.")],
     "scales": Annotated[str, typer.Option(metavar="aligned|vanilla|single", help="vanilla and single: the baselines.")],
@@ -50,7 +62,9 @@ OWN: dict[str, Any] = {
         str, typer.Option(metavar="joint|two-step", help="The fusion together with the rest, or alone afterwards.")
     ],
     "lambda_": Annotated[float, typer.Option("--lambda", help="Weight λ of the fused view's loss.")],
-    "rois": Annotated[int, typer.Option(help="RoIs an image that two-stage detectors learn from.")],
+    "rois": Annotated[
+        int | None, typer.Option(help="RoIs an image that two-stage detectors learn from. Default: 512, on a CPU 64.")
+    ],
     "sigmas": Annotated[
         str | None, typer.Option(metavar="0.05,…", help="Of keypoints, for OKS. Default: COCO's of 17, else 0.05.")
     ],
@@ -63,6 +77,7 @@ def _teacher(asked: Asked[TeacherConfig]) -> None:
     with together():
         from msad_cli.cli.console import announce_result
         from msad_cli.cli.progress import exit_code, observer
+        from msad_cli.training.judging.nothing_found import of_scores
         from msad_cli.training.train_teacher import train_teacher
 
         watching = observer(asked.config.quiet)
@@ -72,6 +87,8 @@ def _teacher(asked: Asked[TeacherConfig]) -> None:
             aligned = asked.config.scales == "aligned"
             following = f"msad distill --teacher {out}" if aligned else f"msad eval {out}"
             remark = _best(outcome) if aligned else ""
+            if of_scores(outcome.scores):
+                following = ""  # what is likely wrong was said; a student of this would learn nothing
             announce_result(out, outcome.held, outcome.scores, following, remark)
         raise typer.Exit(exit_code(outcome, watching))
 
@@ -79,7 +96,7 @@ def _teacher(asked: Asked[TeacherConfig]) -> None:
 def _best(outcome: "Outcome") -> str:
     """Which view is the best, and what follows from that."""
     from msad_cli.cli.console import percent
-    from msad_cli.models.model_file import view_of_best_ap
+    from msad_cli.models.views import view_of_best_ap
 
     assert outcome.run is not None
     spec, scores = outcome.run.detector.spec, {view: each.numbers for view, each in outcome.scores.items()}

@@ -1,16 +1,13 @@
-"""Learning rates, and which parameters decay."""
+"""Learning rates."""
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import torch
-from torch import nn
+from typing import Literal
 
 Decay = Literal["steps", "cosine"]
 
-BASE_LEARNING_RATE, BASE_BATCH = 0.01, 16
-"""The published rate and the batch it belongs to; other batches scale it linearly."""
+BASE_BATCH = 16
+"""The batch that the rates of `optimiser.OPTIMISERS` belong to; other batches scale them linearly."""
 MILESTONES = (2 / 3, 8 / 9)
 """Shares of the run after which the rate is divided by ten: 60k and 80k of 90k steps."""
 
@@ -39,13 +36,3 @@ class Schedule:
         else:
             factor = 0.1 ** sum(step >= share * steps for share in MILESTONES)
         return self.learning_rate * warmup * factor
-
-
-def sgd(module: nn.Module, learning_rate: float, momentum: float = 0.9, weight_decay: float = 1e-4) -> torch.optim.SGD:
-    """SGD over the trainable parameters; norms and biases, which have one dimension, do not decay."""
-    parameters = [each for each in module.parameters() if each.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [each for each in parameters if each.ndim > 1], "weight_decay": weight_decay},
-        {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)

@@ -19,9 +19,11 @@ from msad_cli.distillation.losses.table import (
 )
 from msad_cli.distillation.pixel import TUNE_SHARE, PixelDistillation
 from msad_cli.errors import UsageError
+from msad_cli.models.backbones.cspnext_sizes import SIZES
 from msad_cli.models.detector import Detector
-from msad_cli.models.model_file import Card, view_of_best_ap
+from msad_cli.models.model_file import Card
 from msad_cli.models.spec import DetectorSpec, Scales, View
+from msad_cli.models.views import view_of_best_ap
 from msad_cli.models.weights.inherit import from_teacher
 from msad_cli.models.weights.initialise import initialise
 from msad_cli.runs.folder import RunFolder, Setting
@@ -94,11 +96,12 @@ def _choose_start(
 ) -> tuple[Setting, Setting]:
     alike = (spec.backbone, spec.width) == (teacher.backbone, teacher.width)
     second = not spec.low_backbone or (spec.low_backbone, spec.low_width) == (teacher.backbone, teacher.width)
+    weights = spec.width == PUBLISHED_WIDTH and spec.backbone not in SIZES
     if init != "auto":
         start = Setting(init, "flag")
     elif alike and second:
         start = Setting("teacher", "auto", "the same backbone")
-    elif spec.width == PUBLISHED_WIDTH and not spec.low_backbone and teacher.norm == "frozen":
+    elif weights and not spec.low_backbone and teacher.norm == "frozen":
         start = Setting("imagenet,teacher", "auto", "another backbone; pyramid and head from the teacher")
     else:
         start = Setting("none,teacher", "auto", "another backbone, without published weights for it; the rest fits")

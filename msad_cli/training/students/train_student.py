@@ -1,31 +1,38 @@
 """Distilling a teacher into a student: from what is asked for to a model file."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.images.decode import limit_pixels
 from msad_cli.data.loading.dataset import TrainingSet
-from msad_cli.distillation.distillation import Weighted
+from msad_cli.distillation.distillation import Distillation, Weighted, teaching
 from msad_cli.errors import ModelFileError, UsageError
-from msad_cli.frame import FRAME_DIVISOR
+from msad_cli.frame import FRAME_DIVISOR, Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, load_model
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.runs.folder import Setting
+from msad_cli.system.distributed import from_first
 from msad_cli.system.files import fingerprint
-from msad_cli.text import parse_pixels
+from msad_cli.text import parse_duration, parse_pixels
 from msad_cli.training.config import Asked, DistillConfig
+from msad_cli.training.defaults.budget import fit_time
+from msad_cli.training.defaults.inherited import inherited, remembered
+from msad_cli.training.defaults.pace import WORTH_TIMING, Pace, pace_of, words
 from msad_cli.training.interruption import Clock
+from msad_cli.training.judging.nothing_found import finds_nothing
 from msad_cli.training.observer import Observer
 from msad_cli.training.plan import COCO_IMAGES, Choices, choose, claim_output, invalid_values_named
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
-from msad_cli.training.sets import cache_decoded, choose_mirror, folder_of, lasting, read_data
+from msad_cli.training.sets import cache_decoded, choose_mirror, find_data, folder_of, lasting, read_data
 from msad_cli.training.starting import adopted, said_of_start
 from msad_cli.training.students.assistant import first_stage, student_k
 from msad_cli.training.students.plan_student import (
@@ -57,6 +64,8 @@ class _Source:
         data, exif: the set that the teacher learnt from, and whether its labels fit images that EXIF turns.
         view: by which it teaches.
         k, init, aligned: of the student: what was asked for, or what learning from an assistant makes of it.
+        training: by what settings the teacher that was named was trained, as far as its file remembers them.
+        scores: of its views, if they are known.
     """
 
     file: Path
@@ -68,6 +77,8 @@ class _Source:
     k: str | None
     init: str
     aligned: bool
+    training: Mapping[str, Any]
+    scores: Mapping[str, Mapping[str, float | None]] | None
 
 
 def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
@@ -82,29 +93,33 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     clock = Clock.of(config.time, config.checkpoint)
     limit_pixels(parse_pixels(config.max_pixels))
     folder = claim_output(config, observer)
-    choose(config, COCO_IMAGES)  # what cannot be is refused before a set is drawn or read
+    _refuse_impossible(config)
     source = _source(asked, folder.recorded() if config.resume else None, observer)
     if isinstance(source, Outcome):
         return source
-    teacher, view, pixel = source.detector, source.view.value, is_pixel(config.method)
+    asked, from_teacher = inherited(asked, source.training, source.file)
+    out, config = config.out, asked.config
+    teacher, view = source.detector, source.view.value
     torch.manual_seed(config.seed)  # what distillation trains beside the student starts at random
     spec, losses, computed = _student(config, source)
-    data, sides = folder_of(asked, source.data, source.file) or "", (spec.resolution, spec.ks, spec.task)
-    train, val, computed["data"] = read_data(config, data, *sides, observer, spec, source.exif)
+    data = folder_of(asked, source.data, source.file) or ""
+    found = find_data(config, data, spec.task, observer, spec, source.exif)
+    train, val, computed["data"] = read_data(config, found, spec.resolution, spec.ks, observer)
     spec = replace(spec, tones=train.tones)
-    choices = of_distillation(choose(config, len(train)), config.distill_warmup, pixel)
-    store, training, more = _images(config, source, spec, losses, train, choices)
-    computed |= more
-    computed["init"] = said_of_start(computed["init"], config, spec)
-    settings = all_settings(asked, {**computed, **choices.settings, **brought})
-    observer.plan(config.out, settings)
-    _say_unusual_view(observer, settings, teacher.spec)
+    choices_of = partial(choose, config, len(train), spec.detector, computed["init"].value, spec.width)
+    store, training, more = _images(config, source, spec, losses, train, usual := choices_of())
+    pace = partial(_pace, source, spec, losses, training, usual, store)
+    within = _within(config, spec.resolution, usual, len(val), pace)
+    choices = of_distillation(choices_of(within=within), config.distill_warmup, is_pixel(config.method))
+    computed |= more | {"init": said_of_start(computed["init"], config, spec)}
+    settings = all_settings(asked, {**computed, **choices.settings, **from_teacher, **brought})
+    observer.plan(out, settings)
+    _say_first(config, observer, source, choices, len(val), pace)
     if config.dry_run:
-        return Outcome(config.out, planned=True)
+        return Outcome(out, planned=True)
     torch.manual_seed(config.seed)
-    student = Detector(spec)
-    device = choices.compute.device
-    keep_pyramids(store, teacher.to(device), training, choices.compute, choices.workers, observer, view)
+    student, compute = Detector(spec), choices.compute
+    keep_pyramids(store, teacher.to(compute.device), training, compute, choices.workers, observer, view)
     run = Run(
         command="distill",
         config=config,
@@ -116,12 +131,30 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
         choices=choices,
         settings=settings,
         folder=folder,
-        card=_card(data, train.file, source),
+        card=replace(_card(data, train.file, source), training=remembered(settings)),
         clock=clock,
         source=source.file,
         compiled=(student, teacher) if config.compile_ else (),
     )
     return fit(run, observer)
+
+
+def _refuse_impossible(config: DistillConfig) -> None:
+    """Does nothing to settings of which a run can be made; a set is drawn or read afterwards, for minutes.
+
+    Raises:
+        UsageError, DeviceError: as `choose`, or a time is planned for two trainings.
+    """
+    choose(config, COCO_IMAGES, "")
+    if config.budget_time is None:
+        return
+    parse_duration("--budget-time", config.budget_time)
+    if is_pixel(config.method):
+        raise UsageError(
+            "--budget-time with --method pixel: its two stages are two trainings",
+            "give --epochs, or --time, after which a run stops",
+            code="setting-unfit-for-method",
+        )
 
 
 def _images(
@@ -148,6 +181,32 @@ def _images(
     training = TrainingSet(train, spec.resolution, ks, jitter=store is None, seed=config.seed, **own)
     decoded = cache_decoded(training, config.cache, choices.workers)
     return store, training, {"fliplr": mirror, "cache_teacher": cached, "cache": decoded}
+
+
+def _within(
+    config: DistillConfig, size: Resolution, usual: Choices, validation: int, pace: Callable[..., Pace | None]
+) -> tuple[int, str] | None:
+    """The epochs that fit into `--budget-time`, and why; a run that goes on has chosen already."""
+    if config.budget_time is None or config.resume:
+        return None
+    return from_first(lambda: fit_time(config, size, usual, validation, pace, size_free=False)).epochs
+
+
+def _pace(
+    source: _Source,
+    spec: DetectorSpec,
+    losses: Mapping[str, Weighted],
+    training: TrainingSet,
+    choices: Choices,
+    store: Store | None,
+    _: Resolution | None = None,
+) -> Pace | None:
+    """The pace of a student's training; with a teacher cache, which is filled later, that of a student alone."""
+    student = Detector(spec)
+    teach = teaching(source.detector, student, source.view.value) if losses and store is None else None
+    # Copies: what distillers count and remember in these steps is no part of the run.
+    module = Distillation(student, teach, {} if teach is None else copy.deepcopy(dict(losses)))
+    return pace_of(module, student, training, choices)
 
 
 def _source(
@@ -190,6 +249,8 @@ def _source(
             k=config.k,
             init=config.init,
             aligned=config.aligned,
+            training=card.training,
+            scores=card.scores,
         )
     k = student_k(config, named)
     assistant, stage = first_stage(asked, file, train_student, observer)
@@ -206,6 +267,8 @@ def _source(
         k=k,
         init="teacher",
         aligned=False,
+        training=card.training,
+        scores=card.scores,
     )
 
 
@@ -223,11 +286,24 @@ def _student(config: DistillConfig, source: _Source) -> tuple[DetectorSpec, dict
     return spec, losses, computed
 
 
-def _say_unusual_view(observer: Observer, settings: Mapping[str, Setting], teacher: DetectorSpec) -> None:
-    """A line on the view by which a teacher teaches, where it is not the model's own."""
-    view = settings.get(TEACHER_VIEW)
-    if view is not None and view.value != teacher.views[0]:
-        observer.say(f"the teacher teaches by its {view.value} view, {view.reason}")
+def _say_first(
+    config: DistillConfig,
+    observer: Observer,
+    source: _Source,
+    choices: Choices,
+    validation: int,
+    pace: Callable[..., Pace | None],
+) -> None:
+    """Lines on a teacher that finds nothing, on the view by which it teaches, where that is not the model's own, and on
+    how long the training will take here."""
+    if source.scores is not None and finds_nothing(source.scores.values()):
+        observer.say("the teacher finds nothing: there is nothing to learn from it; msad teacher trains another")
+    if not config.no_distill and source.view.value != source.detector.spec.views[0]:
+        observer.say(f"the teacher teaches by its {source.view.value} view, {source.view.reason}")
+    if observer.silent or config.resume or is_pixel(config.method) or choices.schedule.steps < WORTH_TIMING:
+        return
+    timed = pace()
+    observer.say(words({"student": timed.of(choices, validation)} if timed else {}))
 
 
 def _architecture(config: DistillConfig) -> dict[str, object]:
