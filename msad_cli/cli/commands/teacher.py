@@ -24,7 +24,7 @@ OWN: dict[str, Any] = {
         str | None,
         typer.Option(
             metavar="NAME",
-            help="resnet18…152, resnext50_32x4d…, mobilenet_v2, cspnext_nano, tiny, s… Default: resnet50; CPU: resnet18.",
+            help="resnet18…152, resnext50_32x4d…, mobilenet_v2, cspnext_nano…x. Default: resnet50; CPU: resnet18.",
         ),
     ],
     "width": Annotated[float | None, typer.Option(help="Factor on its channels. Default: 1, on a CPU 0.5.")],
