@@ -12,8 +12,7 @@ from msad_cli.models.detector import Detector, Views, as_convolved
 from msad_cli.models.detectors.base import Target
 
 CachedPyramids = Callable[[int, bool], Sequence[Tensor]]
-"""From an image's place in its split, and whether it is mirrored, to five maps (C, h, w) on the grids of its own
-frame."""
+"""From an image's place in its split, and whether it is mirrored, to maps (C, h, w) on the grids of its own frame."""
 
 
 class CachedTeacher:

@@ -32,7 +32,7 @@ class Knowledge:
     """One network on one batch.
 
     Attributes:
-        pyramid: five maps (N, C, h, w), finest first. The grids of student and teacher are the same.
+        pyramid: maps (N, C, h, w), finest first. The grids of student and teacher are the same.
         frame: in which anchors and targets live: the HR frame, or for a student that is not aligned, that of its own
             small image.
         views: the images at every k that was rendered, those that this network did not see included.

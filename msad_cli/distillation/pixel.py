@@ -41,8 +41,7 @@ class AlteredAssistant(nn.Module):
         self.detector, self.k, self.afp = detector, k, afp
         left_out = level_shift(k) if afp == "shift" else 0
         added = 0 if subsampled_top(detector.spec.finest_level) else left_out
-        fpn = detector.core.backbone.fpn
-        for block in (*fpn.inner_blocks[:left_out], *fpn.layer_blocks[:left_out]):
+        for block in detector.backbone(1).outputs_below(left_out):
             # A parameter without a gradient would stall distributed training.
             block.requires_grad_(False)
         channels = detector.spec.channels

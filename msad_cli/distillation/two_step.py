@@ -7,6 +7,7 @@ from torch import Tensor
 
 from msad_cli.distillation.aligned_teacher import aligned_losses, view_pyramids
 from msad_cli.distillation.parts.steps import StepCounter
+from msad_cli.models.backbones.normalisation import start_fused
 from msad_cli.models.detector import Detector, Views
 from msad_cli.models.detectors.base import Target
 
@@ -33,6 +34,8 @@ class TwoStepTraining(StepCounter):
         if not self.passed(self.align_steps):
             return aligned_losses(self.detector, *view_pyramids(self.detector, views), targets)
         detector = self.detector.eval().requires_grad_(False)
+        # A head with batch statistics has seen no fused maps so far.
+        start_fused(detector.kind.head)
         assert detector.fusion is not None, "only a teacher fuses"
         detector.fusion.train().requires_grad_(True)
         with torch.no_grad():

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from msad_cli.errors import UsageError
 from msad_cli.frame import Frame, Resolution
-from msad_cli.models.backbones.normalisation import norm_layer
+from msad_cli.models.backbones.normalisation import FUSED, norm_layer, select_view
 from msad_cli.models.backbones.resnet import build_backbone
-from msad_cli.models.detectors.base import Detection, Outputs, Target, build_kind
+from msad_cli.models.detectors.base import Detection, Outputs, Target, kind_of
 from msad_cli.models.fusion import build_fusion
 from msad_cli.models.pyramid import AlignedBackbone
 from msad_cli.models.spec import MOST_DETECTIONS, DetectorSpec, View
@@ -36,7 +36,8 @@ class Detector(nn.Module):
         self.spec = spec
         served = spec.ks if spec.scales == "aligned" else (1,)
         split = bool(spec.low_backbone)
-        self.kind = build_kind(spec, _backbone(spec, spec.backbone, spec.width, served[:1] if split else served))
+        kind = kind_of(spec.detector)
+        self.kind = kind(spec, _backbone(spec, spec.backbone, spec.width, served[:1] if split else served))
         self.core = self.kind.core
         self.low = _backbone(spec, spec.low_backbone, spec.low_width, served[1:]) if split else None
         self.fusion = build_fusion(spec.fusion, spec.channels, len(spec.ks)) if spec.fuses else None
@@ -85,15 +86,28 @@ class Detector(nn.Module):
         return (images.float() / 255 - self.mean) / self.std
 
     def pyramid(self, images: Sequence[Tensor], k: int, divisor: int | None = None) -> list[Tensor]:
-        """The five aligned maps of a view, finest first: (N, channels, H/s, W/s).
+        """The aligned maps of a view, finest first: (N, channels, H/s, W/s).
 
-        The strides s, in HR pixels, are 8…128 for a dense detector and 4…64 for one of two stages.
+        The strides s, in HR pixels, are 8…128 for a dense detector, of RTMDet 8…32, and 4…64 for one of two stages.
         """
-        return self.backbone(k).pyramid(self.pixels(images, k, divisor), k)
+        return self.pyramid_of(self.pixels(images, k, divisor), k)
+
+    def pyramid_of(self, pixels: Tensor, k: int) -> list[Tensor]:
+        """As `pyramid`, of pixels (N, 3, H/k, W/k) that are normalised and padded.
+
+        A head with statistics of its own for each view takes this one's from now on, and after `fuse` the fusion's.
+        """
+        select_view(self.kind.head, k)
+        return self.backbone(k).pyramid(pixels, k)
+
+    def select(self, view: View) -> None:
+        """Has the head take the statistics of a view, for pyramids that were made elsewhere."""
+        select_view(self.kind.head, FUSED if view == "fused" else self.spec.ks_of(view)[0])
 
     def fuse(self, pyramids: Sequence[list[Tensor]]) -> list[Tensor]:
         """Aligned pyramids of all views, k ascending -> the fused one, of the same shapes."""
         assert self.fusion is not None, "only a model of several views fuses"
+        select_view(self.kind.head, FUSED)
         fused: list[Tensor] = self.fusion(list(pyramids))
         return fused
 
@@ -186,7 +200,7 @@ class Seen(NamedTuple):
     """What a detector makes of a batch before it decodes boxes.
 
     Attributes:
-        pyramid: five maps (N, channels, h, w), finest first.
+        pyramid: maps (N, channels, h, w), finest first.
         frame: in which its boxes will be; HR, or that of the small image for a detector that is not aligned.
         scale: HR pixels for a pixel of the frame.
         outputs: the head's raw outputs; empty for one that has none before proposals.
@@ -209,5 +223,4 @@ def as_convolved(maps: Tensor) -> Tensor:
 
 
 def _backbone(spec: DetectorSpec, name: str, width: float, ks: tuple[int, ...]) -> AlignedBackbone:
-    backbone = build_backbone(name, width, norm_layer(spec.norm, ks))
-    return AlignedBackbone(backbone, spec.channels, spec.finest_level, ks)
+    return kind_of(spec.detector).above(spec, build_backbone(name, width, norm_layer(spec.norm, ks)), ks)

@@ -1,5 +1,6 @@
 """The aligned feature pyramid: a view downsampled by k has levels shifted by log2 k (MSAD, section 3.1)."""
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -17,7 +18,7 @@ from msad_cli.models.backbones.normalisation import select_view
 from msad_cli.models.backbones.resnet import Backbone
 
 LEVELS = 5
-"""How many maps a detector reads: P3–P7 of the HR view if it is a dense one, P2–P6 if it has two stages."""
+"""How many maps an FPN gives: P3–P7 of the HR view for torchvision's dense detectors, P2–P6 for those of two stages."""
 
 
 def subsampled_top(finest: int) -> bool:
@@ -43,8 +44,49 @@ class FinerLevel(nn.Module):
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
 
-class AlignedBackbone(nn.Module):
-    """A backbone and the pyramid above it.
+class AlignedBackbone(nn.Module, ABC):
+    """A backbone and the pyramid above it, whose levels shift with the view.
+
+    Attributes:
+        body: the backbone.
+        fpn: what the stock detector has above its backbone, with the names of published weights.
+        finer: what the smaller views need in addition, by level.
+        out_channels: channels of every level.
+    """
+
+    fpn: nn.Module
+    finer: nn.ModuleDict
+
+    def __init__(self, body: Backbone, channels: int) -> None:
+        super().__init__()
+        self.body = body
+        self.out_channels = channels
+
+    def pyramid(self, images: Tensor, k: int) -> list[Tensor]:
+        """Pyramid of a view.
+
+        Args:
+            images: (N, 3, H/k, W/k), the normalised and padded view, H and W being multiples of 128 HR pixels.
+            k: by how much the view is downsampled.
+
+        Returns:
+            Maps (N, channels, H/s, W/s), as many whatever k is; s, in HR pixels, doubles from level to level and begins
+            with 8 for dense detectors, with 4 for those of two stages.
+        """
+        return list(self(images, k).values())
+
+    @abstractmethod
+    def forward(self, images: Tensor, k: int = 1) -> OrderedDict[str, Tensor]:
+        """Torchvision's contract for a backbone: the levels of `pyramid` by name, "0" being the finest."""
+
+    @abstractmethod
+    def outputs_below(self, count: int) -> list[nn.Module]:
+        """What alone makes the `count` finest levels of the HR view, so that nothing reaches it where they are left
+        out."""
+
+
+class FPNBackbone(AlignedBackbone):
+    """A feature pyramid network over a backbone.
 
     `body` and `fpn` carry the names of torchvision's stock detectors, whose weights load into them; `finer` holds what
     the smaller views need in addition. P6 is made from P5, as in torchvision: by a convolution where P7 follows it (the
@@ -57,11 +99,11 @@ class AlignedBackbone(nn.Module):
         ks: the reductions of the views that this pyramid has to serve. What none of them reaches is frozen.
     """
 
+    fpn: FeaturePyramidNetwork
+
     def __init__(self, backbone: Backbone, channels: int, finest: int, ks: Sequence[int]) -> None:
-        super().__init__()
-        self.out_channels = channels
+        super().__init__(backbone, channels)
         self.finest = finest
-        self.body = backbone
         stock = [backbone.channels[level] for level in range(finest, 6)]
         extra: ExtraFPNBlock = LastLevelMaxPool() if subsampled_top(finest) else LastLevelP6P7(channels, channels)
         self.fpn = FeaturePyramidNetwork(stock, channels, extra_blocks=extra)
@@ -72,19 +114,6 @@ class AlignedBackbone(nn.Module):
             if level > coarsest and hasattr(extra, conv):
                 # A parameter without a gradient would stall distributed training.
                 extra.get_submodule(conv).requires_grad_(False)
-
-    def pyramid(self, images: Tensor, k: int) -> list[Tensor]:
-        """Pyramid of a view.
-
-        Args:
-            images: (N, 3, H/k, W/k), the normalised and padded view, H and W being multiples of 128 HR pixels.
-            k: by how much the view is downsampled.
-
-        Returns:
-            Five maps (N, channels, H/s, W/s), whatever k is; s, in HR pixels, doubles from level to level and begins
-            with 8 for dense detectors, with 4 for those of two stages.
-        """
-        return list(self(images, k).values())
 
     def forward(self, images: Tensor, k: int = 1) -> OrderedDict[str, Tensor]:
         """Torchvision's contract for a backbone: the levels of `pyramid` by name, "0" being the finest."""
@@ -106,6 +135,10 @@ class AlignedBackbone(nn.Module):
         if len(levels) < LEVELS:
             levels.append(extra.p7(F.relu(levels[-1])))
         return OrderedDict((str(i), each) for i, each in enumerate(levels))
+
+    def outputs_below(self, count: int) -> list[nn.Module]:
+        """The lateral and output convolutions of these levels: no coarser one is made from a finer one."""
+        return [*self.fpn.inner_blocks[:count], *self.fpn.layer_blocks[:count]]
 
     def _convolutions(self, level: int) -> tuple[nn.Module, nn.Module]:
         if level >= self.finest:

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 from msad_cli.data.annotations.values import MOST_KEYPOINTS
 from msad_cli.data.images.tones import BY_FILE, Tones
 from msad_cli.frame import FRAME_DIVISOR, STOCK_DIVISOR, Phase, Resolution, level_shift
+from msad_cli.models.backbones.cspnext_sizes import SIZES
 from msad_cli.models.detectors.kinds import DETECTORS, Family, Task
 from msad_cli.text import meant
 
@@ -17,7 +18,7 @@ View = Literal["high", "middle", "low", "fused"]
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 RESNEXTS = ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d")
-BACKBONE_NAMES = (*RESNETS, *RESNEXTS, "mobilenet_v2")
+BACKBONE_NAMES = (*RESNETS, *RESNEXTS, "mobilenet_v2", *SIZES)
 MOST_DETECTIONS = 1000
 """Of an image."""
 
@@ -224,13 +225,13 @@ class DetectorSpec:
 
     @property
     def finest_level(self) -> int:
-        """l of the finest level P_l of the HR view; there are five. Its stride is 2^l HR pixels."""
+        """l of the finest level P_l of the HR view. Its stride is 2^l HR pixels."""
         return DETECTORS[self.detector].finest_level
 
     @property
     def levels(self) -> range:
-        """l of the five levels P_l of the HR view, finest first."""
-        return range(self.finest_level, self.finest_level + 5)
+        """l of the levels P_l of the HR view, finest first."""
+        return range(self.finest_level, self.finest_level + DETECTORS[self.detector].levels)
 
     @property
     def fuses(self) -> bool:

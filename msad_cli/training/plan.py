@@ -223,10 +223,11 @@ def invalid_values_named(hint: str) -> Iterator[None]:
         raise UsageError(str(error), hint, code="setting-refused") from None
 
 
-def choose_norm(norm: str, init: str, partial: bool = False) -> Setting:
+def choose_norm(norm: str, init: str, detector: str, partial: bool = False) -> Setting:
     """The backbone's normalisation: `auto` freezes pretrained statistics and groups channels from scratch.
 
     Args:
+        detector: a name; the COCO weights of some are trained on with batch statistics.
         partial: whether a part of the backbone may start at random.
 
     Raises:
@@ -240,7 +241,8 @@ def choose_norm(norm: str, init: str, partial: bool = False) -> Setting:
         return Setting("group", "auto", "from scratch; two resolutions share no batch statistics")
     if (header := own_header(Path(init))) is not None:
         return Setting(header[0].norm, "auto", f"as in {init}")
-    return Setting("frozen", "auto", "pretrained weights")
+    kept = DETECTORS[detector].coco_norm if init == "coco" and detector in DETECTORS else "frozen"
+    return Setting(kept, "auto", "pretrained weights")
 
 
 def claim_output(config: TrainingConfig, observer: Observer) -> RunFolder:

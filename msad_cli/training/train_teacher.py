@@ -172,7 +172,7 @@ def _spec(
     Args:
         fields: of the spec, as they follow from the data.
     """
-    norm = choose_norm(config.norm, network.init, config.init_partial)
+    norm = choose_norm(config.norm, network.init, config.detector, config.init_partial)
     with invalid_values_named("msad teacher --help lists the values"):
         spec = DetectorSpec(
             role="teacher" if config.scales == "aligned" else "baseline",

@@ -12,7 +12,7 @@ from msad_cli.cli.commands.distill import METHODS_HELP
 from msad_cli.distillation.losses.table import DISTILLERS
 from msad_cli.models.detector import Detector
 
-DETECTORS = ("fcos", "retinanet", "maskrcnn")
+DETECTORS = ("fcos", "retinanet", "rtmdet", "maskrcnn")
 MASKED = ("mgd", "amd", "dmkd", "dsamkd")
 """A step may change which cells they hide, and by that the loss more than it helps; below they fall over five steps."""
 QUICK = [("fcos", True), ("maskrcnn", True)]

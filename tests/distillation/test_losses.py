@@ -21,7 +21,7 @@ NOTHING = [{name: value[:0] for name, value in each.items()} for each in OBJECTS
 
 def distance(method: str, student: Sequence[Tensor], teacher: Sequence[Tensor], channels: int = 1) -> float:
     """The only loss of a method that trains nothing."""
-    own = SimpleNamespace(channels=channels)
+    own = SimpleNamespace(channels=channels, levels=range(3, 8))
     distiller = DISTILLERS[method][0](own, own)
     assert list(distiller.parameters()) == []
     (loss,) = distiller(known(student), known(teacher), []).values()
@@ -72,7 +72,7 @@ def test_gradients_are_finite_where_norms_and_deviations_are_zero(method: str, v
     equal = value is None
     mine = [torch.randn(2, 3, 4, 4) if value is None else torch.full((2, 3, 4, 4), value) for _ in range(5)]
     theirs = [each.clone() if equal else torch.randn_like(each) for each in mine]
-    own = SimpleNamespace(channels=3)
+    own = SimpleNamespace(channels=3, levels=range(3, 8))
     student = [each.requires_grad_() for each in mine]
     total(DISTILLERS[method][0](own, own)(known(student), known(theirs), [])).backward()
     gradients = [each.grad for each in student if each.grad is not None]

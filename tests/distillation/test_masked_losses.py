@@ -40,7 +40,9 @@ def build(
     kind: dict[str, Any] = {"family": "two-stage", "dense": False, "finest_level": 2, "detector": detector}
     if dense:
         kind |= {"family": "dense", "dense": True, "finest_level": 3}
-    own, theirs = (SimpleNamespace(channels=each, **kind) for each in (channels, of_teacher or channels))
+    own, theirs = (
+        SimpleNamespace(channels=each, levels=range(3, 8), **kind) for each in (channels, of_teacher or channels)
+    )
     return DISTILLERS[name][0](own, theirs)
 
 

@@ -245,7 +245,7 @@ def test_outputs_are_computed_once_and_change_no_loss() -> None:
     [("l2", "fcos", "method 'l2': not one of l1, output-kd"), ("crosskd", "maskrcnn", "maskrcnn has no head")],
 )
 def test_methods_that_cannot_be(name: str, detector: str, message: str) -> None:
-    own = SimpleNamespace(channels=64, detector=detector, dense=detector == "fcos")
+    own = SimpleNamespace(channels=64, levels=range(3, 8), detector=detector, dense=detector == "fcos")
     with pytest.raises(ValueError, match=message):
         build_distillers(own, own, {name: 1.0})  # type: ignore[arg-type]
 

@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from support.detectors import EACH, ORDINARY, POINTS, images, lively, silence_background, spec_of, stock
+from support.detectors import (
+    EACH_OF_TORCHVISION,
+    ORDINARY,
+    POINTS,
+    TORCHVISIONS,
+    images,
+    lively,
+    silence_background,
+    spec_of,
+    stock,
+)
 from support.specs import assert_same, spec
 from torch import Tensor
 from torchvision.models import get_model
@@ -14,7 +24,6 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
-from msad_cli.models.detectors.kinds import DETECTORS
 from msad_cli.models.spec import ClassName
 from msad_cli.models.weights import initialise as init
 from msad_cli.models.weights.coco import fitted
@@ -59,7 +68,7 @@ def ours(name: str, *classes: str, points: tuple[str, ...] = POINTS) -> Detector
     )
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", TORCHVISIONS)
 @torch.no_grad()
 def test_published_weights_detect_as_in_torchvision(name: str) -> None:
     old = published(name)
@@ -91,7 +100,7 @@ CLASS_LAYERS = {
 """Anchors a cell and numbers a class of the layers that know classes; rows lie in the order (anchor, class, number)."""
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", TORCHVISIONS)
 def test_classes_are_loaded_by_name(name: str) -> None:
     old = published(name)
     detector = ours(name, "Second", "unicorn", "first")
@@ -117,7 +126,7 @@ def test_keypoints_are_loaded_by_name() -> None:
     detector.core.load_state_dict(fit, strict=True)
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", EACH_OF_TORCHVISION)
 def test_a_file_of_published_weights_is_known_as_such(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

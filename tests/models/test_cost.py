@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from support.detectors import EACH, TWO_STAGES, spec_of
+from support.detectors import EACH, TORCHVISIONS, TWO_STAGES, spec_of
 from support.specs import spec
 from torchvision.models import get_model_weights
 
 from msad_cli.models.cost import count_cost, relatives
-from msad_cli.models.detectors.kinds import DETECTORS
 from msad_cli.models.spec import ClassName, DetectorSpec
 
 FRAME = [(256, 384)]
@@ -33,7 +32,7 @@ def whole(name: str, **changes: object) -> DetectorSpec:
     return spec(**{**values, **changes})
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", TORCHVISIONS)
 def test_parameters_are_the_published_ones(name: str) -> None:
     published = get_model_weights(f"{name}_resnet50_fpn")["DEFAULT"].meta["num_params"]
     assert sum(count_cost(whole(name), "high", FRAME).parameters.values()) == published

@@ -8,7 +8,19 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from support.detectors import EACH, ORDINARY, TWO_STAGES, images, lively, silence_background, spec_of, stock, targets
+from support.detectors import (
+    EACH,
+    EACH_OF_TORCHVISION,
+    ORDINARY,
+    TORCHVISIONS,
+    TWO_STAGES,
+    images,
+    lively,
+    silence_background,
+    spec_of,
+    stock,
+    targets,
+)
 from support.specs import assert_same, spec
 from torch import Tensor, nn
 from torchvision.models import get_model
@@ -28,7 +40,7 @@ PADDED = ((132, 136), (132, 260))
 """(height, width) of images whose frame is (128, 256), and of images whose frame is (256, 384)."""
 
 
-@pytest.fixture(scope="module", params=DETECTORS)
+@pytest.fixture(scope="module", params=TORCHVISIONS)
 def pair(request: pytest.FixtureRequest) -> tuple[Any, Detector]:
     """Torchvision's detector and the same weights under our roof, every key having its place."""
     torch.manual_seed(0)
@@ -98,7 +110,7 @@ def test_a_padded_first_frame_misleads_torchvision_but_not_us() -> None:
     assert ours.core.roi_heads.box_roi_pool.scales == [1 / 4, 1 / 8, 1 / 16, 1 / 32]
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", TORCHVISIONS)
 def test_stock_coco_keys_load_strictly(name: str) -> None:
     """Torchvision's COCO weights have these names and shapes; nothing of ours may rename them."""
     count = 2 if name == "keypointrcnn" else 91
@@ -149,7 +161,7 @@ def halved(detector: Detector) -> Any:
     return small
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", EACH_OF_TORCHVISION)
 def test_low_view_in_the_hr_frame_equals_a_stock_detector_with_halved_anchors(name: str) -> None:
     torch.manual_seed(0)
     detector = Detector(spec_of(name))
@@ -219,6 +231,7 @@ def test_no_more_detections_than_the_spec_has(name: str) -> None:
 HEADS = {
     "fcos": ("classification_head.cls_logits", "regression_head.bbox_reg", "regression_head.bbox_ctrness"),
     "retinanet": ("classification_head.cls_logits", "regression_head.bbox_reg"),
+    "rtmdet": ("head.rtm_cls.0", "head.rtm_reg.2"),
     "maskrcnn": (
         "rpn.head.cls_logits",
         "rpn.head.bbox_pred",

@@ -9,6 +9,7 @@ from torchvision.models import get_model
 
 from msad_cli.errors import UsageError
 from msad_cli.frame import Frame, level_shift
+from msad_cli.models.backbones.cspnext_sizes import SIZES
 from msad_cli.models.backbones.normalisation import norm_layer
 from msad_cli.models.backbones.resnet import BACKBONES, ResNetBackbone, build_backbone
 from msad_cli.models.cost import count_cost
@@ -18,7 +19,7 @@ from msad_cli.models.spec import BACKBONE_NAMES
 from msad_cli.models.weights import initialise as init
 
 
-@pytest.mark.parametrize("name", BACKBONE_NAMES)
+@pytest.mark.parametrize("name", [*BACKBONES, "mobilenet_v2"])
 def test_backbones_have_torchvisions_names_and_shapes(name: str) -> None:
     with torch.device("meta"):
         theirs = get_model(name, weights=None).state_dict()
@@ -29,7 +30,7 @@ def test_backbones_have_torchvisions_names_and_shapes(name: str) -> None:
 
 
 def test_spec_and_backbones_know_the_same_names() -> None:
-    assert (*BACKBONES, "mobilenet_v2") == BACKBONE_NAMES
+    assert (*BACKBONES, "mobilenet_v2", *SIZES) == BACKBONE_NAMES
 
 
 @torch.no_grad()

@@ -61,10 +61,12 @@ def test_a_new_class_starts_from_the_prior_and_the_others_stay(tmp_path: Path, n
     learnt, own = of_classes(name, "cat", "dog").state_dict(), more.state_dict()
     for layer, repeats in more.kind.published.class_rows.items():
         key = f"core.{layer}.weight"
-        # The background, new, dog: the middle one as it was.
-        rows = [each[key].unflatten(0, (repeats, 3, -1)) for each in (own, start, learnt)]
-        assert torch.equal(rows[0][:, 1], rows[1][:, 1])
-        assert torch.equal(rows[0][:, [0, 2]], rows[2][:, [0, 2]])
+        # The background if there is one, new, dog: new as it was.
+        before = list(range(more.kind.published.background))
+        rows = [each[key].unflatten(0, (repeats, len(before) + 2, -1)) for each in (own, start, learnt)]
+        new, kept = len(before), [*before, len(before) + 1]
+        assert torch.equal(rows[0][:, new], rows[1][:, new])
+        assert torch.equal(rows[0][:, kept], rows[2][:, kept])
 
 
 def test_keypoints_are_taken_by_name_from_a_model_file(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.detectors import ORDINARY, images, lively, silence_background, spec_of, stock, targets
+from support.detectors import ORDINARY, TORCHVISIONS, images, lively, silence_background, spec_of, stock, targets
 from support.specs import assert_same
 
 from msad_cli.export.sidecar import InputShape
@@ -13,7 +13,6 @@ from msad_cli.export.trace import trace
 from msad_cli.frame import FRAME_DIVISOR, STOCK_DIVISOR, Frame, Resolution
 from msad_cli.models.decode.deployed import Deployed
 from msad_cli.models.detector import Detector
-from msad_cli.models.detectors.kinds import DETECTORS
 from msad_cli.models.spec import ClassName, DetectorSpec
 from msad_cli.training.config import TeacherConfig
 from msad_cli.training.defaults.machine import Network
@@ -23,7 +22,7 @@ SIZES = (((132, 136),), ((132, 136), (132, 260)))
 """Of batches whose sides are padded to 160 and 288: no multiples of 64 or 128, so that P6 and P7 end in half cells."""
 
 
-@pytest.fixture(scope="module", params=DETECTORS)
+@pytest.fixture(scope="module", params=TORCHVISIONS)
 def pair(request: pytest.FixtureRequest) -> tuple[Any, Detector]:
     """Torchvision's detector, which pads to 32, and the same weights under our roof."""
     torch.manual_seed(0)

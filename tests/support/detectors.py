@@ -17,12 +17,16 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from msad_cli.models.backbones.resnet import ResNetBackbone
 from msad_cli.models.detectors.base import Target
 from msad_cli.models.detectors.kinds import DETECTORS
+from msad_cli.models.detectors.rtmdet import RTMDet
 from msad_cli.models.spec import DetectorSpec
 from support.specs import spec, target
 
 POINTS = ("nose", "left", "right")
 EACH = tuple(pytest.param(name, marks=pytest.mark.slow) if name == "keypointrcnn" else name for name in DETECTORS)
 """Keypoint R-CNN shares all with Mask R-CNN but the last branch: where that is not the matter, its turn is slow."""
+TORCHVISIONS = ("fcos", "retinanet", "maskrcnn", "keypointrcnn")
+"""Those whose networks are torchvision's."""
+EACH_OF_TORCHVISION = tuple(each for each in EACH if each != "rtmdet")
 TWO_STAGES = tuple(name for name, entry in DETECTORS.items() if entry.family == "two-stage")
 
 
@@ -55,7 +59,11 @@ def targets(sizes: tuple[tuple[int, int], ...]) -> list[Target]:
 
 
 def lively(core: Any) -> None:
-    """Untrained, RetinaNet predicts nothing above the threshold."""
+    """Untrained, RetinaNet and RTMDet predict nothing above the threshold."""
+    if isinstance(core, RTMDet):
+        for layer in core.head.rtm_cls:
+            nn.init.normal_(layer.get_parameter("weight"), std=0.2)
+            nn.init.constant_(layer.get_parameter("bias"), -2.0)
     if isinstance(core, RetinaNet):
         nn.init.normal_(core.head.classification_head.cls_logits.weight, std=0.2)
         nn.init.constant_(core.head.classification_head.cls_logits.bias, -2.0)

@@ -19,7 +19,7 @@ from support.training import TARGETS, views
 OBJECTS = [{**each, "masks": torch.ones(len(each["boxes"]), 128, 128, dtype=torch.uint8)} for each in TARGETS]
 
 
-ONE = SimpleNamespace(channels=1, family="dense", dense=True, finest_level=3, detector="fcos")
+ONE = SimpleNamespace(channels=1, levels=range(3, 8), family="dense", dense=True, finest_level=3, detector="fcos")
 
 
 FIRST = torch.tensor([[1.0, 2.0], [3.0, 4.0]])

@@ -12,7 +12,7 @@ import pytest
 
 from msad_cli.cli.app import run
 from msad_cli.errors import OutputError, UsageError
-from msad_cli.models.weights import initialise as weights
+from msad_cli.models.weights import download as weights
 from msad_cli.system.cache_folder import CacheWarning, cache_folder, keep_text, unwritable
 
 
@@ -139,7 +139,7 @@ class Published:
 )
 def test_a_full_or_closed_disk_is_no_matter_of_the_network(error: Exception, code: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
-        weights._download(Published(error))
+        weights.of_torchvision(Published(error))
     assert caught.value.code == code
     assert hint in caught.value.hint
 
@@ -149,6 +149,6 @@ def test_weights_are_kept_in_msads_cache_where_torchs_cannot_be_written(
 ) -> None:
     monkeypatch.setenv("MSAD_CACHE", str(tmp_path / "own"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    assert "model_dir" not in weights._download(Published())
+    assert "model_dir" not in weights.of_torchvision(Published())
     monkeypatch.setenv("TORCH_HOME", str(unusable(tmp_path)))
-    assert weights._download(Published())["model_dir"] == str(tmp_path / "own" / "weights")
+    assert weights.of_torchvision(Published())["model_dir"] == str(tmp_path / "own" / "weights")

@@ -26,7 +26,7 @@ from msad_cli.training.config import Asked, DistillConfig, TeacherConfig
 from msad_cli.training.defaults.budget import fit_time
 from msad_cli.training.defaults.inherited import inherited, remembered
 from msad_cli.training.defaults.machine import LARGE, SMALL, choose_network, choose_size
-from msad_cli.training.defaults.pace import Pace, words
+from msad_cli.training.defaults.pace import Pace, pace_of, words
 from msad_cli.training.plan import Choices, choose
 from msad_cli.training.steps.averaging import decay_after
 
@@ -201,11 +201,10 @@ def test_a_time_that_is_too_short_is_said() -> None:
 def test_a_run_in_a_given_time(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps are timed, and taken for a second each: 0.9 × 20 s are 4 epochs of 4 steps. What was timed leaves no trace."""
-    real = train_teacher.pace_of
+    """Steps are timed, and taken for a second each: 0.9 × 20 s are 4 epochs of 4. What was timed leaves no trace."""
 
     def a_second(*args: Any) -> Pace:
-        measured = real(*args)
+        measured = pace_of(*args)
         assert measured is not None
         assert measured.step > 0
         assert measured.image > 0

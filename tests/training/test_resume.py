@@ -191,6 +191,22 @@ def test_resumed_equals_uninterrupted_with_random_numbers_in_the_method(
     assert_same_run(whole, cut)
 
 
+@pytest.mark.slow
+def test_resumed_equals_uninterrupted_with_statistics_for_each_view(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RTMDet's head, which takes those of the fusion for what a teacher cache holds."""
+    teacher, whole, cut = (tmp_path / f"{name}.safetensors" for name in ("teacher", "whole", "cut"))
+    flags = [*SMALLEST, "--detector=rtmdet", "--norm=batch", "--size=96,128", "--batch=2", "--epochs=1", *EXACT]
+    assert run(["teacher", "--data", str(demo), *flags, "--out", str(teacher)]) == 0
+    command = ["distill", f"--teacher={teacher}", "--cache-teacher=ram", *TRAINING]
+    assert run([*command, f"--out={whole}"]) == 0
+    with forward_replaced(monkeypatch, signalling(signal.SIGINT, 2)):
+        assert run([*command, f"--out={cut}"]) == 130
+    assert resume(cut) == 0
+    assert_same_run(whole, cut)
+
+
 @forks
 def test_resumed_equals_uninterrupted_with_other_workers(
     stopped: Path, whole: Path, capsys: pytest.CaptureFixture[str]

@@ -91,7 +91,10 @@ def distil(teacher: Path, out: Path, *flags: str) -> Path:
 
 @pytest.mark.parametrize(
     "detector",
-    ["fcos", *(pytest.param(each, marks=pytest.mark.slow) for each in ("retinanet", "maskrcnn", "keypointrcnn"))],
+    [
+        "fcos",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("retinanet", "rtmdet", "maskrcnn", "keypointrcnn")),
+    ],
 )
 def test_from_the_teacher_to_what_its_student_finds(
     detector: str,

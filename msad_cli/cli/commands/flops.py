@@ -7,7 +7,7 @@ import typer
 
 from msad_cli.cli import options
 from msad_cli.errors import UsageError
-from msad_cli.models.detectors.kinds import DETECTORS, task_of
+from msad_cli.models.detectors.kinds import DETECTORS, PUBLISHED_HEAD, task_of, usual_head
 from msad_cli.text import parse_ks, parse_size
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def flops(
     detector: Annotated[str, typer.Option(metavar="|".join(DETECTORS), help="Without MODEL: the detector.")] = "fcos",
     backbone: Annotated[str, typer.Option(metavar="NAME", help="Without MODEL: the backbone.")] = "resnet50",
     width: Annotated[float, typer.Option(help="Without MODEL: factor on the backbone's channels.")] = 1.0,
-    head_channels: Annotated[int, typer.Option(help="Without MODEL: channels of pyramid and head.")] = 256,
-    head_convs: Annotated[int, typer.Option(help="Without MODEL: convolutions of each tower.")] = 4,
+    head_channels: Annotated[int | None, typer.Option(help="Without MODEL: channels of pyramid and head.")] = None,
+    head_convs: Annotated[int | None, typer.Option(help="Without MODEL: convolutions of each tower.")] = None,
     head_depthwise: options.Depthwise = False,
     k: Annotated[
         str, typer.Option(metavar="1|2|4|1,2", help="Without MODEL: what the student sees; of several, a fusion.")
@@ -56,7 +56,7 @@ def flops(
     from msad_cli.models.spec import ClassName, DetectorSpec
     from msad_cli.training.plan import invalid_values_named
 
-    teacher = None
+    teacher, own_head = None, usual_head(detector, backbone, width, PUBLISHED_HEAD)
     if model is not None:
         spec, card = read_description(model)
         teacher = card.teacher_spec
@@ -67,8 +67,8 @@ def flops(
                 detector=detector,
                 backbone=backbone,
                 width=width,
-                channels=head_channels,
-                head_convs=head_convs,
+                channels=head_channels or own_head[0],
+                head_convs=head_convs or own_head[1],
                 norm="frozen",
                 scales="single" if unaligned else "aligned",
                 ks=parse_ks("--k", k),

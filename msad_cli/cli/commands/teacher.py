@@ -17,20 +17,23 @@ OWN: dict[str, Any] = {
     "k": Annotated[
         str | None, typer.Option(metavar="2|4|2,4", help="By what the low views are downsampled. Default: 2.")
     ],
-    "detector": Annotated[str, typer.Option(metavar="|".join(DETECTORS), help="Torchvision's detector to build on.")],
+    "detector": Annotated[
+        str, typer.Option(metavar="|".join(DETECTORS), help="The detector to build on: torchvision's, or RTMDet.")
+    ],
     "backbone": Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="resnet18…152, resnext50_32x4d, resnext101_32x8d…, mobilenet_v2. Default: resnet50; CPU: resnet18.",
+            help="resnet18…152, resnext50_32x4d…, mobilenet_v2, cspnext_nano…x. Default: resnet50; CPU: resnet18.",
         ),
     ],
     "width": Annotated[float | None, typer.Option(help="Factor on its channels. Default: 1, on a CPU 0.5.")],
     "head_channels": Annotated[
-        int | None, typer.Option(help="Channels of pyramid and head. Default: 256, on a CPU 64.")
+        int | None,
+        typer.Option(help="Channels of pyramid and head. Default: 256, on a CPU 64; rtmdet on cspnext: its C3's."),
     ],
     "head_convs": Annotated[
-        int | None, typer.Option(help="Convolutions of each tower of the head. Default: 4, on a CPU 2.")
+        int | None, typer.Option(help="Convolutions of each tower of the head. Default: 4, on a CPU and of rtmdet 2.")
     ],
     "head_depthwise": options.Depthwise,
     "size": Annotated[

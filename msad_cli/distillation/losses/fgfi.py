@@ -9,7 +9,6 @@ from torchvision.ops import box_iou
 
 from msad_cli.distillation.knowledge import Knowledge
 from msad_cli.models.detectors.base import Target
-from msad_cli.models.pyramid import LEVELS
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.whole_batch import batch_divisor
 
@@ -32,7 +31,7 @@ class FGFI(nn.Module):
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
         self.adapters = nn.ModuleList(
-            nn.Conv2d(student.channels, teacher.channels, kernel_size=3, padding=1) for _ in range(LEVELS)
+            nn.Conv2d(student.channels, teacher.channels, kernel_size=3, padding=1) for _ in student.levels
         )
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:

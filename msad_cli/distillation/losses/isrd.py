@@ -31,7 +31,8 @@ class ISRD(nn.Module):
         if 1 in student.ks:
             raise ValueError("method isrd: the student sees the large image itself")
         with torch.device("meta"):
-            channels = build_backbone(student.backbone, student.width, norm_layer("frozen")).channels[1]
+            backbone = build_backbone(student.backbone, student.width, norm_layer("frozen"))
+            channels = backbone.first_convolution(torch.empty(1, 3, STEM_STRIDE, STEM_STRIDE)).shape[1]
         scale = STEM_STRIDE * student.ks[-1]
         self.decoder = nn.Sequential(
             nn.Conv2d(channels, 3 * scale**2, kernel_size=1, bias=False), nn.PixelShuffle(scale), nn.PReLU(3)

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from msad_cli.distillation.knowledge import Knowledge
-from msad_cli.models.pyramid import LEVELS, subsampled_top
+from msad_cli.models.pyramid import subsampled_top
 from msad_cli.models.spec import DetectorSpec
 
 
 def distinct_levels(student: DetectorSpec) -> int:
     """How many levels say something of their own, finest first: P6 of P2–P6 is a part of P5."""
-    return LEVELS - 1 if subsampled_top(student.finest_level) else LEVELS
+    count = len(student.levels)
+    return count - 1 if subsampled_top(student.finest_level) else count
 
 
 def by_level(outputs: Tensor, pyramid: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -29,11 +30,12 @@ class Levels(nn.Module):
     no part of it. Levels that are not compared have none: it would never get a gradient.
 
     Args:
-        count: how many levels are compared, finest first.
+        count: how many levels are compared at most, finest first; all unless given.
     """
 
-    def __init__(self, student: DetectorSpec, teacher: DetectorSpec, count: int = LEVELS) -> None:
+    def __init__(self, student: DetectorSpec, teacher: DetectorSpec, count: int | None = None) -> None:
         super().__init__()
+        count = min(len(student.levels), count or len(student.levels))
         same = student.channels == teacher.channels
         self.adapters = nn.ModuleList(
             nn.Identity() if same else nn.Conv2d(student.channels, teacher.channels, 1) for _ in range(count)

@@ -23,6 +23,8 @@ from msad_cli.errors import DeviceError
 MOST_GROUPS, FEWEST_CHANNELS = 32, 4
 """32 groups (Wu & He, ECCV 2018), unless they would get so narrow that they normalise single channels."""
 
+FUSED = 0
+"""Stands among the views k for the fusion of them all: of a head's statistics, which sees fused maps too."""
 OF_A_VIEW = re.compile(r"\.k(\d+)\.(weight|bias|running_mean|running_var|num_batches_tracked)$")
 
 
@@ -38,6 +40,7 @@ class ViewNorm(nn.Module):
 
     def __init__(self, channels: int, views: Sequence[int]) -> None:
         super().__init__()
+        self.views = tuple(views)
         self.k = views[0]
         for k in views:
             self.add_module(f"k{k}", nn.BatchNorm2d(channels))
@@ -88,6 +91,24 @@ def select_view(module: nn.Module, k: int) -> None:
             if not hasattr(each, f"k{k}"):
                 raise ValueError(f"{name}: has no statistics of the view downsampled by {k}")
             each.k = k
+
+
+def freeze_view(module: nn.Module, k: int) -> None:
+    """Has the norms of a view learn nothing, in a module that it never passes.
+
+    A parameter without a gradient would stall distributed training.
+    """
+    for each in module.modules():
+        if isinstance(each, ViewNorm):
+            each.get_submodule(f"k{k}").requires_grad_(False)
+
+
+def start_fused(module: nn.Module) -> None:
+    """Gives the norms of fused maps the parameters and statistics of the first view, where there are both."""
+    for each in module.modules():
+        if isinstance(each, ViewNorm) and hasattr(each, f"k{FUSED}"):
+            first, fused = (each.get_submodule(name) for name in (f"k{each.views[0]}", f"k{FUSED}"))
+            fused.load_state_dict(first.state_dict())
 
 
 def stock_name(name: str) -> str:

@@ -1,7 +1,7 @@
-"""Backbones by name: ResNet and ResNeXt of any width (He et al., CVPR 2016; Xie et al., CVPR 2017) and MobileNetV2.
+"""Backbones by name: ResNet and ResNeXt of any width (He et al., CVPR 2016; Xie et al., CVPR 2017) and others.
 
-Assembled from torchvision's blocks and with torchvision's names, so that its ImageNet weights load at width 1.0; the
-assembly is ours because torchvision's own has one width and hides the stem.
+ResNets are assembled from torchvision's blocks and with torchvision's names, so that its ImageNet weights load at width
+1.0; the assembly is ours because torchvision's own has one width and hides the stem.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from msad_cli.models.backbones.cspnext import CSPNeXtBackbone
+from msad_cli.models.backbones.cspnext_sizes import SIZES
 from msad_cli.models.backbones.mobilenet import MobileNetV2Backbone
 
 
@@ -45,6 +47,8 @@ def build_backbone(name: str, width: float, norm: Callable[[int], nn.Module]) ->
     """
     if name == "mobilenet_v2":
         return MobileNetV2Backbone(width, norm)
+    if name in SIZES:
+        return CSPNeXtBackbone(name, width, norm)
     return ResNetBackbone(name, width, norm)
 
 
@@ -96,7 +100,7 @@ class ResNetBackbone(nn.Module):
         return maps
 
 
-Backbone = ResNetBackbone | MobileNetV2Backbone
+Backbone = ResNetBackbone | MobileNetV2Backbone | CSPNeXtBackbone
 """What the pyramid stands on: `channels` by level, and a forward from images (N, 3, H, W) to maps by level, 1 to 5."""
 
 

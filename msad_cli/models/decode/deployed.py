@@ -53,7 +53,7 @@ class Deployed(nn.Module):
         height, width = images.shape[2:]
         divisor = self.divisor // self.k
         pixels = F.pad(self.detector.normalised(images), (0, -width % divisor, 0, -height % divisor))
-        pyramid = self.detector.backbone(self.k).pyramid(pixels, self.k)
+        pyramid = self.detector.pyramid_of(pixels, self.k)
         size = (height * self.k, width * self.k)
         boxes, scores, labels, *more = self.detector.kind.decode(pyramid, self._strides(pyramid, pixels), size)
         if self.overlap is not None:

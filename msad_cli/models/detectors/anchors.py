@@ -14,11 +14,15 @@ RATIOS = (0.5, 1.0, 2.0)
 """Height by width of the anchors of RetinaNet and of proposals."""
 
 
-def octave_anchors() -> AnchorGenerator:
-    """RetinaNet's anchors: 9 a cell, of 3 sizes within an octave and 3 ratios. Torchvision's own default."""
+def octave_anchors(levels: int = LEVELS) -> AnchorGenerator:
+    """RetinaNet's anchors: 9 a cell, of 3 sizes within an octave and 3 ratios. Torchvision's own default.
+
+    Args:
+        levels: how many, from P3 on.
+    """
     octave = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
-    sizes = tuple(tuple(int(side * part) for part in octave) for side in (32, 64, 128, 256, 512))
-    return AnchorGenerator(sizes, (RATIOS,) * LEVELS)
+    sizes = tuple(tuple(int(side * part) for part in octave) for side in (32, 64, 128, 256, 512)[:levels])
+    return AnchorGenerator(sizes, (RATIOS,) * levels)
 
 
 def image_list(frame: Frame) -> ImageList:

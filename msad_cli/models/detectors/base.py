@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from msad_cli.errors import UsageError
 from msad_cli.frame import Frame
+from msad_cli.models.backbones.resnet import Backbone
 from msad_cli.models.detectors.kinds import DETECTORS
-from msad_cli.models.pyramid import AlignedBackbone
+from msad_cli.models.pyramid import AlignedBackbone, FPNBackbone
 from msad_cli.models.spec import DetectorSpec
 
 Target = dict[str, Tensor]
@@ -47,7 +48,7 @@ class Part:
 
     Attributes:
         modules: whose parameters are counted.
-        run: computes it once, given the five maps of one image on the meta device.
+        run: computes it once, given the maps of one image on the meta device.
         of_area: whether its cost grows with the image's area; else it is counted whole for any image.
     """
 
@@ -58,14 +59,16 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedWeights:
-    """Torchvision's COCO weights of a detector with a ResNet-50 of 256 channels and 4 convolutions.
+    """COCO weights of a detector: torchvision's, with a ResNet-50 of 256 channels and 4 convolutions, or OpenMMLab's.
 
     Attributes:
-        name: of torchvision's builder.
+        name: of torchvision's builder; of OpenMMLab's weights, of one whose description has COCO's classes.
         old_names: patterns of names in the published file, and what torchvision calls these tensors now.
         without_epsilon: they were trained, and are run by torchvision, with nothing added to variances.
         class_rows: layers with rows for each class, and how often the classes are repeated in them.
         keypoint_rows: the layer with outputs for each keypoint, or empty.
+        background: whether a row of the background comes before those of the classes.
+        urls: by backbone, where OpenMMLab has them; empty for torchvision's.
     """
 
     name: str
@@ -73,13 +76,15 @@ class PublishedWeights:
     without_epsilon: bool = False
     class_rows: Mapping[str, int] = field(default_factory=dict)
     keypoint_rows: str = ""
+    background: bool = True
+    urls: Mapping[str, str] = field(default_factory=dict)
 
 
 class DetectorKind(ABC):
     """A detector behind its pyramid.
 
-    Pyramids are five maps (N, C, h, w), finest first. Boxes live in the frame that is given with them, which is HR
-    unless a detector is not aligned.
+    Pyramids are maps (N, C, h, w), finest first, as many as the spec has levels. Boxes live in the frame that is given
+    with them, which is HR unless a detector is not aligned.
 
     Args:
         spec: what is built.
@@ -97,6 +102,15 @@ class DetectorKind(ABC):
     def __init__(self, spec: DetectorSpec, backbone: AlignedBackbone) -> None:
         self.spec = spec
         self.core: Any = self.build(backbone, len(spec.classes) + len(BACKGROUND))
+
+    @classmethod
+    def above(cls, spec: DetectorSpec, backbone: Backbone, ks: Sequence[int]) -> AlignedBackbone:
+        """A backbone with the pyramid that this detector reads.
+
+        Args:
+            ks: the reductions of the views that the pyramid has to serve.
+        """
+        return FPNBackbone(backbone, spec.channels, spec.finest_level, ks)
 
     @abstractmethod
     def build(self, backbone: AlignedBackbone, classes: int) -> nn.Module:
@@ -223,10 +237,10 @@ class DetectorKind(ABC):
         )
 
 
-def build_kind(spec: DetectorSpec, backbone: AlignedBackbone) -> DetectorKind:
-    """The detector that a spec names, its fusion and its second backbone aside."""
-    module, _, name = DETECTORS[spec.detector].file.partition(":")
-    kind: DetectorKind = getattr(import_module(module), name)(spec, backbone)
+def kind_of(detector: str) -> type[DetectorKind]:
+    """The class of a detector, a key of `DETECTORS`."""
+    module, _, name = DETECTORS[detector].file.partition(":")
+    kind: type[DetectorKind] = getattr(import_module(module), name)
     return kind
 
 

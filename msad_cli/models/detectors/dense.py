@@ -110,9 +110,7 @@ class DenseKind(DetectorKind):
         """
         if self.class_weights is None:
             return dict(outputs)
-        logits = outputs["cls_logits"]
-        weights = self.class_weights.to(logits)
-        return {**outputs, "cls_logits": logits.detach() + weights * (logits - logits.detach())}
+        return {**outputs, "cls_logits": weighted(outputs["cls_logits"], self.class_weights)}
 
     def weigh_positives(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> Tensor:
         """The number of anchors that torchvision matches with an object."""
@@ -203,6 +201,11 @@ class DenseKind(DetectorKind):
 
     def _tower(self, tower: Tower) -> Any:
         return self.core.head.get_submodule(f"{tower}_head")
+
+
+def weighted(logits: Tensor, weights: Tensor) -> Tensor:
+    """Equal logits (…, classes), whose gradients are multiplied by weights (classes,)."""
+    return logits.detach() + weights.to(logits) * (logits - logits.detach())
 
 
 def dense_options(kind: DetectorKind) -> dict[str, Any]:

@@ -6,6 +6,8 @@ A new detector is a file whose class answers what `base.DetectorKind` asks, and 
 from dataclasses import dataclass
 from typing import Literal
 
+from msad_cli.models.backbones.cspnext_sizes import SIZES
+
 Task = Literal["boxes", "masks", "keypoints"]
 Family = Literal["dense", "two-stage"]
 
@@ -18,9 +20,13 @@ class Entry:
         task: what it finds beside boxes, which all find.
         family: `dense` detectors predict at every cell of the pyramid; `two-stage` ones predict proposals first, then
             classes and boxes of these.
-        finest_level: l of the finest of its five levels P_l of the HR view: 3 (P3–P7) or 2 (P2–P6).
+        finest_level: l of the finest of its levels P_l of the HR view: 3 (P3–P7) or 2 (P2–P6).
         file: `module:class` of its `DetectorKind`.
         fast_start: whether it bears a larger learning rate where a small network starts at random; measured.
+        levels: how many there are.
+        head_convs: convolutions of each tower of its head; None for what is usual on a machine.
+        coco_backbone: which its COCO weights are of, unless another is named.
+        coco_norm: how the backbone is normalised in training that starts from its COCO weights.
     """
 
     task: Task
@@ -28,15 +34,52 @@ class Entry:
     finest_level: int
     file: str
     fast_start: bool = True
+    levels: int = 5
+    head_convs: int | None = None
+    coco_backbone: str = "resnet50"
+    coco_norm: str = "frozen"
 
 
 DETECTORS = {
     "fcos": Entry("boxes", "dense", 3, "msad_cli.models.detectors.fcos:FCOSKind"),
     "retinanet": Entry("boxes", "dense", 3, "msad_cli.models.detectors.retinanet:RetinaNetKind", False),
+    "rtmdet": Entry(
+        "boxes",
+        "dense",
+        3,
+        "msad_cli.models.detectors.rtmdet:RTMDetKind",
+        fast_start=False,
+        levels=3,
+        head_convs=2,
+        coco_backbone="cspnext_tiny",
+        coco_norm="batch",
+    ),
     "maskrcnn": Entry("masks", "two-stage", 2, "msad_cli.models.detectors.mask_rcnn:MaskRCNNKind"),
     "keypointrcnn": Entry("keypoints", "two-stage", 2, "msad_cli.models.detectors.keypoint_rcnn:KeypointRCNNKind"),
 }
 """By the name that `--detector` takes."""
+PUBLISHED_HEAD = (256, 4)
+"""Channels of pyramid and head, and convolutions of each tower, of torchvision's dense detectors."""
+
+
+def usual_head(detector: str, backbone: str, width: float, otherwise: tuple[int, int]) -> tuple[int, int]:
+    """Channels of pyramid and head and convolutions of each tower, unless they are typed.
+
+    RTMDet has its own number of convolutions, and on a CSPNeXt as many channels as that has at C3, which is published,
+    rounded to a multiple of 32.
+
+    Args:
+        otherwise: what is usual.
+    """
+    known = DETECTORS.get(detector)
+    if known is None or known.head_convs is None:
+        return otherwise
+    own = WIDEST * SIZES[backbone].width * width if backbone in SIZES else otherwise[0]
+    return max(64, round(own / 32) * 32), known.head_convs
+
+
+WIDEST = 256
+"""Channels of CSPNeXt-l at C3."""
 
 
 def task_of(detector: str) -> Task:

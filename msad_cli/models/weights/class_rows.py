@@ -29,7 +29,8 @@ def with_own_rows(
     if published is None:
         return dict(state)
     taken, own = dict(state), kind.core.state_dict()
-    names, theirs = [BACKGROUND, *(each.name for each in spec.classes)], [BACKGROUND, *classes]
+    first = [BACKGROUND] if published.background else []
+    names, theirs = [*first, *(each.name for each in spec.classes)], [*first, *classes]
     for layer, repeats in published.class_rows.items():
         for name in (f"{layer}.weight", f"{layer}.bias"):
             rows = _rows(own[name], state.get(before + name), names, theirs, repeats)

@@ -7,10 +7,13 @@ from typing import Any
 from torch import Tensor
 from torchvision.models import get_model_weights
 
+from msad_cli.models.backbones.normalisation import stock_name
 from msad_cli.models.detectors.base import DetectorKind
-from msad_cli.models.weights.class_rows import with_own_rows
+from msad_cli.models.weights.class_rows import BACKGROUND, with_own_rows
 
 BODY = "backbone.body."
+UNUSED = "N/A"
+"""What torchvision calls the ids that COCO leaves out."""
 EPSILON = 1e-5
 """What normalisation adds to a variance."""
 
@@ -43,18 +46,26 @@ def fitted(kind: DetectorKind, state: Mapping[str, Tensor], meta: Mapping[str, A
     fit = current_names(state, published.old_names)
     if published.without_epsilon:
         fit = {name: each - EPSILON if name.endswith("running_var") else each for name, each in fit.items()}
-    return with_own_rows(kind, fit, meta["categories"][1:], meta.get("keypoint_names", ()))
+    return with_own_rows(kind, fit, class_names(meta), meta.get("keypoint_names", ()))
+
+
+def class_names(meta: Mapping[str, Any]) -> list[str]:
+    """Those of published weights that are classes: all but the background."""
+    return [each for each in meta["categories"] if each != BACKGROUND]
 
 
 def description(kind: DetectorKind) -> Mapping[str, Any]:
-    """What torchvision says of the COCO weights of a detector: `categories`, and perhaps `keypoint_names`."""
+    """What is said of the COCO weights of a detector: `categories`, and perhaps `keypoint_names`."""
     assert kind.published is not None, f"{kind.spec.detector}: no published weights"
     meta: Mapping[str, Any] = get_model_weights(kind.published.name)["DEFAULT"].meta
-    return meta
+    if kind.published.background:
+        return meta
+    # OpenMMLab's heads have a row for each of COCO's 80 classes, in the order of their ids, and no others.
+    return {"categories": [each for each in meta["categories"] if each not in (BACKGROUND, UNUSED)]}
 
 
 def is_published(kind: DetectorKind, state: Mapping[str, Tensor]) -> bool:
-    """Whether a state is torchvision's COCO weights of this detector: behind the backbone all of its tensors have names
+    """Whether a state is the COCO weights of this detector: behind the backbone all of its tensors have names
     that the detector knows, and its head has rows for as many classes and keypoints as the published one.
 
     Args:
@@ -62,7 +73,9 @@ def is_published(kind: DetectorKind, state: Mapping[str, Tensor]) -> bool:
     """
     published = kind.published
     behind = {name for name in state if not name.startswith(BODY)}
-    if published is None or not behind <= kind.core.state_dict().keys():
+    # A detector that keeps its views apart has the published norms once for each.
+    known = {each for name in kind.core.state_dict() for each in (name, stock_name(name))}
+    if published is None or not behind <= known:
         return False
     meta = description(kind)
     layer, repeats = next(iter(published.class_rows.items()))

@@ -14,6 +14,13 @@ IN_SEQUENCE = {0: "conv1", 1: "bn1", 4: "layer1", 5: "layer2", 6: "layer3", 7: "
 FLAT = {0: "0.0", 1: "0.1", 3: "1.0", 4: "1.1", 6: "2", 7: "3"}
 """The places of a MobileNetV2 block's layers in a flat sequence, in which activations count, and torchvision's."""
 FLAT_WITHOUT_EXPANSION = {0: "0.0", 1: "0.1", 3: "1", 4: "2"}
+OPENMMLAB = {
+    r"backbone\.(.*)": r"backbone.body.\1",
+    r"neck\.(.*)": r"backbone.fpn.\1",
+    r"bbox_head\.(cls|reg)_convs\.\d\.(\d)\.conv\.(.*)": r"head.\1_convs.0.\2.conv.\3",
+    r"bbox_head\.(.*)": r"head.\1",
+}
+"""Patterns of the names of OpenMMLab's RTMDet, the first that fits, and ours."""
 STAGES = (1, 2, 3, 4, 3, 3, 1)
 """Blocks of MobileNetV2 by stage; timm counts them by stage, torchvision in one row."""
 
@@ -46,6 +53,23 @@ def of_backbone(state: Mapping[str, Tensor], known: Collection[str]) -> dict[str
     forms = (state, in_sequence, flat, _from_timm(state))
     stripped = [without_prefix(each, known) for each in forms]
     return max(stripped, key=lambda each: len(each.keys() & set(known)))
+
+
+def from_openmmlab(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of OpenMMLab's RTMDet under the names of ours, for pixels in the order RGB; other states as they are.
+
+    There each level has the convolutions of its towers under a name of its own, though they are shared, and the stem
+    reads blue, green, red.
+    """
+    if "bbox_head.rtm_cls.0.weight" not in state:
+        return dict(state)
+    renamed = {}
+    for name, each in state.items():
+        for pattern, ours in OPENMMLAB.items():
+            if (match := re.fullmatch(pattern, name, re.DOTALL)) is not None:
+                renamed[match.expand(ours)] = each.flip(1) if name == "backbone.stem.0.conv.weight" else each
+                break
+    return renamed
 
 
 def _from_sequence(name: str) -> str:

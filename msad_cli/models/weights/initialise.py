@@ -1,36 +1,30 @@
 """Where weights start from: torchvision's published weights, a file, another model, or chance."""
 
-import errno
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any
-from urllib.error import URLError
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from msad_cli.errors import ModelFileError, UsageError
+from msad_cli.models.backbones.cspnext_sizes import SIZES
 from msad_cli.models.backbones.normalisation import of_view, stock_name
 from msad_cli.models.detector import Detector
+from msad_cli.models.detectors.base import PublishedWeights
 from msad_cli.models.model_file import Card, own_header
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.weights.class_rows import said, with_own_rows
-from msad_cli.models.weights.coco import current_names, description, fitted, is_published
-from msad_cli.models.weights.foreign_names import of_backbone, without_prefix
+from msad_cli.models.weights.coco import class_names, current_names, description, fitted, is_published
+from msad_cli.models.weights.download import of_address, of_torchvision
+from msad_cli.models.weights.foreign_names import from_openmmlab, of_backbone, without_prefix
 from msad_cli.models.weights.slimmable import SLIMMABLE_NAMES, is_slimmable, to_backbone_state
 from msad_cli.models.weights.state_file import read_state
-from msad_cli.system.cache_folder import OTHER_FOLDER, cache_folder, unwritable
 
 CORE, BODY, LOW_BODY = "core.", "core.backbone.body.", "low.body."
 """What the names of a detector's parts begin with."""
 ENOUGH = 0.9
 """The share of its tensors from which on a file is of a backbone: of its variants a few layers differ."""
-OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
-"""What the system says of disks and rights, and not of networks."""
-OFFLINE_HINT = "without a network: --init none, or --init FILE with a .pth that was downloaded elsewhere"
 
 
 @dataclass(frozen=True)
@@ -89,17 +83,23 @@ def _together(parts: Sequence[Copied]) -> Copied:
 
 
 def _imagenet_backbone(backbone: nn.Module, name: str, width: float) -> Copied:
+    if name in SIZES:
+        raise UsageError(
+            f"--init imagenet: torchvision has no weights of {name}",
+            "add --init none, or --init FILE with a .pth of it",
+            code="imagenet-weights-missing",
+        )
     if width != 1.0:
         raise UsageError(
             f"--init imagenet: published weights have width 1.0, not {width}",
             "add --init none",
             code="imagenet-weights-missing",
         )
-    return copy_matching(backbone, _download(get_model_weights(name)["DEFAULT"]))
+    return copy_matching(backbone, of_torchvision(get_model_weights(name)["DEFAULT"]))
 
 
 def from_coco(detector: Detector) -> Copied:
-    """Torchvision's COCO weights into the stock part; rows of classes and keypoints where their names agree.
+    """Published COCO weights into the stock part; rows of classes and keypoints where their names agree.
 
     Other classes and keypoints keep the start that they have.
 
@@ -113,6 +113,8 @@ def from_coco(detector: Detector) -> Copied:
             "add --init imagenet",
             code="coco-weights-missing",
         )
+    if published.urls:
+        return replace(_from_openmmlab(detector, published), rows=known_to_coco(detector))
     stock = (spec.backbone, spec.width, spec.channels, spec.head_convs) == ("resnet50", 1.0, 256, 4)
     if not stock or spec.head_depthwise or spec.low_backbone:
         raise UsageError(
@@ -122,13 +124,29 @@ def from_coco(detector: Detector) -> Copied:
             code="coco-weights-missing",
         )
     weights = get_model_weights(published.name)["DEFAULT"]
-    copied = copy_matching(detector.core, fitted(detector.kind, _download(weights), weights.meta))
+    copied = copy_matching(detector.core, fitted(detector.kind, of_torchvision(weights), weights.meta))
     return replace(copied, rows=known_to_coco(detector))
+
+
+def _from_openmmlab(detector: Detector, published: PublishedWeights) -> Copied:
+    spec = detector.spec
+    url = published.urls.get(spec.backbone)
+    wanted = (1.0, detector.core.backbone.body.channels[3], 2, "batch")
+    if url is None or (spec.width, spec.channels, spec.head_convs, spec.norm) != wanted or spec.head_depthwise:
+        raise UsageError(
+            f"--init coco: {spec.detector}'s weights are of {', '.join(published.urls)} at width 1.0, with the "
+            "channels of the backbone's C3, 2 convolutions and batch normalisation",
+            "leave --width, --head-channels, --head-convs, --head-depthwise and --norm away",
+            code="coco-weights-missing",
+        )
+    return copy_matching(
+        detector.core, fitted(detector.kind, from_openmmlab(of_address(url)), description(detector.kind))
+    )
 
 
 def known_to_coco(detector: Detector) -> str:
     """Which of a detector's classes torchvision's COCO weights of it know, in words."""
-    return said([each.name for each in detector.spec.classes], description(detector.kind)["categories"][1:])
+    return said([each.name for each in detector.spec.classes], class_names(description(detector.kind)))
 
 
 def from_file(detector: Detector, path: Path, partial: bool = False) -> Copied:
@@ -219,6 +237,7 @@ def _offers(detector: Detector, state: dict[str, Tensor], header: tuple[Detector
     if is_slimmable(slimmable):
         yield _of_backbones(detector, [to_backbone_state(slimmable, name, width) for _, name, width in backbones])
         return
+    state = from_openmmlab(state)
     # Where the file keeps the views apart and the detector does not, or not this one, its first view counts.
     state = {**of_view(state, detector.spec.ks[0]), **state}
     whole, rows = without_prefix(state, _known(detector)), ""
@@ -233,7 +252,7 @@ def _offers(detector: Detector, state: dict[str, Tensor], header: tuple[Detector
         core = current_names(core, detector.kind.published.old_names)
         if is_published(detector.kind, core):
             meta = description(detector.kind)
-            core, rows = fitted(detector.kind, core, meta), said(names, meta["categories"][1:])
+            core, rows = fitted(detector.kind, core, meta), said(names, class_names(meta))
     yield _Offer({CORE + name: each for name, each in _matching(detector.core, core).items()}, (CORE,), rows)
     yield _of_backbones(detector, [of_backbone(state, _known(backbone)) for backbone, *_ in backbones])
 
@@ -249,23 +268,6 @@ def _of_backbones(detector: Detector, states: Sequence[Mapping[str, Tensor]]) ->
     for (backbone, *_), state, part in zip(_backbones(detector), states, (BODY, LOW_BODY), strict=False):
         found |= {part + name: each for name, each in _matching(backbone, state).items()}
     return _Offer(found, (BODY, LOW_BODY))
-
-
-def _download(weights: Any) -> dict[str, Tensor]:
-    """The tensors of published weights, from torch's cache, or msad's where that cannot be written."""
-    own = Path(torch.hub.get_dir())
-    place = {"model_dir": str(cache_folder() / "weights")} if unwritable(own) else {}
-    try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True, **place))
-    except (URLError, HTTPException, OSError, RuntimeError) as error:
-        if getattr(error, "errno", None) not in OF_DISKS:
-            raise UsageError(f"cannot download {weights.url} ({error})", OFFLINE_HINT, code="download-failed") from None
-        folder = place.get("model_dir", own)
-        raise UsageError(
-            f"{weights.url} cannot be kept in {folder} ({error})",
-            f"free space, or {OTHER_FOLDER}; torch's own is named by TORCH_HOME",
-            code="weights-not-kept",
-        ) from None
 
 
 def initialise(detector: Detector, source: str, partial: bool = False) -> str:

@@ -9,7 +9,8 @@ import torch
 
 from msad_cli.data.annotations.records import Records
 from msad_cli.frame import Resolution
-from msad_cli.models.detectors.kinds import DETECTORS
+from msad_cli.models.backbones.cspnext_sizes import SIZES
+from msad_cli.models.detectors.kinds import DETECTORS, usual_head
 from msad_cli.runs.folder import Setting
 from msad_cli.text import parse_size, size_text
 from msad_cli.training.config import TeacherConfig
@@ -81,21 +82,26 @@ def choose_network(config: TeacherConfig, device: torch.device) -> tuple[Network
     # Backbones that somebody names, or whose published weights somebody wants, have the channels of those weights.
     whole = config.backbone is not None or config.init == "imagenet"
     width = (PUBLISHED_WIDTH, "as its weights are published") if whole else (own.width, own.why)
-    network = Network(
-        backbone=pick("backbone", lambda: (own.backbone, own.why)),
-        width=(wide := pick("width", lambda: width)),
-        head_channels=pick("head_channels", lambda: (own.head_channels, own.why)),
-        head_convs=pick("head_convs", lambda: (own.head_convs, own.why)),
-        rois=pick("rois", lambda: (own.rois, own.why)),
-        init=pick("init", lambda: _start(wide)),
-    )
     known = DETECTORS.get(config.detector)
+    published = known.coco_backbone if known is not None and config.init == "coco" else own.backbone
+    backbone, wide = pick("backbone", lambda: (published, own.why)), pick("width", lambda: width)
+    channels, convs = usual_head(config.detector, backbone, wide, (own.head_channels, own.head_convs))
+    network = Network(
+        backbone=backbone,
+        width=wide,
+        head_channels=pick("head_channels", lambda: (channels, own.why)),
+        head_convs=pick("head_convs", lambda: (convs, own.why)),
+        rois=pick("rois", lambda: (own.rois, own.why)),
+        init=pick("init", lambda: _start(backbone, wide)),
+    )
     if known is not None and known.family != "two-stage":
         settings.pop("rois", None)  # it has none
     return network, settings
 
 
-def _start(width: float) -> tuple[str, str]:
+def _start(backbone: str, width: float) -> tuple[str, str]:
+    if backbone in SIZES:
+        return FROM_SCRATCH, f"torchvision has no weights of {backbone}"
     if width == PUBLISHED_WIDTH:
         return "imagenet", "weights of this backbone are published"
     return FROM_SCRATCH, f"no weights of width {width:g} are published"

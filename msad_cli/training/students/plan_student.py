@@ -21,6 +21,7 @@ from msad_cli.distillation.losses.table import (
 )
 from msad_cli.distillation.pixel import TUNE_SHARE, PixelDistillation
 from msad_cli.errors import UsageError
+from msad_cli.models.backbones.cspnext_sizes import SIZES
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card
 from msad_cli.models.spec import DetectorSpec, Scales, View
@@ -97,18 +98,19 @@ def _choose_start(
 ) -> tuple[Setting, Setting]:
     alike = (spec.backbone, spec.width) == (teacher.backbone, teacher.width)
     second = not spec.low_backbone or (spec.low_backbone, spec.low_width) == (teacher.backbone, teacher.width)
+    weights = spec.width == PUBLISHED_WIDTH and spec.backbone not in SIZES
     if init != "auto":
         start = Setting(init, "flag")
     elif alike and second:
         start = Setting("teacher", "auto", "the same backbone")
-    elif spec.width == PUBLISHED_WIDTH and not spec.low_backbone and teacher.norm == "frozen":
+    elif weights and not spec.low_backbone and teacher.norm == "frozen":
         start = Setting("imagenet,teacher", "auto", "another backbone; pyramid and head from the teacher")
     else:
         start = Setting("none,teacher", "auto", "another backbone, without published weights for it; the rest fits")
     first = start.value.split(",")[0]
     if norm == "auto" and first == "teacher":
         return start, Setting(teacher.norm, "auto", "the teacher's")
-    return start, choose_norm(norm, first, partial)
+    return start, choose_norm(norm, first, spec.detector, partial)
 
 
 def start_student(student: Detector, teacher: Detector, init: str, partial: bool = False) -> str:
@@ -273,8 +275,10 @@ def training_module(
         return Distillation(student, None, {}, warmup)
     if tune:
         return PixelDistillation(student, teacher, afp, distillers, tune, warmup)  # type: ignore[arg-type]
-    teach = (
-        teaching(teacher, student, view) if kept is None else CachedTeacher(teacher.eval().requires_grad_(False), kept)
-    )
+    if kept is None:
+        teach = teaching(teacher, student, view)
+    else:
+        teacher.eval().requires_grad_(False).select(view)
+        teach = CachedTeacher(teacher, kept)
     detection = LabelledPart(choices.labelled / choices.batch) if choices.unlabelled else Knowledge.losses
     return Distillation(student, teach, distillers, warmup, detection)
