@@ -47,6 +47,8 @@ class Distillation(nn.Module):
         distillers: by name; what they train (adapters) belongs to them and is no part of the student.
         warmup_steps: steps over which the distillers' weight rises linearly to its full value.
         detection: L_det; of batches with unlabelled images a `LabelledPart`.
+        detection_weight: of L_det; at 0 a student learns from its teacher alone, as in long schedules of Beyer et al.
+            ("Knowledge distillation: a good teacher is patient and consistent", CVPR 2022).
     """
 
     steps_done: Tensor
@@ -58,11 +60,13 @@ class Distillation(nn.Module):
         distillers: Mapping[str, Weighted],
         warmup_steps: int = WARMUP_STEPS,
         detection: DetectionLosses = Knowledge.losses,
+        detection_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.student = student
         self._teach = teach
         self._detection = detection
+        self.detection_weight = detection_weight
         self.distillers = nn.ModuleDict({name: each.distiller for name, each in distillers.items()})
         self.weights = {name: each.weight for name, each in distillers.items()}
         self.warmup_steps = warmup_steps
@@ -72,7 +76,9 @@ class Distillation(nn.Module):
     def forward(self, views: Views, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Losses named `student/…` and `distil/METHOD/…`, ready to be summed; targets in HR pixels."""
         student, own = student_view(self.student, views, targets)
-        losses = {f"student/{name}": loss for name, loss in self._detection(student, own).items()}
+        losses = {
+            f"student/{name}": self.detection_weight * loss for name, loss in self._detection(student, own).items()
+        }
         if self._teach is None:
             return losses
         with torch.no_grad():

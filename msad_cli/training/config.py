@@ -36,6 +36,7 @@ LIMITS: "dict[str, tuple[float, float | None]]" = {
     "workers": (0, 128),
     "bits": (1, 32),
     "lambda_": (0.0, None),
+    "detection_weight": (0.0, None),
     "gamma": (0.0, None),
     "tau": (0.0, None),
     "distill_warmup": (0, None),
@@ -191,6 +192,7 @@ class DistillConfig(TrainingConfig):
     cache_teacher: str | None = None
     afp: str = "shift"
     assistant_method: str | None = None
+    detection_weight: float = 1.0
     gamma: float = 0.2
     tau: float = 3.0
     distill_warmup: int | None = None

@@ -383,3 +383,17 @@ def test_bf16_and_fp32_agree() -> None:
     for name, loss in exact.items():
         # bf16 has 8 bits of mantissa; some thirty layers add up to about a percent.
         torch.testing.assert_close(half[name], loss, rtol=0.03, atol=0.01)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25])
+def test_the_detection_loss_is_weighed_by_itself(weight: float) -> None:
+    teacher, student = detectors()
+    distillers = build_distillers(student.spec, teacher.spec, {"output-kd": 1.0})
+    usual, weighed = (
+        Distillation(student, teaching(teacher, student), distillers, 1, detection_weight=each)(views(), TARGETS)
+        for each in (1.0, weight)
+    )
+    assert usual.keys() == weighed.keys()
+    for name, loss in usual.items():
+        assert float(loss) > 0
+        assert float(weighed[name]) == pytest.approx(float(loss) * (weight if name.startswith("student/") else 1.0))

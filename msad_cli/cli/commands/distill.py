@@ -69,6 +69,9 @@ OWN: dict[str, Any] = {
     "assistant_method": Annotated[
         str | None, typer.Option(metavar="l1,…", help="Of pixel: what its assistant learns by.")
     ],
+    "detection_weight": Annotated[
+        float, typer.Option(help="Of the detection loss; 0: the student learns from its teacher alone.")
+    ],
     "gamma": Annotated[float, typer.Option(help="γ of l1's weight γ·τ.")],
     "tau": Annotated[float, typer.Option(help="τ of l1's weight γ·τ.")],
     "distill_warmup": Annotated[

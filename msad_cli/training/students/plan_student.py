@@ -261,7 +261,7 @@ def training_module(
     kept: CachedPyramids | None,
     distillers: Mapping[str, Weighted],
     choices: Choices,
-    afp: str,
+    config: DistillConfig,
     view: View,
 ) -> nn.Module:
     """What trains a student: alone where there are no distillers, by a teacher (or its pyramids, if they are kept), or
@@ -274,11 +274,11 @@ def training_module(
     if not distillers:
         return Distillation(student, None, {}, warmup)
     if tune:
-        return PixelDistillation(student, teacher, afp, distillers, tune, warmup)  # type: ignore[arg-type]
+        return PixelDistillation(student, teacher, config.afp, distillers, tune, warmup)  # type: ignore[arg-type]
     if kept is None:
         teach = teaching(teacher, student, view)
     else:
         teacher.eval().requires_grad_(False).select(view)
         teach = CachedTeacher(teacher, kept)
     detection = LabelledPart(choices.labelled / choices.batch) if choices.unlabelled else Knowledge.losses
-    return Distillation(student, teach, distillers, warmup, detection)
+    return Distillation(student, teach, distillers, warmup, detection, config.detection_weight)

@@ -95,7 +95,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     run = Run(
         command="distill",
         config=config,
-        module=training_module(student, teacher, store, losses, choices, config.afp, view),
+        module=training_module(student, teacher, store, losses, choices, config, view),
         detector=student,
         initialise=partial(start_student, student, teacher, computed["init"].value, config.init_partial),
         training=training,
@@ -119,6 +119,12 @@ def _refuse_impossible(asked: Asked[DistillConfig]) -> None:
     """
     config = asked.config
     refuse_unlabelled(asked)
+    if config.detection_weight != 1 and (config.no_distill or is_pixel(config.method)):
+        raise UsageError(
+            "--detection-weight: of a student that learns from its teacher, in one stage",
+            "leave it out, or leave out --no-distill or --method pixel",
+            code="setting-without-effect",
+        )
     choose(config, COCO_IMAGES, "")
     if config.budget_time is None:
         return
