@@ -395,5 +395,6 @@ def test_the_detection_loss_is_weighed_by_itself(weight: float) -> None:
     )
     assert usual.keys() == weighed.keys()
     for name, loss in usual.items():
-        assert float(loss) > 0
-        assert float(weighed[name]) == pytest.approx(float(loss) * (weight if name.startswith("student/") else 1.0))
+        before, after = loss.item(), weighed[name].item()
+        assert before > 0
+        assert after == pytest.approx(before * (weight if name.startswith("student/") else 1.0))
