@@ -218,7 +218,7 @@ def read_sidecar(path: Path) -> Notes:
     except FileNotFoundError:
         hint = f"{path.stem} needs it beside it: msad runs what msad export wrote, which is both files"
         raise ModelFileError(f"no such file: {path}", hint, code="file-missing") from None
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise ModelFileError(
             f"{path}: not what msad export writes ({str(error)[:200]})", "export it again", code="sidecar-malformed"
         ) from None

@@ -210,7 +210,7 @@ def _read_header(path: Path, file: BufferedReader) -> tuple[DetectorSpec, Card, 
         if not all(isinstance(each, str) for each in texts.values()):
             raise TypeError("not texts")
         return DetectorSpec.from_json(strict_json(texts["spec"])), parse_card(strict_json(texts["card"])), header
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise ModelFileError(
             f"{path}: broken metadata ({str(error)[:200]})", "the file was changed", code="model-metadata-broken"
         ) from None
@@ -304,6 +304,8 @@ def parse_card(values: dict[str, Any]) -> Card:
     if not all(type(value) in REMEMBERED[name] for name, value in card.training.items() if name in REMEMBERED):
         raise TypeError("card: a setting of its training has the wrong type")
     card = replace(card, training={name: each for name, each in card.training.items() if name in REMEMBERED})
+    if any(type(value) in (int, float) and not abs(value) <= LARGEST_SCORE for value in card.training.values()):
+        raise ValueError("card: a setting of its training is out of range")
     views = {} if card.scores is None else card.scores
     numbers = [card.score_threshold, *(each for view in views.values() for each in view.values() if each is not None)]
     if not all(type(each) in (int, float) and abs(each) <= LARGEST_SCORE for each in numbers):

@@ -449,3 +449,25 @@ def test_an_answer_is_kept_until_a_file_changes(
     again = find_split(str(tmp_path / "set"), "train")
     assert len(asked) == 2
     assert all(on_paint(again))
+
+
+def test_a_turned_image_without_an_id_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is turned like any other; what is said is that its id is missing."""
+    for number in (1, 2):
+        save(painted(6), tmp_path / f"{number}.png", 6)
+    boxes = [[float(value) for value in box] for box in BOXES]
+    document = {
+        "images": [
+            {"id": 1, "file_name": "1.png", "width": SIZE[0], "height": SIZE[1]},
+            {"file_name": "2.png", "width": SIZE[0], "height": SIZE[1]},
+        ],
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+            for i, box in enumerate(boxes, start=1)
+        ],
+        "categories": [{"id": 1, "name": "spot"}],
+    }
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(document))
+    assert run(["data", "check", str(file), "--images", str(tmp_path)]) == 3
+    assert "images, record 2: id None" in capsys.readouterr().err

@@ -120,7 +120,7 @@ def test_what_is_remembered() -> None:
     assert remembered(settings | beside) == TRAINED | {"fliplr": 0.25}
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": "many"}, {"lr": [1]}, {"batch": True}, {"decay": 3}])
+@pytest.mark.parametrize("wrong", [{"epochs": "many"}, {"lr": [1]}, {"batch": True}, {"decay": 3}, {"lr": 10**400}])
 def test_a_hostile_memory_is_a_broken_file(tmp_path: Path, wrong: dict[str, Any]) -> None:
     file = tmp_path / "t.safetensors"
     save_model(file, Detector(spec()), Card(training=wrong))

@@ -172,7 +172,7 @@ def _converted(
 
     def words(i: int) -> str:
         each = document["images"][rows[i]]
-        return f"image {shown(each['id'])} ({shown(each.get('file_name'))})"
+        return f"image {shown(each.get('id'))} ({shown(each.get('file_name'))})"
 
     tally.add_all(kinds.LABELS_TURNED, np.flatnonzero(turn).tolist(), words)
     tally.add_all(kinds.LABELS_UNTOLD, np.flatnonzero(warned).tolist(), words)
@@ -180,7 +180,7 @@ def _converted(
     turns: dict[object, Turn] = {}
     for i in np.flatnonzero(turn).tolist():
         own = images[rows[i]]
-        turns[_key(own["id"])], (height, width) = _turn(records, seen, i, files.stated)
+        turns[_key(_field(own, "id"))], (height, width) = _turn(records, seen, i, files.stated)
         images[rows[i]] = {**own, "height": height, "width": width}
     annotations = [
         each if (way := turns.get(_key(_field(each, "image_id")))) is None else way.annotation(each)
