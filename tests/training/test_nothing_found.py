@@ -47,6 +47,7 @@ def test_small_objects_are_a_cause(tmp_path_factory: pytest.TempPathFactory) -> 
     assert sides == pytest.approx({(1, 4): 4.0, (1, 2): 8.0}, rel=0.05)
 
 
+@pytest.mark.slow
 def test_one_that_learns_is_not_bothered(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
