@@ -1,7 +1,6 @@
 """The correction of what in an annotation file contradicts itself, where it is known what is meant."""
 
 from collections import Counter
-from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -48,13 +47,10 @@ def _scaled(
 ) -> Document:
     """Annotations of resized images in pixels of the files, whose sizes the images then state."""
     places = {image: i for i, image in enumerate(records.image_ids.tolist()) if resized[i]}
-
-    def place(image: Any) -> int | None:
-        number = image.get("id") if isinstance(image, dict) else None
-        return places.get(number) if isinstance(number, Hashable) else None
-
     images = [
-        {**each, "height": int(sizes[i][0]), "width": int(sizes[i][1])} if (i := place(each)) is not None else each
+        {**each, "height": int(sizes[i][0]), "width": int(sizes[i][1])}
+        if (i := places.get(each["id"])) is not None
+        else each
         for each in document["images"]
     ]
     factors = np.divide(sizes, records.sizes, out=np.ones(sizes.shape), where=records.sizes > 0)[:, ::-1]
