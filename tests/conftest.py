@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw
 from support.places import SHARED
 
-from msad_cli.data.layouts.demo import demo_folder
+from msad_cli.data.layouts.demo import demo_folder, draw_demo
 from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import ClassName, DetectorSpec
@@ -110,6 +110,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         place = SHARED / str(marker.args[0])
         if not place.exists():
             pytest.skip(f"{place} is not there; MSAD_SHARED names the folder of {marker.args[0]}")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn set of 6 + 3 images of 128 × 96, for whole trainings."""
+    folder = tmp_path_factory.mktemp("data") / "demo"
+    draw_demo(folder, train=6, val=3, seed=1, size=(128, 96))
+    return folder
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msad_cli.errors import UsageError
-from msad_cli.text import MOST_PIXELS, name_files, parse_zoom
+from msad_cli.text import MOST_PIXELS, name_files, parse_duration, parse_zoom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,6 +45,7 @@ LIMITS: "dict[str, tuple[float, float | None]]" = {
 """The least and the largest value of a field, where there are any."""
 AUTO = "auto"
 """What stands for a value that nobody gave, where files have to say so."""
+BUDGET = "--budget-time"
 LEVELS_OF_AUGMENTATION = ("off", "light", "strong")
 PATHS = frozenset({"teacher", "train_json", "val_json", "train_images", "val_images", "out"})
 
@@ -59,7 +60,7 @@ class TrainingConfig:
         on_step: is called after each step, from Python alone.
 
     Raises:
-        UsageError: a number is out of range, or no such augmentation.
+        UsageError: a number is out of range, no such augmentation, or a time that is none.
     """
 
     data: "str | tuple[Dataset[Any], Dataset[Any]] | None" = None
@@ -128,6 +129,8 @@ class TrainingConfig:
         if self.augment not in LEVELS_OF_AUGMENTATION:
             raise UsageError(f"--augment {self.augment}: unknown", "give off, light or strong", code="unknown-value")
         parse_zoom(self.zoom)
+        if self.budget_time is not None:
+            parse_duration(BUDGET, self.budget_time)
 
 
 @dataclass(frozen=True, kw_only=True)

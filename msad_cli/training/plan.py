@@ -9,7 +9,7 @@ from typing import Any
 
 from msad_cli.distillation.two_step import FUSION_SHARE
 from msad_cli.errors import UsageError
-from msad_cli.models.detectors.kinds import DETECTORS
+from msad_cli.models.detectors.kinds import DETECTORS, is_two_stage
 from msad_cli.models.model_file import own_header
 from msad_cli.models.weights.frozen import STAGES
 from msad_cli.runs.folder import RunFolder, Setting
@@ -90,7 +90,7 @@ def choose(
     compute = _choose_compute(config, settings)
     large = compute.device.type != "cpu"
     known = DETECTORS.get(detector)
-    count = usual(compute.device).batch[known is not None and known.family == "two-stage"]
+    count = usual(compute.device).batch[is_two_stage(detector)]
     why = "a GPU; computed in parts where its memory is too small" if large else "no GPU"
     batch = min(pick("batch", lambda: (count, why) if count >= size() else (size(), "processes")), images)
     if batch < settings["batch"].value:

@@ -23,14 +23,13 @@ from msad_cli.models.spec import ClassName, DetectorSpec, Learning
 from msad_cli.models.weights.initialise import initialise
 from msad_cli.runs.folder import Setting
 from msad_cli.system.device import choose_device
-from msad_cli.system.distributed import from_first
 from msad_cli.system.files import fingerprint
-from msad_cli.text import parse_duration, parse_ks, parse_pixels, parse_size
+from msad_cli.text import parse_ks, parse_pixels, parse_size
 from msad_cli.training.config import AUTO, Asked, TeacherConfig
 from msad_cli.training.defaults.budget import fit_time
 from msad_cli.training.defaults.inherited import remembered
 from msad_cli.training.defaults.machine import LARGE, Network, choose_network, choose_size
-from msad_cli.training.defaults.pace import WORTH_TIMING, Pace, pace_of, student_pace, words
+from msad_cli.training.defaults.pace import Pace, pace_of, say_time, student_pace
 from msad_cli.training.interruption import Clock
 from msad_cli.training.observer import Observer
 from msad_cli.training.plan import (
@@ -88,7 +87,7 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
     settings = all_settings(asked, computed)
     observer.plan(config.out, settings)
-    _say_time(config, observer, spec, training, choices, len(val))
+    say_time(config, observer, choices, len(val), partial(_paces, config, spec, training, choices))
     if config.dry_run:
         return Outcome(config.out, planned=True)
     torch.manual_seed(config.seed)
@@ -136,32 +135,25 @@ def _choose(
         return pace_of(_module(model, config.lambda_, 0), model, images, usual)
 
     usual = choices_of()
-    if config.budget_time is None or config.resume:
+    fitted = fit_time(config, spec.resolution, usual, validation, pace_at, size_free=config.size is None)
+    if fitted is None:
         return spec, usual, usual.settings
-    free = config.size is None
-    fitted = from_first(lambda: fit_time(config, spec.resolution, usual, validation, pace_at, free))
     training.resolution = fitted.resolution
     choices = choices_of(within=fitted.epochs)
     size = {} if fitted.size is None else {"size": fitted.size}
     return replace(spec, resolution=fitted.resolution), choices, choices.settings | size
 
 
-def _say_time(
-    config: TeacherConfig,
-    observer: Observer,
-    spec: DetectorSpec,
-    training: TrainingSet,
-    choices: Choices,
-    validation: int,
-) -> None:
-    """A line on how long this training, and that of its student, will take here."""
-    if observer.silent or config.resume or choices.schedule.steps < WORTH_TIMING:
-        return
+def _paces(
+    config: TeacherConfig, spec: DetectorSpec, training: TrainingSet, choices: Choices
+) -> dict[str, Pace | None]:
+    """That of this training and, of a teacher, that of its student's."""
     model = Detector(spec)
     own = pace_of(_module(model, config.lambda_, 0), model, training, choices)
-    student = student_pace(Detector(spec), training, choices) if spec.role == "teacher" and own else None
-    paces = {spec.role: own, "its student": student}
-    observer.say(words({name: each.of(choices, validation) for name, each in paces.items() if each}))
+    return {
+        spec.role: own,
+        "its student": student_pace(model, training, choices) if spec.role == "teacher" and own else None,
+    }
 
 
 def _spec(
@@ -205,8 +197,6 @@ def _refuse_impossible(config: TeacherConfig, network: Network, ks: tuple[int, .
     keypoints = ("any",) if task_of(config.detector) == "keypoints" else ()
     _spec(config, network, ks, resolution, {"classes": (ClassName(1, "any"),), "keypoints": keypoints})
     choose(config, COCO_IMAGES, config.detector)
-    if config.budget_time is not None:
-        parse_duration("--budget-time", config.budget_time)
 
 
 def _refuse_idle(asked: Asked[TeacherConfig]) -> None:

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 
 from msad_cli.cli.app import run
-from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.models.model_file import read_header
 
 TINY = [
@@ -40,13 +39,6 @@ TINY = [
     "--workers",
     "0",
 ]
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "demo"
-    draw_demo(folder, train=6, val=3, seed=1, size=(128, 96))
-    return folder
 
 
 @pytest.fixture(scope="module")

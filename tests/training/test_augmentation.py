@@ -14,7 +14,6 @@ from support.flags import EXACT, SMALLEST
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.keypoint_scheme import KeypointScheme
 from msad_cli.data.annotations.split import CocoSplit, read_split
-from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.data.loading.augment import LEVELS, ONE_SCALE, Augmentation
 from msad_cli.errors import UsageError
 from msad_cli.text import parse_zoom
@@ -28,13 +27,6 @@ SHORT = [*EXACT, "--batch", "3", "--epochs", "2"]
 @pytest.fixture
 def train(coco_folder: Path) -> CocoSplit:
     return read_split(coco_folder / "annotations" / "instances_train2017.json", coco_folder / "train2017")
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "demo"
-    draw_demo(folder, train=6, val=3, seed=1, size=(128, 96))
-    return folder
 
 
 @pytest.fixture(scope="module")

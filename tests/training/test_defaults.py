@@ -175,6 +175,7 @@ def fitted(budget: str, step: float, size_free: bool = True, **asked: Any) -> tu
         return Pace(step * area, 0.0)
 
     found = fit_time(config, Resolution(320, 533), choices, VALIDATION, pace_at, size_free)
+    assert found is not None
     return (found.resolution.short_side, found.resolution.long_side), found.epochs[0]
 
 

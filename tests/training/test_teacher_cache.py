@@ -14,7 +14,6 @@ from torch import Tensor
 
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.split import CocoSplit, read_split
-from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.data.loading.augment import ONE_SCALE
 from msad_cli.data.loading.dataset import EvaluationSet, TrainingSet, training_loader
 from msad_cli.distillation.cached_teacher import CachedTeacher
@@ -174,13 +173,6 @@ def test_the_predicted_room_is_what_is_taken(split: CocoSplit, teacher: Detector
 
 MODEL = SMALLEST
 SHORT = ["--device", "cpu", "--precision", "bf16", "--workers", "0", "--batch", "3", "--epochs", "2"]
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "demo"
-    draw_demo(folder, train=6, val=3, seed=1, size=(128, 96))
-    return folder
 
 
 @pytest.fixture(scope="module")

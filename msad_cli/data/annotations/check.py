@@ -14,7 +14,7 @@ from msad_cli.data.agreement.sizes import resized_images, without_resized
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.boxes import Judged, judge_boxes
 from msad_cli.data.annotations.problem_tally import Problem, Tally
-from msad_cli.data.annotations.records import Records
+from msad_cli.data.annotations.records import Records, frame_scales
 from msad_cli.data.images.depth import Depth, look_at_depth
 from msad_cli.data.images.split_images import SplitImages, look_at_images, same_images
 from msad_cli.data.images.tones import BY_FILE, Tones
@@ -212,12 +212,10 @@ def _lengths(records: Records, judged: Judged, sizes: NDArray[np.int64], resolut
     """√(width × height) in HR pixels of each box to learn from, clipped to its image, if the image's size is known."""
     of = records.annotations
     rows = np.flatnonzero(judged.usable & (sizes[of.images] > 0).all(axis=1))
-    distinct, which = np.unique(sizes, axis=0, return_inverse=True)
-    frames = np.array([resolution.frame_size(*size) if all(size) else (0, 0) for size in distinct.tolist()])
     image = of.images[rows]
     corners = np.concatenate([of.boxes[rows, :2], of.boxes[rows, :2] + of.boxes[rows, 2:]], axis=1)
     corners = corners.clip(0, np.tile(sizes[image][:, ::-1], 2))
-    scale = frames.reshape(-1, 2)[which.ravel()[image]] / sizes[image]
+    scale = frame_scales(sizes, resolution)[image]
     sides = (corners[:, 2:] - corners[:, :2]) * scale[:, ::-1]
     return np.asarray(np.sqrt(sides.prod(axis=1)))
 

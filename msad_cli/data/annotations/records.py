@@ -22,6 +22,7 @@ from msad_cli.data.annotations.problem_tally import MET, Problem, Tally
 from msad_cli.data.annotations.values import read_id, shown, whole_number
 from msad_cli.data.images.listed import read_images, report_repeated
 from msad_cli.errors import DataError
+from msad_cli.frame import Resolution
 
 Names = NDArray[Any]
 """Texts of any length (NumPy's StringDType) in one block of memory, which forked loader workers share."""
@@ -66,6 +67,18 @@ class Records:
         of = self.annotations
         box = ", ".join(f"{value:g}" for value in of.boxes[row])
         return f"annotation {of.ids[row]} of image {self.image_ids[of.images[row]]}, bbox [{box}]"
+
+
+def frame_scales(sizes: NDArray[np.int64], resolution: Resolution) -> NDArray[np.float64]:
+    """(I, 2) HR pixels for one of an image's own, down and across; NaN where its size is not known.
+
+    Args:
+        sizes: (I, 2) height and width in pixels, 0 where they are not known.
+    """
+    distinct, which = np.unique(sizes, axis=0, return_inverse=True)
+    unknown = (np.nan, np.nan)
+    scales = [np.divide(resolution.frame_size(*size), size) if all(size) else unknown for size in distinct.tolist()]
+    return np.array(scales, dtype=np.float64).reshape(-1, 2)[which.ravel()]
 
 
 def read_document(file: Path) -> dict[str, Any]:

@@ -154,10 +154,19 @@ def _digest(path: Path) -> bytes | None:
         return None
 
 
+def file_identity(path: Path) -> tuple[int, int, int]:
+    """(device, number, bytes) of a file.
+
+    Raises:
+        OSError: there is none.
+    """
+    state = path.stat()
+    return state.st_dev, state.st_ino, state.st_size
+
+
 def _look_at(path: Path, decode: bool) -> Seen:
     try:
-        state = path.stat()
-        file = (state.st_dev, state.st_ino, state.st_size)
+        file = file_identity(path)
     except OSError:
         return Seen(error=f"no such image: {path}")
     try:

@@ -1,5 +1,6 @@
 """A look at images that no annotation file lists: which of them can be learnt from."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -9,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.data.images.split_images import Seen, look_at, same_images
+from msad_cli.data.images.split_images import Seen, file_identity, look_at, same_images
 
 
 @dataclass(frozen=True)
-class Files:
+class Compared:
     """Images as `same_images` compares them: their paths, and (device, number, bytes) of each."""
 
     paths: tuple[Path, ...]
@@ -51,7 +52,7 @@ def look_at_unlabelled(paths: Sequence[Path], known: Mapping[str, Sequence[Path]
     left = {path: each for path, each in seen.items() if not unreadable[path]}
     twins: dict[str, list[tuple[Path, Path]]] = {}
     for name, of_split in known.items():
-        twins[name] = same_images(_files(of_split), Files(tuple(left), tuple(each.file for each in left.values())))
+        twins[name] = same_images(_files(of_split), Compared(tuple(left), tuple(each.file for each in left.values())))
         for _, path in twins[name]:
             del left[path]
     sizes = np.array([each.header.size for each in left.values()], dtype=np.int64).reshape(-1, 2)
@@ -68,15 +69,12 @@ def _nameless(path: Path) -> str:
     return ""
 
 
-def _files(paths: Sequence[Path]) -> Files:
+def _files(paths: Sequence[Path]) -> Compared:
     found = []
     for path in paths:
-        try:
-            state = path.stat()
-            found.append((path, (state.st_dev, state.st_ino, state.st_size)))
-        except OSError:
-            continue  # the check of the set has said so
-    return Files(tuple(path for path, _ in found), tuple(file for _, file in found))
+        with contextlib.suppress(OSError):  # the check of the set has said so
+            found.append((path, file_identity(path)))
+    return Compared(tuple(path for path, _ in found), tuple(file for _, file in found))
 
 
 def _fingerprint(images: dict[Path, Seen]) -> str:

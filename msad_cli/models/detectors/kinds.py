@@ -58,6 +58,8 @@ DETECTORS = {
     "keypointrcnn": Entry("keypoints", "two-stage", 2, "msad_cli.models.detectors.keypoint_rcnn:KeypointRCNNKind"),
 }
 """By the name that `--detector` takes."""
+WIDEST = 256
+"""Channels of CSPNeXt-l at C3."""
 PUBLISHED_HEAD = (256, 4)
 """Channels of pyramid and head, and convolutions of each tower, of torchvision's dense detectors."""
 
@@ -78,10 +80,11 @@ def usual_head(detector: str, backbone: str, width: float, otherwise: tuple[int,
     return max(64, round(own / 32) * 32), known.head_convs
 
 
-WIDEST = 256
-"""Channels of CSPNeXt-l at C3."""
-
-
 def task_of(detector: str) -> Task:
     """What a detector finds beside boxes; boxes for a name that there is not, which the spec refuses."""
     return DETECTORS[detector].task if detector in DETECTORS else "boxes"
+
+
+def is_two_stage(detector: str) -> bool:
+    """Whether a detector finds proposals first; not for a name that there is not, which the spec refuses."""
+    return detector in DETECTORS and DETECTORS[detector].family == "two-stage"

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from msad_cli.errors import UsageError
 from msad_cli.frame import Resolution
 from msad_cli.runs.folder import Setting
+from msad_cli.system.distributed import from_first
 from msad_cli.text import duration, parse_duration, size_text
-from msad_cli.training.config import TrainingConfig
+from msad_cli.training.config import BUDGET, TrainingConfig
 from msad_cli.training.defaults.pace import Pace
 from msad_cli.training.plan import Choices, usual_eval_every
 
@@ -40,8 +41,9 @@ def fit_time(
     validation: int,
     pace_at: Callable[[Resolution], Pace | None],
     size_free: bool,
-) -> Fitted:
-    """The largest size with which enough epochs fit into the time, and as many epochs as fit, up to the usual number.
+) -> Fitted | None:
+    """The largest size with which enough epochs fit into `--budget-time`, and as many epochs as fit, up to the usual
+    number; the same in all processes. None without such a limit, and of a run that goes on, which has chosen already.
 
     Args:
         size: the usual or typed one.
@@ -53,8 +55,21 @@ def fit_time(
     Raises:
         UsageError: nothing is left to be chosen, or not even an epoch fits.
     """
-    assert config.budget_time is not None
-    budget = parse_duration("--budget-time", config.budget_time)
+    if config.budget_time is None or config.resume:
+        return None
+    budget = parse_duration(BUDGET, config.budget_time)
+    return from_first(lambda: _fit(config, size, choices, validation, pace_at, size_free, budget))
+
+
+def _fit(
+    config: TrainingConfig,
+    size: Resolution,
+    choices: Choices,
+    validation: int,
+    pace_at: Callable[[Resolution], Pace | None],
+    size_free: bool,
+    budget: float,
+) -> Fitted:
     if config.epochs is not None and not size_free:
         raise UsageError(
             "--budget-time: with --epochs and the size given nothing is left to choose",

@@ -10,13 +10,11 @@ import torch
 from msad_cli.data.annotations.records import Records
 from msad_cli.frame import Resolution
 from msad_cli.models.backbones.cspnext_sizes import SIZES
-from msad_cli.models.detectors.kinds import DETECTORS, usual_head
+from msad_cli.models.backbones.published import PUBLISHED_WIDTH, has_imagenet_weights
+from msad_cli.models.detectors.kinds import DETECTORS, is_two_stage, usual_head
 from msad_cli.runs.folder import Setting
 from msad_cli.text import parse_size, size_text
 from msad_cli.training.config import TeacherConfig
-
-PUBLISHED_WIDTH = 1.0
-"""Of ImageNet weights."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def choose_network(config: TeacherConfig, device: torch.device) -> tuple[Network
         rois=pick("rois", lambda: (own.rois, own.why)),
         init=pick("init", lambda: _start(backbone, wide)),
     )
-    if known is not None and known.family != "two-stage":
+    if not is_two_stage(config.detector):
         settings.pop("rois", None)  # it has none
     return network, settings
 
@@ -102,7 +100,7 @@ def choose_network(config: TeacherConfig, device: torch.device) -> tuple[Network
 def _start(backbone: str, width: float) -> tuple[str, str]:
     if backbone in SIZES:
         return FROM_SCRATCH, f"torchvision has no weights of {backbone}"
-    if width == PUBLISHED_WIDTH:
+    if has_imagenet_weights(backbone, width):
         return "imagenet", "weights of this backbone are published"
     return FROM_SCRATCH, f"no weights of width {width:g} are published"
 

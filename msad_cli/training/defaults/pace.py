@@ -13,11 +13,12 @@ from msad_cli.data.loading.dataset import Batch, TrainingSet, first_batch
 from msad_cli.distillation.distillation import Distillation, teaching
 from msad_cli.distillation.losses.table import build_distillers, suitable_methods
 from msad_cli.models.detector import Detector
-from msad_cli.models.detectors.kinds import DETECTORS
 from msad_cli.models.spec import View
 from msad_cli.system import distributed
 from msad_cli.system.device import Compute, is_out_of_memory, to_device
 from msad_cli.text import duration
+from msad_cli.training.config import TrainingConfig
+from msad_cli.training.observer import Observer
 from msad_cli.training.plan import Choices
 
 TIMED = 3
@@ -50,7 +51,7 @@ def pace_of(module: nn.Module, detector: Detector, training: TrainingSet, choice
     """What a step and an evaluated image take: the module is called and gets gradients, which nobody applies.
 
     Args:
-        module: what trains `detector`; neither is to be used afterwards.
+        module: what trains `detector`; neither is to be trained afterwards.
 
     Returns:
         None where no image of the first batch can be read, or memory runs out: the run will find its own way.
@@ -108,10 +109,28 @@ def student_pace(teacher: Detector, training: TrainingSet, choices: Choices) -> 
     """The pace of the student that such a teacher has by default: its smallest view, its network, its methods."""
     spec = teacher.spec
     student = Detector(replace(spec, role="student", ks=spec.ks[-1:]))
-    methods = dict.fromkeys(suitable_methods(DETECTORS[spec.detector].family == "dense"), 1.0)
+    methods = dict.fromkeys(suitable_methods(spec.dense), 1.0)
     distillers = build_distillers(student.spec, spec, methods)
     module = Distillation(student, teaching(teacher, student), distillers)
     return pace_of(module, student, training, choices)
+
+
+def say_time(
+    config: TrainingConfig,
+    observer: Observer,
+    choices: Choices,
+    validation: int,
+    timed: Callable[[], Mapping[str, Pace | None]],
+) -> None:
+    """A line on how long a run will take here; none of a short one, and of one that goes on.
+
+    Args:
+        validation: images of an evaluation.
+        timed: by what is trained, its pace.
+    """
+    if observer.silent or config.resume or choices.schedule.steps < WORTH_TIMING:
+        return
+    observer.say(words({name: each.of(choices, validation) for name, each in timed().items() if each}))
 
 
 def words(parts: Mapping[str, float]) -> str:

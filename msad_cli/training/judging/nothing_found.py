@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
+from msad_cli.data.annotations.records import frame_scales
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.evaluation.metrics import Scores
 from msad_cli.models.spec import DetectorSpec
@@ -70,11 +71,8 @@ def _causes(run: Run, step: int) -> Iterator[str]:
 
 def median_side(spec: DetectorSpec, train: CocoSplit) -> float:
     """Of the objects in the smallest view, the median square root of the area, in its pixels."""
-    boxes = train.boxes
-    if not len(boxes):
-        return float("inf")
-    heights = np.maximum(train.sizes[:, 0], 1)
-    frames = [spec.resolution.frame_size(int(height), int(width))[0] for height, width in np.maximum(train.sizes, 1)]
-    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
-    sides = np.sqrt(areas) * np.repeat(np.array(frames) / heights, np.diff(train.starts))
-    return float(np.median(sides)) / spec.ks[-1]
+    corners = train.boxes
+    scales = np.repeat(frame_scales(train.sizes, spec.resolution), np.diff(train.starts), axis=0)
+    sides = np.sqrt(((corners[:, 2:] - corners[:, :2]) * scales[:, ::-1]).prod(axis=1))
+    known = sides[~np.isnan(sides)]
+    return float(np.median(known)) / spec.ks[-1] if len(known) else math.inf

@@ -21,7 +21,7 @@ from msad_cli.distillation.losses.table import (
 )
 from msad_cli.distillation.pixel import TUNE_SHARE, PixelDistillation
 from msad_cli.errors import UsageError
-from msad_cli.models.backbones.cspnext_sizes import SIZES
+from msad_cli.models.backbones.published import has_imagenet_weights
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card
 from msad_cli.models.spec import DetectorSpec, Scales, View
@@ -42,8 +42,6 @@ WARMUP = "distill_warmup"
 """The setting of distillation's own warm-up."""
 TEACHER_VIEW = "teacher_view"
 """The setting of by which view a teacher teaches."""
-PUBLISHED_WIDTH = 1.0
-"""Of ImageNet weights."""
 
 
 def default_k(teacher: DetectorSpec) -> int:
@@ -98,7 +96,7 @@ def _choose_start(
 ) -> tuple[Setting, Setting]:
     alike = (spec.backbone, spec.width) == (teacher.backbone, teacher.width)
     second = not spec.low_backbone or (spec.low_backbone, spec.low_width) == (teacher.backbone, teacher.width)
-    weights = spec.width == PUBLISHED_WIDTH and spec.backbone not in SIZES
+    weights = has_imagenet_weights(spec.backbone, spec.width)
     if init != "auto":
         start = Setting(init, "flag")
     elif alike and second:

@@ -76,35 +76,25 @@ def find_source(
             f"{file} is of a run that was not at its end: epoch {card.epochs} teaches; should that run go on and write "
             "the file anew, this one cannot be resumed"
         )
+    source = Source(
+        file=file,
+        detector=teacher,
+        named=named,
+        data=card.data,
+        exif=config.exif or card.exif,
+        view=choose_teaching_view(named, card, recorded),
+        k=config.k,
+        init=config.init,
+        aligned=config.aligned,
+        training=card.training,
+        scores=card.scores,
+    )
     if not is_pixel(config.method):
-        return Source(
-            file=file,
-            detector=teacher,
-            named=named,
-            data=card.data,
-            exif=config.exif or card.exif,
-            view=choose_teaching_view(named, card, recorded),
-            k=config.k,
-            init=config.init,
-            aligned=config.aligned,
-            training=card.training,
-            scores=card.scores,
-        )
+        return source
     k = student_k(config, named)
     assistant, stage = first_stage(asked, file, train, observer)
     if stage.unfinished or stage.planned:
         return stage
     own, of_own = load_model(assistant)
-    return Source(
-        file=assistant,
-        detector=own,
-        named=named,
-        data=card.data,
-        exif=config.exif or card.exif,
-        view=choose_teaching_view(own.spec, of_own, recorded),
-        k=k,
-        init="teacher",
-        aligned=False,
-        training=card.training,
-        scores=card.scores,
-    )
+    view = choose_teaching_view(own.spec, of_own, recorded)
+    return replace(source, file=assistant, detector=own, view=view, k=k, init="teacher", aligned=False)

@@ -19,13 +19,12 @@ from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.runs.folder import Setting
-from msad_cli.system.distributed import from_first
 from msad_cli.system.files import fingerprint
-from msad_cli.text import parse_duration, parse_pixels
+from msad_cli.text import parse_pixels
 from msad_cli.training.config import Asked, DistillConfig
 from msad_cli.training.defaults.budget import fit_time
 from msad_cli.training.defaults.inherited import inherited, remembered
-from msad_cli.training.defaults.pace import WORTH_TIMING, Pace, pace_of, words
+from msad_cli.training.defaults.pace import Pace, pace_of, say_time
 from msad_cli.training.interruption import Clock
 from msad_cli.training.judging.nothing_found import finds_nothing
 from msad_cli.training.observer import Observer
@@ -80,7 +79,8 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     choices_of = partial(choose, config, train.labelled, spec.detector, computed["init"].value, spec.width)
     store, training, more = _images(config, source, spec, losses, train, usual := choices_of())
     pace = partial(_pace, source, spec, losses, training, usual, store)
-    within = _within(config, spec.resolution, usual, len(val), pace)
+    fitted = fit_time(config, spec.resolution, usual, len(val), pace, size_free=False)
+    within = None if fitted is None else fitted.epochs
     choices = of_distillation(choices_of(within=within), config.distill_warmup, is_pixel(config.method))
     computed |= more | said_of_unlabelled(config, unlabelled, choices)
     computed |= {"init": said_of_start(computed["init"], config, spec)}
@@ -126,10 +126,7 @@ def _refuse_impossible(asked: Asked[DistillConfig]) -> None:
             code="setting-without-effect",
         )
     choose(config, COCO_IMAGES, "")
-    if config.budget_time is None:
-        return
-    parse_duration("--budget-time", config.budget_time)
-    if is_pixel(config.method):
+    if config.budget_time is not None and is_pixel(config.method):
         raise UsageError(
             "--budget-time with --method pixel: its two stages are two trainings",
             "give --epochs, or --time, after which a run stops",
@@ -182,15 +179,6 @@ def _meant(from_teacher: Mapping[str, Setting], computed: Mapping[str, Setting])
     }
 
 
-def _within(
-    config: DistillConfig, size: Resolution, usual: Choices, validation: int, pace: Callable[..., Pace | None]
-) -> tuple[int, str] | None:
-    """The epochs that fit into `--budget-time`, and why; a run that goes on has chosen already."""
-    if config.budget_time is None or config.resume:
-        return None
-    return from_first(lambda: fit_time(config, size, usual, validation, pace, size_free=False)).epochs
-
-
 def _pace(
     source: Source,
     spec: DetectorSpec,
@@ -236,10 +224,8 @@ def _say_first(
         observer.say("the teacher finds nothing: there is nothing to learn from it; msad teacher trains another")
     if not config.no_distill and source.view.value != source.detector.spec.views[0]:
         observer.say(f"the teacher teaches by its {source.view.value} view, {source.view.reason}")
-    if observer.silent or config.resume or is_pixel(config.method) or choices.schedule.steps < WORTH_TIMING:
-        return
-    timed = pace()
-    observer.say(words({"student": timed.of(choices, validation)} if timed else {}))
+    if not is_pixel(config.method):
+        say_time(config, observer, choices, validation, lambda: {"student": pace()})
 
 
 def _architecture(config: DistillConfig) -> dict[str, object]:
