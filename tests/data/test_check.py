@@ -1,6 +1,7 @@
 """The check of a data set: every kind of problem, what is kept of it, and the repair that leaves none."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -203,6 +204,14 @@ def test_bad_boxes_leave_the_others_alone(clean: Path) -> None:
     assert split.dropped == len(bad)
     assert sorted(split.boxes.tolist()) == sorted(expected.boxes.tolist())
     assert split.starts.tolist() == expected.starts.tolist()
+
+
+@pytest.mark.filterwarnings("error")
+def test_boxes_without_an_end_are_told_without_a_warning(clean: Path) -> None:
+    """Their ends are inf − inf or nan where the forms of boxes are compared: found by the fuzz test of documents."""
+    change(clean, both(add("annotations", box(math.inf, 0, -math.inf, 0)), add("annotations", box(0, 0, 0, 0))))
+    told = found(check_folder(clean))
+    assert told["train", kinds.NOT_FINITE.code] == 1
 
 
 def test_ground_truth_survives_what_the_reader_survives(clean: Path) -> None:

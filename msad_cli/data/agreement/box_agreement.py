@@ -75,6 +75,7 @@ class Compared:
 
     Attributes:
         records: of an annotation file.
+        boxes: (A, 4) x, y, width, height as they were read, NaN where they are not finite or absurdly far away.
         rows: (A,) the annotations whose boxes are compared: finite, no crowd regions.
         sides: (A, 2) width and height of their images, 0 where unknown.
         outlines: (A, 4) corners in pixels of the image, NaN where there are none.
@@ -82,15 +83,11 @@ class Compared:
     """
 
     records: Records
+    boxes: Table
     rows: Rows
     sides: Table
     outlines: Table
     known: Sequence[Form] = ()
-
-    @property
-    def boxes(self) -> Table:
-        """(A, 4) x, y, width, height as they were read."""
-        return self.records.annotations.boxes
 
     @property
     def outlined(self) -> Rows:
@@ -106,8 +103,9 @@ def compared(records: Records, frames: NDArray[np.int64], known: Sequence[Form] 
     grids = of.grids[:, ::-1].astype(np.float64)
     scale = np.divide(sides, grids, out=np.ones_like(sides), where=(grids > 0) & (sides > 0))
     with np.errstate(invalid="ignore"):
-        near_enough = (np.abs(of.boxes) < LARGEST_COORDINATE).all(axis=1)
-    return Compared(records, near_enough & ~of.crowd, sides, of.outlines * np.tile(scale, 2), known)
+        near_enough = np.asarray(np.abs(of.boxes) < LARGEST_COORDINATE).all(axis=1)
+    boxes = np.where(near_enough.reshape(-1, 1), of.boxes, np.nan)
+    return Compared(records, boxes, near_enough & ~of.crowd, sides, of.outlines * np.tile(scale, 2), known)
 
 
 def box_contradictions(of: Compared) -> list[Said]:

@@ -80,13 +80,12 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     store, training, more = _images(config, source, spec, losses, train, usual := choices_of())
     pace = partial(_pace, source, spec, losses, training, usual, store)
     fitted = fit_time(config, spec.resolution, usual, len(val), pace, size_free=False)
-    within = None if fitted is None else fitted.epochs
-    choices = of_distillation(choices_of(within=within), config.distill_warmup, is_pixel(config.method))
+    choices = choices_of(within=fitted.epochs) if fitted is not None else usual
+    choices = of_distillation(choices, config.distill_warmup, is_pixel(config.method))
+    computed["init"] = said_of_start(computed["init"], config, spec)
     computed |= more | said_of_unlabelled(config, unlabelled, choices)
-    computed |= {"init": said_of_start(computed["init"], config, spec)}
     settings = all_settings(asked, {**computed, **choices.settings, **_meant(from_teacher, more), **brought})
-    observer.plan(out, settings)
-    _say_first(config, observer, source, choices, len(val), pace)
+    _say_first(config, observer, source, settings, choices, len(val), pace)
     if config.dry_run:
         return Outcome(out, planned=True)
     torch.manual_seed(config.seed)
@@ -214,12 +213,15 @@ def _say_first(
     config: DistillConfig,
     observer: Observer,
     source: Source,
+    settings: Mapping[str, Setting],
     choices: Choices,
     validation: int,
     pace: Callable[..., Pace | None],
 ) -> None:
-    """Lines on a teacher that finds nothing, on the view by which it teaches, where that is not the model's own, and on
-    how long the training will take here."""
+    """The plan, and lines on a teacher that finds nothing, on the view by which it teaches, where that is not the
+    model's own, and on how long the training will take here."""
+    assert config.out is not None
+    observer.plan(config.out, settings)
     if source.scores is not None and finds_nothing(source.scores.values()):
         observer.say("the teacher finds nothing: there is nothing to learn from it; msad teacher trains another")
     if not config.no_distill and source.view.value != source.detector.spec.views[0]:
