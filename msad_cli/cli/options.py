@@ -41,7 +41,12 @@ BatchSize = Annotated[int | None, typer.Option("--batch", help="Images a step. D
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Default: by optimizer, batch and start.")]
 Optimizer = Annotated[str, typer.Option(metavar="sgd|adamw", help="What updates the weights.")]
 Decay = Annotated[
-    str, typer.Option("--decay", metavar="steps|cosine", help="÷10 at 2/3 and 8/9 of the run, or cosine.")
+    str,
+    typer.Option(
+        "--decay",
+        metavar="steps|cosine|flat-cosine",
+        help="÷10 at 2/3 and 8/9 of the run; a cosine to 0; or none until half of it, then a cosine to 1/20.",
+    ),
 ]
 Warmup = Annotated[int | None, typer.Option("--warmup", help="Steps of learning-rate warm-up. Default: at most 500.")]
 Clip = Annotated[float, typer.Option(help="Largest norm of the gradient.")]

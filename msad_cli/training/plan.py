@@ -1,11 +1,11 @@
 """The plan of a training: what was not asked for, computed from machine and data, each value with its reason."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from msad_cli.distillation.two_step import FUSION_SHARE
 from msad_cli.errors import UsageError
@@ -23,7 +23,7 @@ from msad_cli.training.defaults.machine import FROM_SCRATCH, IMAGES_ON_CPU, usua
 from msad_cli.training.observer import Observer
 from msad_cli.training.steps.averaging import USUAL_DECAY
 from msad_cli.training.steps.optimiser import OPTIMISERS
-from msad_cli.training.steps.schedule import BASE_BATCH, Schedule
+from msad_cli.training.steps.schedule import BASE_BATCH, Decay, Schedule
 
 COCO_IMAGES, COCO_EPOCHS, MOST_EPOCHS = 117_266, 12, 150
 MANY_EVALUATIONS = 30
@@ -97,10 +97,9 @@ def choose(
         settings["batch"] = Setting(batch, "auto", "all images of the training split")
     workers = pick("workers", lambda: default_workers(compute.device))
     epochs = pick("epochs", lambda: within or _epochs(images, large))
-    if config.optimizer not in OPTIMISERS:
-        raise UsageError(
-            f"--optimizer {config.optimizer}: unknown", f"give {' or '.join(OPTIMISERS)}", code="unknown-value"
-        )
+    _refuse_unknown("--optimizer", config.optimizer, OPTIMISERS)
+    _refuse_unknown("--decay", config.decay, get_args(Decay))
+    _refuse_unknown("--keep", config.keep, ("best", "last"))
     fast = init.split(",", maxsplit=1)[0] == FROM_SCRATCH and width < 1 and known is not None and known.fast_start
     rate = pick("lr", lambda: _rate(config.optimizer, batch, fast))
     ema = pick("ema", lambda: (USUAL_DECAY, "of about a ninth of the run at first"))
@@ -109,11 +108,7 @@ def choose(
     warmup = pick("warmup", lambda: (min(500, steps // 10), "a tenth of the run, at most 500 steps"))
     eval_every = pick("eval_every", lambda: (usual_eval_every(epochs), "20 evaluations in a run"))
     patience = pick("patience", lambda: _patience(math.ceil(epochs / eval_every)))
-    if config.keep not in ("best", "last"):
-        raise UsageError(f"--keep {config.keep}: unknown", "give best or last", code="unknown-value")
     frozen_stages(config.freeze)
-    if config.decay not in ("steps", "cosine"):
-        raise UsageError(f"--decay {config.decay}: unknown", "give steps or cosine", code="unknown-value")
     if not rate > 0:
         raise UsageError(f"--lr {rate}: has to be positive", code="number-out-of-range")
     schedule = Schedule(rate, steps, warmup, config.decay)  # type: ignore[arg-type]
@@ -129,6 +124,11 @@ def choose(
         ema=ema,
         settings=settings,
     )
+
+
+def _refuse_unknown(flag: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        raise UsageError(f"{flag} {value}: unknown", f"give {' or '.join(known)}", code="unknown-value")
 
 
 def _unlabelled(batch: int, share: float) -> int:
