@@ -74,12 +74,12 @@ class TrainingConfig:
     budget_time: str | None = None
     batch: int | None = None
     lr: float | None = None
-    decay: str = "steps"
+    decay: str | None = None
     warmup: int | None = None
     clip: float = 10.0
     freeze: str | None = None
     class_weights: str | None = None
-    optimizer: str = "sgd"
+    optimizer: str | None = None
     ema: float | None = None
     eval_every: int | None = None
     keep: str = "best"
