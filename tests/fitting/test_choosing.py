@@ -186,7 +186,7 @@ def test_strength_is_what_was_measured() -> None:
 
     own = points(of(256), SET)
     assert sum(own.values()) == pytest.approx(0.0, abs=0.1)
-    assert strength(of(256), SET) - strength(of(128), SET) == pytest.approx(14.9, abs=0.01)
+    assert strength(of(256), SET) - strength(of(128), SET) == pytest.approx(14.9, abs=0.1)
     assert strength(of(256, k=4), SET) == pytest.approx(AP_OF_K[4], abs=0.1)
     assert points(of(256, depthwise=True), SET)["head"] == -2.8
     assert strength(of(256, backbone="cspnext_nano"), SET) > strength(of(256), SET)
