@@ -62,6 +62,12 @@ class FitConfig:
                 "leave one or the other away",
                 code="setting-without-effect",
             )
+        if self.init not in (None, "none", "imagenet") and self.backbone is None:
+            raise UsageError(
+                f"--init {self.init}: of which backbone its weights are decides what there is to choose among",
+                "add --backbone NAME",
+                code="backbone-missing",
+            )
         if self.out.suffix != ".safetensors":
             raise UsageError(
                 f"--out {self.out}: a model file's name ends in .safetensors",

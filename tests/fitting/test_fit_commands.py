@@ -137,6 +137,7 @@ def test_what_cannot_be_is_refused() -> None:
         {"teacher": "maybe"},
         {"teacher": "no", "teacher_epochs": 3},
         {"teacher": "no", "teacher_backbone": "resnet50"},
+        {"init": "weights.pth"},
         {"out": Path("s.onnx")},
     )
     for each in wrong:
