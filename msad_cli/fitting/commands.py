@@ -2,12 +2,11 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from msad_cli.export.sidecar import InputShape
-from msad_cli.fitting.choice.budgets import Kind
 from msad_cli.fitting.choice.candidates import PLAIN, Candidate
 from msad_cli.fitting.choice.measuring import GRAPH, TORCH
 from msad_cli.fitting.scheduling import Epochs
@@ -152,20 +151,14 @@ def deployed(model: Path, runtime: str) -> Path:
 
 
 def _network(candidate: Candidate, backbone: str = "") -> tuple[str, ...]:
+    """The flags of a network, with another backbone of full width where one is named."""
     of = candidate.network
-    start = of.init if not backbone else "none"
+    of = replace(of, backbone=backbone, width=1.0, init="none") if backbone else of
     return (
-        *(
-            "--detector",
-            of.detector,
-            "--backbone",
-            backbone or of.backbone,
-            "--width",
-            "1" if backbone else f"{of.width:g}",
-        ),
+        *("--detector", of.detector, "--backbone", of.backbone, "--width", f"{of.width:g}"),
         *("--head-channels", str(of.head_channels), "--head-convs", str(of.head_convs)),
         *(("--head-depthwise",) if of.head_depthwise else ()),
-        *("--size", size_text(candidate.spec.resolution), "--init", start),
+        *("--size", size_text(candidate.spec.resolution), "--init", of.init),
     )
 
 
@@ -191,8 +184,3 @@ def _bench(recipe: Recipe, models: list[Path]) -> tuple[str, ...]:
     files = (str(deployed(each, recipe.runtime)) for each in models)
     by = ("--precision", "fp32", "--device", "cpu") if recipe.runtime == TORCH else ("--runtime", recipe.runtime)
     return ("bench", *files, *by, "--runs", str(TIMED_RUNS), "--json")
-
-
-def runtime_for(kind: Kind, milliseconds: Mapping[str, float]) -> str:
-    """What runs the model in the end: the fastest runtime; where nothing was timed, a graph's usual one."""
-    return next(iter(milliseconds), TORCH if kind == "latency" else "")

@@ -1,6 +1,8 @@
 """FILE.fit/: what `msad fit` was asked for, what it has found so far, and which of its commands are done."""
 
 import json
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -121,8 +123,8 @@ class FitFolder:
             UsageError: there is a result, or a fit whose commands have begun.
             OutputError: nothing can be written there.
         """
-        begun = self.state.exists() and bool(self.load().steps)
-        if not overwrite and (out.exists() or begun):
+        begun = not overwrite and self.state.exists() and bool(self.load().steps)
+        if begun or (out.exists() and not overwrite):
             what = self.path if begun else out
             raise UsageError(
                 f"{what} exists",
@@ -137,6 +139,7 @@ class FitFolder:
             "format": FORMAT,
             "msad": __version__,
             "config": asdict(state.config),
+            "begun_in": os.getcwd(),
             "measured": {name: asdict(each) for name, each in state.measured.items()},
             "plan": state.plan,
             "steps": [each.to_json() for each in state.steps],
@@ -148,13 +151,14 @@ class FitFolder:
         """How far it was.
 
         Raises:
-            UsageError: there is none, or the file was changed into something else.
+            UsageError: there is none, the file was changed into something else, or it was begun in another folder.
         """
         try:
             values = json.loads(self.state.read_text(encoding="utf-8"))
             if values["format"] != FORMAT:
                 raise ValueError(f"format {str(values['format'])[:40]!r}, this msad reads {FORMAT!r}")
-            return FitState(
+            begun_in = str(values["begun_in"])
+            state = FitState(
                 _config(values["config"]),
                 {str(name): _measured(each) for name, each in values["measured"].items()},
                 dict(values["plan"]),
@@ -173,6 +177,11 @@ class FitFolder:
                 "start anew with --overwrite",
                 code="state-damaged",
             ) from None
+        if begun_in != os.getcwd():  # its commands name files from there
+            raise UsageError(
+                f"{self.path}: this fit was begun in {begun_in}", f"cd {shlex.quote(begun_in)}", code="other-folder"
+            )
+        return state
 
 
 def _config(values: Mapping[str, Any]) -> FitConfig:
@@ -186,7 +195,7 @@ def _measured(values: Mapping[str, Any]) -> Measured:
     )
     if not times:
         raise ValueError("a measured candidate without a time")
-    return Measured(dict(times), int(values["size"]), float(values["seconds"]), float(values["busy"]))
+    return Measured(dict(times), int(values["size"]), float(values["busy"]))
 
 
 def marked(steps: Sequence[Step], place: int, **changed: Any) -> list[Step]:

@@ -100,7 +100,7 @@ def test_what_was_stopped_goes_on_and_what_is_half_done_is_done_anew(tmp_path: P
     assert export.now() == (*export.words, "--overwrite")
 
 
-def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_state_comes_back_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = FitConfig(data="d", budget="15ms", out=tmp_path / "s.safetensors", teacher_epochs=7)
     steps = steps_for(RECIPE, config.places, STUDENT, CONTROL, Epochs(0, 8, 8, 4.0, 1.0), None)
     state = FitState(config, {"a": measured(3.0)}, {"lines": ["x"]}, steps, {"control": "none"})
@@ -112,6 +112,12 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     assert again.config.places.folder == tmp_path / "s.fit"
     with pytest.raises(UsageError, match="exists"):
         folder.refuse_used(False, config.out)
+    folder.refuse_used(True, config.out)
+    # Its commands name files from where it was begun.
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="was begun in") as error:
+        folder.load()
+    assert error.value.hint.startswith("cd /")
     folder.refuse_used(True, config.out)
     # One that has only measured may begin anew.
     folder.save(replace(state, steps=[]))

@@ -40,7 +40,7 @@ def facts(size: tuple[int, int] = (480, 640), images: int = 292, side: float = 0
 
 def measured(milliseconds: float, size: int = 10_000_000) -> Measured:
     """A measurement with onnxruntime ahead of torch."""
-    return Measured({"onnxruntime": milliseconds, "torch": 2 * milliseconds}, size, 10.0)
+    return Measured({"onnxruntime": milliseconds, "torch": 2 * milliseconds}, size)
 
 
 class Given:

@@ -45,13 +45,11 @@ class Measured:
     Attributes:
         milliseconds: an image, from its pixels to its boxes, by runtime; the fastest first.
         size: bytes of the file that is deployed.
-        seconds: that writing it took.
         busy: wall time over CPU time, of one thread; 1 where nobody knows.
     """
 
     milliseconds: dict[str, float]
     size: int
-    seconds: float
     busy: float = 1.0
 
     @property
@@ -130,13 +128,11 @@ def measure_candidate(candidate: Candidate, facts: Facts, runtimes: Runtimes, co
     plant(detector, images, facts.objects)
     network = as_deployed(detector)
     with threads(count):
-        start = time.perf_counter()
         written = _write(network, candidate, shape) if runtimes.graphs else b""
-        seconds = time.perf_counter() - start
         runs = _opened(network, written, candidate, shape, runtimes)
         taken, busy = time_runs(runs, images, count)
     size = len(written) or BYTES * candidate.parameters
-    return Measured(taken, size, seconds, busy)
+    return Measured(taken, size, busy)
 
 
 def as_deployed(detector: Detector) -> Deployed:
