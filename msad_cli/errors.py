@@ -67,3 +67,9 @@ class GateMissedError(MsadError):
     """A gate that the user asked for was missed."""
 
     exit_code = 8
+
+
+class UnmetBudgetError(MsadError):
+    """No model meets the budget that the user gave."""
+
+    exit_code = 9

@@ -12,6 +12,7 @@ FLOORS = (
     "cli",
     "__init__",
     "api",
+    "fitting",
     "training",
     "runs",
     "inference",

@@ -16,6 +16,7 @@ from msad_cli.cli.commands.distill import distill
 from msad_cli.cli.commands.doctor import doctor
 from msad_cli.cli.commands.eval import evaluate
 from msad_cli.cli.commands.export import export
+from msad_cli.cli.commands.fit import fit
 from msad_cli.cli.commands.flops import flops
 from msad_cli.cli.commands.info import info
 from msad_cli.cli.commands.plot import plot
@@ -34,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+app.command()(fit)
 app.command()(teacher)
 app.command()(distill)
 app.command("eval")(evaluate)

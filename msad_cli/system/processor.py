@@ -1,6 +1,7 @@
 """What the CPU offers. Imports no torch."""
 
 import os
+import platform
 from pathlib import Path
 
 
@@ -16,3 +17,13 @@ def multiplies_bf16() -> bool:
     except OSError:
         return False
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def processor_name() -> str:
+    """What its maker calls it, and how many cores there are for this process."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{cores()} cores, {next(iter(named), platform.processor() or platform.machine())}"

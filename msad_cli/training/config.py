@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.data import Dataset
 
+    from msad_cli.models.spec import Role
     from msad_cli.training.steps.loop import Step
 
 PYTHON_ONLY = frozenset({"on_step", "losses"})
@@ -133,6 +134,12 @@ class TrainingConfig:
             parse_duration(BUDGET, self.budget_time)
 
 
+ALONE = "alone"
+"""The scales of a student that learns without a teacher: the one low view, on the aligned grid."""
+ROLES: "dict[str, Role]" = {"aligned": "teacher", ALONE: "student"}
+"""What is trained by scales that make no baseline."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig(TrainingConfig):
     """What a teacher, or a baseline, is asked for."""
@@ -159,7 +166,7 @@ class TeacherConfig(TrainingConfig):
     @property
     def usual_out(self) -> Path:
         """The model file that is written unless `out` says."""
-        return Path(f"{'teacher' if self.scales == 'aligned' else self.scales}.safetensors")
+        return Path(f"{ROLES.get(self.scales, self.scales)}.safetensors")
 
 
 CONTROL = "plain.safetensors"

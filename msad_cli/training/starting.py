@@ -11,7 +11,7 @@ from msad_cli.models.model_file import own_header
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.weights.initialise import fitting, known_to_coco
 from msad_cli.runs.folder import Setting
-from msad_cli.training.config import Asked, Config, DistillConfig, TeacherConfig, TrainingConfig
+from msad_cli.training.config import ALONE, Asked, Config, DistillConfig, TeacherConfig, TrainingConfig
 
 ARCHITECTURE = {
     "detector": "detector",
@@ -61,13 +61,14 @@ def _brought(config: TrainingConfig, spec: DetectorSpec) -> dict[str, Any]:
     if "scales" not in names:  # a student's image is its teacher's, and so are its views
         return found
     scales = getattr(config, "scales")  # noqa: B009
-    smaller = [k for k in spec.ks if k > 1 or scales == "single"]
+    single = scales in ("single", ALONE)
+    smaller = [k for k in spec.ks if k > 1 or single]
     found["size"] = f"{spec.resolution.short_side},{spec.resolution.long_side}"
-    if smaller and (scales != "single" or len(smaller) == 1):
+    if smaller and (not single or len(smaller) == 1):
         found["k"] = ",".join(str(k) for k in smaller)
     if spec.fuses and scales == "aligned":
         found["fusion"] = spec.fusion
-    if spec.scales == scales == "aligned":
+    if spec.scales == "aligned" and scales in ("aligned", ALONE):
         found["phase"] = spec.phase
     if spec.two_stage:
         found["rois"] = spec.learning.rois

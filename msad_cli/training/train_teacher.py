@@ -13,6 +13,7 @@ from msad_cli.data.images.decode import limit_pixels
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.distillation.aligned_teacher import AlignedTraining
 from msad_cli.distillation.baselines import UnshiftedTraining
+from msad_cli.distillation.distillation import Distillation
 from msad_cli.distillation.two_step import TwoStepTraining
 from msad_cli.errors import UsageError
 from msad_cli.frame import FRAME_DIVISOR, STOCK_DIVISOR, Resolution
@@ -25,7 +26,7 @@ from msad_cli.runs.folder import Setting
 from msad_cli.system.device import choose_device
 from msad_cli.system.files import fingerprint
 from msad_cli.text import parse_ks, parse_pixels, parse_size
-from msad_cli.training.config import AUTO, Asked, TeacherConfig
+from msad_cli.training.config import ALONE, AUTO, ROLES, Asked, TeacherConfig
 from msad_cli.training.defaults.budget import fit_time
 from msad_cli.training.defaults.inherited import remembered
 from msad_cli.training.defaults.machine import LARGE, Network, choose_network, choose_size
@@ -167,14 +168,14 @@ def _spec(
     norm = choose_norm(config.norm, network.init, config.detector, config.init_partial)
     with invalid_values_named("msad teacher --help lists the values"):
         spec = DetectorSpec(
-            role="teacher" if config.scales == "aligned" else "baseline",
+            role=ROLES.get(config.scales, "baseline"),
             detector=config.detector,
             backbone=network.backbone,
             width=network.width,
             channels=network.head_channels,
             head_convs=network.head_convs,
             norm=norm.value,
-            scales=config.scales,  # type: ignore[arg-type]  # the spec checks it
+            scales="aligned" if config.scales == ALONE else config.scales,  # type: ignore[arg-type]  # the spec checks it
             ks=ks,
             resolution=resolution,
             divisor=STOCK_DIVISOR if (config.scales, ks) == ("single", (1,)) else FRAME_DIVISOR,
@@ -224,18 +225,21 @@ def _views(config: TeacherConfig) -> tuple[int, ...]:
             "aligned scales know joint and two-step",
             code="strategy-unfit-for-scales",
         )
-    if scales != "single":
+    if scales not in ("single", ALONE):
         return (1, *parse_ks("--k", k or "2", "24"))
-    ks = parse_ks("--k", k or "1")
+    ks = parse_ks("--k", k or ("1" if scales == "single" else "2"))
     if len(ks) > 1:
         raise UsageError(
-            f"--k {k} with --scales single", "a single scale has one k: 1, 2 or 4", code="k-unfit-for-scales"
+            f"--k {k} with --scales {scales}", "it has one view, and so one k: 1, 2 or 4", code="k-unfit-for-scales"
         )
     return ks
 
 
 def _module(detector: Detector, fusion_weight: float, align_steps: int) -> nn.Module:
-    """What trains a detector: by views that are not aligned, in two steps if the first has a length, or jointly."""
+    """What trains a detector: without a teacher, by views that are not aligned, in two steps if the first has a length,
+    or jointly."""
+    if detector.spec.role == "student":
+        return Distillation(detector, None, {})
     if detector.spec.scales != "aligned":
         return UnshiftedTraining(detector)
     return TwoStepTraining(detector, align_steps) if align_steps else AlignedTraining(detector, fusion_weight)

@@ -51,7 +51,12 @@ OWN: dict[str, Any] = {
     ],
     "init_partial": options.InitPartial,
     "norm": Annotated[str, typer.Option(metavar="auto|frozen|batch|group", help="Normalisation of the backbone.")],
-    "scales": Annotated[str, typer.Option(metavar="aligned|vanilla|single", help="vanilla and single: the baselines.")],
+    "scales": Annotated[
+        str,
+        typer.Option(
+            metavar="aligned|alone|vanilla|single", help="alone: a student without a teacher. Others: the baselines."
+        ),
+    ],
     "phase": Annotated[
         str, typer.Option(metavar="centre|grid", help="How low views lie in the large image (docs/methods.md).")
     ],

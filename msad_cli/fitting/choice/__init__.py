@@ -1,0 +1,1 @@
+"""Which model is the strongest that fits a budget on this machine, before anything is trained."""

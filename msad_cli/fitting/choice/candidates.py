@@ -1,0 +1,197 @@
+"""The models that may be shipped: a network, what it sees, and what that costs in multiply-accumulates."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from msad_cli.errors import UsageError
+from msad_cli.fitting.choice.facts import Facts
+from msad_cli.frame import FRAME_DIVISOR, STOCK_DIVISOR, Frame, Resolution
+from msad_cli.models.backbones.published import has_imagenet_weights
+from msad_cli.models.cost import count_cost
+from msad_cli.models.detectors.kinds import DETECTORS, PUBLISHED_HEAD, usual_head
+from msad_cli.models.spec import ClassName, DetectorSpec
+from msad_cli.text import meant, size_text
+from msad_cli.training.plan import choose_norm
+
+SMALL_HEAD = (64, 2)
+"""Channels and convolutions of the head of docs/results.md."""
+PLAIN = 1
+"""The k of an ordinary detector: it sees the image that its boxes are in."""
+SMALLEST, STEP = 64, 32
+"""HR pixels: the shortest side that is tried, and the steps in which sides grow."""
+COUNTED = Resolution(256, 384)
+"""The HR size at which a network's multiply-accumulates are counted: padding to any multiple adds nothing."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A detector with a backbone and a head; the fields are flags of `msad teacher`."""
+
+    detector: str
+    backbone: str
+    width: float
+    head_channels: int
+    head_convs: int
+    head_depthwise: bool = False
+    init: str = "none"
+
+    def __str__(self) -> str:
+        width = f" × {self.width:g}" if self.width != 1 else ""
+        head = f"head {self.head_channels} × {self.head_convs}{' depthwise' if self.head_depthwise else ''}"
+        return f"{self.detector} {self.backbone}{width}, {head}"
+
+
+def _network(detector: str, backbone: str, width: float, depthwise: bool = False) -> Network:
+    whole = PUBLISHED_HEAD if backbone == "resnet50" else SMALL_HEAD
+    return Network(detector, backbone, width, *usual_head(detector, backbone, width, whole), depthwise)
+
+
+NETWORKS = (
+    _network("fcos", "resnet18", 0.25),
+    _network("fcos", "resnet18", 0.5),
+    _network("fcos", "resnet18", 0.5, depthwise=True),
+    _network("fcos", "resnet18", 1.0),
+    _network("fcos", "mobilenet_v2", 0.35),
+    _network("fcos", "mobilenet_v2", 1.0),
+    _network("fcos", "resnet50", 1.0),
+    _network("rtmdet", "cspnext_nano", 0.5),
+    _network("rtmdet", "cspnext_nano", 1.0),
+    _network("rtmdet", "cspnext_tiny", 1.0),
+    _network("rtmdet", "cspnext_s", 1.0),
+    _network("rtmdet", "cspnext_m", 1.0),
+)
+"""What is tried, a line each. Another one costs a line here."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that may be shipped.
+
+    Attributes:
+        network: of which it is built.
+        spec: that builds it: a student of one aligned view, or where k is `PLAIN` an ordinary detector.
+        sees: (height, width) of the usual image as it sees it.
+        macs: multiply-accumulates of one such image.
+        macs_as_counted: those of an image of `COUNTED`, which tell networks apart whatever they see.
+        parameters: how many it has.
+    """
+
+    network: Network
+    spec: DetectorSpec
+    sees: tuple[int, int]
+    macs: float
+    macs_as_counted: float
+    parameters: int
+
+    @property
+    def k(self) -> int:
+        """By how much its image is downsampled from the HR one."""
+        return self.spec.ks[0]
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is an ordinary detector."""
+        return self.spec.scales == "single"
+
+    @property
+    def name(self) -> str:
+        """What tells it from all others."""
+        return f"{self.network}, {f'k = {self.k}' if not self.plain else 'plain'}, HR {size_text(self.spec.resolution)}"
+
+    @property
+    def family(self) -> tuple[Network, int]:
+        """What it shares with candidates that differ in size alone."""
+        return self.network, self.k
+
+
+def candidates_for(facts: Facts, networks: Iterable[Network], ks: Iterable[int]) -> list[Candidate]:
+    """Every network at every k and every size that suits the set, in no order.
+
+    Args:
+        ks: 2 and 4, and `PLAIN` for ordinary detectors.
+    """
+    ks = tuple(ks)
+    return [each for network in networks for k in ks for each in _of_family(facts, network, k)]
+
+
+def _of_family(facts: Facts, network: Network, k: int) -> Iterator[Candidate]:
+    divisor = STOCK_DIVISOR if k == PLAIN else FRAME_DIVISOR
+    cost = _counted(network, k, len(facts.fields["classes"]))
+    pixels = COUNTED.short_side * COUNTED.long_side
+    for resolution in sizes_for(facts, divisor):
+        frame = resolution.frame_size(*facts.size)
+        padded = Frame.around([frame], divisor=divisor).padded
+        spec = replace(_spec(network, k), **facts.fields, resolution=resolution)
+        macs = cost[0] * padded[0] * padded[1] / pixels
+        yield Candidate(network, spec, (frame[0] // k, frame[1] // k), macs, *cost)
+
+
+def sizes_for(facts: Facts, divisor: int) -> list[Resolution]:
+    """HR sizes, ascending: of those whose padded sides are the same, and so the cost, the largest; none enlarges the
+    usual image.
+
+    Args:
+        divisor: sides are padded to multiples of so many HR pixels.
+    """
+    best: dict[tuple[int, int], Resolution] = {}
+    ratio = max(facts.size) / facts.short
+    shorts = {*range(SMALLEST, facts.short, STEP), *(int(side / ratio) // 4 * 4 for side in range(0, 16384, divisor))}
+    for short in sorted(each for each in {*shorts, facts.short} if SMALLEST <= each <= facts.short):
+        size = facts.resolution(short)
+        best[Frame.around([size.frame_size(*facts.size)], divisor=divisor).padded] = size
+    return sorted(best.values(), key=lambda each: each.short_side) or [facts.resolution(max(32, facts.short))]
+
+
+@lru_cache(maxsize=256)
+def _counted(network: Network, k: int, classes: int) -> tuple[float, int]:
+    """Multiply-accumulates at `COUNTED`, and parameters."""
+    spec = replace(_spec(network, k), classes=tuple(ClassName(each, str(each)) for each in range(classes)))
+    cost = count_cost(spec, spec.views[0], [(COUNTED.short_side, COUNTED.long_side)])
+    return cost.total, sum(cost.parameters.values())
+
+
+def _spec(network: Network, k: int) -> DetectorSpec:
+    plain = k == PLAIN
+    return DetectorSpec(
+        role="baseline" if plain else "student",
+        detector=network.detector,
+        backbone=network.backbone,
+        width=network.width,
+        channels=network.head_channels,
+        head_convs=network.head_convs,
+        head_depthwise=network.head_depthwise,
+        norm=choose_norm("auto", network.init, network.detector).value,
+        scales="single" if plain else "aligned",
+        ks=(k,),
+        resolution=COUNTED,
+        classes=(ClassName(1, "any"),),
+        divisor=STOCK_DIVISOR if plain else FRAME_DIVISOR,
+    )
+
+
+def chosen_networks(detector: str | None, backbone: str | None, init: str | None) -> list[Network]:
+    """Those of the table that were asked for; a backbone that stands in no line is built like others of its kind.
+
+    Args:
+        detector, backbone: what was typed; None for all.
+        init: where weights start from, of the networks that have them; None: at random.
+
+    Raises:
+        UsageError: there is no such detector, or it has two stages.
+    """
+    dense = [name for name, entry in DETECTORS.items() if entry.family == "dense"]
+    if detector is not None and detector not in dense:
+        raise UsageError(
+            f"--detector {detector}: not one that msad fit chooses among{meant(detector, dense)}",
+            f"give {', '.join(dense)}, or none; msad teacher trains others",
+            code="unknown-value",
+        )
+    found = [each for each in NETWORKS if detector in (None, each.detector) and backbone in (None, each.backbone)]
+    if not found:
+        found = [_network(each, backbone or "resnet18", 1.0) for each in dense if detector in (None, each)]
+    if init is None or init == "none":
+        return found
+    # Published weights are those of full width; a file is of the backbone that is named beside it.
+    started = [replace(each, init=init) for each in found if has_imagenet_weights(each.backbone, each.width)]
+    return [*started, *(each for each in found if not has_imagenet_weights(each.backbone, each.width))]
