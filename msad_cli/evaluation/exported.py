@@ -75,7 +75,7 @@ def check_graph(
         raise GateMissedError(
             f"nothing was written: in {parity.images} images neither msad nor {form} finds anything, so that nothing "
             "is compared",
-            "train the model, or name images with its objects by --data",
+            "train the model, name images with its objects by --data, or lower --lowest-score",
             code="export-finds-nothing",
         )
     apart = ", ".join(f"{name} {value:.2g}" for name, value in parity.differences.items())
