@@ -10,6 +10,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 
 from msad_cli.frame import Frame
+from msad_cli.models.decode.limits import Limits
 from msad_cli.models.detectors.anchors import anchors_by_cell, octave_anchors
 from msad_cli.models.detectors.base import BACKGROUND, FPN_NAMES, Outputs, PublishedWeights, Target
 from msad_cli.models.detectors.dense import DenseKind, MatchingHead, dense_options
@@ -27,6 +28,7 @@ class FCOSKind(DenseKind):
     published = PublishedWeights(
         name="fcos_resnet50_fpn", old_names=FPN_NAMES, class_rows={"head.classification_head.cls_logits": 1}
     )
+    deployed = Limits(score=0.2)
 
     def build(self, backbone: AlignedBackbone, classes: int) -> FCOS:
         """At 256 channels and 4 convolutions torchvision's own in shape."""

@@ -48,8 +48,8 @@ def decode_proposals(
     boxes, scores, groups = (torch.cat(each, dim=1) for each in zip(*levels, strict=True))
     boxes = clip_boxes_to_image(boxes, size)
     scores = torch.where(_has_sides(boxes, network.min_size), scores, DROPPED)
-    scores = suppress(boxes, scores, groups, len(levels), network.nms_thresh)
-    scores, places = top(scores, network.post_nms_top_n())
+    most = network.post_nms_top_n()
+    scores, places = top(suppress(boxes, scores, groups, len(levels), network.nms_thresh, most), most)
     return taken(boxes, places), scores > DROPPED
 
 
@@ -76,8 +76,8 @@ def decode_boxes(
     labels = torch.arange(1, classes, device=rows.device).expand(scores.shape).flatten(1)
     boxes, scores = boxes.flatten(1, 2), scores.flatten(1)
     good = (scores > heads.score_thresh) & _has_sides(boxes, THINNEST)
-    scores = suppress(boxes, torch.where(good, scores, DROPPED), labels, classes, heads.nms_thresh)
-    scores, places = top(scores, heads.detections_per_img)
+    scores, most = torch.where(good, scores, DROPPED), heads.detections_per_img
+    scores, places = top(suppress(boxes, scores, labels, classes, heads.nms_thresh, most), most)
     return taken(boxes, places), scores, labels.gather(1, places)
 
 

@@ -12,10 +12,10 @@ from msad_cli.models.backbones.csp_blocks import Norm
 from msad_cli.models.backbones.cspnext_sizes import SIZES
 from msad_cli.models.backbones.normalisation import FUSED, freeze_view, norm_layer, select_view
 from msad_cli.models.backbones.resnet import Backbone
-from msad_cli.models.decode.nms import DROPPED, suppress, taken, top
+from msad_cli.models.decode.limits import SCORE_THRESHOLD
+from msad_cli.models.decode.nms import DROPPED, best_pairs, suppress, taken, top
 from msad_cli.models.detectors.anchors import anchors_by_cell, octave_anchors
 from msad_cli.models.detectors.base import (
-    SCORE_THRESHOLD,
     Detection,
     DetectorKind,
     Outputs,
@@ -59,13 +59,14 @@ class RTMDet(nn.Module):
 
     Attributes:
         nms_thresh: IoU above which the lower score of a class goes.
+        score_thresh: detections scored lower are dropped.
         detections_per_img: how many detections an image has at most.
     """
 
     def __init__(self, backbone: AlignedBackbone, head: SharedHead, detections: int) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
-        self.nms_thresh, self.detections_per_img = OVERLAP, detections
+        self.nms_thresh, self.score_thresh, self.detections_per_img = OVERLAP, SCORE_THRESHOLD, detections
 
 
 class RTMDetKind(DetectorKind):
@@ -198,16 +199,15 @@ class RTMDetKind(DetectorKind):
         self, pyramid: Sequence[Tensor], strides: Sequence[int], outputs: Outputs
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The best boxes (N, B, 4), not clipped, scores (N, B), `DROPPED` below the threshold, and labels (N, B)."""
-        scores = outputs["cls_logits"].sigmoid()
-        classes = scores.shape[2]
-        scores, places = top(torch.where(scores > SCORE_THRESHOLD, scores, DROPPED).flatten(1), CANDIDATES)
+        pairs, limits = outputs["cls_logits"].sigmoid(), self.limits
+        scores, places, classes = best_pairs(pairs, limits.candidates or CANDIDATES, limits.one_class)
         boxes = _boxes(*_cells(pyramid, strides), outputs["bbox_regression"])
-        return taken(boxes, places // classes), scores, places % classes + 1
+        return taken(boxes, places), torch.where(scores > self.core.score_thresh, scores, DROPPED), classes + 1
 
     def _suppressed(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         core = self.core
-        kept = suppress(boxes, scores, labels - 1, len(self.spec.classes), core.nms_thresh)
-        scores, places = top(kept, core.detections_per_img)
+        most = core.detections_per_img
+        scores, places = top(suppress(boxes, scores, labels - 1, len(self.spec.classes), core.nms_thresh, most), most)
         return taken(boxes, places), scores, labels.gather(1, places)
 
     def boxes(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs) -> Tensor:

@@ -15,12 +15,13 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.rpn import RPNHead
 
+from msad_cli.errors import UsageError
 from msad_cli.frame import Frame
+from msad_cli.models.decode.limits import SCORE_THRESHOLD, Limits
 from msad_cli.models.decode.nms import DROPPED
 from msad_cli.models.detectors.anchors import RATIOS, anchors_by_cell, image_list
 from msad_cli.models.detectors.base import (
     FPN_NAMES,
-    SCORE_THRESHOLD,
     Detection,
     DetectorKind,
     Outputs,
@@ -30,6 +31,7 @@ from msad_cli.models.detectors.base import (
 )
 from msad_cli.models.detectors.rois import decode_boxes, decode_proposals, hr_roi_align, put_back, read, rois_of
 from msad_cli.models.pyramid import LEVELS
+from msad_cli.models.spec import DetectorSpec
 
 BOX_CELLS, OBJECT_CELLS = 7, 14
 """Sides of the grids that RoIAlign samples for boxes, and for masks or keypoints."""
@@ -119,6 +121,20 @@ class TwoStageKind(DetectorKind):
     def post_processing(self) -> Any:
         """The second stage, torchvision's."""
         return self.core.roi_heads
+
+    def limit(self, spec: DetectorSpec, nms_iou: float | None, limits: Limits) -> None:
+        """As every detector's. An object's best class alone is left behind suppression, not before it.
+
+        Raises:
+            UsageError: candidates are limited, of which there is no one number: proposals have their own.
+        """
+        if limits.candidates is not None:
+            raise UsageError(
+                f"--candidates: {spec.detector} finds proposals first",
+                "leave it out; --lowest-score and --max-detections limit what is found",
+                code="candidates-of-proposals",
+            )
+        super().limit(spec, nms_iou, limits)
 
     def object_anchors(self, pyramid: Sequence[Tensor], frame: Frame) -> list[Tensor]:
         """The proposal network's own anchors."""
