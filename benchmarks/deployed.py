@@ -23,7 +23,7 @@ from msad_cli.data.loading.transforms import render
 from msad_cli.export.sidecar import fitting, read_exported
 from msad_cli.models.decode.deployed import INPUT
 
-Run = Callable[[NDArray[np.uint8]], object]
+Run = Callable[[NDArray[Any]], object]
 WARMUP = 3
 
 
@@ -49,7 +49,8 @@ def by_onnxruntime(model: bytes) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return lambda pixels: session.run(None, {INPUT: pixels})
+    name = session.get_inputs()[0].name
+    return lambda pixels: session.run(None, {name: pixels})
 
 
 def by_openvino(model: bytes) -> Run:
