@@ -54,6 +54,7 @@ def test_rois_cost_what_their_layers_multiply() -> None:
     # 3×3 of 256 to 256 and 1×1 to 3 · (1 + 4), on P2 … P6 of 256 × 384 pixels.
     cells = sum(256 * 384 // 4**level for level in range(2, 7))
     assert cost.macs["rpn"] == cells * (9 * 256 * 256 + 256 * 15)
+    assert count_cost(whole("fasterrcnn"), "high", FRAME).macs["roi"] == boxes
     fewer = count_cost(whole("maskrcnn", detections_per_image=50), "high", FRAME)
     assert fewer.macs["roi"] == boxes + masks / 2
 

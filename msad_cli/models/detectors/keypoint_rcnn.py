@@ -6,18 +6,13 @@ from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, Keypoi
 
 from msad_cli.models.decode.keypoints import keypoint_places
 from msad_cli.models.detectors.base import PublishedWeights
+from msad_cli.models.detectors.roi_objects import OBJECT_CELLS, RoIObjectsKind
 from msad_cli.models.detectors.rois import hr_roi_align
-from msad_cli.models.detectors.two_stage import (
-    BOX_ROWS,
-    OBJECT_CELLS,
-    TWO_STAGE_NAMES,
-    TwoStageKind,
-    two_stage_options,
-)
+from msad_cli.models.detectors.two_stage import BOX_ROWS, TWO_STAGE_NAMES, two_stage_options
 from msad_cli.models.pyramid import AlignedBackbone
 
 
-class KeypointRCNNKind(TwoStageKind):
+class KeypointRCNNKind(RoIObjectsKind):
     """Keypoint R-CNN on given features."""
 
     published = PublishedWeights(

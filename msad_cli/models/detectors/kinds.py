@@ -54,6 +54,7 @@ DETECTORS = {
         coco_backbone="cspnext_tiny",
         coco_norm="batch",
     ),
+    "fasterrcnn": Entry("boxes", "two-stage", 2, "msad_cli.models.detectors.faster_rcnn:FasterRCNNKind"),
     "maskrcnn": Entry("masks", "two-stage", 2, "msad_cli.models.detectors.mask_rcnn:MaskRCNNKind"),
     "keypointrcnn": Entry("keypoints", "two-stage", 2, "msad_cli.models.detectors.keypoint_rcnn:KeypointRCNNKind"),
 }

@@ -6,20 +6,15 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
 from msad_cli.models.detectors.base import PublishedWeights
+from msad_cli.models.detectors.roi_objects import OBJECT_CELLS, RoIObjectsKind
 from msad_cli.models.detectors.rois import hr_roi_align
-from msad_cli.models.detectors.two_stage import (
-    BOX_ROWS,
-    OBJECT_CELLS,
-    TWO_STAGE_NAMES,
-    TwoStageKind,
-    two_stage_options,
-)
+from msad_cli.models.detectors.two_stage import BOX_ROWS, TWO_STAGE_NAMES, two_stage_options
 from msad_cli.models.pyramid import AlignedBackbone
 
 MASK_NAMES = {rf"(roi_heads\.mask_head)\.mask_fcn{i + 1}\.(weight|bias)": rf"\1.{i}.0.\2" for i in range(4)}
 
 
-class MaskRCNNKind(TwoStageKind):
+class MaskRCNNKind(RoIObjectsKind):
     """Mask R-CNN on given features."""
 
     published = PublishedWeights(
