@@ -17,7 +17,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from msad_cli.models.backbones.resnet import ResNetBackbone
 from msad_cli.models.detectors.base import Target
 from msad_cli.models.detectors.kinds import DETECTORS
-from msad_cli.models.detectors.rtmdet import RTMDet
+from msad_cli.models.detectors.shared_head import SharedHead
 from msad_cli.models.spec import DetectorSpec
 from support.specs import spec, target
 
@@ -63,7 +63,7 @@ def targets(sizes: tuple[tuple[int, int], ...]) -> list[Target]:
 
 def lively(core: Any) -> None:
     """Untrained, RetinaNet and RTMDet predict nothing above the threshold."""
-    if isinstance(core, RTMDet):
+    if isinstance(getattr(core, "head", None), SharedHead):
         for layer in core.head.rtm_cls:
             nn.init.normal_(layer.get_parameter("weight"), std=0.2)
             nn.init.constant_(layer.get_parameter("bias"), -2.0)

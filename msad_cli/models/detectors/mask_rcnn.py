@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
-from msad_cli.models.detectors.base import PublishedWeights
+from msad_cli.models.detectors.base import HeadRows, PublishedWeights
 from msad_cli.models.detectors.roi_objects import OBJECT_CELLS, RoIObjectsKind
 from msad_cli.models.detectors.rois import hr_roi_align
 from msad_cli.models.detectors.two_stage import BOX_ROWS, TWO_STAGE_NAMES, two_stage_options
@@ -17,11 +17,11 @@ MASK_NAMES = {rf"(roi_heads\.mask_head)\.mask_fcn{i + 1}\.(weight|bias)": rf"\1.
 class MaskRCNNKind(RoIObjectsKind):
     """Mask R-CNN on given features."""
 
+    rows = HeadRows(classes=BOX_ROWS | {"roi_heads.mask_predictor.mask_fcn_logits": 1})
     published = PublishedWeights(
         name="maskrcnn_resnet50_fpn",
         old_names=TWO_STAGE_NAMES | MASK_NAMES,
         without_epsilon=True,
-        class_rows=BOX_ROWS | {"roi_heads.mask_predictor.mask_fcn_logits": 1},
     )
 
     def build(self, backbone: AlignedBackbone, classes: int) -> MaskRCNN:

@@ -37,8 +37,9 @@ PROPOSALS = 1000
 """Proposals an image that the box head is counted for: as many as torchvision keeps at most."""
 
 TWO_STAGE_NAMES = FPN_NAMES | {r"(rpn\.head\.conv)\.(weight|bias)": r"\1.0.0.\2"}
-BOX_ROWS = {"roi_heads.box_predictor.cls_score": 1, "roi_heads.box_predictor.bbox_pred": 1}
 """See `PublishedWeights`."""
+BOX_ROWS = {"roi_heads.box_predictor.cls_score": 1, "roi_heads.box_predictor.bbox_pred": 1}
+"""See `HeadRows`."""
 
 
 class ProposalOutputs(NamedTuple):
