@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from msad_cli.frame import Frame
 from msad_cli.models.detector import Detector
@@ -25,7 +25,8 @@ class Cost:
 
     Attributes:
         macs: multiply-accumulates by part; a FLOP count is twice that. Normalisation, activations, interpolation,
-            RoIAlign and post-processing are not counted: they multiply no matrices.
+            RoIAlign and post-processing are not counted: they multiply no matrices. A deformable convolution counts as
+            an ordinary one.
         parameters: by part, those that the view uses.
     """
 
@@ -120,9 +121,17 @@ def _macs(spec: DetectorSpec, view: View, size: tuple[int, int]) -> dict[str, fl
     return macs
 
 
+def _of_deformable(x: torch.Size, weight: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
+    """FLOPs of a deformable convolution, of which torch has no formula: those of an ordinary one."""
+    return conv_flop_count(list(x), list(weight), list(out_shape))
+
+
+COUNTED_HERE = {torch.ops.torchvision.deform_conv2d: _of_deformable}
+
+
 @torch.no_grad()
 def _counted(call: Callable[[], T]) -> tuple[float, T]:
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=COUNTED_HERE) as counter:
         result = call()
     return counter.get_total_flops() / 2, result
 

@@ -234,6 +234,7 @@ HEADS = {
     "fcos": ("classification_head.cls_logits", "regression_head.bbox_reg", "regression_head.bbox_ctrness"),
     "retinanet": ("classification_head.cls_logits", "regression_head.bbox_reg"),
     "rtmdet": ("head.rtm_cls.0", "head.rtm_reg.2"),
+    "reppoints": ("first_points", "refine_conv", "cls_logits", "refined_points"),
     "fasterrcnn": ("rpn.head.cls_logits", "rpn.head.bbox_pred", "box_predictor.cls_score", "box_predictor.bbox_pred"),
     "maskrcnn": (
         "rpn.head.cls_logits",

@@ -17,6 +17,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from msad_cli.models.backbones.resnet import ResNetBackbone
 from msad_cli.models.detectors.base import Target
 from msad_cli.models.detectors.kinds import DETECTORS
+from msad_cli.models.detectors.points import PointsHead
 from msad_cli.models.detectors.shared_head import SharedHead
 from msad_cli.models.spec import DetectorSpec
 from support.specs import spec, target
@@ -62,7 +63,11 @@ def targets(sizes: tuple[tuple[int, int], ...]) -> list[Target]:
 
 
 def lively(core: Any) -> None:
-    """Untrained, RetinaNet and RTMDet predict nothing above the threshold."""
+    """Untrained, RetinaNet, RTMDet and RepPoints predict nothing above the threshold, and RepPoints no area."""
+    if isinstance(getattr(core, "head", None), PointsHead):
+        nn.init.normal_(core.head.cls_logits.weight, std=0.2)
+        nn.init.constant_(core.head.cls_logits.bias, -2.0)
+        nn.init.normal_(core.head.first_points.weight, std=0.5)
     if isinstance(getattr(core, "head", None), SharedHead):
         for layer in core.head.rtm_cls:
             nn.init.normal_(layer.get_parameter("weight"), std=0.2)

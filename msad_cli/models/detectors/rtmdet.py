@@ -109,7 +109,7 @@ class RTMDetKind(CellsKind):
         logits, boxes = together["cls_logits"], boxes_of(points, strides, together["bbox_regression"])
         assigned = assign(points, strides, boxes.detach(), logits.detach(), [*targets] * len(outputs))
         if self.class_weights is not None:
-            logits = weighted(logits, self.class_weights[1:])
+            logits = weighted(logits, self.class_weights[1:].to(logits))
         classes = quality_focal(logits, assigned)
         # Boxes elsewhere are no object's, and their GIoU with nothing is no number.
         positive = assigned.positive
