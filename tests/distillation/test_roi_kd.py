@@ -56,6 +56,7 @@ def known(detector: str, **fields: object) -> tuple[Knowledge, Knowledge, RoIKD]
     [
         ("fasterrcnn", {}, set()),
         ("maskrcnn", {}, {"masks"}),
+        ("cascade_maskrcnn", {}, {"masks"}),
         ("keypointrcnn", {"keypoints": ("head", "tail")}, {"keypoints"}),
     ],
 )

@@ -12,7 +12,9 @@ SQUARES = ([4.0, 8.0, 60.0, 64.0], [60.0, 56.0, 124.0, 120.0])
 """Of class 1 and of class 2, in an image of 128 × 128 pixels."""
 
 
-@pytest.mark.parametrize(("name", "steps", "rate"), [("reppoints", 30, 3e-3), ("fasterrcnn", 25, 1e-3)])
+@pytest.mark.parametrize(
+    ("name", "steps", "rate"), [("reppoints", 30, 3e-3), ("fasterrcnn", 25, 1e-3), ("cascade_maskrcnn", 25, 1e-3)]
+)
 def test_one_image_is_learnt_by_heart(name: str, steps: int, rate: float) -> None:
     """A low view of half the size, from random weights; the best detection of each class."""
     torch.manual_seed(0)
@@ -21,7 +23,7 @@ def test_one_image_is_learnt_by_heart(name: str, steps: int, rate: float) -> Non
         mask[int(y0) : int(y1), int(x0) : int(x1)] = 1
     low = [torch.stack([110 + 100 * masks[0], 110 + 100 * masks[1], 110 * torch.ones_like(masks[0])])[:, ::2, ::2]]
     true = {**target(*SQUARES), "labels": torch.tensor([1, 2]), "masks": masks}
-    detector = Detector(spec(detector=name, role="student", ks=(2,), learning=Learning(32)))
+    detector = Detector(spec(detector=name, role="student", ks=(2,), learning=Learning(16)))
     optimiser = torch.optim.Adam([each for each in detector.parameters() if each.requires_grad], lr=rate)
     for _ in range(steps):
         optimiser.zero_grad()

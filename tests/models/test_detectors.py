@@ -243,6 +243,13 @@ HEADS = {
         "box_predictor.bbox_pred",
         "mask_fcn_logits",
     ),
+    "cascade_maskrcnn": (
+        "rpn.head.cls_logits",
+        "rpn.head.bbox_pred",
+        "stages.0.box_predictor.bbox_pred",
+        "stages.1.box_predictor.cls_score",
+        "stages.2.mask_predictor.mask_fcn_logits",
+    ),
     "keypointrcnn": (
         "rpn.head.cls_logits",
         "rpn.head.bbox_pred",

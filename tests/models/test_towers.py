@@ -92,6 +92,7 @@ def test_boxes_are_those_that_the_detector_would_predict(name: str) -> None:
         ("reppoints", 8, 9),
         ("fasterrcnn", 4, 3),
         ("maskrcnn", 4, 3),
+        ("cascade_maskrcnn", 4, 3),
         ("keypointrcnn", 4, 3),
     ],
 )

@@ -23,8 +23,8 @@ from msad_cli.models.spec import DetectorSpec
 from support.specs import spec, target
 
 POINTS = ("nose", "left", "right")
-ALIKE = ("fasterrcnn", "keypointrcnn")
-"""They share all with Mask R-CNN but the last branch: where that is not the matter, their turn is slow."""
+ALIKE = ("fasterrcnn", "cascade_maskrcnn", "keypointrcnn")
+"""They share most with Mask R-CNN: where what is their own is not the matter, their turn is slow."""
 EACH = tuple(pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in DETECTORS)
 TORCHVISIONS = ("fcos", "retinanet", "fasterrcnn", "maskrcnn", "keypointrcnn")
 """Those whose networks are torchvision's."""

@@ -23,6 +23,7 @@ RECIPE = ["--batch=4", "--epochs=15", "--eval-every=15", "--lr=0.02", "--warmup=
 OF_TWO_STAGES = {
     "fasterrcnn": ["--detector=fasterrcnn", "--rois=32"],
     "maskrcnn": ["--detector=maskrcnn", "--rois=32"],
+    "cascade_maskrcnn": ["--detector=cascade_maskrcnn", "--rois=32"],
     "keypointrcnn": ["--detector=keypointrcnn", "--rois=32"],
 }
 

@@ -18,7 +18,7 @@ SURE = ["--score=0.05", "--precision=fp32"]
 """The default threshold is that of the best F1, above which one image or another may have nothing."""
 LEAST = 0.3
 """AP that an overfitted model and its student have at least: that two models find nothing proves nothing."""
-AP_OF = {"maskrcnn": "mask_AP", "keypointrcnn": "keypoint_AP"}
+AP_OF = {"maskrcnn": "mask_AP", "cascade_maskrcnn": "mask_AP", "keypointrcnn": "keypoint_AP"}
 ALIGNED = {"fused", "high", "low"}
 
 

@@ -51,8 +51,8 @@ class RoIKD(nn.Module):
         both = list(zip(kinds, pyramids, strict=True))
         with torch.no_grad():
             proposals = [each[: self.rois] for each in kinds[1].proposals(teacher.pyramid, frame)]
-            rois = kinds[1].stage_rois(teacher.pyramid, frame, proposals)
-        mine, theirs = (kind.box_outputs(pyramid, frame, rois) for kind, pyramid in both)
+        rois, theirs = kinds[1].run_stages(teacher.pyramid, frame, proposals)
+        mine = kinds[0].box_outputs(student.pyramid, frame, rois)
         losses = _of_anchors(*(kind.proposal_outputs(pyramid) for kind, pyramid in both))
         losses |= _of_rois(_together(mine), _together(theirs))
         if self.task in DISTANCES:

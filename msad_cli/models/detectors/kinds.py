@@ -57,6 +57,9 @@ DETECTORS = {
     "reppoints": Entry("boxes", "dense", 3, "msad_cli.models.detectors.reppoints:RepPointsKind", head_convs=3),
     "fasterrcnn": Entry("boxes", "two-stage", 2, "msad_cli.models.detectors.faster_rcnn:FasterRCNNKind"),
     "maskrcnn": Entry("masks", "two-stage", 2, "msad_cli.models.detectors.mask_rcnn:MaskRCNNKind"),
+    "cascade_maskrcnn": Entry(
+        "masks", "two-stage", 2, "msad_cli.models.detectors.cascade_mask_rcnn:CascadeMaskRCNNKind"
+    ),
     "keypointrcnn": Entry("keypoints", "two-stage", 2, "msad_cli.models.detectors.keypoint_rcnn:KeypointRCNNKind"),
 }
 """By the name that `--detector` takes."""

@@ -31,7 +31,7 @@ class MaskRCNNKind(RoIObjectsKind):
             backbone,
             mask_roi_pool=hr_roi_align(OBJECT_CELLS),
             mask_head=MaskRCNNHeads(spec.channels, (spec.channels,) * spec.head_convs, 1),
-            mask_predictor=_MaskPredictor(spec.channels, spec.channels, classes),
+            mask_predictor=MaskPredictor(spec.channels, spec.channels, classes),
             **two_stage_options(self, classes),
         )
 
@@ -49,16 +49,21 @@ class MaskRCNNKind(RoIObjectsKind):
 
     def decode_objects(self, logits: Tensor, boxes: Tensor, labels: Tensor) -> list[Tensor]:
         """The mask of each object's class, probabilities (R, 28, 28)."""
-        masks = logits.sigmoid()
-        of_label = labels[:, None, None, None].expand(-1, -1, *masks.shape[2:])
-        return [masks.gather(1, of_label)[:, 0]]
+        return [of_class(logits.sigmoid(), labels)]
 
     def object_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Those of each object's class, (R, 28, 28)."""
         return logits[torch.arange(len(labels), device=labels.device), labels]
 
 
-class _MaskPredictor(MaskRCNNPredictor):  # type: ignore[misc]
+def of_class(masks: Tensor, labels: Tensor) -> Tensor:
+    """Of masks (R, classes + 1, h, w) those of each object's class, (R, h, w), in a form that graphs have."""
+    return masks.gather(1, labels[:, None, None, None].expand(-1, -1, *masks.shape[2:]))[:, 0]
+
+
+class MaskPredictor(MaskRCNNPredictor):  # type: ignore[misc]
+    """Torchvision's, whose logits are float32 in mixed precision too."""
+
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = super().forward(x)
         return logits.float()

@@ -6,6 +6,7 @@ the HR frame is handed to them, whichever view the features come from.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -139,15 +140,11 @@ class TwoStageKind(DetectorKind):
         features, sizes = named(pyramid), frame.image_sizes
         return [box_outputs(heads, features, boxes, sizes) for heads, boxes in zip(self.stages, rois, strict=True)]
 
-    def stage_rois(
+    def run_stages(
         self, pyramid: Sequence[Tensor], frame: Frame, proposals: Sequence[Tensor]
-    ) -> list[Sequence[Tensor]]:
-        """The RoIs (P, 4) of each image that each stage looks at, the first at the proposals."""
-        rois = [proposals]
-        for heads in self.stages[:-1]:
-            outputs = box_outputs(heads, named(pyramid), rois[-1], frame.image_sizes)
-            rois.append(refined(heads, outputs, rois[-1], frame.image_sizes))
-        return rois
+    ) -> tuple[list[Sequence[Tensor]], list[BoxOutputs]]:
+        """The RoIs that each stage looks at, the first at the proposals (P, 4) of each image, and its predictions."""
+        return run_stages(self.stages, named(pyramid), proposals, frame.image_sizes)
 
     @torch.no_grad()
     def found_objects(
@@ -180,13 +177,28 @@ def box_outputs(
     return BoxOutputs(logits.float(), deltas.float().unflatten(1, (-1, 4)))
 
 
+def run_stages(
+    stages: Sequence[RoIHeads],
+    features: dict[str, Tensor],
+    proposals: Sequence[Tensor],
+    sizes: Sequence[tuple[int, int]],
+) -> tuple[list[Sequence[Tensor]], list[BoxOutputs]]:
+    """Each stage's RoIs, (R, 4) of each image, and what it predicts of them."""
+    rois, outputs = [proposals], [box_outputs(stages[0], features, proposals, sizes)]
+    for before, heads in pairwise(stages):
+        rois.append(refined(before, outputs[-1], rois[-1], sizes))
+        outputs.append(box_outputs(heads, features, rois[-1], sizes))
+    return rois, outputs
+
+
 @torch.no_grad()
 def refined(
     heads: RoIHeads, outputs: BoxOutputs, rois: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
 ) -> list[Tensor]:
     """RoIs (R, 4) of each image as a stage of equal deltas for all classes corrects them, clipped to the image."""
-    decoded = heads.box_coder.decode(outputs.deltas[:, 0], list(rois))[:, 0].split([len(each) for each in rois])
-    return [clip_boxes_to_image(each, size) for each, size in zip(decoded, sizes, strict=True)]
+    decoded = heads.box_coder.decode_single(outputs.deltas[:, 0], torch.cat(list(rois)))
+    parts = decoded.split([len(each) for each in rois])
+    return [clip_boxes_to_image(each, size) for each, size in zip(parts, sizes, strict=True)]
 
 
 def found_boxes(
@@ -215,7 +227,7 @@ def two_stage_options(kind: DetectorKind, classes: int) -> dict[str, Any]:
         "rpn_head": _ProposalHead(spec.channels, anchors.num_anchors_per_location()[0]),
         "box_roi_pool": hr_roi_align(BOX_CELLS),
         "box_head": TwoMLPHead(spec.channels * BOX_CELLS**2, hidden),
-        "box_predictor": _BoxPredictor(hidden, classes),
+        "box_predictor": BoxPredictor(hidden, classes),
         "box_batch_size_per_image": spec.learning.rois,
         "box_score_thresh": SCORE_THRESHOLD,
         "box_detections_per_img": spec.detections_per_image,
@@ -239,7 +251,9 @@ class _ProposalHead(RPNHead):  # type: ignore[misc]
         return [each.float() for each in objectness], [each.float() for each in deltas]
 
 
-class _BoxPredictor(FastRCNNPredictor):  # type: ignore[misc]
+class BoxPredictor(FastRCNNPredictor):  # type: ignore[misc]
+    """Torchvision's: logits (R, C + 1) and deltas of each class's box (R, 4 · (C + 1))."""
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         scores, deltas = super().forward(x)
         return scores.float(), deltas.float()
