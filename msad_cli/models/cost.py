@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 SHARED = ("backbone", "pyramid", "fusion")
 """The parts that every detector has before its own."""
+OF_THE_DETECTOR = ("detector", "keypoints", "flip_pairs", "skeleton", "measuring")
+"""Fields of a spec in which a student of another detector differs from its teacher."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,13 @@ def relatives(spec: DetectorSpec, teacher: DetectorSpec | None = None) -> dict[s
     A teacher has a student for each of its reductions.
 
     Args:
-        teacher: a student's own one, whose backbone and head the stock detector then has. Without it, a teacher that is
-            built like the student, with the two or three views that follow from it.
+        teacher: a student's own one, whose backbone and size of the head the stock detector then has. Without it, a
+            teacher that is built like the student, with the two or three views that follow from it.
     """
     one_backbone = replace(spec, low_backbone="", low_width=1.0)
     like = teacher or one_backbone
-    stock = replace(like, role="baseline", scales="single", ks=(1,), head_depthwise=False)
+    own = {name: getattr(spec, name) for name in OF_THE_DETECTOR}
+    stock = replace(like, role="baseline", scales="single", ks=(1,), head_depthwise=False, **own)
     found: dict[str, tuple[DetectorSpec, View]] = {f"stock {spec.detector}, HR": (stock, "high")}
     low = max(spec.ks)
     if teacher is None and spec.scales == "aligned":

@@ -130,3 +130,11 @@ def test_a_student_is_compared_with_its_own_teacher() -> None:
     stock, fused, own = relatives(student, teacher).values()
     assert (fused, own) == ((teacher, "fused"), (student, "low"))
     assert (stock[0].head_convs, stock[0].ks, stock[0].head_depthwise) == (4, (1,), False)
+
+
+def test_a_student_of_another_detector_is_compared_with_its_own_stock_one() -> None:
+    teacher = spec_of("keypointrcnn", backbone="resnet34")
+    found = relatives(spec_of("fasterrcnn", role="student", ks=(2,)), teacher)
+    assert list(found) == ["stock fasterrcnn, HR", "teacher, fused", "student, 1/2"]
+    stock = found["stock fasterrcnn, HR"][0]
+    assert (stock.detector, stock.backbone, stock.keypoints) == ("fasterrcnn", "resnet34", ())
