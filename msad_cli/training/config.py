@@ -185,6 +185,7 @@ class DistillConfig(TrainingConfig):
 
     teacher: Path | None = None
     k: str | None = None
+    detector: str | None = None
     backbone: str | None = None
     width: float | None = None
     low_backbone: str | None = None

@@ -11,6 +11,7 @@ import pytest
 from msad_cli.data.annotations.split import read_split
 from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
+from msad_cli.models.detectors.kinds import DETECTORS
 from msad_cli.models.model_file import Card, save_model
 from msad_cli.runs.folder import RunFolder
 
@@ -101,7 +102,7 @@ def test_models_of_another_run_are_not_taken_for_these(evidence: Any, tmp_path: 
         evidence.refuse_others([file], "fcos", 2, 72)
 
 
-@pytest.mark.parametrize("detector", ["fcos", "retinanet", "maskrcnn", "keypointrcnn"])
+@pytest.mark.parametrize("detector", DETECTORS)
 def test_every_claim_is_on_rows_that_there_are(evidence: Any, report: Any, detector: str) -> None:
     rows = evidence.rows_of(detector, evidence.scale_of("gpu", detector), 2)
     claims = report.claims_for(evidence.methods_of(detector))

@@ -115,7 +115,15 @@ def test_boxes_are_in_pixels_of_the_input_and_the_rest_is_zero() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "batch"), [("retinanet", None), ("rtmdet", None), ("maskrcnn", None), ("keypointrcnn", 2)]
+    ("name", "batch"),
+    [
+        ("retinanet", None),
+        ("rtmdet", None),
+        ("reppoints", None),
+        ("maskrcnn", None),
+        ("cascade_maskrcnn", None),
+        ("keypointrcnn", 2),
+    ],
 )
 @torch.no_grad()
 def test_onnx_finds_what_the_detector_finds_in_batches(

@@ -56,6 +56,21 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadRows:
+    """The layers of a head whose rows stand for classes or keypoints.
+
+    Attributes:
+        classes: layers with rows for each class, and how often the classes are repeated in them.
+        keypoints: the layer with outputs for each keypoint, or empty.
+        background: whether a row of the background comes before those of the classes.
+    """
+
+    classes: Mapping[str, int] = field(default_factory=dict)
+    keypoints: str = ""
+    background: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class PublishedWeights:
     """COCO weights of a detector: torchvision's, with a ResNet-50 of 256 channels and 4 convolutions, or OpenMMLab's.
 
@@ -63,18 +78,12 @@ class PublishedWeights:
         name: of torchvision's builder; of OpenMMLab's weights, of one whose description has COCO's classes.
         old_names: patterns of names in the published file, and what torchvision calls these tensors now.
         without_epsilon: they were trained, and are run by torchvision, with nothing added to variances.
-        class_rows: layers with rows for each class, and how often the classes are repeated in them.
-        keypoint_rows: the layer with outputs for each keypoint, or empty.
-        background: whether a row of the background comes before those of the classes.
         urls: by backbone, where OpenMMLab has them; empty for torchvision's.
     """
 
     name: str
     old_names: Mapping[str, str] = field(default_factory=dict)
     without_epsilon: bool = False
-    class_rows: Mapping[str, int] = field(default_factory=dict)
-    keypoint_rows: str = ""
-    background: bool = True
     urls: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -96,6 +105,7 @@ class DetectorKind(ABC):
         deployed: those that an exported graph has unless others are typed; measured (docs/export.md).
     """
 
+    rows: ClassVar[HeadRows] = HeadRows()
     published: ClassVar[PublishedWeights | None] = None
     deployed: ClassVar[Limits] = OWN
     class_weights: Tensor | None = None

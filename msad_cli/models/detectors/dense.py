@@ -113,7 +113,8 @@ class DenseKind(DetectorKind):
         """
         if self.class_weights is None:
             return dict(outputs)
-        return {**outputs, "cls_logits": weighted(outputs["cls_logits"], self.class_weights)}
+        logits = outputs["cls_logits"]
+        return {**outputs, "cls_logits": weighted(logits, self.class_weights.to(logits))}
 
     def weigh_positives(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> Tensor:
         """The number of anchors that torchvision matches with an object."""
@@ -214,9 +215,9 @@ class DenseKind(DetectorKind):
         return self.core.head.get_submodule(f"{tower}_head")
 
 
-def weighted(logits: Tensor, weights: Tensor) -> Tensor:
-    """Equal logits (…, classes), whose gradients are multiplied by weights (classes,)."""
-    return logits.detach() + weights.to(logits) * (logits - logits.detach())
+def weighted(values: Tensor, weights: Tensor | float) -> Tensor:
+    """Equal values (…, classes), whose gradients are multiplied by weights, a number or (classes,)."""
+    return values.detach() + weights * (values - values.detach())
 
 
 def dense_options(kind: DetectorKind) -> dict[str, Any]:

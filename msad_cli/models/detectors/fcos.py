@@ -12,7 +12,7 @@ from torchvision.models.detection.fcos import FCOSHead
 from msad_cli.frame import Frame
 from msad_cli.models.decode.limits import Limits
 from msad_cli.models.detectors.anchors import anchors_by_cell, octave_anchors
-from msad_cli.models.detectors.base import BACKGROUND, FPN_NAMES, Outputs, PublishedWeights, Target
+from msad_cli.models.detectors.base import BACKGROUND, FPN_NAMES, HeadRows, Outputs, PublishedWeights, Target
 from msad_cli.models.detectors.dense import DenseKind, MatchingHead, dense_options
 from msad_cli.models.detectors.towers import by_anchor, depthwise_tower, set_towers
 from msad_cli.models.pyramid import LEVELS, AlignedBackbone
@@ -25,9 +25,8 @@ FIRST_DISTANCE = 1.0
 class FCOSKind(DenseKind):
     """FCOS on given features: a class, the distances to a box's sides and a centreness at each cell."""
 
-    published = PublishedWeights(
-        name="fcos_resnet50_fpn", old_names=FPN_NAMES, class_rows={"head.classification_head.cls_logits": 1}
-    )
+    rows = HeadRows(classes={"head.classification_head.cls_logits": 1})
+    published = PublishedWeights(name="fcos_resnet50_fpn", old_names=FPN_NAMES)
     deployed = Limits(score=0.2)
 
     def build(self, backbone: AlignedBackbone, classes: int) -> FCOS:

@@ -76,7 +76,12 @@ DETECTORS = {
         backbones=("cspnext_nano", "cspnext_s"),
         recipe=Recipe("adamw", "flat-cosine", "batch", learning_rate=0.004),
     ),
+    "reppoints": Entry("boxes", "dense", 3, "msad_cli.models.detectors.reppoints:RepPointsKind", head_convs=3),
+    "fasterrcnn": Entry("boxes", "two-stage", 2, "msad_cli.models.detectors.faster_rcnn:FasterRCNNKind"),
     "maskrcnn": Entry("masks", "two-stage", 2, "msad_cli.models.detectors.mask_rcnn:MaskRCNNKind"),
+    "cascade_maskrcnn": Entry(
+        "masks", "two-stage", 2, "msad_cli.models.detectors.cascade_mask_rcnn:CascadeMaskRCNNKind"
+    ),
     "keypointrcnn": Entry("keypoints", "two-stage", 2, "msad_cli.models.detectors.keypoint_rcnn:KeypointRCNNKind"),
 }
 """By the name that `--detector` takes."""
@@ -89,8 +94,8 @@ PUBLISHED_HEAD = (256, 4)
 def usual_head(detector: str, backbone: str, width: float, otherwise: tuple[int, int]) -> tuple[int, int]:
     """Channels of pyramid and head and convolutions of each tower, unless they are typed.
 
-    RTMDet has its own number of convolutions, and on a CSPNeXt as many channels as that has at C3, which is published,
-    rounded to a multiple of 32.
+    Some have a number of convolutions of their own, and on a CSPNeXt as many channels as that has at C3, which is
+    RTMDet's published head, rounded to a multiple of 32.
 
     Args:
         otherwise: what is usual.
