@@ -151,7 +151,7 @@ class RTMDetKind(DetectorKind):
     def _losses(
         self, outputs: Sequence[Outputs], pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]
     ) -> list[dict[str, Tensor]]:
-        points, strides = _cells(pyramid, _strides(pyramid, frame))
+        points, strides = _cells(pyramid, self._strides())
         together = {name: torch.cat([each[name] for each in outputs]) for name in ("cls_logits", "bbox_regression")}
         logits, boxes = together["cls_logits"], _boxes(points, strides, together["bbox_regression"])
         assigned = assign(points, strides, boxes.detach(), logits.detach(), [*targets] * len(outputs))
@@ -178,7 +178,7 @@ class RTMDetKind(DetectorKind):
 
     def detect(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs | None = None) -> list[Detection]:
         """The best pairs of cell and class, decoded, clipped and suppressed."""
-        boxes, scores, labels = self._candidates(pyramid, _strides(pyramid, frame), outputs or self.outputs(pyramid))
+        boxes, scores, labels = self._candidates(pyramid, self._strides(), outputs or self.outputs(pyramid))
         sizes = frame.image_sizes
         clipped = torch.stack([clip_boxes_to_image(*each) for each in zip(boxes, sizes, strict=True)])
         rows = zip(*self._suppressed(clipped, scores, labels), strict=True)
@@ -192,7 +192,7 @@ class RTMDetKind(DetectorKind):
         self, pyramid: Sequence[Tensor], strides: Sequence[tuple[int, int]], size: tuple[int, int]
     ) -> tuple[Tensor, ...]:
         """Boxes, scores and labels."""
-        boxes, scores, labels = self._candidates(pyramid, [down for down, _ in strides], self.outputs(pyramid))
+        boxes, scores, labels = self._candidates(pyramid, self._strides(), self.outputs(pyramid))
         return self._suppressed(clip_boxes_to_image(boxes, size), scores, labels)
 
     def _candidates(
@@ -210,18 +210,22 @@ class RTMDetKind(DetectorKind):
         scores, places = top(suppress(boxes, scores, labels - 1, len(self.spec.classes), core.nms_thresh, most), most)
         return taken(boxes, places), scores, labels.gather(1, places)
 
+    def _strides(self) -> list[int]:
+        """Pixels of the frame a cell of each level, down and across: images are padded to whole cells of them all."""
+        return [2**level for level in self.spec.levels]
+
     def boxes(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs) -> Tensor:
         """The box of each cell, (N, cells, 4)."""
-        return _boxes(*_cells(pyramid, _strides(pyramid, frame)), outputs["bbox_regression"])
+        return _boxes(*_cells(pyramid, self._strides()), outputs["bbox_regression"])
 
     def object_anchors(self, pyramid: Sequence[Tensor], frame: Frame) -> list[Tensor]:
         """RetinaNet's nine a cell, of its three finest levels."""
-        return anchors_by_cell(octave_anchors(len(self.spec.levels)), pyramid, frame)
+        return anchors_by_cell(octave_anchors(self.spec), pyramid, frame)
 
     def weigh_positives(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> Tensor:
         """The quality that is assigned by what the head predicts now."""
         outputs = self.outputs(pyramid)
-        points, strides = _cells(pyramid, _strides(pyramid, frame))
+        points, strides = _cells(pyramid, self._strides())
         boxes = _boxes(points, strides, outputs["bbox_regression"])
         return assign(points, strides, boxes, outputs["cls_logits"], targets).quality.sum()
 
@@ -250,11 +254,6 @@ def _norm(spec: DetectorSpec, views: Sequence[int]) -> Norm:
     """The normalisation above the backbone: batch statistics if that has them, else groups, as nothing is learnt here
     that could be frozen."""
     return norm_layer("batch" if spec.norm == "batch" else "group", views)
-
-
-def _strides(pyramid: Sequence[Tensor], frame: Frame) -> list[int]:
-    """Pixels of the frame a cell of each level, down and across."""
-    return [frame.padded[0] // each.shape[2] for each in pyramid]
 
 
 def _cells(pyramid: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tensor, Tensor]:
