@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from msad_cli.frame import Frame
+from msad_cli.frame import DIVISOR, Frame
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import DetectorSpec, View
 
@@ -53,7 +53,7 @@ def relatives(spec: DetectorSpec, teacher: DetectorSpec | None = None) -> dict[s
     one_backbone = replace(spec, low_backbone="", low_width=1.0)
     like = teacher or one_backbone
     own = {name: getattr(spec, name) for name in OF_THE_DETECTOR}
-    stock = replace(like, role="baseline", scales="single", ks=(1,), head_depthwise=False, **own)
+    stock = replace(like, role="baseline", scales="single", ks=(1,), divisor=DIVISOR, head_depthwise=False, **own)
     found: dict[str, tuple[DetectorSpec, View]] = {f"stock {spec.detector}, HR": (stock, "high")}
     low = max(spec.ks)
     if teacher is None and spec.scales == "aligned":

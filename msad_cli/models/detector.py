@@ -55,9 +55,14 @@ class Detector(nn.Module):
         """What computes most: each backbone with its pyramid, and the head (of two-stage detectors the proposals')."""
         return [self.core.backbone, *([] if self.low is None else [self.low]), self.kind.head]
 
-    def frame(self, images: Sequence[Tensor], k: int) -> Frame:
-        """The HR frame around images (3, h/k, w/k) that are downsampled by k."""
-        return Frame.around([(image.shape[-2], image.shape[-1]) for image in images], k, self.spec.divisor)
+    def frame(self, images: Sequence[Tensor], k: int, divisor: int | None = None) -> Frame:
+        """The HR frame around images (3, h/k, w/k) that are downsampled by k.
+
+        Args:
+            divisor: its sides are multiples of so many HR pixels; the spec's unless given.
+        """
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        return Frame.around(sizes, k, divisor or self.spec.divisor)
 
     @property
     def resolution(self) -> Resolution:

@@ -25,6 +25,7 @@ from support.specs import assert_same, spec
 from torch import Tensor, nn
 from torchvision.models import get_model
 from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
@@ -152,8 +153,10 @@ def halved(detector: Detector) -> Any:
     small = deepcopy(detector.core)
     small.backbone = LowBackbone(detector.core.backbone)
     small.transform = GeneralizedRCNNTransform(64, 128, list(detector.spec.mean), list(detector.spec.std))
-    anchors = (small.rpn if isinstance(small, FasterRCNN) else small).anchor_generator
-    anchors.cell_anchors = [cell / 2 for cell in anchors.cell_anchors]
+    owner = small.rpn if isinstance(small, FasterRCNN) else small
+    ours = owner.anchor_generator
+    owner.anchor_generator = AnchorGenerator(ours.sizes, ours.aspect_ratios)
+    owner.anchor_generator.cell_anchors = [cell / 2 for cell in ours.cell_anchors]
     for pool in small.modules():
         if isinstance(pool, MultiScaleRoIAlign):
             pool.scales = [2 * scale for scale in pool.scales]

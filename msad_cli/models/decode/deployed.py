@@ -69,7 +69,7 @@ class Deployed(nn.Module):
 
     def _strides(self, pyramid: Sequence[Tensor], pixels: Tensor) -> list[tuple[int, int]]:
         """HR pixels a cell of each level, down and across: whole cells, or as torchvision divides sides."""
-        if self.divisor == FRAME_DIVISOR:
+        if self.divisor == FRAME_DIVISOR or self.detector.spec.scales == "aligned":
             return [(2**level, 2**level) for level in self.levels]
         return [
             (pixels.shape[2] * self.k // each.shape[2], pixels.shape[3] * self.k // each.shape[3]) for each in pyramid

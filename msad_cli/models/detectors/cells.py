@@ -46,6 +46,11 @@ class CellsKind(DetectorKind):
         all of them."""
 
     @property
+    def strides(self) -> list[int]:
+        """Pixels of the frame a cell of each level. Grids may end with a part of a cell."""
+        return [2**level for level in self.spec.levels]
+
+    @property
     def head(self) -> nn.Module:
         """Both towers and what stands on them."""
         head: nn.Module = self.core.head
@@ -64,7 +69,7 @@ class CellsKind(DetectorKind):
 
     def detect(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs | None = None) -> list[Detection]:
         """The best pairs of cell and class, decoded, clipped and suppressed."""
-        boxes, scores, labels = self._candidates(pyramid, strides_of(pyramid, frame), outputs or self.outputs(pyramid))
+        boxes, scores, labels = self._candidates(pyramid, outputs or self.outputs(pyramid))
         sizes = frame.image_sizes
         clipped = torch.stack([clip_boxes_to_image(*each) for each in zip(boxes, sizes, strict=True)])
         rows = zip(*self._suppressed(clipped, scores, labels), strict=True)
@@ -78,16 +83,14 @@ class CellsKind(DetectorKind):
         self, pyramid: Sequence[Tensor], strides: Sequence[tuple[int, int]], size: tuple[int, int]
     ) -> tuple[Tensor, ...]:
         """Boxes, scores and labels."""
-        boxes, scores, labels = self._candidates(pyramid, [down for down, _ in strides], self.outputs(pyramid))
+        boxes, scores, labels = self._candidates(pyramid, self.outputs(pyramid))
         return self._suppressed(clip_boxes_to_image(boxes, size), scores, labels)
 
-    def _candidates(
-        self, pyramid: Sequence[Tensor], strides: Sequence[int], outputs: Outputs
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _candidates(self, pyramid: Sequence[Tensor], outputs: Outputs) -> tuple[Tensor, Tensor, Tensor]:
         """The best boxes (N, B, 4), not clipped, scores (N, B), `DROPPED` below the threshold, and labels (N, B)."""
         scores, most = outputs["cls_logits"].sigmoid(), self.limits.candidates
         sets = self.competing(pyramid) if most is None else [scores.shape[1]]
-        boxes = boxes_of(*cells_of(pyramid, strides), outputs["bbox_regression"]).split(sets, dim=1)
+        boxes = boxes_of(*cells_of(pyramid, self.strides), outputs["bbox_regression"]).split(sets, dim=1)
         found = []
         for own, each in zip(boxes, scores.split(sets, dim=1), strict=True):
             best, places, classes = best_pairs(each, most or CANDIDATES, self.limits.one_class)
@@ -103,16 +106,11 @@ class CellsKind(DetectorKind):
 
     def boxes(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs) -> Tensor:
         """The box of each cell, (N, cells, 4)."""
-        return boxes_of(*cells_of(pyramid, strides_of(pyramid, frame)), outputs["bbox_regression"])
+        return boxes_of(*cells_of(pyramid, self.strides), outputs["bbox_regression"])
 
     def object_anchors(self, pyramid: Sequence[Tensor], frame: Frame) -> list[Tensor]:
         """RetinaNet's nine a cell, of as many levels as there are."""
-        return anchors_by_cell(octave_anchors(len(self.spec.levels)), pyramid, frame)
-
-
-def strides_of(pyramid: Sequence[Tensor], frame: Frame) -> list[int]:
-    """Pixels of the frame a cell of each level, down and across."""
-    return [frame.padded[0] // each.shape[2] for each in pyramid]
+        return anchors_by_cell(octave_anchors(self.spec), pyramid, frame)
 
 
 def cells_of(pyramid: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tensor, Tensor]:

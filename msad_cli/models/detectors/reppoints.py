@@ -9,7 +9,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from msad_cli.frame import Frame
 from msad_cli.models.detectors.base import HeadRows, Outputs, Target
-from msad_cli.models.detectors.cells import CellsDetector, CellsKind, boxes_of, cells_of, strides_of
+from msad_cli.models.detectors.cells import CellsDetector, CellsKind, boxes_of, cells_of
 from msad_cli.models.detectors.dense import weighted
 from msad_cli.models.detectors.point_matches import NEITHER, by_overlap, by_place
 from msad_cli.models.detectors.points import PointsHead
@@ -50,7 +50,7 @@ class RepPointsKind(CellsKind):
         sum over the batch, divided by its number of such cells.
         """
         outputs = outputs or self.outputs(pyramid)
-        points, strides = cells_of(pyramid, strides_of(pyramid, frame))
+        points, strides = cells_of(pyramid, self.strides)
         first, refined = (boxes_of(points, strides, outputs[name]) for name in ("bbox_first", "bbox_regression"))
         by_first = _matched(targets, first, lambda _, objects: by_place(points, strides, objects))
         by_box = _matched(targets, first.detach(), by_overlap)

@@ -29,7 +29,7 @@ class RetinaNetKind(DenseKind):
     def build(self, backbone: AlignedBackbone, classes: int) -> RetinaNet:
         """At 256 channels and 4 convolutions torchvision's own in shape."""
         spec = self.spec
-        anchors = octave_anchors()
+        anchors = octave_anchors(spec)
         head = _Head(spec.channels, anchors.num_anchors_per_location()[0], classes)
         if spec.head_depthwise:
             set_towers(head, [depthwise_tower(spec.channels, spec.head_convs) for _ in range(2)])

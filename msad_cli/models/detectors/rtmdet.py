@@ -13,7 +13,7 @@ from msad_cli.models.backbones.cspnext_sizes import SIZES
 from msad_cli.models.backbones.normalisation import FUSED, freeze_view, norm_layer, select_view
 from msad_cli.models.backbones.resnet import Backbone
 from msad_cli.models.detectors.base import HeadRows, Outputs, PublishedWeights, Target, Tower
-from msad_cli.models.detectors.cells import CellsDetector, CellsKind, boxes_of, cells_of, strides_of
+from msad_cli.models.detectors.cells import CellsDetector, CellsKind, boxes_of, cells_of
 from msad_cli.models.detectors.dense import weighted
 from msad_cli.models.detectors.shared_head import SharedHead
 from msad_cli.models.detectors.soft_labels import Assigned, assign
@@ -104,7 +104,7 @@ class RTMDetKind(CellsKind):
     def _losses(
         self, outputs: Sequence[Outputs], pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]
     ) -> list[dict[str, Tensor]]:
-        points, strides = cells_of(pyramid, strides_of(pyramid, frame))
+        points, strides = cells_of(pyramid, self.strides)
         together = {name: torch.cat([each[name] for each in outputs]) for name in ("cls_logits", "bbox_regression")}
         logits, boxes = together["cls_logits"], boxes_of(points, strides, together["bbox_regression"])
         assigned = assign(points, strides, boxes.detach(), logits.detach(), [*targets] * len(outputs))
@@ -132,7 +132,7 @@ class RTMDetKind(CellsKind):
     def weigh_positives(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> Tensor:
         """The quality that is assigned by what the head predicts now."""
         outputs = self.outputs(pyramid)
-        points, strides = cells_of(pyramid, strides_of(pyramid, frame))
+        points, strides = cells_of(pyramid, self.strides)
         boxes = boxes_of(points, strides, outputs["bbox_regression"])
         return assign(points, strides, boxes, outputs["cls_logits"], targets).quality.sum()
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RPNHead
@@ -20,7 +19,7 @@ from torchvision.ops import clip_boxes_to_image
 from msad_cli.errors import UsageError
 from msad_cli.frame import Frame
 from msad_cli.models.decode.limits import SCORE_THRESHOLD, Limits
-from msad_cli.models.detectors.anchors import RATIOS, anchors_by_cell, image_list
+from msad_cli.models.detectors.anchors import RATIOS, anchors_by_cell, anchors_of, image_list
 from msad_cli.models.detectors.base import (
     FPN_NAMES,
     Detection,
@@ -31,7 +30,6 @@ from msad_cli.models.detectors.base import (
     finite,
 )
 from msad_cli.models.detectors.rois import decode_boxes, decode_proposals, hr_roi_align
-from msad_cli.models.pyramid import LEVELS
 from msad_cli.models.spec import DetectorSpec
 
 BOX_CELLS = 7
@@ -234,7 +232,7 @@ def found_boxes(
 def two_stage_options(kind: DetectorKind, classes: int) -> dict[str, Any]:
     """Arguments that torchvision's R-CNNs share."""
     spec = kind.spec
-    anchors = AnchorGenerator(((32,), (64,), (128,), (256,), (512,)), (RATIOS,) * LEVELS)
+    anchors = anchors_of(spec, ((32,), (64,), (128,), (256,), (512,)), RATIOS)
     hidden = 4 * spec.channels
     return {
         "image_mean": list(spec.mean),

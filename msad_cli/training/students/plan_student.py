@@ -21,6 +21,7 @@ from msad_cli.distillation.losses.table import (
 )
 from msad_cli.distillation.pixel import TUNE_SHARE, PixelDistillation
 from msad_cli.errors import UsageError
+from msad_cli.frame import FRAME_DIVISOR
 from msad_cli.models.backbones.published import has_imagenet_weights
 from msad_cli.models.detector import Detector
 from msad_cli.models.detectors.kinds import DETECTORS, task_of
@@ -87,7 +88,9 @@ def student_spec(
         typed = {"low_backbone": typed.get("backbone", teacher.backbone), "low_width": 1.0} | typed
     scales: Scales = "aligned" if aligned else "single"
     own = replace(like, low_backbone="", low_width=1.0)
-    spec = replace(own, role="student", scales=scales, ks=ks, **typed)
+    # The grids of an unaligned student are compared with finer ones of its teacher.
+    divisor = teacher.divisor if aligned else FRAME_DIVISOR
+    spec = replace(own, role="student", scales=scales, ks=ks, divisor=divisor, **typed)
     start, chosen = _choose_start(init, norm, spec, teacher, partial)
     shares = Setting(aligned, "auto", "the HR frame" if aligned else "an ordinary network of the small image")
     return replace(spec, norm=chosen.value), {"init": start, "norm": chosen, "aligned": shares}
