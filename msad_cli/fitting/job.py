@@ -21,7 +21,7 @@ from msad_cli.fitting.choice.measuring import (
 )
 from msad_cli.fitting.commands import Recipe, Step, deployed, shown, steps_for
 from msad_cli.fitting.fit_folder import FitConfig, FitFolder, FitState, marked
-from msad_cli.fitting.outline import how_long, how_measured, nearest_words, rows_of, table_of
+from msad_cli.fitting.outline import how_chosen, how_long, how_measured, nearest_words, rows_of, table_of
 from msad_cli.fitting.page import page
 from msad_cli.fitting.scheduling import (
     Epochs,
@@ -139,7 +139,10 @@ def _plan(
         "budget": config.budget,
         "threads": config.threads,
         "candidates": [row for each in (choice, control) if each is not None for row in rows_of(each, facts, budget)],
-        "lines": how_measured(facts, runtimes, config.threads, state.measured),
+        "lines": [
+            *how_chosen([each for each in (choice, control) if each is not None]),
+            *how_measured(facts, runtimes, config.threads, state.measured),
+        ],
     }
     _show(state, listener)
     if choice.chosen is None:
@@ -196,6 +199,8 @@ def _choose(
 
     def choose(ks: tuple[int, ...]) -> Choice:
         candidates = candidates_for(facts, networks, ks)
+        kind = "plain" if ks == (PLAIN,) else f"k = {', '.join(map(str, ks))}"
+        listener.say(f"{len(candidates)} candidates: {len(networks)} networks, {kind}, up to the images' own size")
         choice = choose_candidate(candidates, budget, lambda each: strength(each, facts), measure, state.measured)
         if choice.chosen is not None and choice.chosen.name not in choice.measured:
             choice.measured[choice.chosen.name] = measure(choice.chosen)

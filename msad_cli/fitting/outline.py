@@ -1,5 +1,6 @@
 """The plan of a fit as plain values: what was looked at, taken, and why. Table, state and page are made of it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,6 +77,13 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def how_chosen(choices: Sequence[Choice]) -> list[str]:
+    """A line on what was looked at, and how closely."""
+    known = {name for each in choices for name in each.measured}
+    total = sum(len(each.order) for each in choices)
+    return [f"of {total} candidates {len(known)} were measured; others are weaker, or were predicted to cost too much"]
+
+
 def how_measured(facts: Facts, runtimes: Runtimes, threads: int, measured: Mapping[str, Measured]) -> list[str]:
     """Lines on what the table's numbers are."""
     count = f"{threads} thread{'s' if threads > 1 else ''}"
@@ -130,4 +138,8 @@ def nearest_words(choice: Choice, budget: Budget) -> tuple[str, str]:
     assert cost is not None
     enough = cost / (budget.planned / budget.most)
     unit, one = {"latency": ("ms", 1.0), "macs": ("GMACs", 1e9), "size": ("MB", 1e6)}[budget.kind]
-    return f"{choice.nearest.name}, takes {words_of(budget.kind, cost)}", f"{enough / one * 1.005:.2g}{unit}"
+    step = 10.0 ** (math.floor(math.log10(enough / one)) - 1)  # the second of its digits, rounded up
+    return (
+        f"{choice.nearest.name}, takes {words_of(budget.kind, cost)}",
+        f"{math.ceil(enough / one / step) * step:g}{unit}",
+    )

@@ -63,7 +63,7 @@ class Writing(Listening):
 
 
 def begin(folder: Path, **changes: Any) -> tuple[FitFolder, FitState]:
-    config = FitConfig(**{"data": "d", "budget": "10ms", "out": folder / "s.safetensors", **changes})
+    config = FitConfig(**{"data": "d", "budget": "10ms", "k": "2", "out": folder / "s.safetensors", **changes})
     return FitFolder(config.places.folder), FitState(config)
 
 
@@ -142,6 +142,17 @@ def test_a_teacher_is_trained_where_it_is_asked_for(tmp_path: Path, given: Given
     assert [words[0] for words in listener.commands] == ["teacher", "distill", "export", "bench"]
     assert fitted.verdict is not None
     assert fitted.verdict.words.endswith("no plain detector was trained")
+
+
+def test_at_k_4_a_teacher_is_trained_where_the_time_holds_both_trainings(tmp_path: Path, given: Given) -> None:
+    """Of 40 epochs at 0.5 s, 40 at 0.2 and 80 at 0.1, which are 36 s."""
+    folder, state = begin(tmp_path, k="4", time="1m")
+    fit_model(folder, state, listener := Writing())
+    assert [words[0] for words in listener.commands][:2] == ["teacher", "distill"]
+    folder, state = begin(tmp_path, k="4", time="30s", out=tmp_path / "other.safetensors")
+    fitted = fit_model(folder, state, Writing())
+    assert fitted.plan["epochs"] == {"teacher": 0, "student": 80, "plain": 80}
+    assert "the time does not hold" in " ".join(fitted.plan["lines"])
 
 
 def test_a_budget_that_nothing_meets(tmp_path: Path, given: Given) -> None:
@@ -250,7 +261,7 @@ def test_the_command_prints_json_and_ends_by_the_budget(
     tmp_path: Path, given: Given, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    typed = ["fit", "--data", "d", "--budget", "10ms", "--dry-run", "--json"]
+    typed = ["fit", "--data", "d", "--budget", "10ms", "--k", "2", "--dry-run", "--json"]
     assert run(typed) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["result"] is None

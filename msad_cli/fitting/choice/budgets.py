@@ -22,8 +22,9 @@ UNITS: dict[str, tuple[Kind, float]] = {
 """By a unit in lower case: what it is of, and how much one is in milliseconds, multiply-accumulates or bytes. A
 FLOP count is twice the multiply-accumulates; images a second are the one unit of which more is harder."""
 PER_SECOND = "fps"
-HEADROOM = 0.05
-"""The share of a latency that is kept free: a trained head has another load than the one that was planted."""
+HEADROOM = 0.08
+"""The share of a latency that is kept free: a trained head has another load than the one that was planted. Of the first
+two models that were trained, 11.5 and 14.6 ms had been 10.9 and 13.7 before."""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,12 @@ from msad_cli.models.detector import Detector
 from msad_cli.models.detectors.kinds import DETECTORS
 
 CELLS = 9
-"""Of an object: as many cells as FCOS assigns to it, 3 × 3 of the level that it is on."""
-EMPTY, FOUND = 0.01, 0.5
-"""The class probability of a cell without an object, which heads start from, and of one of an object."""
+"""Of an object: as many as FCOS assigns to it, 3 × 3 of the level that it is on."""
+EMPTY, FOUND = 0.01, 0.3
+"""The class probability of the usual cell, which heads start from, and the least one of a cell of an object.
+
+Two RTMDets that were trained on blood cells for 12 epochs (AP 36 and 28; 14 objects an image) have 142 and 131 pairs of
+cell and class above 0.3, 688 and 956 above 0.05, and a median of 0.011 and 0.026."""
 
 
 def plant(detector: Detector, images: Sequence[Tensor], objects: int) -> None:
