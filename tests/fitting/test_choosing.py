@@ -146,8 +146,8 @@ def test_costs_are_those_that_counting_gives() -> None:
     for each in CANDIDATES[::9]:
         frame = each.spec.resolution.frame_size(*SET.size)
         cost = count_cost(each.spec, "low", [frame])
-        # Of small images the parts of cells that P6 and P7 end with are not counted.
-        assert each.macs == pytest.approx(cost.total, rel=0.05)
+        # The parts of cells that P6 and P7 end with are not counted: of the smallest image at k = 4 an eighth.
+        assert each.macs == pytest.approx(cost.total, rel=0.06 if each.spec.resolution.short_side > 64 else 0.13)
         assert each.parameters == sum(cost.parameters.values())
         assert each.sees == tuple(side // each.k for side in frame)
 
