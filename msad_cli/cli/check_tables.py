@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.table import Table
 
-from msad_cli.cli.console import cell, console, print_line
+from msad_cli.cli.console import cell, print_line, print_result, results
 from msad_cli.data.annotations.check import Report, SplitReport
 from msad_cli.data.annotations.problems import BEYOND_REPAIR
 
@@ -28,31 +28,31 @@ def print_counts(report: Report) -> None:
     """What the splits hold, in tables with a column for each."""
     splits = report.splits
     for split in splits:
-        print_line(f"{split.name}: {split.file}, images in {split.folder}")
+        print_result(f"{split.name}: {split.file}, images in {split.folder}")
     counts = dict.fromkeys(what for split in splits for what in split.counts)
     rows = [(what, *(str(split.counts.get(what, 0)) for split in splits)) for what in counts]
     names = [split.name for split in splits]
-    console.print(_table("", names, rows))
-    console.print(_table("boxes to learn from, by class", names, _class_rows(splits)))
+    results.print(_table("", names, rows))
+    results.print(_table("boxes to learn from, by class", names, _class_rows(splits)))
     for split in splits:
-        console.print(_table(f"sides of objects, {split.name}, pixels", SIZES, _size_rows(split)))
+        results.print(_table(f"sides of objects, {split.name}, pixels", SIZES, _size_rows(split)))
 
 
 def print_report(report: Report) -> None:
     """All of it."""
     print_counts(report)
     if report.problems:
-        console.print(_problems(report))
+        results.print(_problems(report))
     if any(each.code not in BEYOND_REPAIR for _, each in report.problems):
         print_line("msad data check PATH --split NAME --fix -o FILE writes annotations without what can be repaired")
     if not any(each.fatal for _, each in report.problems):
-        print_line("usable, with the problems above" if report.problems else "usable: no problems found")
+        print_result("usable, with the problems above" if report.problems else "usable: no problems found")
 
 
 def print_repairs(done: Mapping[str, int], out: str) -> None:
     """What was done to an annotation file."""
     for what, count in done.items():
-        print_line(f"{count} {what}")
+        print_result(f"{count} {what}")
     print_line(f"{out} written" + ("" if done else ": there was nothing to repair"))
 
 

@@ -1,6 +1,7 @@
-"""What people read, on stderr; results for programs go to stdout."""
+"""What people read: results on stdout, plans, progress and remarks on stderr."""
 
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,20 +26,33 @@ class PrintableConsole(Console):
         super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
 
 
-# Without a terminal Rich assumes 80 columns, too few for a plan or a table of twelve numbers.
-console = PrintableConsole(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 140)
+def _width(terminal: bool) -> int | None:
+    # Without a terminal Rich assumes 80 columns, too few for a plan or a table of twelve numbers.
+    return None if terminal or os.environ.get("COLUMNS") else 140
+
+
+console = PrintableConsole(stderr=True, highlight=False, width=_width(sys.stderr.isatty()))
+"""Of plans, progress and remarks."""
+results = PrintableConsole(highlight=False, width=_width(sys.stdout.isatty()))
+"""Of what a command was called for."""
 
 
 def print_line(line: str) -> None:
-    """A line as it is, however long, whatever it holds."""
+    """A remark as it is, however long, whatever it holds."""
     console.print(line, markup=False, soft_wrap=True)
 
 
+def print_result(line: str) -> None:
+    """A line of a result as it is."""
+    results.print(line, markup=False, soft_wrap=True)
+
+
 def print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
-    """A table, its first row being the head; where the screen is too narrow for it, its rows stand as columns."""
+    """A result: a table, its first row being the head; where the screen is too narrow for it, its rows stand as
+    columns."""
     rows = [[cell(each) for each in row] for row in rows]
     wide = [max((len(word) for row in rows for word in row[i].split()), default=0) + 3 for i in range(len(rows[0]))]
-    if sum(wide) >= console.width:
+    if sum(wide) >= results.width:
         rows = [list(column) for column in zip(*rows, strict=True)]
     head, *others = rows
     table = Table(title=cell(title) or None, title_justify="left", header_style="bold")
@@ -47,7 +61,7 @@ def print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
         table.add_column(name, justify="right" if place and whole else "left", no_wrap=whole, overflow="fold")
     for row in others:
         table.add_row(*row)
-    console.print(table)
+    results.print(table)
 
 
 def print_plan(title: str, settings: Mapping[str, Setting]) -> None:

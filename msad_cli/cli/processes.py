@@ -38,14 +38,14 @@ def together() -> Iterator[None]:
     if _processes() == 1:
         yield
         return
-    from msad_cli.cli.console import console
+    from msad_cli.cli.console import console, results
     from msad_cli.system import distributed
 
     if distributed.size() > 1:  # a stage of a command that has several
         yield
         return
     said_before = distributed.join()
-    console.quiet = console.quiet or distributed.rank() > 0
+    console.quiet = results.quiet = console.quiet or distributed.rank() > 0
     try:
         yield
     except typer.Exit:

@@ -104,7 +104,10 @@ def test_k_is_that_of_every_teacher_with_a_small_view(evidence: Any) -> None:
     """Students take their teacher's; a single scale at H has k = 1."""
     rows = evidence.rows_of("fcos", evidence.scale_of("cpu", "fcos"), 4)
     teachers = {name for name, row in rows.items() if row.command.startswith("teacher")}
-    assert {name for name, row in rows.items() if "--k 4" in row.command} == teachers - {"single-high", "single-high-both"}
+    assert {name for name, row in rows.items() if "--k 4" in row.command} == teachers - {
+        "single-high",
+        "single-high-both",
+    }
 
 
 @pytest.mark.parametrize("flag", ["--seeds", "--jobs", "--pictures"])

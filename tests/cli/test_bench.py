@@ -64,6 +64,6 @@ def test_images_may_be_named_and_have_to_be_somewhere(
     assert run(["bench", str(file), "--runs", "1", *FLAGS]) == 2
     assert "name some with --input" in capsys.readouterr().err
     assert run(["bench", str(file), "--runs", "1", "--input", str(coco_folder / "val2017"), *FLAGS]) == 0
-    table = capsys.readouterr().err
+    table = capsys.readouterr().out
     assert "1 runs of 1" in table
     assert "postprocess" in table

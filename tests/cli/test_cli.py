@@ -236,7 +236,7 @@ def test_the_main_job(teacher: Path, demo: Path, tmp_path: Path, capsys: pytest.
     assert scores["fused"]["AP"] == pytest.approx(recorded["fused"]["AP"], abs=1e-9)
 
     assert run(["eval", str(student), "--per-class", "--workers", "0"]) == 0
-    table = capsys.readouterr().err
+    table = capsys.readouterr().out
     assert all(name in table for name in ("AP50", "APs", "AR100", "triangle"))
     assert run(["eval", str(student), "--fail-under", "AP=1", "--workers", "0"]) == 8
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from msad_cli.cli.app import run
-from msad_cli.cli.console import console
+from msad_cli.cli.console import results
 from msad_cli.evaluation.pareto import Point, frontier, within
 from msad_cli.models.cost import count_cost
 from msad_cli.models.detector import Detector
@@ -66,10 +66,10 @@ def test_a_budget_names_the_model_to_ship(
 ) -> None:
     image = tmp_path / "pareto.png"
     assert run(["compare", *models, "--runs", "1", "--plot", str(image), "--budget", "1e6", *FLAGS]) == 0
-    assert "for 1e+06 ms: teacher, AP 40.0" in capsys.readouterr().err
+    assert "for 1e+06 ms: teacher, AP 40.0" in capsys.readouterr().out
     assert image.read_bytes().startswith(b"\x89PNG")
     assert run(["compare", *models, "--runs", "1", "--budget", "0.001", *FLAGS]) == 0
-    assert "none takes 0.001 ms; the fastest" in capsys.readouterr().err
+    assert "none takes 0.001 ms; the fastest" in capsys.readouterr().out
     assert run(["compare", *models, "--runs", "0", "--budget", "30"]) == 2
 
 
@@ -104,10 +104,10 @@ def test_every_view_is_a_row_of_its_own(
 def test_on_a_narrow_screen_models_stand_beside_each_other(
     models: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(console, "width", 70)
+    monkeypatch.setattr(results, "width", 70)
     assert run(["compare", *models, "--runs", "0"]) == 0
-    lines = capsys.readouterr().err.splitlines()
-    assert max(map(len, lines[:-1])) <= 70
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 70
     cells = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in lines]
     assert ["model", "plain", "student", "teacher"] in cells
     assert ["AP", "30.0", "36.0", "40.0"] in cells

@@ -253,7 +253,7 @@ def test_names_that_differ_in_case_or_blanks_are_one_class_if_asked(
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(document))
     assert run(["data", "check", str(folder)]) == 0
-    shown = capsys.readouterr().err
+    shown = capsys.readouterr().out
     assert "'Cat', 'cat' and 'cat ' are category 1, 2 and 4" in shown
     assert "'dog' and 'Dog' are category 3 and 5" in shown
     assert run(["data", "check", str(folder), "--join-classes", "--json"]) == 0

@@ -408,7 +408,7 @@ def test_roboflows_folders_are_recognised_and_its_root_category_dropped(
         )
         assert read_split(found.annotations, found.images).categories == ((1, "RBC"),)
     assert run(["data", "check", str(tmp_path), "--size", "64,96"]) == 0
-    assert "category 0 ('cells')" in capsys.readouterr().err
+    assert "category 0 ('cells')" in capsys.readouterr().out
     (tmp_path / "valid").rename(tmp_path / "elsewhere")
     assert find_split(str(tmp_path), "val").images == tmp_path / "test"
     (tmp_path / "train").rename(tmp_path / "gone")

@@ -131,7 +131,7 @@ def test_one_bad_row_does_not_stop_the_set_but_a_percent_does(
     # A repaired file has the others, and nothing to be said of these.
     out = tmp_path / "fixed.json"
     assert run(["data", "check", str(folder), "--split", "train", "--fix", "-o", str(out)]) == 0
-    assert "4 objects in label files that cannot be read, left out" in capsys.readouterr().err
+    assert "4 objects in label files that cannot be read, left out" in capsys.readouterr().out
     assert len(json.loads(out.read_text())["annotations"]) == 5
     assert run(["data", "check", str(out), "--images", str(folder), *SIZES]) == 0
 

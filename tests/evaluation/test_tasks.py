@@ -465,12 +465,12 @@ def test_eval_measures_what_the_model_finds(
     written = tmp_path / "found.json"
     command = ["eval", str(model), "--data", str(demo), "--device", "cpu", "--workers", "0", "--precision", "fp32"]
     assert run([*command, "--fail-under", gate, "--predictions", str(written), "--per-class"]) == 0
-    printed = capsys.readouterr().err
-    assert f"low, {task}" in printed
-    assert f"figure, {task}" in printed
-    assert ("nobody measured" in printed) is (task == "keypoints")
+    printed = capsys.readouterr()
+    assert f"low, {task}" in printed.out
+    assert f"figure, {task}" in printed.out
+    assert ("nobody measured" in printed.err) is (task == "keypoints")
     kind, field = ("segm", "segmentation") if task == "masks" else ("keypoints", "keypoints")
-    assert f"{written} holds boxes, {tmp_path}/found.{kind}.json holds {task}" in printed.replace("\n", " ")
+    assert f"{written} holds boxes, {tmp_path}/found.{kind}.json holds {task}" in printed.err.replace("\n", " ")
     assert {each.name for each in tmp_path.glob("found*")} == {"found.json", f"found.{kind}.json"}
     for file, own in ((written, "bbox"), (tmp_path / f"found.{kind}.json", field)):
         assert all(each.keys() == {"image_id", "category_id", "score", own} for each in json.loads(file.read_text()))
@@ -505,7 +505,7 @@ def test_eval_takes_the_test_split_and_says_what_has_nothing_to_compare_with(
     test = own.rename(own.with_name("instances_test2017.json"))
     command = ["eval", str(model), "--data", str(folder), "--device", "cpu", "--workers", "0", "--precision", "fp32"]
     assert run([*command, "--split", "test", "--fail-under", "AP=0.99"]) == 0
-    assert "4 images of test" in " ".join(capsys.readouterr().err.split())
+    assert "4 images of test" in " ".join(capsys.readouterr().out.split())
     assert run([*command, "--fail-under", "AP=0.99"]) == 0
     assert "no val, its test is taken as val" in " ".join(capsys.readouterr().err.split())
     # Images without annotations, as COCO gives its own test split.
@@ -606,14 +606,14 @@ def test_tables_have_a_row_for_each_view_and_kind(capsys: pytest.CaptureFixture[
     boxes = dict.fromkeys(NUMBERS, 0.5)
     masks = boxes | {f"mask_{name}": 0.25 for name in NUMBERS}
     print_scores("masks", {"high": masks, "low": masks})
-    lines = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
     assert [row[0] for row in cells] == ["high, boxes", "low, boxes", "high, masks", "low, masks"]
     assert [row[1] for row in cells] == ["50.0", "50.0", "25.0", "25.0"]
     points = boxes | {f"keypoint_{name}": 0.75 for name in KEYPOINT_NUMBERS}
     print_scores("points", {"high": points})
-    printed = capsys.readouterr().err
+    printed = capsys.readouterr().out
     assert printed.count("points") >= 2  # two tables, of other columns
     assert "AR50" in printed
     print_scores("boxes", {"high": boxes})
-    assert "high, boxes" not in capsys.readouterr().err  # there is nothing else
+    assert "high, boxes" not in capsys.readouterr().out  # there is nothing else

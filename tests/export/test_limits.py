@@ -78,7 +78,7 @@ def test_a_limited_detector_and_its_graph_find_the_same_and_less_than_without(na
 def test_two_stages_take_a_lowest_score_and_no_candidates(name: str) -> None:
     detector = built(name)
     detector.limit(limits=Limits(0.4))
-    assert detector.core.roi_heads.score_thresh == 0.4
+    assert detector.kind.post_processing.score_thresh == 0.4
     with pytest.raises(UsageError, match=f"--candidates: {name} finds proposals first"):
         detector.limit(limits=Limits(candidates=9))
 

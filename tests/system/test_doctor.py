@@ -195,7 +195,7 @@ def test_info_says_what_a_file_is_without_torch(
     assert facts["parameters"] == sum(math.prod(each.shape) for each in student.state_dict().values())
     assert DetectorSpec.from_json({name: facts[name] for name in student_spec.to_json()}) == student_spec
     assert run(["info", str(path)]) == 0
-    text = capsys.readouterr().err
+    text = capsys.readouterr().out
     for line in (
         "classes              7 red, 90 blue",
         "scores               low: AP 25.0",

@@ -162,7 +162,7 @@ def test_the_best_epoch_is_the_model_however_often_the_run_was_cut(
     assert column(whole, "kept") == ["1", "2", "2"]
     assert all(float(value) > 0 for value in column(whole, "val_loss/high"))
     assert run(["info", str(whole)]) == 0
-    assert "2; the best of 3" in capsys.readouterr().err
+    assert "2; the best of 3" in capsys.readouterr().out
     # The same run, stopped after each step: what it has after two epochs are the best weights of the whole one.
     measured([0.2, 0.3, 0.1, 0.1])
     assert start(cut, "--epochs=3", "--time=0s") == 0

@@ -76,7 +76,7 @@ def test_a_run_says_and_remembers_what_it_learnt_from(
     row = (out.with_suffix(".run") / "results.csv").read_text()
     assert "loss/distil/output-kd/classes" in row
     assert run(["info", str(out)]) == 0
-    assert f"5 images: {card.unlabelled}" in capsys.readouterr().err
+    assert f"5 images: {card.unlabelled}" in capsys.readouterr().out
 
 
 def test_the_warning_names_an_image_of_val(

@@ -299,7 +299,7 @@ def test_a_student_of_the_small_image_teaches_nobody(
         ("teacher --fusion mean", "fusion 'mean'"),
         ("teacher --strategy one-step", "--strategy one-step"),
         ("teacher --strategy two-step", "a single epoch has no two steps"),
-        ("teacher --scales single --k 2,4", "a single scale has one k"),
+        ("teacher --scales single --k 2,4", "it has one view, and so one k"),
         ("teacher --rois 64", "--rois: fcos has no RoIs"),
         ("teacher --scales vanilla --fusion sum", "--fusion, --lambda: --scales vanilla fuses nothing"),
         ("teacher --scales single --lambda 1", "--fusion, --lambda: --scales single fuses nothing"),

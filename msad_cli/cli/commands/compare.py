@@ -44,7 +44,7 @@ def compare(
 ) -> None:
     """Compare models: AP at the end of training, GMACs by part, latency, and the share of the gap that is closed."""
     from msad_cli.cli.commands.bench import machine_in_words, measure
-    from msad_cli.cli.console import print_line
+    from msad_cli.cli.console import print_line, print_result
     from msad_cli.cli.json_output import print_json
     from msad_cli.evaluation.pareto import Point, within
     from msad_cli.runs.plots.pareto import plot_pareto
@@ -76,7 +76,7 @@ def compare(
         plot_pareto(points, plot, where, budget)
         print_line(f"drawn: {plot}")
     if budget is not None:
-        print_line(_advice(rows, within(points, budget), points, budget))
+        print_result(_advice(rows, within(points, budget), points, budget))
 
 
 def table_rows(

@@ -60,6 +60,7 @@ def fit(
     as_json: options.Json = False,
 ) -> None:
     """From a set and a budget to a shipped model: choose, train, export, check, measure, and say what to ship."""
+    from msad_cli.cli.console import results
     from msad_cli.cli.json_output import expect_json, print_json
     from msad_cli.fitting.fit_folder import FitConfig, FitFolder, FitState
     from msad_cli.fitting.job import fit_model
@@ -89,6 +90,7 @@ def fit(
         folder, state = FitFolder(config.places.folder), FitState(config)
         if not dry_run:
             folder.refuse_used(overwrite, out)
+    results.stderr = as_json  # where there is one document on stdout, tables are remarks
     console = _Console(quiet)
     try:
         fitted = fit_model(folder, state, console, dry_run)
@@ -165,6 +167,8 @@ class _Console:
         printed = io.StringIO()
         own = contextlib.nullcontext() if threads is None else measuring.threads(threads)
         quiet = ("--quiet",) if self._quiet and words[0] in ("teacher", "distill", "export") else ()
-        with own, contextlib.redirect_stdout(printed):
+        # What is for programs is for this one.
+        aside = contextlib.redirect_stdout(printed) if "--json" in words else contextlib.nullcontext()
+        with own, aside:
             code = app(args=[*words, *quiet], prog_name="msad", standalone_mode=False)
         return code if isinstance(code, int) else 0, printed.getvalue()

@@ -49,7 +49,7 @@ def flops(
     as_json: options.Json = False,
 ) -> None:
     """Count parameters and GMACs by part: student beside teacher beside torchvision's stock model."""
-    from msad_cli.cli.console import console
+    from msad_cli.cli.console import results
     from msad_cli.cli.json_output import print_json
     from msad_cli.export.formats import read_description
     from msad_cli.models.cost import count_cost, relatives
@@ -92,16 +92,16 @@ def flops(
         )
         if not as_json:
             over = f"over {len(frames)} images of {data}" if data else "one image"
-            console.print(_table(f"{spec.detector}, {spec.backbone} × {spec.width:g}, HR {text}, {over}", costs))
+            results.print(_table(f"{spec.detector}, {spec.backbone} × {spec.width:g}, HR {text}, {over}", costs))
     if as_json:
         print_json(reports)
     else:
         kind = "the pixels of the images alone" if unpadded else f"padding to {spec.divisor} HR pixels included"
-        console.print(f"GMACs, one image, {kind}; GFLOPs = 2 × GMACs. The aligned head runs on the HR grid at every k.")
+        results.print(f"GMACs, one image, {kind}; GFLOPs = 2 × GMACs. The aligned head runs on the HR grid at every k.")
         if spec.two_stage:
             from msad_cli.models.detectors.two_stage import PROPOSALS
 
-            console.print(f"roi: {PROPOSALS} RoIs for boxes, {spec.detections_per_image} for {spec.task}.")
+            results.print(f"roi: {PROPOSALS} RoIs for boxes, {spec.detections_per_image} for {spec.task}.")
 
 
 def image_sizes(data: str) -> list[tuple[int, int]]:

@@ -40,7 +40,7 @@ def info(
         return
     for name, value in (values | _in_words(spec, card)).items():
         if value not in ("", (), None):
-            typer.echo(printable(f"{name:20} {value}"), err=True)
+            typer.echo(printable(f"{name:20} {value}"))
 
 
 def _trained(model: Path) -> "tuple[DetectorSpec, Card, dict[str, Any]]":
