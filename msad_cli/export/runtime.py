@@ -40,6 +40,8 @@ class Model(Protocol):
 
     def limit(self, nms_iou: float | None = None, most: int | None = None) -> None: ...
 
+    def drop_below(self, score: float) -> None: ...
+
     def to(self, device: torch.device) -> "Model": ...
 
     def eval(self) -> "Model": ...
@@ -80,6 +82,9 @@ class ExportedModel:
                 "msad export takes these flags",
                 code="suppression-fixed",
             )
+
+    def drop_below(self, score: float) -> None:
+        """Nothing: the lowest score is in the graph."""
 
     def detect(self, views: "Views", view: View) -> list[Detection]:
         """As `Detector.detect`: detections in HR pixels, one dict an image."""

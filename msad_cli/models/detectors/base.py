@@ -197,6 +197,10 @@ class DetectorKind(ABC):
             network.nms_thresh = nms_iou
         network.score_thresh = limits.score
 
+    def drop_below(self, score: float) -> None:  # noqa: B027  # a detector need not save the work
+        """Finds from now on nothing that is not surer, where that saves work. What is stays the same: it is found, and
+        suppresses, before the rest."""
+
     # What only some distillation losses ask. A detector without it is refused by its name.
 
     def boxes(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs) -> Tensor:

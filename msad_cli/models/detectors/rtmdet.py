@@ -120,6 +120,10 @@ class RTMDetKind(DetectorKind):
         core: RTMDet = self.core
         return core
 
+    def drop_below(self, score: float) -> None:
+        """By its own threshold."""
+        self.core.score_thresh = max(self.core.score_thresh, score)
+
     def outputs(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
         """The head's raw outputs: logits of the quality, and distances in strides."""
         found: dict[str, Tensor] = self.core.head(list(pyramid))
