@@ -120,6 +120,11 @@ class RTMDetKind(DetectorKind):
         core: RTMDet = self.core
         return core
 
+    def fold(self) -> None:
+        """Each level of the head has norms of its own behind shared convolutions."""
+        self.core.head.unshare()
+        super().fold()
+
     def drop_below(self, score: float) -> None:
         """By its own threshold."""
         self.core.score_thresh = max(self.core.score_thresh, score)
