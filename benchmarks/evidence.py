@@ -1,13 +1,14 @@
 """The paper's claims on a set: every row of its tables by one schedule, with the controls that it leaves out.
 
     python benchmarks/evidence.py SET [--out DIR] [--scale cpu|gpu] [--k 2|4] [--seeds 3] [--jobs 2] [--rows a,b]
+        [--estimate]
 
 SET is a folder in the COCO layout; Mask R-CNN is trained where it has masks, Keypoint R-CNN where it has keypoints,
 else FCOS, unless --detector says otherwise. Every row is shown as many images, with the same batches and rates. All
 students of a seed learn from that seed's teacher. DIR gets a model file and a log a row and seed, evidence.md and
 evidence.csv of all that is there, and evidence.png of the rows that were asked for (evidence_report.py). A model that
 is in DIR is not trained again and an interrupted one goes on: the command can be stopped and typed again. Hours are
-estimated first.
+estimated first; with --estimate that is all.
 """
 
 import argparse
@@ -170,6 +171,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, help="shown to every model in place of the scale's")
     parser.add_argument("--detector", choices=tuple(DETECTORS))
     parser.add_argument("--report", action="store_true", help="train nothing")
+    parser.add_argument("--estimate", action="store_true", help="say how many hours there are, and end")
     arguments = parser.parse_args()
     for name in ("seeds", "jobs", "pictures"):
         if (count := getattr(arguments, name)) is not None and count < 1:
@@ -189,8 +191,10 @@ def main() -> None:
     runs = [(row, seed) for seed in range(arguments.seeds) for row in rows if not is_finished(files[row.name][seed])]
     if runs and not arguments.report:
         estimate = hours(runs, train, detector, scale, epochs, arguments.k) / arguments.jobs
-        out.mkdir(parents=True, exist_ok=True)
         print(f"{len(runs)} models of {epochs} epochs, about {estimate:.1f} hours", flush=True)
+        if arguments.estimate:
+            return
+        out.mkdir(parents=True, exist_ok=True)
         train_all(runs, arguments.jobs, lambda *run: train_row(arguments.set, out, detector, scale, epochs, *run))
     labels = {row.name: row.label for row in known.values()}
     val, claims = read(arguments.set, "val", detector), claims_for(methods_of(detector))

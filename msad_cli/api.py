@@ -115,7 +115,7 @@ class Model:
 
     Attributes:
         file: it was read from.
-        detector: in eval mode, on its device; `detector.spec` says what it is.
+        detector: for inference alone, on its device; `detector.spec` says what it is.
         card: what is known of it beside that: its data, its scores, the threshold of best F1.
         compute: device and precision.
         overlap: IoU with a surer box of any class above which one is taken for the same object.

@@ -102,7 +102,8 @@ class Evaluation:
         self.evaluator: Evaluator = parse_evaluator(config.evaluator)
         limit_pixels(parse_pixels(config.max_pixels))
         self.config = config
-        self.detector, card = open_model(model, config.runtime)
+        # Not folded: the numbers are those at the end of the training, to the last digit.
+        self.detector, card = open_model(model, config.runtime, fold=False)
         self.detector.limit(config.nms_iou, config.max_detections)
         self.overlap = overlap_of(config.nms_iou) if config.agnostic else None
         spec = self.spec = self.detector.spec

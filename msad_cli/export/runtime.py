@@ -40,6 +40,8 @@ class Model(Protocol):
 
     def limit(self, nms_iou: float | None = None, most: int | None = None) -> None: ...
 
+    def drop_below(self, score: float) -> None: ...
+
     def to(self, device: torch.device) -> "Model": ...
 
     def eval(self) -> "Model": ...
@@ -80,6 +82,9 @@ class ExportedModel:
                 "msad export takes these flags",
                 code="suppression-fixed",
             )
+
+    def drop_below(self, score: float) -> None:
+        """Nothing: the lowest score is in the graph."""
 
     def detect(self, views: "Views", view: View) -> list[Detection]:
         """As `Detector.detect`: detections in HR pixels, one dict an image."""
@@ -127,11 +132,12 @@ def _in_frame(found: Detection, k: int) -> Detection:
     return moved
 
 
-def open_model(path: Path, runtime: str | None = None) -> tuple[Model, Card]:
-    """The model of a .safetensors or an exported file, on the CPU and in eval mode, and its card.
+def open_model(path: Path, runtime: str | None = None, fold: bool = True) -> tuple[Model, Card]:
+    """The model of a .safetensors or an exported file, on the CPU and for inference alone, and its card.
 
     Args:
         runtime: one of `RUNTIMES`, for an .onnx file; the usual one unless given.
+        fold: whether normalisation is folded into convolutions, which is faster and rounds otherwise.
 
     Raises:
         ModelFileError: it cannot be read, is of a format that is not opened, or has no JSON beside it.
@@ -145,7 +151,8 @@ def open_model(path: Path, runtime: str | None = None) -> tuple[Model, Card]:
             code="runtime-refused",
         )
     if form is None:
-        return load_model(path)
+        detector, card = load_model(path)
+        return detector.fold() if fold else detector, card
     if form.unopened:
         opened = next(each for each in FORMATS.values() if not each.unopened)
         raise ModelFileError(

@@ -20,6 +20,8 @@ from msad_cli.models.spec import DetectorSpec, Role, View
 FORMAT = "msad-export/1"
 IDENTITY = "msad"
 """The name, in the metadata of a file, of what the JSON beside it repeats."""
+OF_MODEL = "the model that was exported"
+"""Whose scores a card has that were not measured of the graph."""
 LARGEST = 16 * 2**20
 """Bytes, as of a model file's header."""
 
@@ -51,6 +53,7 @@ class Notes:
         precision: of the convolutions, `fp32` or `int8`.
         identity: that the exported file repeats, if its format can hold it; empty where there is none.
         limits: of the graph's post-processing; with `one_class` an object has its best class alone.
+        copied: whether the card's scores are those of the model, and were not measured of the graph.
     """
 
     spec: DetectorSpec
@@ -59,6 +62,7 @@ class Notes:
     shape: InputShape = InputShape()
     identity: str = ""
     limits: Limits = OWN
+    copied: bool = False
 
 
 def sidecar_path(path: Path) -> Path:
@@ -135,6 +139,7 @@ def sidecar(notes: Notes) -> str:
         "keypoints": {"names": spec.keypoints, "skeleton": spec.skeleton},
         "spec": spec.to_json(),
         "card": card_json(card),
+        "scores_of": OF_MODEL if notes.copied else "the graph",
     }
     return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
@@ -216,7 +221,8 @@ def read_sidecar(path: Path) -> Notes:
         # Older versions wrote no identity.
         done = values["postprocessing"]
         limits = Limits(float(done["lowest_score"]), done.get("candidates"), done.get("classes_of_a_box") == "the best")
-        return Notes(spec, card, str(values["precision"]), shape, str(values.get("identity", "")), limits)
+        copied = values.get("scores_of") == OF_MODEL  # older versions did not say
+        return Notes(spec, card, str(values["precision"]), shape, str(values.get("identity", "")), limits, copied)
     except FileNotFoundError:
         hint = f"{path.stem} needs it beside it: msad runs what msad export wrote, which is both files"
         raise ModelFileError(f"no such file: {path}", hint, code="file-missing") from None

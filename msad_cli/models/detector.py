@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from msad_cli.errors import UsageError
 from msad_cli.frame import Frame, Resolution
+from msad_cli.models.backbones.folding import fold
 from msad_cli.models.backbones.normalisation import FUSED, norm_layer, select_view
 from msad_cli.models.backbones.resnet import build_backbone
 from msad_cli.models.decode.limits import OWN, Limits
@@ -16,6 +17,9 @@ from msad_cli.models.detectors.base import Detection, Outputs, Target, kind_of
 from msad_cli.models.fusion import build_fusion
 from msad_cli.models.pyramid import AlignedBackbone
 from msad_cli.models.spec import MOST_DETECTIONS, DetectorSpec, View
+
+ROUNDING = 1e-6
+"""More than that of a score's last digit in float32."""
 
 Views = Mapping[int, Sequence[Tensor]]
 """The same N images downsampled by each k: uint8 RGB images (3, h/k, w/k), h × w being the HR size."""
@@ -169,6 +173,18 @@ class Detector(nn.Module):
             )
         self.spec = replace(self.spec, detections_per_image=most or self.spec.detections_per_image)
         self.kind.limit(self.spec, nms_iou, limits)
+
+    def fold(self) -> "Detector":
+        """Itself, made faster for inference and unfit for all else: normalisation is folded into convolutions."""
+        self.kind.fold()
+        if self.low is not None:
+            fold(self.low)
+        return self
+
+    def drop_below(self, score: float) -> None:
+        """Finds from now on nothing of lower scores, where that saves work; what has the score stays the same."""
+        # Thresholds are passed by what is surer, and the score of best F1 is one that a detection has.
+        self.kind.drop_below(score * (1 - ROUNDING))
 
     def detect(self, views: Views, view: View) -> list[Detection]:
         """Detections in HR pixels, one dict an image.

@@ -1,5 +1,7 @@
 """What a training tells whoever started it, and how fast it is."""
 
+import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,8 @@ from msad_cli.training.steps.state import grouped
 
 STARVED, FIRST_LOOK = 0.3, 50
 """The share of its time from which on a run waits too long for data, and the steps before it is looked at."""
+RECENT = 50
+"""Steps by which speed and the time left go: a neighbour that comes or goes shows after these."""
 WORTH_SAYING = 0.1
 """The share of waiting from which on a line mentions it."""
 
@@ -45,23 +49,32 @@ class Speed:
     def __init__(self, total: int, steps_per_epoch: int) -> None:
         self.total = total
         self.steps_per_epoch = steps_per_epoch
-        self.steps, self.images, self.seconds, self.waited = 0, 0, 1e-9, 0.0
+        self.steps, self.seconds, self.waited = 0, 1e-9, 0.0
+        self.recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
+        self.between, self.epochs_steps, self.last = 0.0, 0, time.monotonic()
 
     def add(self, step: Step) -> str:
         """Counts a step in; its line for log and screen."""
-        self.images, self.seconds = self.images + len(step.indices), self.seconds + step.seconds
-        self.steps, self.waited = self.steps + 1, self.waited + step.waited
+        now = time.monotonic()
+        if self.steps and (step.number - 1) % self.steps_per_epoch == 0:
+            # What lies between the steps of two epochs: evaluation, curves, the state on the disk.
+            self.between, self.epochs_steps = self.between + max(0.0, now - self.last - step.seconds), self.steps
+        self.last = now
+        self.recent.append((len(step.indices), step.seconds))
+        self.steps, self.seconds, self.waited = self.steps + 1, self.seconds + step.seconds, self.waited + step.waited
+        images, seconds = (sum(each) for each in zip(*self.recent, strict=True))
         losses = "  ".join(f"{name} {value:.3f}" for name, value in grouped(step.losses).items())
         share = self.waited / self.seconds
         wait = f"  waiting for data {share:.0%}" if share > WORTH_SAYING else ""
         return (
             f"epoch {(step.number - 1) // self.steps_per_epoch + 1}  step {step.number}/{self.total}  {losses}  "
-            f"lr {step.learning_rate:.2g}  {self.images / self.seconds:.1f} images/s{wait}"
+            f"lr {step.learning_rate:.2g}  {images / max(seconds, 1e-9):.1f} images/s{wait}"
         )
 
     def seconds_left(self, step: int) -> float:
-        """How long the steps after this one will take."""
-        return (self.total - step) * self.seconds / self.steps
+        """How long the steps after this one will take, by the latest ones, and what lies between epochs."""
+        a_step = sum(seconds for _, seconds in self.recent) / len(self.recent)
+        return (self.total - step) * (a_step + self.between / max(1, self.epochs_steps))
 
     def advice(self, step: int) -> str:
         """What to do about waiting for data, after the first steps and after each epoch; empty where it is short."""

@@ -120,6 +120,25 @@ def test_counts_below_one_are_refused(
     assert f"{flag} 0: at least 1" in capsys.readouterr().err
 
 
+def test_the_estimate_alone_trains_nothing(
+    evidence: Any,
+    tmp_path: Path,
+    coco_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Six hours of one job are three of two."""
+    out = tmp_path / "evidence"
+    monkeypatch.setattr(evidence, "hours", lambda *_: 6.0)
+    command = ["evidence.py", str(coco_folder), "--detector", "fcos", "--rows", "teacher,vanilla", "--seeds", "2"]
+    monkeypatch.setattr("sys.argv", [*command, "--jobs", "2", "--out", str(out), "--estimate"])
+    evidence.main()
+    said = capsys.readouterr().out
+    assert said.startswith("4 models of ")
+    assert said.endswith("about 3.0 hours\n")
+    assert not out.exists()
+
+
 def test_models_of_another_run_are_not_taken_for_these(evidence: Any, tmp_path: Path, teacher: Detector) -> None:
     """The fixture's teacher is an FCOS of k = 2."""
     file = tmp_path / "teacher.0.safetensors"

@@ -12,6 +12,7 @@ import pytest
 from msad_cli.cli.app import run
 from msad_cli.cli.console import results
 from msad_cli.evaluation.pareto import Point, frontier, within
+from msad_cli.export.sidecar import Notes, exported_spec, read_sidecar, sidecar, sidecar_path
 from msad_cli.models.cost import count_cost
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, save_model
@@ -34,6 +35,21 @@ def models(tmp_path: Path, coco_folder: Path, student: Detector, teacher: Detect
         files.append(str(tmp_path / f"{name}.safetensors"))
         save_model(Path(files[-1]), detector, Card(data=str(coco_folder), scores=scores))
     return files
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_an_ap_that_is_the_models_and_not_the_graphs_says_so(
+    copied: bool, tmp_path: Path, student: Detector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = tmp_path / "m.onnx"
+    graph.write_bytes(b"not looked at without latencies")
+    notes = Notes(exported_spec(student.spec, "low"), Card(scores={"low": {"AP": 0.3}}), copied=copied)
+    sidecar_path(graph).write_text(sidecar(notes))
+    assert read_sidecar(sidecar_path(graph)).copied is copied
+    assert run(["compare", str(graph), "--runs", "0", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)["m"]
+    assert row["AP"] == 0.3
+    assert row["what"].endswith("AP is that of its model") is copied
 
 
 def test_the_frontier_by_hand() -> None:

@@ -85,6 +85,20 @@ def test_a_graph_leaves_out_what_prediction_leaves_out(name: str) -> None:
             torch.testing.assert_close(other[each], mine[each], rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", EACH)
+@torch.no_grad()
+def test_what_is_surer_stays_the_same_where_the_rest_is_dropped(name: str) -> None:
+    views, detector = {2: pixels()}, built(name, detections_per_image=60)
+    whole = detector.detect(views, "low")
+    least = float(whole[0]["scores"][20])
+    detector.drop_below(least)
+    for mine, every in zip(detector.detect(views, "low"), whole, strict=True):
+        sure = every["scores"] >= least  # the one that has it among them
+        assert 0 < len(mine["scores"]) == int(sure.sum()) < 60
+        for each in mine:
+            assert torch.equal(mine[each], every[each][sure])
+
+
 def test_what_cannot_be_set_is_refused() -> None:
     detector = built("fcos")
     for wrong in ({"nms_iou": 1.5}, {"most": 0}, {"most": 1001}):

@@ -1,6 +1,7 @@
 """The loop, the schedule, the optimiser's groups, the choices of defaults."""
 
 import math
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -243,6 +244,25 @@ def test_a_run_that_waits_for_data_is_advised_after_50_steps_and_after_epochs() 
     for number in range(1, 51):
         hasty.add(Step(number, {}, 0.1, 1.0, (0,), {}, 1.0, 0.5, True, 1))
         assert bool(hasty.advice(number)) is (number == 50)  # the first epochs are too short to tell
+
+
+def test_the_time_left_counts_evaluations_and_goes_by_the_latest_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten steps of a second an epoch, with five seconds of evaluation behind each: 1.5 s a step. Then steps take 3 s,
+    which the latest fifty all do after fifty of them; evaluations, eleven in 110 steps, still take 0.5 s a step."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    speed = Speed(total=200, steps_per_epoch=10)
+    left = {}
+    for number in range(1, 121):
+        seconds = 1.0 if number <= 60 else 3.0
+        clock[0] += seconds + (5.0 if number % 10 == 1 and number > 1 else 0.0)
+        line = speed.add(Step(number, {}, 0.1, 1.0, (0, 1), {}, seconds, 0.0, True, 1))
+        left[number] = speed.seconds_left(number)
+    assert left[5] == pytest.approx(195 * 1.0)  # none was seen yet
+    assert left[11] == pytest.approx(189 * 1.5)
+    assert left[60] == pytest.approx(140 * 1.5)
+    assert left[110] == pytest.approx(90 * 3.5)
+    assert "0.7 images/s" in line  # two in three seconds
 
 
 def test_computed_defaults() -> None:

@@ -1,5 +1,6 @@
 """msad bench: latency of models, part by part, taking turns."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,12 +45,23 @@ def bench(
     from msad_cli.cli.console import console
     from msad_cli.cli.json_output import print_json
     from msad_cli.data.images.decode import limit_pixels
+    from msad_cli.export.formats import RUNTIMES
     from msad_cli.system.device import choose_compute, peak_memory
 
     limit_pixels(parse_pixels(max_pixels))
     compute = choose_compute(device, precision)
+    others = [] if runtime else [name for name in list(RUNTIMES)[1:] if find_spec(name)]
     report = measure(
-        models, inputs, runs, compute, batch=batch, stock=stock, view=view, compiled=compile_, runtime=runtime
+        models,
+        inputs,
+        runs,
+        compute,
+        batch=batch,
+        stock=stock,
+        view=view,
+        compiled=compile_,
+        runtime=runtime,
+        others=others,
     )
     memory = peak_memory(compute.device)
     if as_json:
@@ -71,6 +83,7 @@ def measure(
     view: str | None = None,
     compiled: bool = False,
     runtime: str | None = None,
+    others: "Sequence[str]" = (),
 ) -> dict[str, dict[str, float]]:
     """The `summary` of each model's runs, by its file and `wanted_views`; the models take turns, run by run.
 
@@ -80,6 +93,7 @@ def measure(
         view: None for each model's best, `all` for each of its views.
         compiled: each model stands there a second time, compiled.
         runtime: of the .onnx files; the usual one unless given.
+        others: runtimes by which each .onnx file stands there once more.
 
     Raises:
         UsageError: no images, or a model without the view.
@@ -105,6 +119,9 @@ def measure(
             again, _ = load_model(path)
             compile_parts([again], compute.device)
             rows |= {f"{path}{suffix}, compiled": (again, each) for each, suffix in views.items()}
+        for other in others if path.suffix == ".onnx" else ():
+            elsewhere, _ = open_model(path, other)
+            rows |= {f"{path}{suffix}, {other}": (elsewhere, each) for each, suffix in views.items()}
         if stock:
             name, (spec, best) = next(iter(relatives(detector.spec, card.teacher_spec).items()))
             rows.setdefault(f"{name}, {spec.backbone}", (Detector(spec).eval(), best))

@@ -124,7 +124,7 @@ def export(
         scores = {}  # the card's scores are those on the set that the model remembers
     known = list(scores.values())[-1] if scores else None if fixed or int8 else (card.scores or {}).get(seen)
     card = replace(card, scores=None if known is None else without_nan({spec.views[0]: known}))
-    _write(to, path, written, Notes(spec, card, "int8" if int8 else "fp32", shape, limits=limits))
+    _write(to, path, written, Notes(spec, card, "int8" if int8 else "fp32", shape, limits=limits, copied=not scores))
     say(f"{path}: {len(written) / 2**20:.1f} MiB; {sidecar_path(path)} says what goes in and comes out")
     if not to.unopened:
         say(f"next: msad eval {path}")

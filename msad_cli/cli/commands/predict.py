@@ -112,6 +112,7 @@ def predict(
     compute = choose_compute(device, precision)
     compile_parts([detector] if compile_ else [], compute.device)
     least = card.score_threshold if score is None else score
+    detector.drop_below(least)
     wanted = Wanted(least, labels, overlap_of(nms_iou) if agnostic else None)
     at_once = batch or usual_batch(compute)
     saver = Saver(folder, saves, detector.spec, sources)

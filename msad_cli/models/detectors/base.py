@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from msad_cli.errors import UsageError
 from msad_cli.frame import Frame
+from msad_cli.models.backbones.folding import fold
 from msad_cli.models.backbones.resnet import Backbone
 from msad_cli.models.decode.limits import OWN, Limits
 from msad_cli.models.detectors.kinds import DETECTORS
@@ -206,6 +207,14 @@ class DetectorKind(ABC):
         if nms_iou is not None:
             network.nms_thresh = nms_iou
         network.score_thresh = limits.score
+
+    def fold(self) -> None:
+        """Folds normalisation into convolutions, see `backbones.folding`. Then no weights can be loaded or saved."""
+        fold(self.core)
+
+    def drop_below(self, score: float) -> None:  # noqa: B027  # a detector need not save the work
+        """Finds from now on nothing that is not surer, where that saves work. What is stays the same: it is found, and
+        suppresses, before the rest."""
 
     # What only some distillation losses ask. A detector without it is refused by its name.
 

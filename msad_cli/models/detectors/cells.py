@@ -62,6 +62,10 @@ class CellsKind(DetectorKind):
         core: CellsDetector = self.core
         return core
 
+    def drop_below(self, score: float) -> None:
+        """By its own threshold."""
+        self.core.score_thresh = max(self.core.score_thresh, score)
+
     def outputs(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
         """The head's raw outputs."""
         found: dict[str, Tensor] = self.core.head(list(pyramid))

@@ -80,6 +80,10 @@ class DenseKind(DetectorKind):
         """Torchvision's detector itself."""
         return self.core
 
+    def drop_below(self, score: float) -> None:
+        """By torchvision's threshold."""
+        self.core.score_thresh = max(self.core.score_thresh, score)
+
     def outputs(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
         """The head's raw outputs."""
         # Under autocast they come in half precision; boxes of a thousand pixels need float32.

@@ -78,6 +78,11 @@ class RTMDetKind(CellsKind):
         """All cells of an image with each other."""
         return [sum(each.shape[2] * each.shape[3] for each in pyramid)]
 
+    def fold(self) -> None:
+        """Each level of the head has norms of its own behind shared convolutions."""
+        self.core.head.unshare()
+        super().fold()
+
     def losses(
         self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target], outputs: Outputs | None = None
     ) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, get_args
 
 import torch.nn.functional as F
@@ -62,6 +63,16 @@ class SharedHead(nn.Module):
             first = math.log(FIRST_DISTANCE) if exponential else FIRST_DISTANCE
             nn.init.constant_(distances.get_parameter("bias"), first)
 
+    def unshare(self) -> None:
+        """Gives each level convolutions of its own, equal ones: what is folded into them differs by level."""
+        towers: Any = (self.cls_convs, self.reg_convs)
+        for first, *others in towers:
+            for level in others:
+                for each, shared in zip(level, first, strict=True):
+                    norm = each.bn
+                    del each.bn
+                    each.conv, each.bn = deepcopy(shared.conv), norm  # in the order in which they are computed
+
     def forward(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
         """Maps (N, channels, h, w) -> `cls_logits` (N, cells, classes), `bbox_regression` (N, cells, 4) in strides."""
         found: dict[str, Tensor] = {}
@@ -75,7 +86,8 @@ class SharedHead(nn.Module):
         found = []
         for x, own in zip(maps, levels, strict=True):
             for first, each in list(zip(levels[0], own, strict=True))[start:stop]:
-                x = F.silu(each.bn(first.conv(x)))  # noqa: PLW2901
+                conv = each.conv if hasattr(each, "conv") else first.conv
+                x = F.silu(each.bn(conv(x)))  # noqa: PLW2901
             found.append(x)
         return found
 

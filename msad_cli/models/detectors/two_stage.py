@@ -120,6 +120,11 @@ class TwoStageKind(DetectorKind):
             )
         super().limit(spec, nms_iou, limits)
 
+    def drop_below(self, score: float) -> None:
+        """By the second stage's threshold: masks and keypoints are computed of what passes it alone."""
+        heads = self.post_processing
+        heads.score_thresh = max(heads.score_thresh, score)
+
     def object_anchors(self, pyramid: Sequence[Tensor], frame: Frame) -> list[Tensor]:
         """The proposal network's own anchors."""
         return anchors_by_cell(self.core.rpn.anchor_generator, pyramid, frame)
