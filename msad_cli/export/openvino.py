@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TAIL = 1 << 16
 """Bytes at the end of a file, among which its metadata are."""
+UNKNOWN = "No conversion rule"
+"""How the line begins that names operations of a graph that OpenVINO does not know."""
 
 
 def load(model: bytes, task: str, name: str, shape: "InputShape", identity: str = "") -> Run:
@@ -55,8 +57,9 @@ def _explained(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # OpenVINO raises plain RuntimeErrors of many lines.
-        reason = " ".join(str(error).split())[:200]
+        # OpenVINO raises plain RuntimeErrors of many lines, of which one may name operations that it does not know.
+        text = str(error)
+        reason = " ".join(text[max(0, text.find(UNKNOWN)) :].split())[:200]
         raise ModelFileError(
             f"{name}: openvino cannot run it ({reason})", "leave out --runtime openvino", code="openvino-refuses"
         ) from None

@@ -86,7 +86,7 @@ def foretold(spec: DetectorSpec, source: str, partial: bool) -> str:
     with torch.device("meta"):
         sketch = Detector(spec)
     if source == "coco":
-        return known_to_coco(sketch) if sketch.kind.published is not None else ""
+        return known_to_coco(sketch)
     return str(fitting(sketch, Path(source), partial)[1])
 
 

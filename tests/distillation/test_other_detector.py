@@ -52,6 +52,13 @@ def test_predictions_of_different_detectors_are_not_compared(method: str) -> Non
         build_distillers(spec(detector="retinanet", role="student", ks=(2,)), spec(), {method: 1.0})
 
 
+def test_crosskd_asks_for_towers_that_reppoints_has_not() -> None:
+    """Its tower of classes reads where the other one points."""
+    _, module = pair("crosskd", "reppoints", "reppoints")
+    with pytest.raises(UsageError, match="reppoints has not towers"):
+        module(views(), targets())
+
+
 def test_what_a_student_of_another_detector_learns_by_unless_somebody_says() -> None:
     other = spec(detector="retinanet", role="student", ks=(2,))
     assert set(choose_methods(other, DistillConfig(), one_detector=False)[0]) == {"l1"}

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from onnx import helper
 from PIL import Image
 from support import toy_format
 from support.detectors import lively, spec_of
@@ -30,7 +31,8 @@ from msad_cli import export
 from msad_cli.cli.app import run
 from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.data.layouts.demo_scenes import CATEGORY_IDS
-from msad_cli.export import onnx, pt2
+from msad_cli.errors import ModelFileError
+from msad_cli.export import onnx, openvino, pt2
 from msad_cli.export.base import ExportFormat
 from msad_cli.export.formats import FORMATS
 from msad_cli.export.parity import COMPARED, TOLERANCES, compare, compare_models
@@ -509,6 +511,19 @@ def test_fixed_sides_and_batch(student: Path, demo: Path, tmp_path: Path, capsys
     assert "its input is [2, 3, 72, 48], the JSON beside it says [1, 3, 72, 48]" in capsys.readouterr().err
     assert run(["eval", str(out), "--runtime", "openvino"]) == 4
     assert "its input is [2, 3, 72, 48], the JSON beside it says [1, 3, 72, 48]" in capsys.readouterr().err
+
+
+def test_an_operation_that_openvino_has_not_is_named() -> None:
+    """RepPoints' deformable convolution, which onnxruntime has."""
+    sides = {"images": [1, 4, 8, 8], "weight": [4, 4, 3, 3], "offset": [1, 18, 6, 6]}
+    places = [helper.make_tensor_value_info(name, 1, each) for name, each in sides.items()]
+    node = helper.make_node("DeformConv", list(sides), ["boxes"])
+    graph = helper.make_graph([node], "one", places, [helper.make_tensor_value_info("boxes", 1, [1, 4, 6, 6])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9).SerializeToString()
+    with pytest.raises(ModelFileError, match=r"openvino cannot run it \(No conversion rule found for .* DeformConv"):
+        openvino.load(model, "boxes", "r.onnx", InputShape())
+    with pytest.raises(ModelFileError, match="that of another model"):  # it runs, and has other inputs
+        onnx.load(model, "boxes", "r.onnx", InputShape())
 
 
 def test_past_the_tolerance_nothing_is_written(

@@ -18,6 +18,7 @@ from msad_cli.models.detectors import points as of_points
 from msad_cli.models.detectors.point_matches import by_overlap, by_place
 from msad_cli.models.spec import ClassName
 from msad_cli.models.weights import initialise as init
+from msad_cli.training.starting import foretold
 
 STRIDES = (8, 16, 32, 64, 128)
 FRAME = Frame(((128, 128),) * 3, (128, 128))
@@ -300,5 +301,7 @@ def test_what_it_has_not_is_said() -> None:
     detector = reppoints()
     with pytest.raises(UsageError, match="msad knows no published weights of reppoints"):
         init.from_coco(detector)
+    with pytest.raises(UsageError, match="msad knows no published weights of reppoints"):  # before a run begins
+        foretold(detector.spec, "coco", False)
     with pytest.raises(UsageError, match="reppoints has not towers"):
         detector.kind.tower_start("classification", maps(), 1)

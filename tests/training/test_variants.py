@@ -194,6 +194,7 @@ def test_teachers_of_every_kind_have_students(flags: list[str], views: set[str],
             marks=pytest.mark.slow,
         ),
         (["--method", "l1,output-kd", "--weight", "l1=0.3"], "low", {}, True),
+        (["--detector", "retinanet"], "low", {"detector": "retinanet"}, False),
         (["--unaligned", "--method", "l1,output-kd"], "low", {"scales": "single", "ks": [2]}, False),
         (["--unaligned", "--no-distill", "--init", "none"], "low", {"scales": "single", "ks": [2]}, False),
     ],
@@ -219,6 +220,20 @@ def test_students_of_one_teacher(
     assert costs(out, capsys)[-1].startswith("student")
     if finds:
         use(out, data, tmp_path, capsys)
+
+
+@pytest.mark.slow
+def test_freekd_reads_the_masks_that_its_teacher_needs(
+    data: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Its prompts learn by the detection loss of the teacher, a Mask R-CNN, while the student finds boxes alone."""
+    teacher = overfit(tmp_path_factory, OF_TWO_STAGES["maskrcnn"])
+    flags = ["--detector=fasterrcnn", "--method=freekd"]
+    student = distil(teacher, tmp_path / "student.safetensors", *GENTLE, *flags)
+    assert metrics(student).keys() == {"low"}
+    assert "mask_AP" not in metrics(student)["low"]
+    rows = (student.with_suffix(".run") / "results.csv").read_text()
+    assert "loss/distil/freekd/prompt_detection" in rows
 
 
 @pytest.mark.parametrize(

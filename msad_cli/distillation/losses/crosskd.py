@@ -87,9 +87,9 @@ class CrossKD(nn.Module):
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The distances of the crossed predictions from a teacher's; targets in the student's frame."""
+        crossed, theirs = self._crossed("classification", student, teacher), teacher.outputs
         with torch.no_grad():
             positives = batch_divisor(student.detector.kind.weigh_positives(student.pyramid, student.frame, targets))
-        crossed, theirs = self._crossed("classification", student, teacher), teacher.outputs
         classes = quality_focal(crossed["cls_logits"], theirs["cls_logits"]).sum() / positives
         losses = {"classes": self.constants.classes * classes}
         if "bbox_regression" in theirs:

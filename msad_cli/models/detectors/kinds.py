@@ -38,7 +38,7 @@ class Entry:
             classes and boxes of these.
         finest_level: l of the finest of its levels P_l of the HR view: 3 (P3–P7) or 2 (P2–P6).
         file: `module:class` of its `DetectorKind`.
-        fast_start: whether it bears a larger learning rate where a small network starts at random; measured.
+        fast_start: whether it bears a larger learning rate where a small network starts at random, as was measured.
         levels: how many there are.
         head_convs: convolutions of each tower of its head; None for what is usual on a machine.
         coco_backbone: which its COCO weights are of, unless another is named.
@@ -76,11 +76,11 @@ DETECTORS = {
         backbones=("cspnext_nano", "cspnext_s"),
         recipe=Recipe("adamw", "flat-cosine", "batch", learning_rate=0.004),
     ),
-    "reppoints": Entry("boxes", "dense", 3, "msad_cli.models.detectors.reppoints:RepPointsKind", head_convs=3),
+    "reppoints": Entry("boxes", "dense", 3, "msad_cli.models.detectors.reppoints:RepPointsKind", False, head_convs=3),
     "fasterrcnn": Entry("boxes", "two-stage", 2, "msad_cli.models.detectors.faster_rcnn:FasterRCNNKind"),
     "maskrcnn": Entry("masks", "two-stage", 2, "msad_cli.models.detectors.mask_rcnn:MaskRCNNKind"),
     "cascade_maskrcnn": Entry(
-        "masks", "two-stage", 2, "msad_cli.models.detectors.cascade_mask_rcnn:CascadeMaskRCNNKind"
+        "masks", "two-stage", 2, "msad_cli.models.detectors.cascade_mask_rcnn:CascadeMaskRCNNKind", False
     ),
     "keypointrcnn": Entry("keypoints", "two-stage", 2, "msad_cli.models.detectors.keypoint_rcnn:KeypointRCNNKind"),
 }

@@ -30,7 +30,7 @@ def by_place(points: Tensor, strides: Tensor, objects: Tensor) -> Tensor:
         return torch.full_like(strides, NONE, dtype=torch.int64)
     levels = strides.log2().round().int()
     sides = (objects[:, 2:] - objects[:, :2]).clamp(min=THINNEST)
-    own = (sides / SIZE).log2().mean(dim=1).int().clamp(int(levels.min()), int(levels.max()))
+    own = (sides / SIZE).log2().mean(dim=1).int().clamp(levels.min(), levels.max())
     middles = (objects[:, :2] + objects[:, 2:]) / 2
     apart = ((points - middles[:, None]) / sides[:, None]).norm(dim=2)
     nearest, cell = apart.where(own[:, None] == levels, torch.inf).min(dim=1, keepdim=True)

@@ -40,15 +40,13 @@ class PointsHead(nn.Module):
         self.class_tower, self.point_tower = tower(channels, convs), tower(channels, convs)
         self.first_conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.first_points = nn.Conv2d(channels, 2 * POINTS, 1)
-        self.refine_conv, self.class_conv = (DeformConv2d(channels, channels, 3, padding=1, bias=False) for _ in "12")
+        self.refine_conv, self.class_conv = (_deformable(channels) for _ in range(2))
         self.refined_points = nn.Conv2d(channels, 2 * POINTS, 1)
         self.cls_logits = nn.Conv2d(channels, classes, 1)
         self.spread = nn.Parameter(torch.zeros(2))
         for layer in (self.first_conv, self.first_points, self.refined_points, self.cls_logits):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        for conv in (self.refine_conv, self.class_conv):
-            nn.init.normal_(conv.weight, std=0.01)
         nn.init.constant_(self.cls_logits.get_parameter("bias"), -math.log((1 - PRIOR) / PRIOR))
 
     def forward(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -92,6 +90,12 @@ def _tower(channels: int, convs: int) -> nn.Sequential:
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=0.01)
     return tower
+
+
+def _deformable(channels: int) -> DeformConv2d:
+    conv = DeformConv2d(channels, channels, 3, padding=1, bias=False)
+    nn.init.normal_(conv.weight, std=0.01)
+    return conv
 
 
 def _grid(device: torch.device) -> Tensor:

@@ -106,13 +106,7 @@ def from_coco(detector: Detector) -> Copied:
     Raises:
         UsageError: there are none for this architecture, or they cannot be downloaded.
     """
-    spec, published = detector.spec, detector.kind.published
-    if published is None:
-        raise UsageError(
-            f"--init coco: msad knows no published weights of {spec.detector}",
-            "add --init imagenet",
-            code="coco-weights-missing",
-        )
+    spec, published = detector.spec, _published(detector)
     if published.urls:
         return replace(_from_openmmlab(detector, published), rows=known_to_coco(detector))
     stock = (spec.backbone, spec.width, spec.channels, spec.head_convs) == ("resnet50", 1.0, 256, 4)
@@ -126,6 +120,17 @@ def from_coco(detector: Detector) -> Copied:
     weights = get_model_weights(published.name)["DEFAULT"]
     copied = copy_matching(detector.core, fitted(detector.kind, of_torchvision(weights), weights.meta))
     return replace(copied, rows=known_to_coco(detector))
+
+
+def _published(detector: Detector) -> PublishedWeights:
+    published = detector.kind.published
+    if published is None:
+        raise UsageError(
+            f"--init coco: msad knows no published weights of {detector.spec.detector}",
+            "add --init imagenet",
+            code="coco-weights-missing",
+        )
+    return published
 
 
 def _from_openmmlab(detector: Detector, published: PublishedWeights) -> Copied:
@@ -145,7 +150,12 @@ def _from_openmmlab(detector: Detector, published: PublishedWeights) -> Copied:
 
 
 def known_to_coco(detector: Detector) -> str:
-    """Which of a detector's classes torchvision's COCO weights of it know, in words."""
+    """Which of a detector's classes torchvision's COCO weights of it know, in words.
+
+    Raises:
+        UsageError: there are none.
+    """
+    _published(detector)
     return said([each.name for each in detector.spec.classes], class_names(description(detector.kind)))
 
 
