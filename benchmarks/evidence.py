@@ -39,7 +39,7 @@ from msad_cli.models.spec import DetectorSpec, Learning
 from msad_cli.runs.folder import RunFolder
 from msad_cli.system.device import Compute, choose_compute, to_device
 from msad_cli.text import parse_size
-from msad_cli.training.plan import invalid_values_named
+from msad_cli.training.plan import choose_norm, invalid_values_named
 from msad_cli.training.sets import fields_from_data
 
 
@@ -87,6 +87,16 @@ Run = tuple[Row, int]
 def scale_of(name: str, detector: str) -> Scale:
     """`cpu`: a small network at 256 pixels. `gpu`: the paper's at 800."""
     dense = DETECTORS[detector].family == "dense"
+    if detector == "rtmdet":  # by its own recipe
+        backbones = ("cspnext_s", "cspnext_m") if name == "gpu" else ("cspnext_nano", "cspnext_tiny")
+        head, sides = ("128", "800,1333") if name == "gpu" else ("64", "256,456")
+        return Scale(
+            f"--init none --backbone {backbones[0]} --head-channels {head} --head-convs 2 --size {sides}",
+            "--batch 16" if name == "gpu" else "--batch 8 --workers 0",
+            36_000 if name == "gpu" else 10_500,
+            f"--backbone {backbones[1]}",
+            f"--backbone {backbones[0]}",
+        )
     if name == "gpu":
         return Scale(
             "--init none --backbone resnet50",
@@ -121,10 +131,15 @@ def rows_of(detector: str, scale: Scale, k: int) -> dict[str, Row]:
         Row("sum", "teacher, sum", f"{both} --fusion sum", 1.0),
         Row("stronger", "stronger teacher", f"{both} {scale.stronger}", 2.0),
         Row("vanilla", "vanilla multi-scale", f"{both} --scales vanilla", 0.8),
+        Row("vanilla-both", "vanilla multi-scale, two schedules", f"{both} --scales vanilla", 0.8, 2),
         Row("single-high", "single scale H", "teacher --scales single", 0.6),
+        Row("single-high-both", "single scale H, two schedules", "teacher --scales single", 0.6, 2),
         Row("single-low", "single scale L", f"{both} --scales single", 0.2),
         Row("plain-low", "vanilla L alone, two schedules", f"distill {alone} --unaligned", 0.2, 2, "teacher"),
         Row("scratch-low", "aligned L alone", f"distill {alone}", 0.3, 1, "teacher"),
+        Row("scratch-both", "aligned L alone, two schedules", f"distill {alone}", 0.3, 2, "teacher"),
+        # Of a teacher and a distilled student, 1.0 + 0.6, at 0.3 a schedule.
+        Row("scratch-time", "aligned L alone, the time of both", f"distill {alone}", 0.3, 5, "teacher"),
         Row("init-only", "init-only L", f"distill --no-distill {taught}", 0.3, 1, "teacher"),
         *(Row(each, f"L by {each}", f"distill {taught} --method {each}", 0.6, 1, "teacher") for each in METHODS),
         Row("light-alone", "lighter L, init-only", f"distill --no-distill {taught} {light}", 0.25, 1, "teacher"),
@@ -136,7 +151,10 @@ def rows_of(detector: str, scale: Scale, k: int) -> dict[str, Row]:
     return {row.name: row for row in rows}
 
 
-MAIN = ("teacher", "vanilla", "single-high", "single-low", "plain-low", "init-only", *METHODS, "light-alone", "light")
+MAIN = (
+    *("teacher", "vanilla", "vanilla-both", "single-high", "single-high-both", "single-low", "plain-low"),
+    *("scratch-both", "scratch-time", "init-only", *METHODS, "light-alone", "light"),
+)
 
 
 def main() -> None:
@@ -278,7 +296,7 @@ def seconds_an_image(train: CocoSplit, detector: str, scale: Scale, k: int, comp
             float(given.get("--width", 1.0)),
             int(given.get("--head-channels", 256)),
             int(given.get("--head-convs", 4)),
-            "group",
+            choose_norm("auto", "none", detector).value,
             "aligned",
             (1, k),
             parse_size(given.get("--size", "800,1333")),

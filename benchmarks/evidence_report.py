@@ -31,6 +31,20 @@ Key = tuple[str, View]
 """A line of the table: a row's name, and one of its model's views."""
 METHODS = ("output-kd", "l1")
 """The best of the methods by docs/results.md, and the paper's."""
+CONTROLS: Mapping[Key, str] = {
+    ("scratch-both", "low"): "is it the teacher, or is it the epochs of both trainings?",
+    ("scratch-time", "low"): "is it the teacher, or is it the time of both trainings?",
+    ("init-only", "low"): "is it what the student learns from its teacher, or is it the weights that it starts from?",
+    ("plain-low", "low"): "is it the alignment, or is it the epochs of both trainings?",
+    ("single-high-both", "high"): "is the small image as good as the large one for as many epochs?",
+    ("vanilla-both", "high"): "the same, of a network that is trained on both sizes",
+    ("light-alone", "low"): "is it the teacher, or is a lighter head as good without one?",
+}
+"""The question that a row answers beside the distilled student."""
+WITHOUT_TEACHING: tuple[Key, ...] = (("scratch-both", "low"), ("init-only", "low"))
+"""Students that cost as much and learn from no teacher's predictions."""
+HELPS = 1.0
+"""AP points from which on distillation is said to help."""
 LIGHT: Key = ("light", "low")
 HIGH: Key = ("vanilla", "high")
 
@@ -105,7 +119,8 @@ def write_report(
     """
     prefix = PREFIXES[KINDS[val.task][-1]]
     lines = dict(table_lines(files, labels, val, prefix))
-    text = "\n\n".join([headline(command, prefix), *tables(lines), verdicts(lines, claims), convergence(files, prefix)])
+    parts = [headline(command, prefix), *tables(lines), questions(lines), verdicts(lines, claims)]
+    text = "\n\n".join([*parts, convergence(files, prefix)])
     (out / "evidence.md").write_text(text + "\n", encoding="utf-8")
     with (out / "evidence.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -189,9 +204,34 @@ def tables(lines: Mapping[Key, Line]) -> Iterator[str]:
     yield "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def questions(lines: Mapping[Key, Line]) -> str:
+    """What each control is there for."""
+    return "\n".join(f"- {lines[key].label}: {asked}" for key, asked in CONTROLS.items() if key in lines)
+
+
+def distillation_helps(lines: Mapping[Key, Line], method: str) -> list[str]:
+    """A row of the verdicts for a method: the distilled student beside the better of those that cost as much without.
+
+    It helps if it brings 1 AP or more, and more than two standard errors over the seeds.
+    """
+    there = [lines[key].numbers["AP"] for key in WITHOUT_TEACHING if key in lines]
+    if len(there) < len(WITHOUT_TEACHING) or (method, "low") not in lines:
+        return []
+    distilled = lines[method, "low"].numbers["AP"]
+    differences = [one - max(others) for one, *others in zip(distilled, *there, strict=False)]
+    said = "yes" if mean(differences) >= HELPS else "no"
+    if len(differences) < 2:
+        said += " (one seed)"
+    elif said == "yes" and mean(differences) <= 2 * statistics.stdev(differences) / len(differences) ** 0.5:
+        said = "no: within two standard errors"
+    what = f"distillation helps: L by {method} − the better of init-only and two schedules alone ≥ {HELPS}"
+    return [f"| **{what}** | {spread(differences)} | {said} |"]
+
+
 def verdicts(lines: Mapping[Key, Line], claims: Iterable[Claim]) -> str:
     """Each claim whose rows are there: the difference of the same seeds, and whether it is as large as claimed."""
     rows = ["| claim | difference | verdict |", "|---|---|---|"]
+    rows += [row for method in METHODS for row in distillation_helps(lines, method)]
     for claim in claims:
         if claim.better not in lines or claim.worse not in lines:
             continue

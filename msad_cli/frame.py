@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 FRAME_DIVISOR = 128
-"""HR padding, in pixels: the stride of P7, so that every level of every view has a whole grid."""
+"""Padding in pixels by which every level has a whole grid, down to P7: what an unaligned student's small image needs,
+whose grids are compared with k times finer ones. Models of older files pad to it too."""
 
-STOCK_DIVISOR = 32
-"""Padding of torchvision's detectors, whose weights are used to it. No view needs a grid of another one's then."""
+DIVISOR = 32
+"""HR padding, in pixels, of aligned views, and of torchvision's detectors. Halving rounds up wherever a view begins, so
+that grids of all views agree; P6 and P7 may end in a part of a cell."""
 
 SIDE_MULTIPLE = 4
 """Sides of an HR image are multiples of this, so that the views at k = 2 and 4 have whole sides too."""
@@ -98,6 +100,10 @@ class Frame:
 
     image_sizes: tuple[tuple[int, int], ...]
     padded: tuple[int, int]
+
+    def grid(self, level: int) -> tuple[int, int]:
+        """Cells of P_level, (down, across); the last may be a part of one."""
+        return -(-self.padded[0] >> level), -(-self.padded[1] >> level)
 
     @classmethod
     def around(cls, sizes: Sequence[tuple[int, int]], k: int = 1, divisor: int = FRAME_DIVISOR) -> "Frame":

@@ -39,9 +39,17 @@ BudgetTime = Annotated[
 ]
 BatchSize = Annotated[int | None, typer.Option("--batch", help="Images a step. Default: by machine and detector.")]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Default: by optimizer, batch and start.")]
-Optimizer = Annotated[str, typer.Option(metavar="sgd|adamw", help="What updates the weights.")]
+Optimizer = Annotated[
+    str | None, typer.Option(metavar="sgd|adamw", help="What updates the weights. Default: sgd; adamw of rtmdet.")
+]
 Decay = Annotated[
-    str, typer.Option("--decay", metavar="steps|cosine", help="÷10 at 2/3 and 8/9 of the run, or cosine.")
+    str | None,
+    typer.Option(
+        "--decay",
+        metavar="steps|cosine|flat-cosine",
+        help="÷10 at 2/3 and 8/9 of the run (default); a cosine to 0; or none until half of it, then a cosine to 1/20 "
+        "(default of rtmdet).",
+    ),
 ]
 Warmup = Annotated[int | None, typer.Option("--warmup", help="Steps of learning-rate warm-up. Default: at most 500.")]
 Clip = Annotated[float, typer.Option(help="Largest norm of the gradient.")]

@@ -35,7 +35,7 @@ class CachedTeacher:
         k = min(views)
         device = views[k][0].device
         frame = self._teacher.frame(views[k], k)
-        grids = [(frame.padded[0] >> level, frame.padded[1] >> level) for level in self._teacher.spec.levels]
+        grids = [frame.grid(level) for level in self._teacher.spec.levels]
         # On a GPU each reading waits for all work before; so there is one.
         places = torch.cat([target["image"] for target in targets]).tolist()
         counts = [len(target["image"]) for target in targets]

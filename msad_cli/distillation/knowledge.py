@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from msad_cli.distillation.baselines import downsampled_target
-from msad_cli.frame import FRAME_DIVISOR, Frame
+from msad_cli.frame import Frame
 from msad_cli.models.detector import Detector, Views
 from msad_cli.models.detectors.base import Target
 from msad_cli.models.spec import View
@@ -97,18 +97,18 @@ class _Partial(Knowledge):
         }
 
 
-def best_view(detector: Detector, views: Views, divisor: int = FRAME_DIVISOR, view: View | None = None) -> Knowledge:
+def best_view(detector: Detector, views: Views, divisor: int | None = None, view: View | None = None) -> Knowledge:
     """A network in the HR frame: a fused teacher or student, a student's only view, or a baseline's large image.
 
     Args:
-        divisor: to a multiple of so many HR pixels the images are padded.
+        divisor: to a multiple of so many HR pixels the images are padded; the detector's own unless given.
         view: another than the model's own best, of an aligned one.
     """
     view = view or detector.spec.views[0]
     ks = detector.spec.ks_of(view)
     pyramids = [detector.pyramid(views[k], k, divisor) for k in ks]
     pyramid = detector.fuse(pyramids) if view == "fused" else pyramids[0]
-    return Knowledge(detector, pyramid, detector.frame(views[ks[0]], ks[0]), views)
+    return Knowledge(detector, pyramid, detector.frame(views[ks[0]], ks[0], divisor), views)
 
 
 def student_view(student: Detector, views: Views, targets: Sequence[Target]) -> tuple[Knowledge, Sequence[Target]]:

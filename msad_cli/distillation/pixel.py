@@ -61,7 +61,7 @@ class AlteredAssistant(nn.Module):
             for index in range(shift):
                 last = pyramid[-1]
                 pyramid.append(self.coarser[index](F.relu(last)) if self.coarser else last[..., ::2, ::2])
-        return Knowledge(self.detector, pyramid, self.detector.frame(views[self.k], 1), views)
+        return Knowledge(self.detector, pyramid, self.detector.frame(views[self.k], 1, FRAME_DIVISOR), views)
 
 
 class PixelDistillation(StepCounter):

@@ -32,7 +32,7 @@ def unaligned_teacher(teacher: Detector, k: int, view: View | None = None) -> Ca
         # Padded so that its grids, down to the coarsest, are exactly k times as fine as those of the small image.
         whole = best_view(teacher, views, FRAME_DIVISOR * k, view)
         pyramid = [coarser(each, k) for each in whole.pyramid]
-        return _Downsampled(teacher, pyramid, teacher.frame(views[k], 1), views, whole=whole, k=k)
+        return _Downsampled(teacher, pyramid, teacher.frame(views[k], 1, FRAME_DIVISOR), views, whole=whole, k=k)
 
     return know
 

@@ -63,18 +63,19 @@ def check_graph(
     form: str,
     images: Iterable[Tensor],
     overlap: float | None,
+    lowest: float,
 ) -> str:
     """A line on how alike the detections of a model and its graph are.
 
     Raises:
         GateMissedError: they are not, or there are none to compare.
     """
-    parity = compare_models(detector, view, graph, images, overlap)
+    parity = compare_models(detector, view, graph, images, overlap, lowest)
     if not parity.detections:
         raise GateMissedError(
             f"nothing was written: in {parity.images} images neither msad nor {form} finds anything, so that nothing "
             "is compared",
-            "train the model, or name images with its objects by --data",
+            "train the model, name images with its objects by --data, or lower --lowest-score",
             code="export-finds-nothing",
         )
     apart = ", ".join(f"{name} {value:.2g}" for name, value in parity.differences.items())
@@ -109,7 +110,8 @@ def cost_lines(scores: Mapping[str, Mapping[str, float]], form: str) -> Iterator
     """What fixed sides and 8 bits cost, in lines.
 
     Args:
-        scores: of the model, of its network in fixed sides, if they are, of its graph, and of that with 8 bits.
+        scores: of the model, of its network with a graph's limits and in fixed sides, where the graph has such, of its
+            graph, and of that with 8 bits.
 
     Raises:
         GateMissedError: the graph in float32 has another AP than the network.

@@ -47,12 +47,34 @@ def write(program: "ExportedProgram", task: str) -> bytes:
 
     with quiet():
         exported: Any = torch.onnx.export(
-            program, dynamo=True, input_names=[INPUT], output_names=list(OUTPUTS[task]), verbose=False
+            program,
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS[task]),
+            custom_translation_table={torch.ops.msad.suppressed.default: _suppressed},
+            verbose=False,
         )
     model = exported.model_proto
     name_axes(model.graph)
     written: bytes = model.SerializeToString()
     return written
+
+
+def _suppressed(boxes: Any, scores: Any, overlap: float, most: int) -> Any:
+    """`decode.nms.suppressed` in ONNX, whose operation takes each image by itself and stops at the most boxes wanted.
+
+    Torchvision's way to it knows neither: it looks at all pairs of boxes, of all images in one row.
+    """
+    import onnxscript
+
+    from msad_cli.models.decode.nms import DROPPED
+
+    op: Any = onnxscript.opset18
+    limits = (op.Constant(value_ints=[most]), *(op.Constant(value_floats=[each]) for each in (overlap, DROPPED)))
+    by_class = op.Unsqueeze(scores, op.Constant(value_ints=[1]))
+    kept = op.NonMaxSuppression(boxes, by_class, *limits)
+    none = op.Expand(op.Constant(value_floats=[DROPPED]), op.Shape(by_class))
+    return op.Squeeze(op.ScatterND(none, kept, op.GatherND(by_class, kept)), op.Constant(value_ints=[1]))
 
 
 def name_axes(graph: Any) -> None:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from msad_cli.export.runtime import ExportedModel, Model
+from msad_cli.models.decode.limits import SCORE_THRESHOLD
 from msad_cli.models.decode.nms import one_class_a_box
-from msad_cli.models.detectors.base import SCORE_THRESHOLD, Detection
+from msad_cli.models.detectors.base import Detection
 from msad_cli.models.spec import View
 
 TOLERANCES = {"scores": 0.01, "boxes": 0.5, "masks": 0.05, "keypoints": 1.0}
@@ -44,7 +45,12 @@ class Parity:
 
 
 def compare_models(
-    detector: Model, view: View, graph: ExportedModel, images: Iterable[Tensor], overlap: float | None = None
+    detector: Model,
+    view: View,
+    graph: ExportedModel,
+    images: Iterable[Tensor],
+    overlap: float | None = None,
+    lowest: float = SCORE_THRESHOLD,
 ) -> Parity:
     """The detections of a model and of its graph, in the first images and, while there are none, in more of them.
 
@@ -53,6 +59,7 @@ def compare_models(
         view: of the detector, that was exported.
         images: as the graph takes them, uint8 (3, h, w).
         overlap: IoU above which the graph leaves out boxes of other classes, or None.
+        lowest: the score under which both find nothing.
     """
     (k,), (exported,) = graph.spec.ks, graph.spec.views
     expected: list[Detection] = []
@@ -63,7 +70,7 @@ def compare_models(
             found += graph.detect({k: [image]}, exported)
             if len(found) >= COMPARED and any(len(each["scores"]) for each in (*expected, *found)):
                 break
-    return compare(expected, found, SCORE_THRESHOLD, graph.spec.detections_per_image)
+    return compare(expected, found, lowest, graph.spec.detections_per_image)
 
 
 def compare(expected: Sequence[Detection], found: Sequence[Detection], lowest: float, most: int) -> Parity:

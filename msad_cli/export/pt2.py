@@ -17,10 +17,13 @@ def write(program: "ExportedProgram", task: str) -> bytes:
     import torch
 
     from msad_cli.export.trace import quiet
+    from msad_cli.models.decode.nms import suppress_images
 
     written = io.BytesIO()
     with quiet():
-        torch.export.save(program, written)
+        # Of operations that torch and torchvision have alone, so that nobody needs msad to load it.
+        plain = program.run_decompositions({torch.ops.msad.suppressed.default: suppress_images})
+        torch.export.save(plain, written)
     return written.getvalue()
 
 

@@ -13,6 +13,7 @@ from msad_cli import __version__
 from msad_cli.data.images.tones import Tones
 from msad_cli.errors import ModelFileError
 from msad_cli.frame import SIDE_MULTIPLE, Letterbox, Resolution, view_shift
+from msad_cli.models.decode.limits import OWN, Limits
 from msad_cli.models.model_file import Card, card_json, parse_card, strict_json
 from msad_cli.models.spec import DetectorSpec, Role, View
 
@@ -49,7 +50,7 @@ class Notes:
         card: of the model that was exported; its scores are the exported model's own.
         precision: of the convolutions, `fp32` or `int8`.
         identity: that the exported file repeats, if its format can hold it; empty where there is none.
-        agnostic: whether the graph gives an object its best class alone.
+        limits: of the graph's post-processing; with `one_class` an object has its best class alone.
     """
 
     spec: DetectorSpec
@@ -57,7 +58,7 @@ class Notes:
     precision: str = "fp32"
     shape: InputShape = InputShape()
     identity: str = ""
-    agnostic: bool = False
+    limits: Limits = OWN
 
 
 def sidecar_path(path: Path) -> Path:
@@ -99,7 +100,6 @@ def sidecar(notes: Notes) -> str:
     """What a program needs to know that runs an exported model without msad, as JSON."""
     from msad_cli.models.decode.deployed import INPUT, OUTPUTS
     from msad_cli.models.decode.paste_masks import INSIDE, LEARNT_SHIFT
-    from msad_cli.models.detectors.base import SCORE_THRESHOLD
 
     spec, card = notes.spec, notes.card
     (k,) = spec.ks
@@ -120,9 +120,10 @@ def sidecar(notes: Notes) -> str:
         "preprocessing": _preprocessing(spec, notes.shape),
         "postprocessing": {
             "score_threshold": card.score_threshold,
-            "lowest_score": SCORE_THRESHOLD,
+            "lowest_score": notes.limits.score,
+            "candidates": notes.limits.candidates,
             "detections": spec.detections_per_image,
-            "classes_of_a_box": "the best" if notes.agnostic else "all",
+            "classes_of_a_box": "the best" if notes.limits.one_class else "all",
             "inside": "decoding and non-maximum suppression are in the model: drop scores under score_threshold, and "
             "scale boxes by the image's sides over those of its pixels in the input",
         },
@@ -213,8 +214,9 @@ def read_sidecar(path: Path) -> Notes:
         if shape.sides is not None and exported_spec(spec, spec.views[0], shape.sides) != spec:
             raise ValueError("the input's sides are not those of the resolution")
         # Older versions wrote no identity.
-        agnostic = values["postprocessing"].get("classes_of_a_box") == "the best"
-        return Notes(spec, card, str(values["precision"]), shape, str(values.get("identity", "")), agnostic)
+        done = values["postprocessing"]
+        limits = Limits(float(done["lowest_score"]), done.get("candidates"), done.get("classes_of_a_box") == "the best")
+        return Notes(spec, card, str(values["precision"]), shape, str(values.get("identity", "")), limits)
     except FileNotFoundError:
         hint = f"{path.stem} needs it beside it: msad runs what msad export wrote, which is both files"
         raise ModelFileError(f"no such file: {path}", hint, code="file-missing") from None

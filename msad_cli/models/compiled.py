@@ -16,7 +16,7 @@ def compile_parts(detectors: Iterable[object], device: torch.device) -> None:
     """Has torch compile the parts of detectors when they are first called, which takes minutes; results are those of
     before but for rounding. Parameters keep their names.
 
-    Batches are padded to multiples of 128 HR pixels. At the second size that it meets, torch compiles once more, for
+    Batches are padded to multiples of 32 HR pixels. At the second size that it meets, torch compiles once more, for
     sizes of any number; so an image of yet another size costs nothing.
 
     Raises:

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from msad_cli.frame import Frame
+from msad_cli.frame import DIVISOR, Frame
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import DetectorSpec, View
 
@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 SHARED = ("backbone", "pyramid", "fusion")
 """The parts that every detector has before its own."""
+OF_THE_DETECTOR = ("detector", "keypoints", "flip_pairs", "skeleton", "measuring")
+"""Fields of a spec in which a student of another detector differs from its teacher."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Cost:
 
     Attributes:
         macs: multiply-accumulates by part; a FLOP count is twice that. Normalisation, activations, interpolation,
-            RoIAlign and post-processing are not counted: they multiply no matrices.
+            RoIAlign and post-processing are not counted: they multiply no matrices. A deformable convolution counts as
+            an ordinary one.
         parameters: by part, those that the view uses.
     """
 
@@ -44,12 +47,13 @@ def relatives(spec: DetectorSpec, teacher: DetectorSpec | None = None) -> dict[s
     A teacher has a student for each of its reductions.
 
     Args:
-        teacher: a student's own one, whose backbone and head the stock detector then has. Without it, a teacher that is
-            built like the student, with the two or three views that follow from it.
+        teacher: a student's own one, whose backbone and size of the head the stock detector then has. Without it, a
+            teacher that is built like the student, with the two or three views that follow from it.
     """
     one_backbone = replace(spec, low_backbone="", low_width=1.0)
     like = teacher or one_backbone
-    stock = replace(like, role="baseline", scales="single", ks=(1,), head_depthwise=False)
+    own = {name: getattr(spec, name) for name in OF_THE_DETECTOR}
+    stock = replace(like, role="baseline", scales="single", ks=(1,), divisor=DIVISOR, head_depthwise=False, **own)
     found: dict[str, tuple[DetectorSpec, View]] = {f"stock {spec.detector}, HR": (stock, "high")}
     low = max(spec.ks)
     if teacher is None and spec.scales == "aligned":
@@ -120,9 +124,17 @@ def _macs(spec: DetectorSpec, view: View, size: tuple[int, int]) -> dict[str, fl
     return macs
 
 
+def _of_deformable(x: torch.Size, weight: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
+    """FLOPs of a deformable convolution, of which torch has no formula: those of an ordinary one."""
+    return conv_flop_count(list(x), list(weight), list(out_shape))
+
+
+COUNTED_HERE = {torch.ops.torchvision.deform_conv2d: _of_deformable}
+
+
 @torch.no_grad()
 def _counted(call: Callable[[], T]) -> tuple[float, T]:
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=COUNTED_HERE) as counter:
         result = call()
     return counter.get_total_flops() / 2, result
 

@@ -11,6 +11,7 @@ from msad_cli.errors import UsageError
 from msad_cli.frame import Frame, Resolution
 from msad_cli.models.backbones.normalisation import FUSED, norm_layer, select_view
 from msad_cli.models.backbones.resnet import build_backbone
+from msad_cli.models.decode.limits import OWN, Limits
 from msad_cli.models.detectors.base import Detection, Outputs, Target, kind_of
 from msad_cli.models.fusion import build_fusion
 from msad_cli.models.pyramid import AlignedBackbone
@@ -54,9 +55,14 @@ class Detector(nn.Module):
         """What computes most: each backbone with its pyramid, and the head (of two-stage detectors the proposals')."""
         return [self.core.backbone, *([] if self.low is None else [self.low]), self.kind.head]
 
-    def frame(self, images: Sequence[Tensor], k: int) -> Frame:
-        """The HR frame around images (3, h/k, w/k) that are downsampled by k."""
-        return Frame.around([(image.shape[-2], image.shape[-1]) for image in images], k, self.spec.divisor)
+    def frame(self, images: Sequence[Tensor], k: int, divisor: int | None = None) -> Frame:
+        """The HR frame around images (3, h/k, w/k) that are downsampled by k.
+
+        Args:
+            divisor: its sides are multiples of so many HR pixels; the spec's unless given.
+        """
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        return Frame.around(sizes, k, divisor or self.spec.divisor)
 
     @property
     def resolution(self) -> Resolution:
@@ -142,17 +148,18 @@ class Detector(nn.Module):
         """What `losses` gives for each of several pyramids in the same frame."""
         return self.kind.losses_of_views(pyramids, frame, targets)
 
-    def limit(self, nms_iou: float | None = None, most: int | None = None) -> None:
-        """Sets the suppression of overlapping boxes; what is None stays as it is.
+    def limit(self, nms_iou: float | None = None, most: int | None = None, limits: Limits = OWN) -> None:
+        """Sets what is left of all that the head finds; what is None stays the detector's own.
 
         Args:
             nms_iou: with a surer box of the same class, above which one goes.
             most: detections of an image.
+            limits: of what suppression looks at.
 
         Raises:
             UsageError: the detector suppresses in its own way, or a number is out of range.
         """
-        if nms_iou is None and most is None:
+        if nms_iou is None and most is None and limits == OWN:
             return
         if not 0 <= (nms_iou or 0) <= 1 or not 1 <= (1 if most is None else most) <= MOST_DETECTIONS:
             raise UsageError(
@@ -161,7 +168,7 @@ class Detector(nn.Module):
                 code="number-out-of-range",
             )
         self.spec = replace(self.spec, detections_per_image=most or self.spec.detections_per_image)
-        self.kind.limit(self.spec, nms_iou)
+        self.kind.limit(self.spec, nms_iou, limits)
 
     def detect(self, views: Views, view: View) -> list[Detection]:
         """Detections in HR pixels, one dict an image.

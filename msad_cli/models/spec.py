@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 from msad_cli.data.annotations.values import MOST_KEYPOINTS
 from msad_cli.data.images.tones import BY_FILE, Tones
-from msad_cli.frame import FRAME_DIVISOR, STOCK_DIVISOR, Phase, Resolution, level_shift
+from msad_cli.frame import DIVISOR, FRAME_DIVISOR, Phase, Resolution, level_shift
 from msad_cli.models.backbones.cspnext_sizes import SIZES
 from msad_cli.models.detectors.kinds import DETECTORS, Family, Task
 from msad_cli.text import meant
@@ -91,8 +91,7 @@ class DetectorSpec:
         keypoints: names of the keypoints that keypointrcnn finds on each object.
         flip_pairs: pairs of places in `keypoints`, from 0, that a mirrored image swaps.
         skeleton: pairs of places in `keypoints`, from 0, between which lines are drawn.
-        divisor: images are padded to multiples of so many HR pixels; 32, as torchvision has it, where no other view
-            has to share the grids.
+        divisor: images are padded to multiples of so many HR pixels, 32 or 128; unaligned small images to 128.
         learning, measuring: what is no architecture, and stays with the model.
         tones: how images of more than 8 bits become what it sees; files of old versions have none.
     """
@@ -164,9 +163,10 @@ class DetectorSpec:
                 f"{self.detector}: a view downsampled by {self.ks[-1]} would need level P{finest}, and the stem's P1 "
                 "is the finest there is; take k = 2, or a dense detector"
             )
-        stock = self.divisor == STOCK_DIVISOR and (self.scales, self.ks) == ("single", (1,))
-        if self.divisor != FRAME_DIVISOR and not stock:
-            raise ValueError(f"divisor {self.divisor}: views of shared grids need {FRAME_DIVISOR}")
+        if self.divisor not in (DIVISOR, FRAME_DIVISOR):
+            raise ValueError(f"divisor {self.divisor}: neither {DIVISOR} nor {FRAME_DIVISOR}")
+        if self.divisor != usual_divisor(self.scales, self.ks) and self.divisor != FRAME_DIVISOR:
+            raise ValueError(f"divisor {self.divisor}: small images of {self.scales!r} scales need {FRAME_DIVISOR}")
         if self.role == "teacher" and len(self.ks) < 2:
             raise ValueError(f"k = {self.ks}: a teacher fuses several views")
         if len(self.ks) > 1 and self.ks[0] != 1:
@@ -292,6 +292,11 @@ class DetectorSpec:
         if task not in (None, spec.task):
             raise ValueError(f"task {task!r}: {spec.detector} finds {spec.task}")
         return spec
+
+
+def usual_divisor(scales: str, ks: tuple[int, ...]) -> int:
+    """To multiples of how many HR pixels a new model pads."""
+    return DIVISOR if scales == "aligned" or (scales, ks) == ("single", (1,)) else FRAME_DIVISOR
 
 
 _NESTED = {"learning": Learning, "measuring": Measuring, "tones": Tones}

@@ -75,12 +75,12 @@ class TrainingConfig:
     budget_time: str | None = None
     batch: int | None = None
     lr: float | None = None
-    decay: str = "steps"
+    decay: str | None = None
     warmup: int | None = None
     clip: float = 10.0
     freeze: str | None = None
     class_weights: str | None = None
-    optimizer: str = "sgd"
+    optimizer: str | None = None
     ema: float | None = None
     eval_every: int | None = None
     keep: str = "best"
@@ -185,6 +185,7 @@ class DistillConfig(TrainingConfig):
 
     teacher: Path | None = None
     k: str | None = None
+    detector: str | None = None
     backbone: str | None = None
     width: float | None = None
     low_backbone: str | None = None

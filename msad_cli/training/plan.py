@@ -1,15 +1,15 @@
 """The plan of a training: what was not asked for, computed from machine and data, each value with its reason."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from msad_cli.distillation.two_step import FUSION_SHARE
 from msad_cli.errors import UsageError
-from msad_cli.models.detectors.kinds import DETECTORS, is_two_stage
+from msad_cli.models.detectors.kinds import DETECTORS, Recipe, is_two_stage, recipe_of
 from msad_cli.models.model_file import own_header
 from msad_cli.models.weights.frozen import STAGES
 from msad_cli.runs.folder import RunFolder, Setting
@@ -23,7 +23,7 @@ from msad_cli.training.defaults.machine import FROM_SCRATCH, IMAGES_ON_CPU, usua
 from msad_cli.training.observer import Observer
 from msad_cli.training.steps.averaging import USUAL_DECAY
 from msad_cli.training.steps.optimiser import OPTIMISERS
-from msad_cli.training.steps.schedule import BASE_BATCH, Schedule
+from msad_cli.training.steps.schedule import BASE_BATCH, Decay, Schedule
 
 COCO_IMAGES, COCO_EPOCHS, MOST_EPOCHS = 117_266, 12, 150
 MANY_EVALUATIONS = 30
@@ -37,6 +37,7 @@ class Choices:
     Attributes:
         batch: images a step.
         unlabelled: how many of them have no labels.
+        optimizer: a name of `OPTIMISERS`.
     """
 
     compute: Compute
@@ -44,6 +45,7 @@ class Choices:
     unlabelled: int = 0
     workers: int
     epochs: int
+    optimizer: str
     schedule: Schedule
     eval_every: int
     patience: int = 0
@@ -89,7 +91,7 @@ def choose(
 
     compute = _choose_compute(config, settings)
     large = compute.device.type != "cpu"
-    known = DETECTORS.get(detector)
+    known, recipe = DETECTORS.get(detector), recipe_of(detector)
     count = usual(compute.device).batch[is_two_stage(detector)]
     why = "a GPU; computed in parts where its memory is too small" if large else "no GPU"
     batch = min(pick("batch", lambda: (count, why) if count >= size() else (size(), "processes")), images)
@@ -97,38 +99,43 @@ def choose(
         settings["batch"] = Setting(batch, "auto", "all images of the training split")
     workers = pick("workers", lambda: default_workers(compute.device))
     epochs = pick("epochs", lambda: within or _epochs(images, large))
-    if config.optimizer not in OPTIMISERS:
-        raise UsageError(
-            f"--optimizer {config.optimizer}: unknown", f"give {' or '.join(OPTIMISERS)}", code="unknown-value"
-        )
+    published = "as its authors trained it" if recipe != Recipe() else "as detectors are usually trained"
+    optimizer = pick("optimizer", lambda: (recipe.optimizer, published))
+    decay = pick("decay", lambda: (recipe.decay, published))
+    _refuse_unknown("--optimizer", optimizer, OPTIMISERS)
+    _refuse_unknown("--decay", decay, get_args(Decay))
+    _refuse_unknown("--keep", config.keep, ("best", "last"))
     fast = init.split(",", maxsplit=1)[0] == FROM_SCRATCH and width < 1 and known is not None and known.fast_start
-    rate = pick("lr", lambda: _rate(config.optimizer, batch, fast))
+    own = recipe.learning_rate if optimizer == recipe.optimizer else None
+    rate = pick("lr", lambda: _rate(optimizer, batch, fast, own))
     ema = pick("ema", lambda: (USUAL_DECAY, "of about a ninth of the run at first"))
     unlabelled = _unlabelled(batch, config.unlabelled_part)
     steps = epochs * (images // (batch - unlabelled))
     warmup = pick("warmup", lambda: (min(500, steps // 10), "a tenth of the run, at most 500 steps"))
     eval_every = pick("eval_every", lambda: (usual_eval_every(epochs), "20 evaluations in a run"))
     patience = pick("patience", lambda: _patience(math.ceil(epochs / eval_every)))
-    if config.keep not in ("best", "last"):
-        raise UsageError(f"--keep {config.keep}: unknown", "give best or last", code="unknown-value")
     frozen_stages(config.freeze)
-    if config.decay not in ("steps", "cosine"):
-        raise UsageError(f"--decay {config.decay}: unknown", "give steps or cosine", code="unknown-value")
     if not rate > 0:
         raise UsageError(f"--lr {rate}: has to be positive", code="number-out-of-range")
-    schedule = Schedule(rate, steps, warmup, config.decay)  # type: ignore[arg-type]
+    schedule = Schedule(rate, steps, warmup, decay)
     return Choices(
         compute=compute,
         batch=batch,
         unlabelled=unlabelled,
         workers=workers,
         epochs=epochs,
+        optimizer=optimizer,
         schedule=schedule,
         eval_every=eval_every,
         patience=patience,
         ema=ema,
         settings=settings,
     )
+
+
+def _refuse_unknown(flag: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        raise UsageError(f"{flag} {value}: unknown", f"give {' or '.join(known)}", code="unknown-value")
 
 
 def _unlabelled(batch: int, share: float) -> int:
@@ -178,9 +185,10 @@ def _epochs(images: int, large: bool) -> tuple[int, str]:
     return within, f"no GPU: {IMAGES_ON_CPU} images in all, or {COCO_EPOCHS} epochs; with one {epochs}"
 
 
-def _rate(optimizer: str, batch: int, fast: bool) -> tuple[float, str]:
+def _rate(optimizer: str, batch: int, fast: bool, of_detector: float | None) -> tuple[float, str]:
     own = OPTIMISERS[optimizer]
-    rate, words = own.learning_rate * batch / BASE_BATCH, f"{own.learning_rate} × batch / {BASE_BATCH}"
+    base = of_detector or own.learning_rate
+    rate, words = base * batch / BASE_BATCH, f"{base} × batch / {BASE_BATCH}"
     if fast and own.from_scratch != 1:
         return rate * own.from_scratch, f"{words} × {own.from_scratch:g}: a narrow network from scratch"
     return rate, words
@@ -224,7 +232,7 @@ def invalid_values_named(hint: str) -> Iterator[None]:
 
 
 def choose_norm(norm: str, init: str, detector: str, partial: bool = False) -> Setting:
-    """The backbone's normalisation: `auto` freezes pretrained statistics and groups channels from scratch.
+    """The backbone's normalisation: `auto` freezes pretrained statistics and from scratch takes the detector's.
 
     Args:
         detector: a name; the COCO weights of some are trained on with batch statistics.
@@ -238,7 +246,9 @@ def choose_norm(norm: str, init: str, detector: str, partial: bool = False) -> S
     if partial:
         return Setting("group", "auto", "with --init-partial some layers start at random, and have no statistics")
     if init == "none":
-        return Setting("group", "auto", "from scratch; two resolutions share no batch statistics")
+        own = recipe_of(detector).norm
+        why = "each resolution has statistics of its own" if own == "batch" else "resolutions share no batch statistics"
+        return Setting(own, "auto", f"from scratch; {why}")
     if (header := own_header(Path(init))) is not None:
         return Setting(header[0].norm, "auto", f"as in {init}")
     kept = DETECTORS[detector].coco_norm if init == "coco" and detector in DETECTORS else "frozen"

@@ -58,8 +58,8 @@ def _brought(config: TrainingConfig, spec: DetectorSpec) -> dict[str, Any]:
     """By the names of a configuration's fields, what a spec has of them."""
     names = {each.name for each in fields(config)}
     found = {name: getattr(spec, own) for name, own in ARCHITECTURE.items() if name in names}
-    if "scales" not in names:  # a student's image is its teacher's, and so are its views
-        return found
+    if "scales" not in names:  # a student's image is its teacher's, and so are its views and its detector
+        return {name: value for name, value in found.items() if name != "detector"}
     scales = getattr(config, "scales")  # noqa: B009
     single = scales in ("single", ALONE)
     smaller = [k for k in spec.ks if k > 1 or single]

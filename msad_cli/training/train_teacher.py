@@ -16,11 +16,11 @@ from msad_cli.distillation.baselines import UnshiftedTraining
 from msad_cli.distillation.distillation import Distillation
 from msad_cli.distillation.two_step import TwoStepTraining
 from msad_cli.errors import UsageError
-from msad_cli.frame import FRAME_DIVISOR, STOCK_DIVISOR, Resolution
+from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.detectors.kinds import DETECTORS, task_of
 from msad_cli.models.model_file import Card
-from msad_cli.models.spec import ClassName, DetectorSpec, Learning
+from msad_cli.models.spec import ClassName, DetectorSpec, Learning, usual_divisor
 from msad_cli.models.weights.initialise import initialise
 from msad_cli.runs.folder import Setting
 from msad_cli.system.device import choose_device
@@ -178,7 +178,7 @@ def _spec(
             scales="aligned" if config.scales == ALONE else config.scales,  # type: ignore[arg-type]  # the spec checks it
             ks=ks,
             resolution=resolution,
-            divisor=STOCK_DIVISOR if (config.scales, ks) == ("single", (1,)) else FRAME_DIVISOR,
+            divisor=usual_divisor(config.scales, ks),
             phase=config.phase,  # type: ignore[arg-type]
             fusion=config.fusion,  # type: ignore[arg-type]
             head_depthwise=config.head_depthwise,

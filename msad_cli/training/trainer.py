@@ -91,7 +91,7 @@ class _Training:
         if weights := class_weights(run.config.class_weights, run.training.split):
             run.detector.kind.class_weights = torch.tensor([1.0, *weights.values()])
         freeze_stages(run.detector, frozen_stages(run.config.freeze))
-        optimiser = OPTIMISERS[run.config.optimizer].build(run.module, run.choices.schedule.learning_rate)
+        optimiser = OPTIMISERS[run.choices.optimizer].build(run.module, run.choices.schedule.learning_rate)
         identity = {
             "spec": run.detector.spec.to_json(),
             "training annotations (SHA-256)": run.card.data_fingerprint,

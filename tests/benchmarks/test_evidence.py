@@ -11,6 +11,7 @@ import pytest
 from msad_cli.data.annotations.split import read_split
 from msad_cli.errors import UsageError
 from msad_cli.models.detector import Detector
+from msad_cli.models.detectors.kinds import DETECTORS
 from msad_cli.models.model_file import Card, save_model
 from msad_cli.runs.folder import RunFolder
 
@@ -45,6 +46,33 @@ def test_verdicts_by_hand(report: Any, differences: list[float], margin: float, 
     assert report.verdict(differences, margin) == said
 
 
+@pytest.mark.parametrize(
+    ("distilled", "said"),
+    [
+        # Beside the better of both, 50, 51, 50: 2.0, 2.2, 1.8 more, with a standard error of 0.12.
+        ([52.0, 53.2, 51.8], "yes"),
+        # 0.5 more.
+        ([50.5, 51.5, 50.5], "no"),
+        # 1.5 more with a standard deviation of 3.0 and a standard error of 1.7.
+        ([48.5, 55.5, 51.5], "no: within two standard errors"),
+        ([52.0], "yes (one seed)"),
+    ],
+)
+def test_whether_distillation_helps(report: Any, distilled: list[float], said: str) -> None:
+    lines = {
+        (name, "low"): report.Line(name, {"AP": values}, 1.0, 1.0, 1.0)
+        for name, values in {
+            "scratch-both": [50.0, 49.0, 50.0],
+            "init-only": [49.0, 51.0, 48.0],
+            "l1": distilled,
+        }.items()
+    }
+    (row,) = report.distillation_helps(lines, "l1")
+    assert row.split(" | ")[-1] == f"{said} |"
+    assert report.distillation_helps(lines, "output-kd") == []
+    assert report.distillation_helps({key: lines[key] for key in list(lines)[1:]}, "l1") == []
+
+
 def test_a_spread_by_hand(report: Any) -> None:
     """Of 1, 2, 3 the mean is 2 and the sample's standard deviation 1."""
     assert report.spread([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
@@ -76,7 +104,7 @@ def test_k_is_that_of_every_teacher_with_a_small_view(evidence: Any) -> None:
     """Students take their teacher's; a single scale at H has k = 1."""
     rows = evidence.rows_of("fcos", evidence.scale_of("cpu", "fcos"), 4)
     teachers = {name for name, row in rows.items() if row.command.startswith("teacher")}
-    assert {name for name, row in rows.items() if "--k 4" in row.command} == teachers - {"single-high"}
+    assert {name for name, row in rows.items() if "--k 4" in row.command} == teachers - {"single-high", "single-high-both"}
 
 
 @pytest.mark.parametrize("flag", ["--seeds", "--jobs", "--pictures"])
@@ -101,7 +129,7 @@ def test_models_of_another_run_are_not_taken_for_these(evidence: Any, tmp_path: 
         evidence.refuse_others([file], "fcos", 2, 72)
 
 
-@pytest.mark.parametrize("detector", ["fcos", "retinanet", "maskrcnn", "keypointrcnn"])
+@pytest.mark.parametrize("detector", DETECTORS)
 def test_every_claim_is_on_rows_that_there_are(evidence: Any, report: Any, detector: str) -> None:
     rows = evidence.rows_of(detector, evidence.scale_of("gpu", detector), 2)
     claims = report.claims_for(evidence.methods_of(detector))

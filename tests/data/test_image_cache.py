@@ -19,7 +19,7 @@ from msad_cli.data.images.tones import BY_FILE, Tones
 from msad_cli.data.layouts.demo import draw_demo
 from msad_cli.data.loading import image_cache as kept
 from msad_cli.data.loading.augment import ONE_SCALE, Augmentation
-from msad_cli.data.loading.dataset import Batch, TrainingSet, training_loader
+from msad_cli.data.loading.dataset import Batch, TrainingSet, first_batch, training_loader
 from msad_cli.frame import Resolution
 from msad_cli.system import memory
 from msad_cli.system.memory import available_memory
@@ -68,6 +68,13 @@ def test_batches_are_those_without_a_cache(split: CocoSplit, workers: int) -> No
     for one, other in zip(cached, plain, strict=True):
         _assert_same(one, other)
         assert set(one.unreadable) == {3}
+
+
+def test_the_first_batch_is_there_before_the_memory_is_taken(split: CocoSplit) -> None:
+    """The plan times steps on it."""
+    data = TrainingSet(split, RESOLUTION, (1, 2), seed=0)
+    data.keep_decoded()
+    _assert_same(first_batch(data, 4, 4), first_batch(TrainingSet(split, RESOLUTION, (1, 2), seed=0), 4, 4))
 
 
 def test_nothing_is_decoded_twice(split: CocoSplit, monkeypatch: pytest.MonkeyPatch) -> None:

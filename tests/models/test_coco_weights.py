@@ -75,7 +75,7 @@ def test_published_weights_detect_as_in_torchvision(name: str) -> None:
     theirs = stock(name, FrozenBatchNorm2d).eval()
     theirs.load_state_dict(old, strict=True)
     if name != "fcos":
-        # What torchvision does in loading the COCO weights of the other three.
+        # What torchvision does in loading the COCO weights of the others.
         for module in theirs.modules():
             if isinstance(module, FrozenBatchNorm2d):
                 module.eps = 0.0
@@ -90,6 +90,7 @@ def test_published_weights_detect_as_in_torchvision(name: str) -> None:
 CLASS_LAYERS = {
     "fcos": {"head.classification_head.cls_logits": (1, 1)},
     "retinanet": {"head.classification_head.cls_logits": (9, 1)},
+    "fasterrcnn": {"roi_heads.box_predictor.cls_score": (1, 1), "roi_heads.box_predictor.bbox_pred": (1, 4)},
     "maskrcnn": {
         "roi_heads.box_predictor.cls_score": (1, 1),
         "roi_heads.box_predictor.bbox_pred": (1, 4),

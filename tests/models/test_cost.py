@@ -54,6 +54,7 @@ def test_rois_cost_what_their_layers_multiply() -> None:
     # 3×3 of 256 to 256 and 1×1 to 3 · (1 + 4), on P2 … P6 of 256 × 384 pixels.
     cells = sum(256 * 384 // 4**level for level in range(2, 7))
     assert cost.macs["rpn"] == cells * (9 * 256 * 256 + 256 * 15)
+    assert count_cost(whole("fasterrcnn"), "high", FRAME).macs["roi"] == boxes
     fewer = count_cost(whole("maskrcnn", detections_per_image=50), "high", FRAME)
     assert fewer.macs["roi"] == boxes + masks / 2
 
@@ -129,3 +130,11 @@ def test_a_student_is_compared_with_its_own_teacher() -> None:
     stock, fused, own = relatives(student, teacher).values()
     assert (fused, own) == ((teacher, "fused"), (student, "low"))
     assert (stock[0].head_convs, stock[0].ks, stock[0].head_depthwise) == (4, (1,), False)
+
+
+def test_a_student_of_another_detector_is_compared_with_its_own_stock_one() -> None:
+    teacher = spec_of("keypointrcnn", backbone="resnet34")
+    found = relatives(spec_of("fasterrcnn", role="student", ks=(2,)), teacher)
+    assert list(found) == ["stock fasterrcnn, HR", "teacher, fused", "student, 1/2"]
+    stock = found["stock fasterrcnn, HR"][0]
+    assert (stock.detector, stock.backbone, stock.keypoints) == ("fasterrcnn", "resnet34", ())

@@ -1,4 +1,4 @@
-"""The four detectors against torchvision: features in, frames, damaged weights, mixed precision."""
+"""The detectors, those of torchvision's against it: features in, frames, damaged weights, mixed precision."""
 
 import math
 from collections import OrderedDict
@@ -25,6 +25,7 @@ from support.specs import assert_same, spec
 from torch import Tensor, nn
 from torchvision.models import get_model
 from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
@@ -152,8 +153,10 @@ def halved(detector: Detector) -> Any:
     small = deepcopy(detector.core)
     small.backbone = LowBackbone(detector.core.backbone)
     small.transform = GeneralizedRCNNTransform(64, 128, list(detector.spec.mean), list(detector.spec.std))
-    anchors = (small.rpn if isinstance(small, FasterRCNN) else small).anchor_generator
-    anchors.cell_anchors = [cell / 2 for cell in anchors.cell_anchors]
+    owner = small.rpn if isinstance(small, FasterRCNN) else small
+    ours = owner.anchor_generator
+    owner.anchor_generator = AnchorGenerator(ours.sizes, ours.aspect_ratios)
+    owner.anchor_generator.cell_anchors = [cell / 2 for cell in ours.cell_anchors]
     for pool in small.modules():
         if isinstance(pool, MultiScaleRoIAlign):
             pool.scales = [2 * scale for scale in pool.scales]
@@ -216,7 +219,9 @@ def test_background_is_never_detected(name: str) -> None:
     detector = Detector(spec_of(name)).eval()
     lively(detector.core)
     for found in detector.detect({1: images(ORDINARY)}, "high"):
-        assert set(found["labels"].tolist()) == {1, 2}  # an untrained head predicts every label alike
+        labels = set(found["labels"].tolist())  # an untrained head predicts every label alike, the background's too
+        assert labels
+        assert labels <= {1, 2}
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -232,12 +237,21 @@ HEADS = {
     "fcos": ("classification_head.cls_logits", "regression_head.bbox_reg", "regression_head.bbox_ctrness"),
     "retinanet": ("classification_head.cls_logits", "regression_head.bbox_reg"),
     "rtmdet": ("head.rtm_cls.0", "head.rtm_reg.2"),
+    "reppoints": ("first_points", "refine_conv", "cls_logits", "refined_points"),
+    "fasterrcnn": ("rpn.head.cls_logits", "rpn.head.bbox_pred", "box_predictor.cls_score", "box_predictor.bbox_pred"),
     "maskrcnn": (
         "rpn.head.cls_logits",
         "rpn.head.bbox_pred",
         "box_predictor.cls_score",
         "box_predictor.bbox_pred",
         "mask_fcn_logits",
+    ),
+    "cascade_maskrcnn": (
+        "rpn.head.cls_logits",
+        "rpn.head.bbox_pred",
+        "stages.0.box_predictor.bbox_pred",
+        "stages.1.box_predictor.cls_score",
+        "stages.2.mask_predictor.mask_fcn_logits",
     ),
     "keypointrcnn": (
         "rpn.head.cls_logits",

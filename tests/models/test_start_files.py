@@ -54,15 +54,14 @@ def test_classes_under_other_ids_find_what_they_found(tmp_path: Path, name: str)
 def test_a_new_class_starts_from_the_prior_and_the_others_stay(tmp_path: Path, name: str) -> None:
     save_model(tmp_path / "a.safetensors", of_classes(name, "cat", "dog"), Card())
     more = of_classes(name, "new", "dog", seed=1)
-    assert more.kind.published is not None
     start = {key: each.clone() for key, each in more.state_dict().items()}
     copied = from_file(more, tmp_path / "a.safetensors")
     assert copied.rows == "the head keeps its rows of dog, by name; from the prior: new"
     learnt, own = of_classes(name, "cat", "dog").state_dict(), more.state_dict()
-    for layer, repeats in more.kind.published.class_rows.items():
+    for layer, repeats in more.kind.rows.classes.items():
         key = f"core.{layer}.weight"
         # The background if there is one, new, dog: new as it was.
-        before = list(range(more.kind.published.background))
+        before = list(range(more.kind.rows.background))
         rows = [each[key].unflatten(0, (repeats, len(before) + 2, -1)) for each in (own, start, learnt)]
         new, kept = len(before), [*before, len(before) + 1]
         assert torch.equal(rows[0][:, new], rows[1][:, new])

@@ -85,7 +85,16 @@ def test_boxes_are_those_that_the_detector_would_predict(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "finest", "count"), [("fcos", 8, 9), ("retinanet", 8, 9), ("maskrcnn", 4, 3), ("keypointrcnn", 4, 3)]
+    ("name", "finest", "count"),
+    [
+        ("fcos", 8, 9),
+        ("retinanet", 8, 9),
+        ("reppoints", 8, 9),
+        ("fasterrcnn", 4, 3),
+        ("maskrcnn", 4, 3),
+        ("cascade_maskrcnn", 4, 3),
+        ("keypointrcnn", 4, 3),
+    ],
 )
 @torch.no_grad()
 def test_object_anchors_stand_around_their_cells(name: str, finest: int, count: int) -> None:

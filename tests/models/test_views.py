@@ -163,6 +163,7 @@ def test_a_fusion_student_has_two_backbones_and_one_head(name: str) -> None:
     unreached = {
         "fcos": "extra_blocks.p7",
         "retinanet": "extra_blocks.p7",
+        "reppoints": "extra_blocks.p7",
         "rtmdet": "(downsamples.1|bottom_up_blocks.1|out_convs.2)",
     }
     beyond = re.compile(rf"low\.fpn\.{unreached.get(name, '$')}\.")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS, KeypointRCNN, MaskRCNN, RetinaNet
+from torchvision.models.detection import FCOS, FasterRCNN, KeypointRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.fcos import FCOSHead
@@ -17,16 +17,20 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from msad_cli.models.backbones.resnet import ResNetBackbone
 from msad_cli.models.detectors.base import Target
 from msad_cli.models.detectors.kinds import DETECTORS
-from msad_cli.models.detectors.rtmdet import RTMDet
+from msad_cli.models.detectors.points import PointsHead
+from msad_cli.models.detectors.shared_head import SharedHead
 from msad_cli.models.spec import DetectorSpec
 from support.specs import spec, target
 
 POINTS = ("nose", "left", "right")
-EACH = tuple(pytest.param(name, marks=pytest.mark.slow) if name == "keypointrcnn" else name for name in DETECTORS)
-"""Keypoint R-CNN shares all with Mask R-CNN but the last branch: where that is not the matter, its turn is slow."""
-TORCHVISIONS = ("fcos", "retinanet", "maskrcnn", "keypointrcnn")
+ALIKE = ("fasterrcnn", "cascade_maskrcnn", "keypointrcnn")
+"""They share most with Mask R-CNN: where what is their own is not the matter, their turn is slow."""
+EACH = tuple(pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in DETECTORS)
+TORCHVISIONS = ("fcos", "retinanet", "fasterrcnn", "maskrcnn", "keypointrcnn")
 """Those whose networks are torchvision's."""
-EACH_OF_TORCHVISION = tuple(each for each in EACH if each != "rtmdet")
+EACH_OF_TORCHVISION = tuple(
+    pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in TORCHVISIONS
+)
 TWO_STAGES = tuple(name for name, entry in DETECTORS.items() if entry.family == "two-stage")
 
 
@@ -59,8 +63,12 @@ def targets(sizes: tuple[tuple[int, int], ...]) -> list[Target]:
 
 
 def lively(core: Any) -> None:
-    """Untrained, RetinaNet and RTMDet predict nothing above the threshold."""
-    if isinstance(core, RTMDet):
+    """Untrained, RetinaNet, RTMDet and RepPoints predict nothing above the threshold, and RepPoints no area."""
+    if isinstance(getattr(core, "head", None), PointsHead):
+        nn.init.normal_(core.head.cls_logits.weight, std=0.2)
+        nn.init.constant_(core.head.cls_logits.bias, -2.0)
+        nn.init.normal_(core.head.first_points.weight, std=0.5)
+    if isinstance(getattr(core, "head", None), SharedHead):
         for layer in core.head.rtm_cls:
             nn.init.normal_(layer.get_parameter("weight"), std=0.2)
             nn.init.constant_(layer.get_parameter("bias"), -2.0)
@@ -97,6 +105,8 @@ def stock(name: str, norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> Any:
         return RetinaNet(backbone, 3, detections_per_img=10, **options)
     options |= {"box_detections_per_img": 10, "box_head": TwoMLPHead(64 * 49, 256)}
     options["box_predictor"] = FastRCNNPredictor(256, 3)
+    if name == "fasterrcnn":
+        return FasterRCNN(backbone, **options)
     if name == "maskrcnn":
         head = MaskRCNNHeads(64, (64,), 1)
         return MaskRCNN(backbone, mask_head=head, mask_predictor=MaskRCNNPredictor(64, 64, 3), **options)

@@ -20,8 +20,10 @@ COPIES = 4
 SIZE = f"--size={SIDE},{SIDE}"
 RECIPE = ["--batch=4", "--epochs=15", "--eval-every=15", "--lr=0.02", "--warmup=5", "--ema=0"]
 """60 steps. AP of the low view was 0.35 after 40 steps of FCOS and 0.73 after 100."""
-OF_TASK = {
+OF_TWO_STAGES = {
+    "fasterrcnn": ["--detector=fasterrcnn", "--rois=32"],
     "maskrcnn": ["--detector=maskrcnn", "--rois=32"],
+    "cascade_maskrcnn": ["--detector=cascade_maskrcnn", "--rois=32"],
     "keypointrcnn": ["--detector=keypointrcnn", "--rois=32"],
 }
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image, generalized_box_iou_loss
 
 from msad_cli.frame import Frame
+from msad_cli.models.decode.limits import SCORE_THRESHOLD
 from msad_cli.models.decode.nms import DROPPED, suppress, taken, top
-from msad_cli.models.detectors.base import SCORE_THRESHOLD, Detection, DetectorKind, Outputs, Part, Target
+from msad_cli.models.detectors.base import Detection, DetectorKind, Outputs, Part, Target
 from msad_cli.models.pyramid import AlignedBackbone
 
 SIZE = 4
@@ -93,7 +94,7 @@ class ToyKind(DetectorKind):
         scores, labels = outputs["cls_logits"].sigmoid().max(dim=2)
         scores = torch.where(scores > SCORE_THRESHOLD, scores, DROPPED)
         most = self.spec.detections_per_image
-        scores, places = top(suppress(boxes, scores, labels, len(self.spec.classes), OVERLAP), most)
+        scores, places = top(suppress(boxes, scores, labels, len(self.spec.classes), OVERLAP, most), most)
         return taken(boxes, places), scores, labels.gather(1, places) + 1
 
     def detect(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs | None = None) -> list[Detection]:

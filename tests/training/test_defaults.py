@@ -27,7 +27,7 @@ from msad_cli.training.defaults.budget import fit_time
 from msad_cli.training.defaults.inherited import inherited, remembered
 from msad_cli.training.defaults.machine import LARGE, SMALL, choose_network, choose_size
 from msad_cli.training.defaults.pace import Pace, pace_of, words
-from msad_cli.training.plan import Choices, choose
+from msad_cli.training.plan import Choices, choose, choose_norm
 from msad_cli.training.steps.averaging import decay_after
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -52,6 +52,30 @@ def test_what_was_typed_stands_and_the_rest_goes_with_it() -> None:
     assert network(init="coco")[:4] == ("resnet50", 1.0, 256, 4)
     assert network(GPU, width=0.25)[-1] == "none"
     assert network(GPU, head_convs=1)[3] == 1
+
+
+def test_rtmdet_has_a_backbone_of_its_own_family() -> None:
+    """64 channels of nano and 128 of s: 256 × 0.25 and 256 × 0.5."""
+    assert network(detector="rtmdet") == ("cspnext_nano", 1.0, 64, 2, "none")
+    assert network(GPU, detector="rtmdet") == ("cspnext_s", 1.0, 128, 2, "none")
+    assert network(detector="rtmdet", init="coco")[:3] == ("cspnext_tiny", 1.0, 96)
+    assert network(detector="rtmdet", backbone="mobilenet_v2") == ("mobilenet_v2", 1.0, 64, 2, "imagenet")
+
+
+def test_rtmdet_is_trained_by_its_own_recipe_unless_something_is_typed() -> None:
+    """AdamW with 0.004 at a batch of 16, flat and then a cosine, batch statistics from scratch; FCOS as before."""
+
+    def recipe(detector: str, **asked: Any) -> tuple[str, str, float]:
+        found = choose(TeacherConfig(device="cpu", precision="fp32", **asked), 100, detector, "none")
+        return found.optimizer, found.schedule.decay, found.schedule.learning_rate
+
+    assert recipe("rtmdet") == ("adamw", "flat-cosine", 0.002)
+    assert recipe("rtmdet", optimizer="sgd", decay="steps") == ("sgd", "steps", 0.005)
+    assert recipe("fcos") == ("sgd", "steps", 0.005)
+    assert (choose_norm("auto", "none", "rtmdet").value, choose_norm("auto", "none", "fcos").value) == (
+        "batch",
+        "group",
+    )
 
 
 def test_settings_say_what_was_chosen_and_no_others() -> None:

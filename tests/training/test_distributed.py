@@ -424,10 +424,13 @@ def rows(out: Path) -> list[dict[str, float]]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Parameters and results.csv, but for rounding."""
+    """Parameters and results.csv, but for rounding, which may exchange detections of nearly one score: AP of another
+    order of two moves by some 1e-4."""
     assert_close(load_file(one), load_file(other))
     assert [row["epoch"] for row in rows(one)] == [1.0, 2.0]
     for expected, got in zip(rows(one), rows(other), strict=True):
+        judged = [name for name in expected if name.startswith(("AP", "AR"))]
+        assert [got.pop(name) for name in judged] == pytest.approx([expected.pop(name) for name in judged], abs=1e-3)
         assert got == close(expected)
 
 

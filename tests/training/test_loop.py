@@ -76,6 +76,15 @@ def test_cosine_schedule() -> None:
     assert [schedule.at(step) for step in (0, 50, 75)] == pytest.approx([2.0, 1.0, 1 - 2**-0.5])
 
 
+def test_rtmdets_schedule() -> None:
+    """Warm-up, flat to the half, then a cosine to 1/20: base_lr, begin and eta_min of its published configuration."""
+    schedule = Schedule(4.0, 100, 10, "flat-cosine")
+    assert [schedule.at(step) for step in (4, 10, 50)] == pytest.approx([2.0, 4.0, 4.0])
+    # 0.2 + (4 − 0.2)·(1 + cos(π·t)) / 2 at t = 1/2 and nearly 1
+    assert schedule.at(75) == pytest.approx(2.1)
+    assert schedule.at(99) == pytest.approx(0.2, abs=0.004)
+
+
 def test_a_schedule_that_restarts() -> None:
     """60 steps and then 30, each with its warm-up of 3 and its divisions at 2/3 and 8/9."""
     schedule = Schedule(9.0, 90, 3, "steps", restart=60)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 from support.flags import EXACT, SMALLEST
-from support.overfit import OF_TASK, SIZE, SQUARES, overfit, squares
+from support.overfit import OF_TWO_STAGES, SIZE, SQUARES, overfit, squares
 
 from msad_cli.cli.app import run
+from msad_cli.models.detectors.kinds import DETECTORS
 
 SHORT = ["--batch=8", "--epochs=1", *EXACT, "--quiet"]
 GENTLE = [*SHORT, "--lr=0.001"]
@@ -17,7 +18,7 @@ SURE = ["--score=0.05", "--precision=fp32"]
 """The default threshold is that of the best F1, above which one image or another may have nothing."""
 LEAST = 0.3
 """AP that an overfitted model and its student have at least: that two models find nothing proves nothing."""
-AP_OF = {"maskrcnn": "mask_AP", "keypointrcnn": "keypoint_AP"}
+AP_OF = {"maskrcnn": "mask_AP", "cascade_maskrcnn": "mask_AP", "keypointrcnn": "keypoint_AP"}
 ALIGNED = {"fused", "high", "low"}
 
 
@@ -93,7 +94,7 @@ def distil(teacher: Path, out: Path, *flags: str) -> Path:
     "detector",
     [
         "fcos",
-        *(pytest.param(each, marks=pytest.mark.slow) for each in ("retinanet", "rtmdet", "maskrcnn", "keypointrcnn")),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in DETECTORS if each != "fcos"),
     ],
 )
 def test_from_the_teacher_to_what_its_student_finds(
@@ -104,7 +105,7 @@ def test_from_the_teacher_to_what_its_student_finds(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ap = AP_OF.get(detector, "AP")
-    flags = OF_TASK.get(detector, [] if detector == "fcos" else [f"--detector={detector}"])
+    flags = OF_TWO_STAGES.get(detector, [] if detector == "fcos" else [f"--detector={detector}"])
     teacher = overfit(tmp_path_factory, flags)
     assert metrics(teacher).keys() == ALIGNED
     use(teacher, data, tmp_path / "teacher", capsys, ap)
@@ -135,7 +136,7 @@ COMBINED = [
     (["--fusion=channel", "--backbone=mobilenet_v2", "--width=0.35", "--strategy=two-step", "--epochs=2"], ALIGNED),
     (["--fusion=concat"], ALIGNED),
     (["--scales=single", "--k=2"], {"low"}),
-    *(pytest.param(flags, ALIGNED, marks=pytest.mark.slow) for flags in OF_TASK.values()),
+    *(pytest.param(flags, ALIGNED, marks=pytest.mark.slow) for flags in OF_TWO_STAGES.values()),
 ]
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from msad_cli.training.run import Outcome
 
 METHODS_HELP = (
-    "output-kd (default of fcos and retinanet), l1 (default of the others), fgfi, podnet, skd, pkd, cwd, fgd, freekd, "
+    "output-kd (default of dense detectors), l1 (default of the others), fgfi, podnet, skd, pkd, cwd, fgd, freekd, "
     "crosskd, mgd, amd, dmkd, dsamkd, isrd; several: a,b; or pixel, in two stages. docs/methods.md says what each is."
 )
 COMPARED = 10
@@ -29,6 +29,9 @@ OWN: dict[str, Any] = {
     "k": Annotated[
         str | None,
         typer.Option(metavar="1|2|4|1,2", help="What the student sees; of several, a fusion. Default: the smallest."),
+    ],
+    "detector": Annotated[
+        str | None, typer.Option(metavar="NAME", help="One with the levels of the teacher's. Default: the teacher's.")
     ],
     "backbone": Annotated[str | None, typer.Option(metavar="NAME", help="Default: the teacher's.")],
     "width": Annotated[float | None, typer.Option(help="Factor on its channels. Default: the teacher's.")],

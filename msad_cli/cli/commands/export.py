@@ -17,6 +17,8 @@ from msad_cli.text import MOST_PIXELS, parse_pixels
 if TYPE_CHECKING:
     from msad_cli.export.runtime import Model
     from msad_cli.export.sidecar import InputShape, Notes
+    from msad_cli.models.decode.deployed import Deployed
+    from msad_cli.models.decode.limits import Limits
     from msad_cli.models.spec import DetectorSpec, View
 
 CALIBRATED = 100
@@ -48,6 +50,18 @@ def export(
         bool, typer.Option("--agnostic/--per-class-nms", help="The graph gives an object's best class alone, or all.")
     ] = False,
     max_detections: options.MaxDetections = None,
+    lowest_score: Annotated[
+        float | None,
+        typer.Option(
+            "--lowest-score", min=0.0, max=1.0, help="What is surer is found. Default: by detector, measured."
+        ),
+    ] = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            "--candidates", min=1, max=1000, help="Best boxes of an image that suppression looks at, likewise."
+        ),
+    ] = None,
     data: Annotated[
         str | None, typer.Option("--data", metavar="DIR|demo", help="Check on its images, and measure AP on them.")
     ] = None,
@@ -81,28 +95,28 @@ def export(
     to.need()
     limit_pixels(parse_pixels(max_pixels))
     detector, card = load_model(model)
-    detector.limit(nms_iou, max_detections)
+    limits = _limits(detector.kind.deployed, lowest_score, candidates, agnostic)
     overlap = overlap_of(nms_iou) if agnostic else None
+    detector.limit(nms_iou, max_detections, limits)
     seen = _single_view(view, detector.spec, model)
     spec, shape = _fixed_spec(detector.spec, seen, fixed, batch)
     measured = data or (remembered_data(card.data, model) if int8 else None)
     val = split_for(measured, "val", spec) if measured or int8 else split_for("demo", "val")
-    train = split_for(measured, "train", spec) if int8 else None
     say = (lambda _: None) if quiet else print_line
     say(f"{model}: {spec.detector}, view {seen}, of 1/{spec.ks[0]} of the HR size; it is traced for a minute or two")
     network = Deployed(detector, seen, overlap).eval()
     written = to.write(trace(network, shape), spec.task)
     graph = ExportedModel(spec, to.load(written, spec.task, str(path), shape, ""), shape)
-    say(check_graph(detector, seen, graph, to.name, compared_images(val, card, graph), overlap))
-    models: dict[str, Model] = {to.name: graph}
-    if fixed:  # what the sides cost is no fault of the graph's: it has to equal the network in them
-        models = {f"sides {fixed}": ExportedModel(spec, network, shape), **models}
-    if train is not None and to.quantise is not None:
-        images = itertools.islice(graph_images(train, graph), CALIBRATED)
-        written = to.quantise(written, (graph.stacked([each]) for each in images))
+    say(check_graph(detector, seen, graph, to.name, compared_images(val, card, graph), overlap, limits.score))
+    models = {**_steps(network, spec, limits, shape), to.name: graph}
+    if int8 and to.quantise is not None:
+        images = (graph.stacked([each]) for each in graph_images(split_for(measured, "train", spec), graph))
+        written = to.quantise(written, itertools.islice(images, CALIBRATED))
         models["int8"] = ExportedModel(spec, to.load(written, spec.task, str(path), shape, ""), shape)
-    scores = score_graphs(detector, seen, models, val, overlap) if measured else {}
-    if scores and not quiet:
+    whole = load_model(model)[0]  # without the graph's limits, to say what they cost
+    whole.limit(nms_iou, max_detections)
+    scores = score_graphs(whole, seen, models, val, overlap) if measured else {}
+    if not quiet and scores:
         print_scores("msad and its graph", scores, "model")
     for line in cost_lines(scores, to.name):
         say(line)
@@ -110,10 +124,30 @@ def export(
         scores = {}  # the card's scores are those on the set that the model remembers
     known = list(scores.values())[-1] if scores else None if fixed or int8 else (card.scores or {}).get(seen)
     card = replace(card, scores=None if known is None else without_nan({spec.views[0]: known}))
-    _write(to, path, written, Notes(spec, card, "int8" if int8 else "fp32", shape, agnostic=agnostic))
+    _write(to, path, written, Notes(spec, card, "int8" if int8 else "fp32", shape, limits=limits))
     say(f"{path}: {len(written) / 2**20:.1f} MiB; {sidecar_path(path)} says what goes in and comes out")
     if not to.unopened:
         say(f"next: msad eval {path}")
+
+
+def _limits(usual: "Limits", score: float | None, candidates: int | None, one_class: bool) -> "Limits":
+    """A graph's limits by its flags, else those that its detector usually has."""
+    return replace(
+        usual,
+        score=usual.score if score is None else score,
+        candidates=candidates or usual.candidates,
+        one_class=one_class,
+    )
+
+
+def _steps(network: "Deployed", spec: "DetectorSpec", limits: "Limits", shape: "InputShape") -> "dict[str, Model]":
+    """What costs AP without being the graph's fault, by name: the network with limits, and in fixed sides."""
+    from msad_cli.export.runtime import ExportedModel
+
+    limited: dict[str, Model] = {limits.words(): ExportedModel(spec, network)} if limits.words() else {}
+    if shape.sides is None:
+        return limited
+    return {**limited, f"sides {shape.sides[0]},{shape.sides[1]}": ExportedModel(spec, network, shape)}
 
 
 def _refuse_exported(model: Path) -> None:

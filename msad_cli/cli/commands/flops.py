@@ -53,7 +53,7 @@ def flops(
     from msad_cli.cli.json_output import print_json
     from msad_cli.export.formats import read_description
     from msad_cli.models.cost import count_cost, relatives
-    from msad_cli.models.spec import ClassName, DetectorSpec
+    from msad_cli.models.spec import ClassName, DetectorSpec, usual_divisor
     from msad_cli.training.plan import invalid_values_named
 
     teacher, own_head = None, usual_head(detector, backbone, width, PUBLISHED_HEAD)
@@ -72,6 +72,7 @@ def flops(
                 norm="frozen",
                 scales="single" if unaligned else "aligned",
                 ks=parse_ks("--k", k),
+                divisor=usual_divisor("single" if unaligned else "aligned", parse_ks("--k", k)),
                 resolution=parse_size("800,1333"),
                 classes=tuple(ClassName(i, str(i)) for i in range(1, classes + 1)),
                 head_depthwise=head_depthwise,
@@ -95,7 +96,7 @@ def flops(
     if as_json:
         print_json(reports)
     else:
-        kind = "the pixels of the images alone" if unpadded else "padding to 128 HR pixels included"
+        kind = "the pixels of the images alone" if unpadded else f"padding to {spec.divisor} HR pixels included"
         console.print(f"GMACs, one image, {kind}; GFLOPs = 2 × GMACs. The aligned head runs on the HR grid at every k.")
         if spec.two_stage:
             from msad_cli.models.detectors.two_stage import PROPOSALS

@@ -18,7 +18,8 @@ OWN: dict[str, Any] = {
         str | None, typer.Option(metavar="2|4|2,4", help="By what the low views are downsampled. Default: 2.")
     ],
     "detector": Annotated[
-        str, typer.Option(metavar="|".join(DETECTORS), help="The detector to build on: torchvision's, or RTMDet.")
+        str,
+        typer.Option(metavar="|".join(DETECTORS), help="The detector to build on: torchvision's, RTMDet or RepPoints."),
     ],
     "backbone": Annotated[
         str | None,
@@ -33,7 +34,8 @@ OWN: dict[str, Any] = {
         typer.Option(help="Channels of pyramid and head. Default: 256, on a CPU 64; rtmdet on cspnext: its C3's."),
     ],
     "head_convs": Annotated[
-        int | None, typer.Option(help="Convolutions of each tower of the head. Default: 4, on a CPU and of rtmdet 2.")
+        int | None,
+        typer.Option(help="Convolutions of each tower of the head. Default: 4, on a CPU 2; rtmdet 2, reppoints 3."),
     ],
     "head_depthwise": options.Depthwise,
     "size": Annotated[

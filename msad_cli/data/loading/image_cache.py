@@ -27,7 +27,8 @@ class CachedImages:
     They lie in one block of bytes, in which every image has its place for every scale that its views can ask for. So
     its size is known before the run; it can be shared with loader workers, forked or spawned; and it is taken whole at
     the start, so that it does not run out in mid-run. A mark says that a place is filled. It is set and read under a
-    lock: without one, a processor may show another process the mark before the pixels.
+    lock: without one, a processor may show another process the mark before the pixels. Before memory is taken, as when
+    the first steps are timed for the plan, images come from their files.
 
     Args:
         split: whose images; their headers are read.
@@ -57,6 +58,7 @@ class CachedImages:
         ends = lengths.cumsum().reshape(lengths.shape)
         self._starts = ends - lengths
         self.size = int(ends[-1, -1])
+        self._allocated = False
 
     def allocate(self, shared: bool) -> None:
         """Takes the memory; `shared` if other processes are to read and fill it.
@@ -77,6 +79,7 @@ class CachedImages:
                 code="image-cache-too-large",
             ) from None
         self._lock = multiprocessing.Lock()
+        self._allocated = True
 
     def open(self, index: int) -> ScaledImage:
         """The image of this place in the split.
@@ -85,7 +88,7 @@ class CachedImages:
             DataError: as `open_image`.
         """
         height, width = self._sizes[index].tolist()
-        if not height:
+        if not height or not self._allocated:
             return open_image(self._split.path(index), self._split.tones)
         header = Header((height, width), int(self._orientations[index]), bool(self._scalable[index]))
         return ScaledImage(header, functools.partial(self._read, index, header.size))

@@ -39,7 +39,8 @@ class DSAMKD(nn.Module):
         boxes = δ·Σ w·(1 − GIoU(b^S, b^T)) / max(1, Σ w)
 
     mean and median are those of the image. Two-stage detectors have the feature part alone, as their heads do not
-    predict cell by cell; a student that is not aligned has no boxes that could be compared.
+    predict cell by cell, and so have students of another detector than their teacher's; a student that is not aligned
+    has no boxes that could be compared.
 
     A reconstruction. Certain, from the abstract: masking at several scales instead of on one whole map, led by the
     teacher's attention, and a masked distillation of outputs guided by their difference. From summaries of the paper:
@@ -52,7 +53,7 @@ class DSAMKD(nn.Module):
         self.levels = Levels(student, teacher, distinct_levels(student))
         self.generators = nn.ModuleList(DualGenerator(teacher.channels) for _ in SCALES)
         self.alpha = published(student).alpha
-        self.compares_outputs = student.dense
+        self.compares_outputs = student.dense and student.detector == teacher.detector
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The distance of a student's maps, and of its outputs if it is dense, from a teacher's."""

@@ -120,7 +120,8 @@ def _smallest_box(boxes: Tensor, frame: Frame, height: int, width: int) -> Tenso
 
 def _touched(ends: Tensor, pixels: int, cells: int) -> Tensor:
     """(M, 2), first and last pixel of M boxes along one side -> (M, cells): 1 where a box lies on a cell, else 0."""
-    stride = pixels // cells
+    # The power of two: a coarse grid may end in a part of a cell.
+    stride = 1 << (-(-pixels // cells) - 1).bit_length()
     first = (ends[:, :1] / stride).floor().clamp(min=0, max=cells - 1)
     # Boxes without extent have one cell too.
     last = torch.maximum((ends[:, 1:] / stride).ceil() - 1, first)

@@ -47,6 +47,7 @@ class FreeKD(StepCounter):
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
         self.levels = Levels(student, teacher)
+        self.compares_boxes = student.detector == teacher.detector
         # Of each level: the low band's prompts, then those of each scale, finest first.
         self.prompts = nn.Parameter(0.01 * torch.randn(len(self.levels), 1 + SCALES, TOKENS, teacher.channels))
         # A buffer, so that a resumed run goes on with the prompts that it had.
@@ -57,7 +58,7 @@ class FreeKD(StepCounter):
         pairs = self.levels(student, teacher)
         squares = [F.mse_loss(mine, theirs) for mine, theirs in pairs]
         losses = {"features": FEATURES * torch.stack(squares).sum()}
-        if "bbox_regression" in teacher.outputs:
+        if self.compares_boxes and "bbox_regression" in teacher.outputs:
             both = (by_level(each.outputs["bbox_regression"], each.pyramid) for each in (student, teacher))
             boxes = [F.smooth_l1_loss(mine, theirs) for mine, theirs in zip(*both, strict=True)]
             losses["boxes"] = torch.stack(boxes).sum()

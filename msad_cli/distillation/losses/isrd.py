@@ -43,7 +43,7 @@ class ISRD(nn.Module):
         detector, views = student.detector, student.views
         k = detector.spec.ks[-1]
         aligned = detector.spec.scales == "aligned"
-        divisor = FRAME_DIVISOR if aligned else FRAME_DIVISOR * k
+        divisor = detector.spec.divisor if aligned else FRAME_DIVISOR * k
         backbone = detector.backbone(k if aligned else 1).body
         decoded = self.decoder(backbone.first_convolution(detector.pixels(views[k], k, divisor)))
         differences = (decoded.float() - detector.pixels(views[1], 1, divisor)).abs()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from msad_cli.distillation.knowledge import Knowledge
 from msad_cli.distillation.losses.output_kd import TEMPERATURE, bernoulli_kl
 from msad_cli.models.detectors.base import Target
+from msad_cli.models.detectors.roi_objects import RoIObjectsKind
 from msad_cli.models.detectors.two_stage import BoxOutputs, ProposalOutputs, TwoStageKind
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.whole_batch import batch_divisor
@@ -29,10 +30,11 @@ class RoIKD(nn.Module):
 
         objectness = Σ KL(σ(o^T) ‖ σ(o^S)) / Σ w              proposals = Σ w·mean|d^S − d^T| / Σ w
         classes = T²·Σ KL(softmax(z^T/T) ‖ softmax(z^S/T)) / R   boxes = Σ f·mean|d^S − d^T| / Σ f
-        masks = Σ s·mean KL(σ(m^T) ‖ σ(m^S)) / Σ s,  or
+        masks = Σ s·mean KL(σ(m^T) ‖ σ(m^S)) / Σ s,  or, or neither,
         keypoints = Σ s·mean over keypoints of KL(softmax over places) / Σ s
 
-    All divisors are of the whole batch and at least 1. 0 for equal predictions.
+    All divisors are of the whole batch and at least 1. 0 for equal predictions. A detector of several stages has the
+    RoIs of all of them, each stage's being those that the teacher's stage before it has made.
     """
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
@@ -44,18 +46,20 @@ class RoIKD(nn.Module):
 
     def forward(self, student: Knowledge, teacher: Knowledge, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The distances of a student's predictions from a teacher's."""
-        frame, kinds = teacher.frame, (_two_stages(student), _two_stages(teacher))
-        mine, theirs = zip(kinds, (student.pyramid, teacher.pyramid), strict=True)
-        losses = _of_anchors(*(kind.proposal_outputs(pyramid) for kind, pyramid in (mine, theirs)))
+        kinds, frame = (_two_stages(student), _two_stages(teacher)), teacher.frame
+        pyramids = (student.pyramid, teacher.pyramid)
+        both = list(zip(kinds, pyramids, strict=True))
         with torch.no_grad():
             proposals = [each[: self.rois] for each in kinds[1].proposals(teacher.pyramid, frame)]
-        outputs = kinds[1].box_outputs(teacher.pyramid, frame, proposals)
-        losses |= _of_rois(kinds[0].box_outputs(student.pyramid, frame, proposals), outputs)
-        found = kinds[1].found_objects(outputs, proposals, frame, max(1, round(OBJECTS * self.rois)))
-        scores = torch.cat([each["scores"] for each in found])
-        certain = batch_divisor(scores.sum())
-        logits = (kind.outputs_at(pyramid, frame, found) for kind, pyramid in (mine, theirs))
-        losses[self.task] = (scores * DISTANCES[self.task](*logits)).sum() / certain
+        rois, theirs = kinds[1].run_stages(teacher.pyramid, frame, proposals)
+        mine = kinds[0].box_outputs(student.pyramid, frame, rois)
+        losses = _of_anchors(*(kind.proposal_outputs(pyramid) for kind, pyramid in both))
+        losses |= _of_rois(_together(mine), _together(theirs))
+        if self.task in DISTANCES:
+            found = kinds[1].found_objects(theirs, rois, frame, max(1, round(OBJECTS * self.rois)))
+            scores = torch.cat([each["scores"] for each in found])
+            logits = (_with_objects(kind).outputs_at(pyramid, frame, found) for kind, pyramid in both)
+            losses[self.task] = (scores * DISTANCES[self.task](*logits)).sum() / batch_divisor(scores.sum())
         return losses
 
 
@@ -63,6 +67,16 @@ def _two_stages(known: Knowledge) -> TwoStageKind:
     kind = known.detector.kind
     assert isinstance(kind, TwoStageKind), f"{kind.spec.detector} has no RoIs"
     return kind
+
+
+def _with_objects(kind: TwoStageKind) -> RoIObjectsKind:
+    assert isinstance(kind, RoIObjectsKind), f"{kind.spec.detector} has boxes alone"
+    return kind
+
+
+def _together(stages: Sequence[BoxOutputs]) -> BoxOutputs:
+    """The RoIs of all stages."""
+    return BoxOutputs(*(torch.cat(each) for each in zip(*stages, strict=True)))
 
 
 def _of_anchors(mine: ProposalOutputs, theirs: ProposalOutputs) -> dict[str, Tensor]:
@@ -98,7 +112,7 @@ def _of_keypoints(mine: Tensor, theirs: Tensor) -> Tensor:
 
 
 DISTANCES = {"masks": _of_masks, "keypoints": _of_keypoints}
-"""By task: how far apart two predictions of each object are."""
+"""By task that has more than boxes: how far apart two predictions of each object are."""
 
 
 def _softmax_kl(student: Tensor, teacher: Tensor) -> Tensor:

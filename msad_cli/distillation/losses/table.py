@@ -55,6 +55,10 @@ DISTILLERS: dict[str, tuple[Build, float]] = {
 """By method: how it is built, and the weight that it has unless one is typed: the published one of its reference."""
 NEED_OBJECTS = frozenset({"fgfi", "fgd", "freekd", "crosskd"})
 """Methods that ask where objects are; the others look at the two networks alone."""
+COMPARE_OUTPUTS = frozenset({"output-kd", "crosskd"})
+"""Methods that compare predictions alone, which those of different detectors do not allow."""
+ASK_THE_TEACHER = frozenset({"freekd"})
+"""Methods that ask for the teacher's own detection losses, and so for all that its task has."""
 OF_TWO_STAGES = {"pkd": 6.0}
 """Weights that are others for detectors of two stages."""
 
@@ -75,6 +79,12 @@ def build_distillers(student: DetectorSpec, teacher: DetectorSpec, weights: Mapp
     if unknown:
         known = ", ".join(DISTILLERS)
         raise ValueError(f"method {unknown[0]!r}: not one of {known}{meant(unknown[0], DISTILLERS)}")
+    compared = [name for name in weights if name in COMPARE_OUTPUTS]
+    if compared and student.detector != teacher.detector:
+        raise ValueError(
+            f"method {compared[0]}: it compares predictions, and the student is {student.detector}, its teacher "
+            f"{teacher.detector}"
+        )
     return {name: Weighted(DISTILLERS[name][0](student, teacher), weight) for name, weight in weights.items()}
 
 
@@ -87,7 +97,7 @@ def suitable_methods(dense: bool) -> tuple[str, ...]:
     """The methods for a student of which nobody typed any, by what was measured (docs/results.md).
 
     Args:
-        dense: whether its detector predicts at every cell (`DetectorSpec.dense`).
+        dense: whether its detector, which is its teacher's too, predicts at every cell (`DetectorSpec.dense`).
     """
     return ("output-kd",) if dense else ("l1",)
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from msad_cli.errors import MsadError, UsageError
 from msad_cli.fitting.choice.facts import Facts
-from msad_cli.frame import FRAME_DIVISOR, STOCK_DIVISOR, Frame, Resolution
+from msad_cli.frame import DIVISOR, Frame, Resolution
 from msad_cli.models.backbones.published import has_imagenet_weights
 from msad_cli.models.cost import count_cost
 from msad_cli.models.detectors.kinds import DETECTORS, PUBLISHED_HEAD, usual_head
@@ -118,30 +118,26 @@ def candidates_for(facts: Facts, networks: Iterable[Network], ks: Iterable[int])
 
 
 def _of_family(facts: Facts, network: Network, k: int) -> Iterator[Candidate]:
-    divisor = STOCK_DIVISOR if k == PLAIN else FRAME_DIVISOR
     cost = _counted(network, k, len(facts.fields["classes"]))
     pixels = COUNTED.short_side * COUNTED.long_side
-    for resolution in sizes_for(facts, divisor):
+    for resolution in sizes_for(facts):
         frame = resolution.frame_size(*facts.size)
-        padded = Frame.around([frame], divisor=divisor).padded
+        padded = Frame.around([frame], divisor=DIVISOR).padded
         spec = replace(_spec(network, k), **facts.fields, resolution=resolution)
         macs = cost[0] * padded[0] * padded[1] / pixels
         yield Candidate(network, spec, (frame[0] // k, frame[1] // k), macs, *cost)
 
 
-def sizes_for(facts: Facts, divisor: int) -> list[Resolution]:
+def sizes_for(facts: Facts) -> list[Resolution]:
     """HR sizes, ascending: of those whose padded sides are the same, and so the cost, the largest; none enlarges the
     usual image.
-
-    Args:
-        divisor: sides are padded to multiples of so many HR pixels.
     """
     best: dict[tuple[int, int], Resolution] = {}
     ratio = max(facts.size) / facts.short
-    shorts = {*range(SMALLEST, facts.short, STEP), *(int(side / ratio) // 4 * 4 for side in range(0, 16384, divisor))}
+    shorts = {*range(SMALLEST, facts.short, STEP), *(int(side / ratio) // 4 * 4 for side in range(0, 16384, DIVISOR))}
     for short in sorted(each for each in {*shorts, facts.short} if SMALLEST <= each <= facts.short):
         size = facts.resolution(short)
-        best[Frame.around([size.frame_size(*facts.size)], divisor=divisor).padded] = size
+        best[Frame.around([size.frame_size(*facts.size)], divisor=DIVISOR).padded] = size
     return sorted(best.values(), key=lambda each: each.short_side) or [facts.resolution(max(32, facts.short))]
 
 
@@ -168,7 +164,7 @@ def _spec(network: Network, k: int) -> DetectorSpec:
         ks=(k,),
         resolution=COUNTED,
         classes=(ClassName(1, "any"),),
-        divisor=STOCK_DIVISOR if plain else FRAME_DIVISOR,
+        divisor=DIVISOR,
     )
 
 

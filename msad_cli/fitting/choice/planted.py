@@ -53,11 +53,10 @@ def plant(detector: Detector, images: Sequence[Tensor], objects: int) -> None:
 
 
 def _class_layers(detector: Detector) -> list[nn.Module]:
-    """The layers that give a logit for each class, by the names that published weights have for them."""
-    published = detector.kind.published
-    if DETECTORS[detector.spec.detector].family != "dense" or published is None:
+    """The layers that give a logit for each class."""
+    if DETECTORS[detector.spec.detector].family != "dense":
         return []
-    found = [detector.core.get_submodule(name) for name in published.class_rows]
+    found = [detector.core.get_submodule(name) for name in detector.kind.rows.classes]
     return [each for each in found if isinstance(each, nn.Conv2d)]
 
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msad_cli.frame import FRAME_DIVISOR
-from msad_cli.models.decode.nms import DROPPED, suppress, taken, top
+from msad_cli.models.decode.nms import DROPPED, suppressed, taken, top
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import View
 
@@ -57,7 +56,7 @@ class Deployed(nn.Module):
         size = (height * self.k, width * self.k)
         boxes, scores, labels, *more = self.detector.kind.decode(pyramid, self._strides(pyramid, pixels), size)
         if self.overlap is not None:
-            alone = suppress(boxes, scores, scores.new_zeros(1, 1, dtype=torch.int64), 1, self.overlap)
+            alone = suppressed(boxes, scores, self.overlap, scores.shape[1])
             scores, places = top(alone, scores.shape[1])
             boxes, labels, *more = (
                 taken(each.flatten(2) if each.dim() > 2 else each[..., None], places).view_as(each)
@@ -70,7 +69,7 @@ class Deployed(nn.Module):
 
     def _strides(self, pyramid: Sequence[Tensor], pixels: Tensor) -> list[tuple[int, int]]:
         """HR pixels a cell of each level, down and across: whole cells, or as torchvision divides sides."""
-        if self.divisor == FRAME_DIVISOR:
+        if self.divisor == FRAME_DIVISOR or self.detector.spec.scales == "aligned":
             return [(2**level, 2**level) for level in self.levels]
         return [
             (pixels.shape[2] * self.k // each.shape[2], pixels.shape[3] * self.k // each.shape[3]) for each in pyramid

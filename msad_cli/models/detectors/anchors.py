@@ -8,21 +8,51 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from msad_cli.frame import Frame
-from msad_cli.models.pyramid import LEVELS
+from msad_cli.models.spec import DetectorSpec
 
 RATIOS = (0.5, 1.0, 2.0)
 """Height by width of the anchors of RetinaNet and of proposals."""
 
 
-def octave_anchors(levels: int = LEVELS) -> AnchorGenerator:
-    """RetinaNet's anchors: 9 a cell, of 3 sizes within an octave and 3 ratios. Torchvision's own default.
+class LevelAnchors(AnchorGenerator):  # type: ignore[misc]
+    """Torchvision's anchors on cells that are as far apart as their level says.
+
+    Torchvision divides the sides of the image by those of a grid. Of a grid that ends with a part of a cell it makes
+    cells closer than the network's: of 160 pixels and two of P7's, 80 pixels instead of 128.
 
     Args:
-        levels: how many, from P3 on.
+        levels: l of each P_l.
     """
+
+    def __init__(
+        self, sizes: Sequence[Sequence[int]], ratios: Sequence[Sequence[float]], levels: Sequence[int]
+    ) -> None:
+        super().__init__(sizes, ratios)
+        self.levels = tuple(levels)
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Of each image, (anchors of all levels, 4)."""
+        like = feature_maps[0]
+        self.set_cell_anchors(like.dtype, like.device)
+        strides = [[torch.tensor(2**level, device=like.device)] * 2 for level in self.levels]
+        anchors = torch.cat(self.grid_anchors([each.shape[-2:] for each in feature_maps], strides))
+        return [anchors for _ in image_list.image_sizes]
+
+
+def anchors_of(spec: DetectorSpec, sizes: Sequence[Sequence[int]], ratios: Sequence[float]) -> AnchorGenerator:
+    """The anchors of a detector: of each level sizes, in pixels, and ratios, height by width.
+
+    A detector that is not aligned is torchvision's own, with its strides.
+    """
+    each = (tuple(ratios),) * len(spec.levels)
+    return LevelAnchors(sizes, each, spec.levels) if spec.scales == "aligned" else AnchorGenerator(sizes, each)
+
+
+def octave_anchors(spec: DetectorSpec) -> AnchorGenerator:
+    """RetinaNet's anchors: 9 a cell, of 3 sizes within an octave and 3 ratios. Torchvision's own default, P3 first."""
     octave = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
-    sizes = tuple(tuple(int(side * part) for part in octave) for side in (32, 64, 128, 256, 512)[:levels])
-    return AnchorGenerator(sizes, (RATIOS,) * levels)
+    sides = (32, 64, 128, 256, 512)[: len(spec.levels)]
+    return anchors_of(spec, [tuple(int(side * part) for part in octave) for side in sides], RATIOS)
 
 
 def image_list(frame: Frame) -> ImageList:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from msad_cli.errors import UsageError
 from msad_cli.frame import Frame
 from msad_cli.models.backbones.resnet import Backbone
+from msad_cli.models.decode.limits import OWN, Limits
 from msad_cli.models.detectors.kinds import DETECTORS
 from msad_cli.models.pyramid import AlignedBackbone, FPNBackbone
 from msad_cli.models.spec import DetectorSpec
@@ -38,9 +39,6 @@ FPN_NAMES = {r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)": r"\1
 BACKGROUND = (0,)
 """The label that no object has, as in torchvision's own weights; an untrained head predicts it all the same."""
 
-SCORE_THRESHOLD = 0.05
-"""Detections scored lower are dropped. COCO's AP counts weak detections too; torchvision's 0.2 would cut them off."""
-
 
 @dataclass(frozen=True)
 class Part:
@@ -58,6 +56,21 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadRows:
+    """The layers of a head whose rows stand for classes or keypoints.
+
+    Attributes:
+        classes: layers with rows for each class, and how often the classes are repeated in them.
+        keypoints: the layer with outputs for each keypoint, or empty.
+        background: whether a row of the background comes before those of the classes.
+    """
+
+    classes: Mapping[str, int] = field(default_factory=dict)
+    keypoints: str = ""
+    background: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class PublishedWeights:
     """COCO weights of a detector: torchvision's, with a ResNet-50 of 256 channels and 4 convolutions, or OpenMMLab's.
 
@@ -65,18 +78,12 @@ class PublishedWeights:
         name: of torchvision's builder; of OpenMMLab's weights, of one whose description has COCO's classes.
         old_names: patterns of names in the published file, and what torchvision calls these tensors now.
         without_epsilon: they were trained, and are run by torchvision, with nothing added to variances.
-        class_rows: layers with rows for each class, and how often the classes are repeated in them.
-        keypoint_rows: the layer with outputs for each keypoint, or empty.
-        background: whether a row of the background comes before those of the classes.
         urls: by backbone, where OpenMMLab has them; empty for torchvision's.
     """
 
     name: str
     old_names: Mapping[str, str] = field(default_factory=dict)
     without_epsilon: bool = False
-    class_rows: Mapping[str, int] = field(default_factory=dict)
-    keypoint_rows: str = ""
-    background: bool = True
     urls: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -94,10 +101,15 @@ class DetectorKind(ABC):
         core: the network, with the names that published weights have.
         class_weights: by which a dense detector's classification loss of each class is weighted in training, a number
             for each label, the background first; None for all alike.
+        limits: of its post-processing.
+        deployed: those that an exported graph has unless others are typed; measured (docs/export.md).
     """
 
+    rows: ClassVar[HeadRows] = HeadRows()
     published: ClassVar[PublishedWeights | None] = None
+    deployed: ClassVar[Limits] = OWN
     class_weights: Tensor | None = None
+    limits = OWN
 
     def __init__(self, spec: DetectorSpec, backbone: AlignedBackbone) -> None:
         self.spec = spec
@@ -172,7 +184,7 @@ class DetectorKind(ABC):
 
     @property
     def post_processing(self) -> Any:
-        """Torchvision's module that has `nms_thresh`, an IoU, and `detections_per_img`.
+        """Torchvision's module that has `nms_thresh`, an IoU, `score_thresh`, and `detections_per_img`.
 
         Raises:
             UsageError: the detector suppresses in its own way.
@@ -183,16 +195,17 @@ class DetectorKind(ABC):
             code="suppression-fixed",
         )
 
-    def limit(self, spec: DetectorSpec, nms_iou: float | None) -> None:
-        """Takes `detections_per_image` of another spec, and an IoU above which the lower score of a class goes.
+    def limit(self, spec: DetectorSpec, nms_iou: float | None, limits: Limits) -> None:
+        """Takes `detections_per_image` of another spec, an IoU above which the lower score of a class goes, and limits.
 
         Raises:
-            UsageError: the detector suppresses in its own way.
+            UsageError: the detector suppresses in its own way, or has nothing that they limit.
         """
-        network, self.spec = self.post_processing, spec
+        network, self.spec, self.limits = self.post_processing, spec, limits
         network.detections_per_img = spec.detections_per_image
         if nms_iou is not None:
             network.nms_thresh = nms_iou
+        network.score_thresh = limits.score
 
     # What only some distillation losses ask. A detector without it is refused by its name.
 

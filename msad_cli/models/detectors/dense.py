@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image
 
 from msad_cli.frame import Frame
-from msad_cli.models.decode.nms import DROPPED, suppress, taken, top
+from msad_cli.models.decode.limits import SCORE_THRESHOLD
+from msad_cli.models.decode.nms import DROPPED, best_pairs, suppress, taken, top
 from msad_cli.models.detectors.anchors import anchors_by_cell, anchors_of_images, grid_anchors
 from msad_cli.models.detectors.base import (
     BACKGROUND,
-    SCORE_THRESHOLD,
     Detection,
     DetectorKind,
     Outputs,
@@ -23,6 +23,9 @@ from msad_cli.models.detectors.base import (
     finite,
 )
 from msad_cli.models.detectors.towers import by_anchor, convolutions
+
+CANDIDATES = 1000
+"""The best pairs of an anchor and a class of an image, which suppression looks at in an exported graph."""
 
 
 class MatchingHead:
@@ -110,7 +113,8 @@ class DenseKind(DetectorKind):
         """
         if self.class_weights is None:
             return dict(outputs)
-        return {**outputs, "cls_logits": weighted(outputs["cls_logits"], self.class_weights)}
+        logits = outputs["cls_logits"]
+        return {**outputs, "cls_logits": weighted(logits, self.class_weights.to(logits))}
 
     def weigh_positives(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> Tensor:
         """The number of anchors that torchvision matches with an object."""
@@ -142,7 +146,7 @@ class DenseKind(DetectorKind):
 
     def detect(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs | None = None) -> list[Detection]:
         """Torchvision's post-processing; the background takes no place of others."""
-        outputs = without_background(outputs or self.outputs(pyramid))
+        outputs = self._limited(outputs or self.outputs(pyramid))
         anchors, per_level = anchors_of_images(self.core.anchor_generator, pyramid, frame)
         detections: list[Detection] = self.core.postprocess_detections(
             {name: list(each.split(per_level, dim=1)) for name, each in outputs.items()},
@@ -154,27 +158,35 @@ class DenseKind(DetectorKind):
     def decode(
         self, pyramid: Sequence[Tensor], strides: Sequence[tuple[int, int]], size: tuple[int, int]
     ) -> tuple[Tensor, ...]:
-        """Boxes, scores and labels: torchvision's post-processing without its loops over images."""
-        core = self.core
-        levels = [self._candidates(level, strides[level], grid) for level, grid in enumerate(pyramid)]
-        boxes, scores, labels = (torch.cat(each, dim=1) for each in zip(*levels, strict=True))
-        boxes = clip_boxes_to_image(boxes, size)
-        classes = core.head.classification_head.num_classes
+        """Boxes, scores and labels: of the best pairs of all levels, where torchvision takes as many of each level."""
+        core, outputs = self.core, self.outputs(pyramid)
+        scores, places, classes = best_pairs(
+            self.scores(outputs), self.limits.candidates or CANDIDATES, self.limits.one_class
+        )
         scores = torch.where(scores > core.score_thresh, scores, DROPPED)
-        scores, places = top(suppress(boxes, scores, labels, classes, core.nms_thresh), core.detections_per_img)
-        return taken(boxes, places), scores, labels.gather(1, places)
+        levels = zip(strides, pyramid, strict=True)
+        anchors = [grid_anchors(core.anchor_generator, level, *each) for level, each in enumerate(levels)]
+        deltas = taken(outputs["bbox_regression"], places)
+        boxes = self.decoded(deltas.flatten(0, 1), torch.cat(anchors)[places].flatten(0, 1)).view_as(deltas)
+        boxes, most = clip_boxes_to_image(boxes, size), core.detections_per_img
+        kept = suppress(boxes, scores, classes, len(self.spec.classes), core.nms_thresh, most)
+        scores, rows = top(kept, most)
+        return taken(boxes, rows), scores, classes.gather(1, rows) + len(BACKGROUND)
 
-    def _candidates(self, level: int, stride: tuple[int, int], grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A level's best boxes (N, K, 4), not clipped, scores (N, K) and labels (N, K)."""
-        outputs = self.outputs([grid])
+    def _limited(self, outputs: Outputs) -> dict[str, Tensor]:
+        """Outputs in which the background, and all but the pairs that may be candidates, have no chance."""
+        found = without_background(outputs)
+        limits = self.limits
+        if limits.candidates is None and not limits.one_class:
+            return found
         scores = self.scores(outputs)
-        classes = scores.shape[2]
-        best, places = top(scores.flatten(1), self.core.topk_candidates)
-        rows = places // classes
-        anchors = grid_anchors(self.core.anchor_generator, level, stride, grid)[rows].flatten(0, 1)
-        deltas = taken(outputs["bbox_regression"], rows)
-        boxes = self.decoded(deltas.flatten(0, 1), anchors).view_as(deltas)
-        return boxes, best, places % classes + len(BACKGROUND)
+        pairs = scores.shape[1] * scores.shape[2]
+        _, places, classes = best_pairs(scores, min(limits.candidates or pairs, pairs), limits.one_class)
+        kept = torch.zeros_like(scores, dtype=torch.bool).flatten(1)
+        kept = kept.scatter(1, places * scores.shape[2] + classes, value=True).view_as(scores)
+        logits = found["cls_logits"]
+        found["cls_logits"] = logits.masked_fill(~F.pad(kept, (len(BACKGROUND), 0)), -torch.inf)
+        return found
 
     def tower_start(self, tower: Tower, pyramid: Sequence[Tensor], convs: int) -> list[Tensor]:
         """The first convolutions. The cut is before the ReLU, where maps have both signs, as in CrossKD's code."""
@@ -203,9 +215,9 @@ class DenseKind(DetectorKind):
         return self.core.head.get_submodule(f"{tower}_head")
 
 
-def weighted(logits: Tensor, weights: Tensor) -> Tensor:
-    """Equal logits (…, classes), whose gradients are multiplied by weights (classes,)."""
-    return logits.detach() + weights.to(logits) * (logits - logits.detach())
+def weighted(values: Tensor, weights: Tensor | float) -> Tensor:
+    """Equal values (…, classes), whose gradients are multiplied by weights, a number or (classes,)."""
+    return values.detach() + weights * (values - values.detach())
 
 
 def dense_options(kind: DetectorKind) -> dict[str, Any]:

@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 
 from msad_cli.frame import Frame
-from msad_cli.models.detectors.anchors import anchors_by_cell, octave_anchors
-from msad_cli.models.detectors.base import BACKGROUND, FPN_NAMES, Outputs, PublishedWeights, Target
+from msad_cli.models.decode.limits import Limits
+from msad_cli.models.detectors.anchors import anchors_by_cell, anchors_of, octave_anchors
+from msad_cli.models.detectors.base import BACKGROUND, FPN_NAMES, HeadRows, Outputs, PublishedWeights, Target
 from msad_cli.models.detectors.dense import DenseKind, MatchingHead, dense_options
 from msad_cli.models.detectors.towers import by_anchor, depthwise_tower, set_towers
-from msad_cli.models.pyramid import LEVELS, AlignedBackbone
+from msad_cli.models.pyramid import AlignedBackbone
 from msad_cli.models.whole_batch import batch_divisor, in_several_processes
 
 FIRST_DISTANCE = 1.0
@@ -24,15 +24,15 @@ FIRST_DISTANCE = 1.0
 class FCOSKind(DenseKind):
     """FCOS on given features: a class, the distances to a box's sides and a centreness at each cell."""
 
-    published = PublishedWeights(
-        name="fcos_resnet50_fpn", old_names=FPN_NAMES, class_rows={"head.classification_head.cls_logits": 1}
-    )
+    rows = HeadRows(classes={"head.classification_head.cls_logits": 1})
+    published = PublishedWeights(name="fcos_resnet50_fpn", old_names=FPN_NAMES)
+    deployed = Limits(score=0.2)
 
     def build(self, backbone: AlignedBackbone, classes: int) -> FCOS:
         """At 256 channels and 4 convolutions torchvision's own in shape."""
         spec = self.spec
         # One square anchor a cell, as large as the level's stride in HR pixels: torchvision's own default.
-        anchors = AnchorGenerator(((8,), (16,), (32,), (64,), (128,)), ((1.0,),) * LEVELS)
+        anchors = anchors_of(spec, [(2**level,) for level in spec.levels], (1.0,))
         head = _Head(spec.channels, 1, classes, num_convs=spec.head_convs)
         if spec.head_depthwise:
             set_towers(head, [depthwise_tower(spec.channels, spec.head_convs) for _ in range(2)])
@@ -66,7 +66,7 @@ class FCOSKind(DenseKind):
 
     def object_anchors(self, pyramid: Sequence[Tensor], frame: Frame) -> list[Tensor]:
         """RetinaNet's nine a cell. Its own, a square as large as the stride, marks a place and stands for no object."""
-        return anchors_by_cell(octave_anchors(), pyramid, frame)
+        return anchors_by_cell(octave_anchors(self.spec), pyramid, frame)
 
     def regression_outputs(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
         """`bbox_regression` and `bbox_ctrness`."""

@@ -5,27 +5,21 @@ from torchvision.models.detection import KeypointRCNN
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 
 from msad_cli.models.decode.keypoints import keypoint_places
-from msad_cli.models.detectors.base import PublishedWeights
+from msad_cli.models.detectors.base import HeadRows, PublishedWeights
+from msad_cli.models.detectors.roi_objects import OBJECT_CELLS, RoIObjectsKind
 from msad_cli.models.detectors.rois import hr_roi_align
-from msad_cli.models.detectors.two_stage import (
-    BOX_ROWS,
-    OBJECT_CELLS,
-    TWO_STAGE_NAMES,
-    TwoStageKind,
-    two_stage_options,
-)
+from msad_cli.models.detectors.two_stage import BOX_ROWS, TWO_STAGE_NAMES, two_stage_options
 from msad_cli.models.pyramid import AlignedBackbone
 
 
-class KeypointRCNNKind(TwoStageKind):
+class KeypointRCNNKind(RoIObjectsKind):
     """Keypoint R-CNN on given features."""
 
+    rows = HeadRows(classes=BOX_ROWS, keypoints="roi_heads.keypoint_predictor.kps_score_lowres")
     published = PublishedWeights(
         name="keypointrcnn_resnet50_fpn",
         old_names=TWO_STAGE_NAMES,
         without_epsilon=True,
-        class_rows=BOX_ROWS,
-        keypoint_rows="roi_heads.keypoint_predictor.kps_score_lowres",
     )
 
     def build(self, backbone: AlignedBackbone, classes: int) -> KeypointRCNN:

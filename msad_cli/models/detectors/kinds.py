@@ -13,6 +13,22 @@ Family = Literal["dense", "two-stage"]
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How a detector is trained unless somebody says; measured, see docs/results.md.
+
+    Attributes:
+        optimizer, decay: names that `--optimizer` and `--decay` take.
+        norm: how its backbone is normalised where that starts at random.
+        learning_rate: for a batch of 16; None for the optimiser's own.
+    """
+
+    optimizer: str = "sgd"
+    decay: str = "steps"
+    norm: str = "group"
+    learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
 class Entry:
     """What is known of a detector before it is built.
 
@@ -27,6 +43,8 @@ class Entry:
         head_convs: convolutions of each tower of its head; None for what is usual on a machine.
         coco_backbone: which its COCO weights are of, unless another is named.
         coco_norm: how the backbone is normalised in training that starts from its COCO weights.
+        backbones: which it has without a GPU and with one, unless another is named; None for what is usual there.
+        recipe: how it is trained.
     """
 
     task: Task
@@ -38,6 +56,8 @@ class Entry:
     head_convs: int | None = None
     coco_backbone: str = "resnet50"
     coco_norm: str = "frozen"
+    backbones: tuple[str, str] | None = None
+    recipe: Recipe = Recipe()
 
 
 DETECTORS = {
@@ -53,8 +73,15 @@ DETECTORS = {
         head_convs=2,
         coco_backbone="cspnext_tiny",
         coco_norm="batch",
+        backbones=("cspnext_nano", "cspnext_s"),
+        recipe=Recipe("adamw", "flat-cosine", "batch", learning_rate=0.004),
     ),
+    "reppoints": Entry("boxes", "dense", 3, "msad_cli.models.detectors.reppoints:RepPointsKind", head_convs=3),
+    "fasterrcnn": Entry("boxes", "two-stage", 2, "msad_cli.models.detectors.faster_rcnn:FasterRCNNKind"),
     "maskrcnn": Entry("masks", "two-stage", 2, "msad_cli.models.detectors.mask_rcnn:MaskRCNNKind"),
+    "cascade_maskrcnn": Entry(
+        "masks", "two-stage", 2, "msad_cli.models.detectors.cascade_mask_rcnn:CascadeMaskRCNNKind"
+    ),
     "keypointrcnn": Entry("keypoints", "two-stage", 2, "msad_cli.models.detectors.keypoint_rcnn:KeypointRCNNKind"),
 }
 """By the name that `--detector` takes."""
@@ -67,8 +94,8 @@ PUBLISHED_HEAD = (256, 4)
 def usual_head(detector: str, backbone: str, width: float, otherwise: tuple[int, int]) -> tuple[int, int]:
     """Channels of pyramid and head and convolutions of each tower, unless they are typed.
 
-    RTMDet has its own number of convolutions, and on a CSPNeXt as many channels as that has at C3, which is published,
-    rounded to a multiple of 32.
+    Some have a number of convolutions of their own, and on a CSPNeXt as many channels as that has at C3, which is
+    RTMDet's published head, rounded to a multiple of 32.
 
     Args:
         otherwise: what is usual.
@@ -78,6 +105,11 @@ def usual_head(detector: str, backbone: str, width: float, otherwise: tuple[int,
         return otherwise
     own = WIDEST * SIZES[backbone].width * width if backbone in SIZES else otherwise[0]
     return max(64, round(own / 32) * 32), known.head_convs
+
+
+def recipe_of(detector: str) -> Recipe:
+    """How a detector is trained; the plain one for a name that there is not, which the spec refuses."""
+    return DETECTORS[detector].recipe if detector in DETECTORS else Recipe()
 
 
 def task_of(detector: str) -> Task:

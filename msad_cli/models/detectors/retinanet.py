@@ -7,7 +7,7 @@ from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from msad_cli.models.detectors.anchors import octave_anchors
-from msad_cli.models.detectors.base import BACKGROUND, FPN_NAMES, Outputs, PublishedWeights, Target
+from msad_cli.models.detectors.base import BACKGROUND, FPN_NAMES, HeadRows, Outputs, PublishedWeights, Target
 from msad_cli.models.detectors.dense import DenseKind, MatchingHead, dense_options
 from msad_cli.models.detectors.towers import by_anchor, depthwise_tower, plain_tower, set_towers
 from msad_cli.models.pyramid import AlignedBackbone
@@ -18,18 +18,18 @@ TOWER_NAMES = {rf"(head\.\w+_head\.conv)\.{2 * i}\.(weight|bias)": rf"\1.{i}.0.\
 class RetinaNetKind(DenseKind):
     """RetinaNet on given features: classes and box deltas for nine anchors at each cell."""
 
+    # Of each of its 9 anchors, a row a class.
+    rows = HeadRows(classes={"head.classification_head.cls_logits": 9})
     published = PublishedWeights(
         name="retinanet_resnet50_fpn",
         old_names=FPN_NAMES | TOWER_NAMES,
         without_epsilon=True,
-        # Of each of its 9 anchors, a row a class.
-        class_rows={"head.classification_head.cls_logits": 9},
     )
 
     def build(self, backbone: AlignedBackbone, classes: int) -> RetinaNet:
         """At 256 channels and 4 convolutions torchvision's own in shape."""
         spec = self.spec
-        anchors = octave_anchors()
+        anchors = octave_anchors(spec)
         head = _Head(spec.channels, anchors.num_anchors_per_location()[0], classes)
         if spec.head_depthwise:
             set_towers(head, [depthwise_tower(spec.channels, spec.head_convs) for _ in range(2)])

@@ -4,10 +4,10 @@ RoIs are computed only where there are any; between the stages they stand in ten
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import MultiScaleRoIAlign, clip_boxes_to_image, roi_align
 from torchvision.ops.poolers import LevelMapper
@@ -48,18 +48,18 @@ def decode_proposals(
     boxes, scores, groups = (torch.cat(each, dim=1) for each in zip(*levels, strict=True))
     boxes = clip_boxes_to_image(boxes, size)
     scores = torch.where(_has_sides(boxes, network.min_size), scores, DROPPED)
-    scores = suppress(boxes, scores, groups, len(levels), network.nms_thresh)
-    scores, places = top(scores, network.post_nms_top_n())
+    most = network.post_nms_top_n()
+    scores, places = top(suppress(boxes, scores, groups, len(levels), network.nms_thresh, most), most)
     return taken(boxes, places), scores > DROPPED
 
 
 def decode_boxes(
-    heads: Any, pyramid: Sequence[Tensor], proposals: Tensor, found: Tensor, size: tuple[int, int]
+    stages: Sequence[RoIHeads], pyramid: Sequence[Tensor], proposals: Tensor, found: Tensor, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The second stage.
+    """The second stage, which may itself be several: class scores are their mean, boxes the last one's.
 
     Args:
-        heads: torchvision's `roi_heads`.
+        stages: each looks at the boxes of the one before it, whose deltas are equal for all classes.
         proposals, found: what `decode_proposals` gives.
 
     Returns:
@@ -67,17 +67,22 @@ def decode_boxes(
         (N, D) from 1.
     """
     rows, rois = rois_of(proposals, found)
-    logits, deltas = heads.box_predictor(heads.box_head(read(heads.box_roi_pool, pyramid, rois)))
+    shares = []
+    for heads in stages:
+        logits, deltas = heads.box_predictor(heads.box_head(read(heads.box_roi_pool, pyramid, rois)))
+        decoded = heads.box_coder.decode_single(deltas, rois[:, 1:]).unflatten(1, (-1, 4))
+        decoded = clip_boxes_to_image(decoded, size)
+        rois = torch.cat([rois[:, :1], decoded[:, 0]], dim=1)
+        shares.append(logits.softmax(dim=1))
     classes = logits.shape[1]
-    decoded = heads.box_coder.decode_single(deltas, rois[:, 1:]).unflatten(1, (classes, 4))
     # The first class is the background.
-    boxes = put_back(clip_boxes_to_image(decoded, size)[:, 1:].flatten(1), rows, proposals).unflatten(2, (-1, 4))
-    scores = put_back(logits.softmax(dim=1)[:, 1:], rows, proposals)
+    boxes = put_back(decoded[:, 1:].flatten(1), rows, proposals).unflatten(2, (-1, 4))
+    scores = put_back(torch.stack(shares).mean(dim=0)[:, 1:], rows, proposals)
     labels = torch.arange(1, classes, device=rows.device).expand(scores.shape).flatten(1)
     boxes, scores = boxes.flatten(1, 2), scores.flatten(1)
     good = (scores > heads.score_thresh) & _has_sides(boxes, THINNEST)
-    scores = suppress(boxes, torch.where(good, scores, DROPPED), labels, classes, heads.nms_thresh)
-    scores, places = top(scores, heads.detections_per_img)
+    scores, most = torch.where(good, scores, DROPPED), heads.detections_per_img
+    scores, places = top(suppress(boxes, scores, labels, classes, heads.nms_thresh, most), most)
     return taken(boxes, places), scores, labels.gather(1, places)
 
 

@@ -4,26 +4,16 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torchvision.ops import clip_boxes_to_image, generalized_box_iou_loss
+from torch import Tensor
+from torchvision.ops import generalized_box_iou_loss
 
 from msad_cli.frame import Frame
 from msad_cli.models.backbones.csp_blocks import Norm
 from msad_cli.models.backbones.cspnext_sizes import SIZES
 from msad_cli.models.backbones.normalisation import FUSED, freeze_view, norm_layer, select_view
 from msad_cli.models.backbones.resnet import Backbone
-from msad_cli.models.decode.nms import DROPPED, suppress, taken, top
-from msad_cli.models.detectors.anchors import anchors_by_cell, octave_anchors
-from msad_cli.models.detectors.base import (
-    SCORE_THRESHOLD,
-    Detection,
-    DetectorKind,
-    Outputs,
-    PublishedWeights,
-    Target,
-    Tower,
-    finite,
-)
+from msad_cli.models.detectors.base import HeadRows, Outputs, PublishedWeights, Target, Tower
+from msad_cli.models.detectors.cells import CellsDetector, CellsKind, boxes_of, cells_of
 from msad_cli.models.detectors.dense import weighted
 from msad_cli.models.detectors.shared_head import SharedHead
 from msad_cli.models.detectors.soft_labels import Assigned, assign
@@ -49,37 +39,14 @@ PUBLISHED = {
 }
 OVERLAP = 0.65
 """IoU above which the lower score of a class goes."""
-CANDIDATES = 1000
-"""The best pairs of a cell and a class of an image, which suppression looks at."""
 BOX_WEIGHT = 2.0
 
 
-class RTMDet(nn.Module):
-    """The network. Its names in a model file: `core.backbone…`, `core.head…`.
+class RTMDetKind(CellsKind):
+    """RTMDet on given features: at each cell the quality of a box for every class, and the distances to its sides."""
 
-    Attributes:
-        nms_thresh: IoU above which the lower score of a class goes.
-        detections_per_img: how many detections an image has at most.
-    """
-
-    def __init__(self, backbone: AlignedBackbone, head: SharedHead, detections: int) -> None:
-        super().__init__()
-        self.backbone, self.head = backbone, head
-        self.nms_thresh, self.detections_per_img = OVERLAP, detections
-
-
-class RTMDetKind(DetectorKind):
-    """RTMDet on given features: at each cell the quality of a box for every class, and the distances to its sides.
-
-    A cell (i, j) of stride s stands at (s·j, s·i) in the frame, without half a cell's offset.
-    """
-
-    published = PublishedWeights(
-        name="fcos_resnet50_fpn",
-        class_rows={f"head.rtm_cls.{level}": 1 for level in range(3)},
-        background=False,
-        urls=PUBLISHED,
-    )
+    rows = HeadRows(classes={f"head.rtm_cls.{level}": 1 for level in range(3)}, background=False)
+    published = PublishedWeights(name="fcos_resnet50_fpn", urls=PUBLISHED)
 
     @classmethod
     def above(cls, spec: DetectorSpec, backbone: Backbone, ks: Sequence[int]) -> AlignedBackbone:
@@ -88,7 +55,7 @@ class RTMDetKind(DetectorKind):
         blocks = SIZES[name].blocks(NECK_BLOCKS) if name in SIZES else 1
         return PathBackbone(backbone, spec.channels, ks, blocks, _norm(spec, ks))
 
-    def build(self, backbone: AlignedBackbone, classes: int) -> RTMDet:
+    def build(self, backbone: AlignedBackbone, classes: int) -> CellsDetector:
         """At the channels of the backbone's C3 and 2 convolutions the published one in shape."""
         spec = self.spec
         views = (*spec.ks, *([FUSED] if spec.fuses else [])) if spec.scales == "aligned" else (1,)
@@ -105,24 +72,11 @@ class RTMDetKind(DetectorKind):
             # What it learns from is its fused maps alone.
             for k in spec.ks:
                 freeze_view(head, k)
-        return RTMDet(backbone, head, spec.detections_per_image)
+        return CellsDetector(backbone, head, OVERLAP, spec.detections_per_image)
 
-    @property
-    def head(self) -> nn.Module:
-        """Both towers and what stands on them."""
-        head: nn.Module = self.core.head
-        return head
-
-    @property
-    def post_processing(self) -> RTMDet:
-        """The core itself."""
-        core: RTMDet = self.core
-        return core
-
-    def outputs(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The head's raw outputs: logits of the quality, and distances in strides."""
-        found: dict[str, Tensor] = self.core.head(list(pyramid))
-        return found
+    def competing(self, pyramid: Sequence[Tensor]) -> list[int]:
+        """All cells of an image with each other."""
+        return [sum(each.shape[2] * each.shape[3] for each in pyramid)]
 
     def losses(
         self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target], outputs: Outputs | None = None
@@ -150,12 +104,12 @@ class RTMDetKind(DetectorKind):
     def _losses(
         self, outputs: Sequence[Outputs], pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]
     ) -> list[dict[str, Tensor]]:
-        points, strides = _cells(pyramid, _strides(pyramid, frame))
+        points, strides = cells_of(pyramid, self.strides)
         together = {name: torch.cat([each[name] for each in outputs]) for name in ("cls_logits", "bbox_regression")}
-        logits, boxes = together["cls_logits"], _boxes(points, strides, together["bbox_regression"])
+        logits, boxes = together["cls_logits"], boxes_of(points, strides, together["bbox_regression"])
         assigned = assign(points, strides, boxes.detach(), logits.detach(), [*targets] * len(outputs))
         if self.class_weights is not None:
-            logits = weighted(logits, self.class_weights[1:])
+            logits = weighted(logits, self.class_weights[1:].to(logits))
         classes = quality_focal(logits, assigned)
         # Boxes elsewhere are no object's, and their GIoU with nothing is no number.
         positive = assigned.positive
@@ -175,54 +129,11 @@ class RTMDetKind(DetectorKind):
             )
         return found
 
-    def detect(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs | None = None) -> list[Detection]:
-        """The best pairs of cell and class, decoded, clipped and suppressed."""
-        boxes, scores, labels = self._candidates(pyramid, _strides(pyramid, frame), outputs or self.outputs(pyramid))
-        sizes = frame.image_sizes
-        clipped = torch.stack([clip_boxes_to_image(*each) for each in zip(boxes, sizes, strict=True)])
-        rows = zip(*self._suppressed(clipped, scores, labels), strict=True)
-        found = [(boxes, scores, labels, scores > DROPPED) for boxes, scores, labels in rows]
-        return [
-            finite({"boxes": boxes[kept], "scores": scores[kept], "labels": labels[kept]})
-            for boxes, scores, labels, kept in found
-        ]
-
-    def decode(
-        self, pyramid: Sequence[Tensor], strides: Sequence[tuple[int, int]], size: tuple[int, int]
-    ) -> tuple[Tensor, ...]:
-        """Boxes, scores and labels."""
-        boxes, scores, labels = self._candidates(pyramid, [down for down, _ in strides], self.outputs(pyramid))
-        return self._suppressed(clip_boxes_to_image(boxes, size), scores, labels)
-
-    def _candidates(
-        self, pyramid: Sequence[Tensor], strides: Sequence[int], outputs: Outputs
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The best boxes (N, B, 4), not clipped, scores (N, B), `DROPPED` below the threshold, and labels (N, B)."""
-        scores = outputs["cls_logits"].sigmoid()
-        classes = scores.shape[2]
-        scores, places = top(torch.where(scores > SCORE_THRESHOLD, scores, DROPPED).flatten(1), CANDIDATES)
-        boxes = _boxes(*_cells(pyramid, strides), outputs["bbox_regression"])
-        return taken(boxes, places // classes), scores, places % classes + 1
-
-    def _suppressed(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        core = self.core
-        kept = suppress(boxes, scores, labels - 1, len(self.spec.classes), core.nms_thresh)
-        scores, places = top(kept, core.detections_per_img)
-        return taken(boxes, places), scores, labels.gather(1, places)
-
-    def boxes(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs) -> Tensor:
-        """The box of each cell, (N, cells, 4)."""
-        return _boxes(*_cells(pyramid, _strides(pyramid, frame)), outputs["bbox_regression"])
-
-    def object_anchors(self, pyramid: Sequence[Tensor], frame: Frame) -> list[Tensor]:
-        """RetinaNet's nine a cell, of its three finest levels."""
-        return anchors_by_cell(octave_anchors(len(self.spec.levels)), pyramid, frame)
-
     def weigh_positives(self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]) -> Tensor:
         """The quality that is assigned by what the head predicts now."""
         outputs = self.outputs(pyramid)
-        points, strides = _cells(pyramid, _strides(pyramid, frame))
-        boxes = _boxes(points, strides, outputs["bbox_regression"])
+        points, strides = cells_of(pyramid, self.strides)
+        boxes = boxes_of(points, strides, outputs["bbox_regression"])
         return assign(points, strides, boxes, outputs["cls_logits"], targets).quality.sum()
 
     def tower_start(self, tower: Tower, pyramid: Sequence[Tensor], convs: int) -> list[Tensor]:
@@ -250,25 +161,3 @@ def _norm(spec: DetectorSpec, views: Sequence[int]) -> Norm:
     """The normalisation above the backbone: batch statistics if that has them, else groups, as nothing is learnt here
     that could be frozen."""
     return norm_layer("batch" if spec.norm == "batch" else "group", views)
-
-
-def _strides(pyramid: Sequence[Tensor], frame: Frame) -> list[int]:
-    """Pixels of the frame a cell of each level, down and across."""
-    return [frame.padded[0] // each.shape[2] for each in pyramid]
-
-
-def _cells(pyramid: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Where the cells of all levels stand, (A, 2), x and y in pixels of the frame; and (A,) their strides."""
-    points, sides = [], []
-    for grid, stride in zip(pyramid, strides, strict=True):
-        y, x = (stride * torch.arange(side, device=grid.device, dtype=torch.float32) for side in grid.shape[2:])
-        level = torch.stack([each.flatten() for each in torch.meshgrid(x, y, indexing="xy")], dim=1)
-        points.append(level)
-        sides.append(torch.full_like(level[:, 0], stride))
-    return torch.cat(points), torch.cat(sides)
-
-
-def _boxes(points: Tensor, strides: Tensor, distances: Tensor) -> Tensor:
-    """Boxes (N, A, 4), corners, of distances (N, A, 4) in strides to the left, top, right and bottom."""
-    pixels = distances * strides[:, None]
-    return torch.cat([points - pixels[..., :2], points + pixels[..., 2:]], dim=2)

@@ -1,26 +1,27 @@
-"""What torchvision's two-stage detectors, Mask R-CNN and Keypoint R-CNN, have in common on given features.
+"""What two-stage detectors have in common on given features: torchvision's proposals, then boxes of RoIs.
 
 `rpn` and `roi_heads` read of the image list only what dense detectors read, the padded shape and the image sizes; so
 the HR frame is handed to them, whichever view the features come from.
 """
 
-from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import clip_boxes_to_image
 
+from msad_cli.errors import UsageError
 from msad_cli.frame import Frame
-from msad_cli.models.decode.nms import DROPPED
-from msad_cli.models.detectors.anchors import RATIOS, anchors_by_cell, image_list
+from msad_cli.models.decode.limits import SCORE_THRESHOLD, Limits
+from msad_cli.models.detectors.anchors import RATIOS, anchors_by_cell, anchors_of, image_list
 from msad_cli.models.detectors.base import (
     FPN_NAMES,
-    SCORE_THRESHOLD,
     Detection,
     DetectorKind,
     Outputs,
@@ -28,17 +29,18 @@ from msad_cli.models.detectors.base import (
     Target,
     finite,
 )
-from msad_cli.models.detectors.rois import decode_boxes, decode_proposals, hr_roi_align, put_back, read, rois_of
-from msad_cli.models.pyramid import LEVELS
+from msad_cli.models.detectors.rois import decode_boxes, decode_proposals, hr_roi_align
+from msad_cli.models.spec import DetectorSpec
 
-BOX_CELLS, OBJECT_CELLS = 7, 14
-"""Sides of the grids that RoIAlign samples for boxes, and for masks or keypoints."""
+BOX_CELLS = 7
+"""Side of the grids that RoIAlign samples for boxes."""
 PROPOSALS = 1000
 """Proposals an image that the box head is counted for: as many as torchvision keeps at most."""
 
 TWO_STAGE_NAMES = FPN_NAMES | {r"(rpn\.head\.conv)\.(weight|bias)": r"\1.0.0.\2"}
-BOX_ROWS = {"roi_heads.box_predictor.cls_score": 1, "roi_heads.box_predictor.bbox_pred": 1}
 """See `PublishedWeights`."""
+BOX_ROWS = {"roi_heads.box_predictor.cls_score": 1, "roi_heads.box_predictor.bbox_pred": 1}
+"""See `HeadRows`."""
 
 
 class ProposalOutputs(NamedTuple):
@@ -56,7 +58,7 @@ class BoxOutputs(NamedTuple):
 
 
 class TwoStageKind(DetectorKind):
-    """One of torchvision's two-stage detectors: proposals from all five levels, RoIs read from the first four."""
+    """A detector of two stages: proposals from all five levels, RoIs read from the first four."""
 
     @property
     def head(self) -> nn.Module:
@@ -65,27 +67,15 @@ class TwoStageKind(DetectorKind):
         return head
 
     @property
-    @abstractmethod
-    def object_pool(self) -> nn.Module:
-        """What reads the RoIs of masks or keypoints."""
-
-    @abstractmethod
-    def object_outputs(self, rois: Tensor) -> Tensor:
-        """What is predicted of RoIs (R, C, 14, 14) beside boxes: logits (R, …, h, w)."""
-
-    @abstractmethod
-    def decode_objects(self, logits: Tensor, boxes: Tensor, labels: Tensor) -> list[Tensor]:
-        """What `decode` gives beside boxes, from `object_outputs`, boxes (R, 4) in HR pixels and labels (R,)."""
-
-    @abstractmethod
-    def object_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Of `object_outputs` what stands for objects (R,) of these labels: (R, h, w) or (R, K, h, w)."""
+    def stages(self) -> Sequence[RoIHeads]:
+        """What classifies RoIs and decodes their boxes, each looking at the boxes of the one before it."""
+        return (self.core.roi_heads,)
 
     def losses(
         self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target], outputs: Outputs | None = None
     ) -> dict[str, Tensor]:
         """Those of proposals and of RoIs. Which anchors and proposals meet the targets is drawn at random."""
-        features = _named(pyramid)
+        features = named(pyramid)
         with self._in_training(True):
             proposals, losses = self.core.rpn(image_list(frame), features, list(targets))
             _, more = self.core.roi_heads(features, proposals, list(frame.image_sizes), list(targets))
@@ -94,14 +84,14 @@ class TwoStageKind(DetectorKind):
     def proposals(self, pyramid: Sequence[Tensor], frame: Frame) -> list[Tensor]:
         """Boxes (P, 4) of each image in pixels of the frame that may hold something, the most likely first."""
         with self._in_training(False):
-            proposals: list[Tensor] = self.core.rpn(image_list(frame), _named(pyramid))[0]
+            proposals: list[Tensor] = self.core.rpn(image_list(frame), named(pyramid))[0]
         return proposals
 
     def detect(self, pyramid: Sequence[Tensor], frame: Frame, outputs: Outputs | None = None) -> list[Detection]:
         """Both stages, as torchvision computes them."""
         proposals = self.proposals(pyramid, frame)
         with self._in_training(False):
-            detections, _ = self.core.roi_heads(_named(pyramid), proposals, list(frame.image_sizes))
+            detections, _ = self.core.roi_heads(named(pyramid), proposals, list(frame.image_sizes))
         return [finite(each) for each in detections]
 
     def decode(
@@ -109,36 +99,43 @@ class TwoStageKind(DetectorKind):
     ) -> tuple[Tensor, ...]:
         """Both stages without loops over images."""
         proposals, found = decode_proposals(self.core.rpn, pyramid, strides, size)
-        boxes, scores, labels = decode_boxes(self.core.roi_heads, pyramid, proposals, found, size)
-        rows, rois = rois_of(boxes, scores > DROPPED)
-        logits = self.object_outputs(read(self.object_pool, pyramid, rois))
-        objects = self.decode_objects(logits, rois[:, 1:], labels.flatten()[rows])
-        return (boxes, scores, labels, *(put_back(each, rows, boxes) for each in objects))
+        return decode_boxes(self.stages, pyramid, proposals, found, size)
 
     @property
     def post_processing(self) -> Any:
-        """The second stage, torchvision's."""
-        return self.core.roi_heads
+        """What decodes the boxes that are found."""
+        return self.stages[-1]
+
+    def limit(self, spec: DetectorSpec, nms_iou: float | None, limits: Limits) -> None:
+        """As every detector's. An object's best class alone is left behind suppression, not before it.
+
+        Raises:
+            UsageError: candidates are limited, of which there is no one number: proposals have their own.
+        """
+        if limits.candidates is not None:
+            raise UsageError(
+                f"--candidates: {spec.detector} finds proposals first",
+                "leave it out; --lowest-score and --max-detections limit what is found",
+                code="candidates-of-proposals",
+            )
+        super().limit(spec, nms_iou, limits)
 
     def object_anchors(self, pyramid: Sequence[Tensor], frame: Frame) -> list[Tensor]:
         """The proposal network's own anchors."""
         return anchors_by_cell(self.core.rpn.anchor_generator, pyramid, frame)
 
     def parts(self) -> dict[str, Part]:
-        """`rpn`, and `roi` for 1000 proposals and as many masks or sets of keypoints as are detected at most."""
-        heads = self.core.roi_heads
-
-        def run_rois(pyramid: Sequence[Tensor]) -> None:
-            channels = self.spec.channels
-            proposals = pyramid[0].new_empty(PROPOSALS, channels, BOX_CELLS, BOX_CELLS)
-            heads.box_predictor(heads.box_head(proposals))
-            count = self.spec.detections_per_image
-            self.object_outputs(pyramid[0].new_empty(count, channels, OBJECT_CELLS, OBJECT_CELLS))
-
+        """`rpn`, and `roi` for 1000 proposals."""
         return {
             "rpn": Part((self.core.rpn,), self.head),
-            "roi": Part((heads,), run_rois, of_area=False),
+            "roi": Part((self.core.roi_heads,), self.run_rois, of_area=False),
         }
+
+    def run_rois(self, pyramid: Sequence[Tensor]) -> None:
+        """What is multiplied for RoIs, once."""
+        proposals = pyramid[0].new_empty(PROPOSALS, self.spec.channels, BOX_CELLS, BOX_CELLS)
+        for heads in self.stages:
+            heads.box_predictor(heads.box_head(proposals))
 
     # What distillation asks a student: its predictions where the teacher looks, not at its own proposals.
 
@@ -150,31 +147,27 @@ class TwoStageKind(DetectorKind):
             torch.cat([each.unflatten(1, (-1, 4)).movedim(2, -1).flatten(1, 3) for each in deltas], dim=1).float(),
         )
 
-    def box_outputs(self, pyramid: Sequence[Tensor], frame: Frame, proposals: Sequence[Tensor]) -> BoxOutputs:
-        """The second stage's predictions at proposals, (P, 4) of each image, that may be another detector's."""
-        heads = self.core.roi_heads
-        pooled = heads.box_roi_pool(_named(pyramid), list(proposals), list(frame.image_sizes))
-        logits, deltas = heads.box_predictor(heads.box_head(pooled))
-        return BoxOutputs(logits.float(), deltas.float().unflatten(1, (-1, 4)))
+    def box_outputs(
+        self, pyramid: Sequence[Tensor], frame: Frame, rois: Sequence[Sequence[Tensor]]
+    ) -> list[BoxOutputs]:
+        """What each stage predicts of RoIs, of each stage (R, 4) of each image, that may be another detector's."""
+        features, sizes = named(pyramid), frame.image_sizes
+        return [box_outputs(heads, features, boxes, sizes) for heads, boxes in zip(self.stages, rois, strict=True)]
+
+    def run_stages(
+        self, pyramid: Sequence[Tensor], frame: Frame, proposals: Sequence[Tensor]
+    ) -> tuple[list[Sequence[Tensor]], list[BoxOutputs]]:
+        """The RoIs that each stage looks at, the first at the proposals (P, 4) of each image, and its predictions."""
+        return run_stages(self.stages, named(pyramid), proposals, frame.image_sizes)
 
     @torch.no_grad()
     def found_objects(
-        self, outputs: BoxOutputs, proposals: Sequence[Tensor], frame: Frame, most: int
+        self, outputs: Sequence[BoxOutputs], rois: Sequence[Sequence[Tensor]], frame: Frame, most: int
     ) -> list[Detection]:
-        """What is found by these predictions: boxes in pixels of the frame, scores and labels of each image's best, at
-        most so many."""
-        found = self.core.roi_heads.postprocess_detections(
-            outputs.logits, outputs.deltas.flatten(1), list(proposals), list(frame.image_sizes)
-        )
-        rows = (dict(zip(("boxes", "scores", "labels"), row, strict=True)) for row in zip(*found, strict=True))
-        return [{name: each[:most] for name, each in finite(row).items()} for row in rows]
-
-    def outputs_at(self, pyramid: Sequence[Tensor], frame: Frame, found: Sequence[Detection]) -> Tensor:
-        """Logits of the masks (D, 28, 28), each of its object's class, or of the keypoints' places (D, K, 56, 56) in
-        the boxes of objects that may be another detector's; float32."""
-        pooled = self.object_pool(_named(pyramid), [each["boxes"] for each in found], list(frame.image_sizes))
-        labels = torch.cat([each["labels"] for each in found])
-        return self.object_logits(self.object_outputs(pooled), labels).float()
+        """What is found by the predictions of all stages: boxes in pixels of the frame, scores and labels of each
+        image's best, at most so many."""
+        found = found_boxes(self.stages[-1], outputs, rois[-1], frame.image_sizes)
+        return [{name: each[:most] for name, each in finite(one).items()} for one in found]
 
     @contextmanager
     def _in_training(self, training: bool) -> Iterator[None]:
@@ -190,10 +183,56 @@ class TwoStageKind(DetectorKind):
                 stage.training = mode
 
 
+def box_outputs(
+    heads: RoIHeads, features: dict[str, Tensor], rois: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+) -> BoxOutputs:
+    """What a stage predicts of RoIs, (R, 4) of each image; `features` are a pyramid's, see `named`."""
+    logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, list(rois), list(sizes))))
+    return BoxOutputs(logits.float(), deltas.float().unflatten(1, (-1, 4)))
+
+
+def run_stages(
+    stages: Sequence[RoIHeads],
+    features: dict[str, Tensor],
+    proposals: Sequence[Tensor],
+    sizes: Sequence[tuple[int, int]],
+) -> tuple[list[Sequence[Tensor]], list[BoxOutputs]]:
+    """Each stage's RoIs, (R, 4) of each image, and what it predicts of them."""
+    rois, outputs = [proposals], [box_outputs(stages[0], features, proposals, sizes)]
+    for before, heads in pairwise(stages):
+        rois.append(refined(before, outputs[-1], rois[-1], sizes))
+        outputs.append(box_outputs(heads, features, rois[-1], sizes))
+    return rois, outputs
+
+
+@torch.no_grad()
+def refined(
+    heads: RoIHeads, outputs: BoxOutputs, rois: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+) -> list[Tensor]:
+    """RoIs (R, 4) of each image as a stage of equal deltas for all classes corrects them, clipped to the image."""
+    decoded = heads.box_coder.decode_single(outputs.deltas[:, 0], torch.cat(list(rois)))
+    parts = decoded.split([len(each) for each in rois])
+    return [clip_boxes_to_image(each, size) for each, size in zip(parts, sizes, strict=True)]
+
+
+def found_boxes(
+    heads: RoIHeads, outputs: Sequence[BoxOutputs], rois: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+) -> list[Detection]:
+    """Boxes, scores and labels of each image, by the mean of the stages' class scores and the last one's boxes.
+
+    Args:
+        heads: the last stage, at whose RoIs `rois` its outputs are.
+    """
+    shares = torch.stack([each.logits.softmax(dim=1) for each in outputs]).mean(dim=0)
+    # Torchvision's softmax makes the shares of their logarithms again.
+    found = heads.postprocess_detections(shares.log(), outputs[-1].deltas.flatten(1), list(rois), list(sizes))
+    return [dict(zip(("boxes", "scores", "labels"), row, strict=True)) for row in zip(*found, strict=True)]
+
+
 def two_stage_options(kind: DetectorKind, classes: int) -> dict[str, Any]:
-    """Arguments that Mask R-CNN and Keypoint R-CNN share."""
+    """Arguments that torchvision's R-CNNs share."""
     spec = kind.spec
-    anchors = AnchorGenerator(((32,), (64,), (128,), (256,), (512,)), (RATIOS,) * LEVELS)
+    anchors = anchors_of(spec, ((32,), (64,), (128,), (256,), (512,)), RATIOS)
     hidden = 4 * spec.channels
     return {
         "image_mean": list(spec.mean),
@@ -202,14 +241,14 @@ def two_stage_options(kind: DetectorKind, classes: int) -> dict[str, Any]:
         "rpn_head": _ProposalHead(spec.channels, anchors.num_anchors_per_location()[0]),
         "box_roi_pool": hr_roi_align(BOX_CELLS),
         "box_head": TwoMLPHead(spec.channels * BOX_CELLS**2, hidden),
-        "box_predictor": _BoxPredictor(hidden, classes),
+        "box_predictor": BoxPredictor(hidden, classes),
         "box_batch_size_per_image": spec.learning.rois,
         "box_score_thresh": SCORE_THRESHOLD,
         "box_detections_per_img": spec.detections_per_image,
     }
 
 
-def _named(pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+def named(pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
     """The maps under the names that torchvision knows them by, as float32."""
     # Anchors, proposals and RoIs get the maps' type, and boxes of a thousand pixels need float32. Under autocast the
     # heads' convolutions go back to half precision by themselves.
@@ -226,7 +265,9 @@ class _ProposalHead(RPNHead):  # type: ignore[misc]
         return [each.float() for each in objectness], [each.float() for each in deltas]
 
 
-class _BoxPredictor(FastRCNNPredictor):  # type: ignore[misc]
+class BoxPredictor(FastRCNNPredictor):  # type: ignore[misc]
+    """Torchvision's: logits (R, C + 1) and deltas of each class's box (R, 4 · (C + 1))."""
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         scores, deltas = super().forward(x)
         return scores.float(), deltas.float()

@@ -25,18 +25,16 @@ def with_own_rows(
         classes, keypoints: names of those whose rows the state holds, in order; without the background.
         before: what stands before the core's names in `state`.
     """
-    published, spec = kind.published, kind.spec
-    if published is None:
-        return dict(state)
+    layers, spec = kind.rows, kind.spec
     taken, own = dict(state), kind.core.state_dict()
-    first = [BACKGROUND] if published.background else []
+    first = [BACKGROUND] if layers.background else []
     names, theirs = [*first, *(each.name for each in spec.classes)], [*first, *classes]
-    for layer, repeats in published.class_rows.items():
+    for layer, repeats in layers.classes.items():
         for name in (f"{layer}.weight", f"{layer}.bias"):
             rows = _rows(own[name], state.get(before + name), names, theirs, repeats)
             taken |= {} if rows is None else {before + name: rows}
-    if published.keypoint_rows and keypoints:
-        weight, bias = f"{published.keypoint_rows}.weight", f"{published.keypoint_rows}.bias"
+    if layers.keypoints and keypoints:
+        weight, bias = f"{layers.keypoints}.weight", f"{layers.keypoints}.bias"
         found = state.get(before + weight)
         # A transposed convolution has its outputs in the second dimension.
         turned = None if found is None else found.transpose(0, 1)

@@ -58,7 +58,7 @@ def description(kind: DetectorKind) -> Mapping[str, Any]:
     """What is said of the COCO weights of a detector: `categories`, and perhaps `keypoint_names`."""
     assert kind.published is not None, f"{kind.spec.detector}: no published weights"
     meta: Mapping[str, Any] = get_model_weights(kind.published.name)["DEFAULT"].meta
-    if kind.published.background:
+    if kind.rows.background:
         return meta
     # OpenMMLab's heads have a row for each of COCO's 80 classes, in the order of their ids, and no others.
     return {"categories": [each for each in meta["categories"] if each not in (BACKGROUND, UNUSED)]}
@@ -78,8 +78,8 @@ def is_published(kind: DetectorKind, state: Mapping[str, Tensor]) -> bool:
     if published is None or not behind <= known:
         return False
     meta = description(kind)
-    layer, repeats = next(iter(published.class_rows.items()))
+    layer, repeats = next(iter(kind.rows.classes.items()))
     wanted = {f"{layer}.bias": repeats * len(meta["categories"])}
-    if published.keypoint_rows:
-        wanted[f"{published.keypoint_rows}.bias"] = len(meta["keypoint_names"])
+    if kind.rows.keypoints:
+        wanted[f"{kind.rows.keypoints}.bias"] = len(meta["keypoint_names"])
     return all(name in state and len(state[name]) == rows for name, rows in wanted.items())

@@ -109,7 +109,7 @@ def from_coco(detector: Detector) -> Copied:
     spec, published = detector.spec, detector.kind.published
     if published is None:
         raise UsageError(
-            f"--init coco: there are no published weights of {spec.detector}",
+            f"--init coco: msad knows no published weights of {spec.detector}",
             "add --init imagenet",
             code="coco-weights-missing",
         )
@@ -242,7 +242,7 @@ def _offers(detector: Detector, state: dict[str, Tensor], header: tuple[Detector
     state = {**of_view(state, detector.spec.ks[0]), **state}
     whole, rows = without_prefix(state, _known(detector)), ""
     names = [each.name for each in detector.spec.classes]
-    if header is not None and detector.kind.published is not None:
+    if header is not None and detector.kind.rows.classes:
         classes = [each.name for each in header[0].classes]
         whole = with_own_rows(detector.kind, whole, classes, header[0].keypoints, CORE)
         rows = said(names, classes)

@@ -77,12 +77,17 @@ def choose_network(config: TeacherConfig, device: torch.device) -> tuple[Network
         settings[name] = Setting(value, "auto", reason)
         return value
 
-    # Backbones that somebody names, or whose published weights somebody wants, have the channels of those weights.
-    whole = config.backbone is not None or config.init == "imagenet"
-    width = (PUBLISHED_WIDTH, "as its weights are published") if whole else (own.width, own.why)
     known = DETECTORS.get(config.detector)
-    published = known.coco_backbone if known is not None and config.init == "coco" else own.backbone
-    backbone, wide = pick("backbone", lambda: (published, own.why)), pick("width", lambda: width)
+    usual_one, why = own.backbone, own.why
+    if known is not None and config.init == "coco":
+        usual_one, why = known.coco_backbone, "as its weights are published"
+    elif known is not None and known.backbones is not None:
+        usual_one = known.backbones[own is LARGE]
+    backbone = pick("backbone", lambda: (usual_one, why))
+    # Backbones that somebody names, or whose published weights somebody wants, have the channels of those weights; a
+    # CSPNeXt has its width in its name.
+    whole = config.backbone is not None or config.init == "imagenet" or backbone in SIZES
+    wide = pick("width", lambda: (PUBLISHED_WIDTH, f"all channels of {backbone}") if whole else (own.width, own.why))
     channels, convs = usual_head(config.detector, backbone, wide, (own.head_channels, own.head_convs))
     network = Network(
         backbone=backbone,

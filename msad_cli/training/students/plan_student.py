@@ -21,10 +21,12 @@ from msad_cli.distillation.losses.table import (
 )
 from msad_cli.distillation.pixel import TUNE_SHARE, PixelDistillation
 from msad_cli.errors import UsageError
+from msad_cli.frame import FRAME_DIVISOR
 from msad_cli.models.backbones.published import has_imagenet_weights
 from msad_cli.models.detector import Detector
+from msad_cli.models.detectors.kinds import DETECTORS, task_of
 from msad_cli.models.model_file import Card
-from msad_cli.models.spec import DetectorSpec, Scales, View
+from msad_cli.models.spec import DetectorSpec, Measuring, Scales, View
 from msad_cli.models.views import view_of_best_ap
 from msad_cli.models.weights.inherit import from_teacher
 from msad_cli.models.weights.initialise import initialise
@@ -80,15 +82,38 @@ def student_spec(
         )
     ks = parse_ks("--k", k) if k else (default_k(teacher),)
     typed = {name: value for name, value in changed.items() if value is not None}
+    like = with_detector(teacher, typed.pop("detector", teacher.detector))
     if len(ks) > 1 and {"low_backbone", "low_width"} & typed.keys():
         # One of the two is typed: the other is as the first backbone's.
         typed = {"low_backbone": typed.get("backbone", teacher.backbone), "low_width": 1.0} | typed
     scales: Scales = "aligned" if aligned else "single"
-    own = replace(teacher, low_backbone="", low_width=1.0)
-    spec = replace(own, role="student", scales=scales, ks=ks, **typed)
+    own = replace(like, low_backbone="", low_width=1.0)
+    # The grids of an unaligned student are compared with finer ones of its teacher.
+    divisor = teacher.divisor if aligned else FRAME_DIVISOR
+    spec = replace(own, role="student", scales=scales, ks=ks, divisor=divisor, **typed)
     start, chosen = _choose_start(init, norm, spec, teacher, partial)
     shares = Setting(aligned, "auto", "the HR frame" if aligned else "an ordinary network of the small image")
     return replace(spec, norm=chosen.value), {"init": start, "norm": chosen, "aligned": shares}
+
+
+def with_detector(teacher: DetectorSpec, detector: str) -> DetectorSpec:
+    """A teacher as it would be with another detector of the same levels.
+
+    Raises:
+        UsageError: the detector has other levels.
+        ValueError: there is no such detector, or it lacks what its task needs.
+    """
+    levels = {name: (entry.finest_level, entry.levels) for name, entry in DETECTORS.items()}
+    own = levels[teacher.detector]
+    if levels.get(detector, own) != own:
+        raise UsageError(
+            f"--detector {detector}: its levels are not those of the teacher, a {teacher.detector}",
+            f"choose from {', '.join(name for name, each in levels.items() if each == own)}",
+            code="detector-of-other-levels",
+        )
+    if task_of(detector) == "keypoints":
+        return replace(teacher, detector=detector)
+    return replace(teacher, detector=detector, keypoints=(), flip_pairs=(), skeleton=(), measuring=Measuring())
 
 
 def _choose_start(
@@ -147,7 +172,10 @@ def choose_teaching_view(teacher: DetectorSpec, card: Card, recorded: Mapping[st
 
 
 def choose_methods(
-    spec: DetectorSpec, config: DistillConfig, so_far: Mapping[str, float] = MappingProxyType({})
+    spec: DetectorSpec,
+    config: DistillConfig,
+    so_far: Mapping[str, float] = MappingProxyType({}),
+    one_detector: bool = True,
 ) -> tuple[dict[str, float], Setting]:
     """The weights of distillation losses by name, and the choice for the record.
 
@@ -155,12 +183,14 @@ def choose_methods(
         spec: the student's.
         config: says which losses, and weights that are not the usual ones.
         so_far: by name, those of a run that goes on, whatever is usual by now.
+        one_detector: whether the teacher's is the student's too.
 
     Raises:
         UsageError: a weight that is none, or of a method that does not run.
     """
     method, gamma_tau = config.method, (config.gamma, config.tau)
-    names = [name for name in method.split(",") if name != PIXEL] if method else suitable_methods(spec.dense)
+    usual = suitable_methods(spec.dense and one_detector)
+    names = [name for name in method.split(",") if name != PIXEL] if method else usual
     if method is None and config.losses:
         names = []
     if is_pixel(method):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -127,8 +128,9 @@ def predicted_bytes(spec: DetectorSpec, split: CocoSplit, fliplr: float = MIRROR
     largest = (spec.resolution.short_side, spec.resolution.long_side)
     total = 0
     for height, width in split.sizes.tolist():
-        frame = Frame.around([spec.resolution.frame_size(height, width) if height and width else largest])
-        cells = sum((frame.padded[0] >> level) * (frame.padded[1] >> level) for level in spec.levels)
+        own = spec.resolution.frame_size(height, width) if height and width else largest
+        frame = Frame.around([own], divisor=spec.divisor)
+        cells = sum(math.prod(frame.grid(level)) for level in spec.levels)
         total += cells * spec.channels * BYTES
     return total * len(ways(split, fliplr))
 
@@ -171,19 +173,21 @@ def keep_all(
         missing = [i for i in range(len(split))[rank() :: size()] if not store.has(i, mirrored)]
         images = EvaluationSet(split, spec.resolution, spec.ks_of(view or spec.views[0]), mirrored, spec.phase)
         batches = evaluation_loader(images, BATCH, workers, wanted=missing)
-        for image, pyramid in _looked_at(look, batches, compute):
+        for image, pyramid in _looked_at(look, batches, compute, spec.divisor):
             store.keep(image, mirrored, pyramid)
             made += 1
             done(made)
     wait_for_all()
 
 
-def _looked_at(look: Look, batches: Iterable[Batch], compute: Compute) -> Iterator[tuple[int, list[Tensor]]]:
+def _looked_at(
+    look: Look, batches: Iterable[Batch], compute: Compute, divisor: int
+) -> Iterator[tuple[int, list[Tensor]]]:
     """The place and the pyramid of each image, in its own frame, on the CPU."""
     for batch in batches:
         by_frame: dict[tuple[int, int], list[int]] = {}
         for place, sample in enumerate(batch.samples):
-            by_frame.setdefault(Frame.around([sample.frame_size]).padded, []).append(place)
+            by_frame.setdefault(Frame.around([sample.frame_size], divisor=divisor).padded, []).append(place)
         for places in by_frame.values():
             own = {k: [images[i] for i in places] for k, images in batch.views.items()}
             views, _ = to_device(own, (), compute.device)

@@ -69,8 +69,9 @@ def find_source(
             code="recorded-teacher-missing",
         )
     teacher, card = load_model(file)
-    # A student shares the grids of its teacher, whose images are padded for that.
-    named = teacher.spec = replace(teacher.spec, divisor=FRAME_DIVISOR)
+    # A student shares the grids of its teacher. Those of a detector like torchvision's are its levels' at 128 alone.
+    divisor = teacher.spec.divisor if teacher.spec.scales == "aligned" else FRAME_DIVISOR
+    named = teacher.spec = replace(teacher.spec, divisor=divisor)
     if card.unfinished:
         observer.say(
             f"{file} is of a run that was not at its end: epoch {card.epochs} teaches; should that run go on and write "

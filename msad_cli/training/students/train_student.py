@@ -13,6 +13,7 @@ from msad_cli.data.images.decode import limit_pixels
 from msad_cli.data.images.without_labels import Unlabelled
 from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.distillation.distillation import Distillation, Weighted, teaching
+from msad_cli.distillation.losses.table import ASK_THE_TEACHER
 from msad_cli.errors import UsageError
 from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
@@ -74,7 +75,7 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     torch.manual_seed(config.seed)  # what distillation trains beside the student starts at random
     spec, losses, computed = _student(config, source)
     data = folder_of(asked, source.data, source.file) or ""
-    train, val, unlabelled, computed["data"] = _splits(config, data, spec, source.exif, observer)
+    train, val, unlabelled, computed["data"] = _splits(config, data, source, spec, losses, observer)
     spec = replace(spec, tones=train.tones)
     choices_of = partial(choose, config, train.labelled, spec.detector, computed["init"].value, spec.width)
     store, training, more = _images(config, source, spec, losses, train, usual := choices_of())
@@ -124,6 +125,12 @@ def _refuse_impossible(asked: Asked[DistillConfig]) -> None:
             "leave it out, or leave out --no-distill or --method pixel",
             code="setting-without-effect",
         )
+    if config.detector is not None and is_pixel(config.method):
+        raise UsageError(
+            "--detector with --method pixel: its student is its assistant's twin",
+            "leave out one of the two",
+            code="setting-unfit-for-method",
+        )
     choose(config, COCO_IMAGES, "")
     if config.budget_time is not None and is_pixel(config.method):
         raise UsageError(
@@ -134,10 +141,19 @@ def _refuse_impossible(asked: Asked[DistillConfig]) -> None:
 
 
 def _splits(
-    config: DistillConfig, data: str, spec: DetectorSpec, exif: str, observer: Observer
+    config: DistillConfig,
+    data: str,
+    source: Source,
+    spec: DetectorSpec,
+    losses: Mapping[str, Weighted],
+    observer: Observer,
 ) -> tuple[CocoSplit, CocoSplit, Unlabelled | None, Setting]:
-    """Training split with its unlabelled images, validation split, what is unlabelled, and the data for the record."""
-    found = find_data(config, data, spec.task, observer, spec, exif)
+    """Training split with its unlabelled images, validation split, what is unlabelled, and the data for the record.
+
+    Annotations are read for the student's task, or for its teacher's, where that learns something from them too.
+    """
+    needs = source.detector.spec if ASK_THE_TEACHER & losses.keys() else spec
+    found = find_data(config, data, needs.task, observer, needs, source.exif)
     train, val, said = read_data(config, found, spec.resolution, spec.ks, observer)
     train, unlabelled = read_unlabelled(config, data, train, val, observer)
     return train, val, unlabelled, said
@@ -202,7 +218,9 @@ def _student(config: DistillConfig, source: Source) -> tuple[DetectorSpec, dict[
         spec, computed = student_spec(
             teacher, source.k, _architecture(config), source.init, config.norm, source.aligned, config.init_partial
         )
-        weights, computed["method"] = choose_methods(spec, config, weights_so_far(config))
+        weights, computed["method"] = choose_methods(
+            spec, config, weights_so_far(config), spec.detector == teacher.detector
+        )
         losses = choose_losses(spec, teacher, config, weights)
     if losses:
         computed[TEACHER_VIEW] = source.view
@@ -233,6 +251,7 @@ def _say_first(
 def _architecture(config: DistillConfig) -> dict[str, object]:
     """Fields of a student's spec by name; None stands for the teacher's own."""
     return {
+        "detector": config.detector,
         "backbone": config.backbone,
         "width": config.width,
         "low_backbone": config.low_backbone,
