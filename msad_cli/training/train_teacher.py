@@ -166,6 +166,7 @@ def _spec(
         fields: of the spec, as they follow from the data.
     """
     norm = choose_norm(config.norm, network.init, config.detector, config.init_partial)
+    scales = "aligned" if config.scales == ALONE else config.scales
     with invalid_values_named("msad teacher --help lists the values"):
         spec = DetectorSpec(
             role=ROLES.get(config.scales, "baseline"),
@@ -175,10 +176,10 @@ def _spec(
             channels=network.head_channels,
             head_convs=network.head_convs,
             norm=norm.value,
-            scales="aligned" if config.scales == ALONE else config.scales,  # type: ignore[arg-type]  # the spec checks it
+            scales=scales,  # type: ignore[arg-type]  # the spec checks it
             ks=ks,
             resolution=resolution,
-            divisor=usual_divisor(config.scales, ks),
+            divisor=usual_divisor(scales, ks),
             phase=config.phase,  # type: ignore[arg-type]
             fusion=config.fusion,  # type: ignore[arg-type]
             head_depthwise=config.head_depthwise,
