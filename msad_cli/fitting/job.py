@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from msad_cli.errors import MsadError, UnmetBudgetError
 from msad_cli.fitting.choice.budgets import Budget, parse_budget
-from msad_cli.fitting.choice.candidates import PLAIN, Candidate, candidates_for, chosen_networks
+from msad_cli.fitting.choice.candidates import PLAIN, Candidate, Network, candidates_for, chosen_networks
 from msad_cli.fitting.choice.choosing import Choice, choose_candidate
 from msad_cli.fitting.choice.evidence import Teaching, choose_teaching, may_teach, strength
 from msad_cli.fitting.choice.facts import Facts, find_facts
@@ -33,6 +33,7 @@ from msad_cli.fitting.scheduling import (
 )
 from msad_cli.fitting.verdict import Outcome, Verdict, ap_of, decide
 from msad_cli.runs.folder import RunFolder, json_text
+from msad_cli.system.device import choose_device
 from msad_cli.system.files import write_text
 from msad_cli.text import parse_duration, parse_ks
 
@@ -92,12 +93,15 @@ def fit_model(folder: FitFolder, state: FitState, listener: Listener, dry_run: b
         dry_run: the plan is shown, and nothing is written.
 
     Raises:
+        UsageError, DeviceError, ModelFileError: a network, a device or weights that cannot be used.
         DataError: the set cannot be used.
         UnmetBudgetError: no candidate is within the budget, or what was trained is not.
         MsadError: whatever a command raises.
     """
     config = state.config
     budget = parse_budget(config.budget)
+    choose_device(config.device)
+    networks = chosen_networks(config.detector, config.backbone, config.init)
     facts = find_facts(config.data, listener.say)
 
     def save() -> None:
@@ -105,7 +109,7 @@ def fit_model(folder: FitFolder, state: FitState, listener: Listener, dry_run: b
             folder.save(state)
 
     if not state.steps:
-        _plan(config, budget, facts, state, save, listener)
+        _plan(budget, facts, networks, state, save, listener)
         save()
     else:
         _show(state, listener)
@@ -122,9 +126,9 @@ def fit_model(folder: FitFolder, state: FitState, listener: Listener, dry_run: b
 
 
 def _plan(
-    config: FitConfig,
     budget: Budget,
     facts: Facts,
+    networks: Sequence[Network],
     state: FitState,
     save: Callable[[], None],
     listener: Listener,
@@ -134,7 +138,8 @@ def _plan(
     Raises:
         UnmetBudgetError: no candidate is within the budget.
     """
-    choice, control, runtimes = _choose(config, budget, facts, state, save, listener)
+    config = state.config
+    choice, control, runtimes = _choose(budget, facts, networks, state, save, listener)
     state.plan = {
         "budget": config.budget,
         "threads": config.threads,
@@ -178,17 +183,16 @@ def _plan(
 
 
 def _choose(
-    config: FitConfig,
     budget: Budget,
     facts: Facts,
+    networks: Sequence[Network],
     state: FitState,
     save: Callable[[], None],
     listener: Listener,
 ) -> tuple[Choice, Choice | None, Runtimes]:
     """The student, the plain detector where one is wanted, and what they were measured by; what is taken is measured
     whatever the budget is of."""
-    runtimes = find_runtimes()
-    networks = chosen_networks(config.detector, config.backbone, config.init)
+    config, runtimes = state.config, find_runtimes()
 
     def measure(candidate: Candidate) -> Measured:
         listener.say(f"measuring {candidate.name}")

@@ -81,7 +81,7 @@ def how_chosen(choices: Sequence[Choice]) -> list[str]:
     """A line on what was looked at, and how closely."""
     known = {name for each in choices for name in each.measured}
     total = sum(len(each.order) for each in choices)
-    return [f"of {total} candidates {len(known)} were measured; others are weaker, or were predicted to cost too much"]
+    return [f"measured: {len(known)} of {total} candidates; the others are weaker, or were predicted to cost too much"]
 
 
 def how_measured(facts: Facts, runtimes: Runtimes, threads: int, measured: Mapping[str, Measured]) -> list[str]:

@@ -18,7 +18,7 @@ from msad_cli.fitting.fit_folder import FitConfig, FitFolder, FitState, marked
 from msad_cli.fitting.scheduling import Epochs
 
 FEW = [each for each in NETWORKS if each.backbone == "resnet18" and each.width == 0.5]
-STUDENT = candidates_for(facts(), FEW[:1], (2,))[3]
+STUDENT = next(each for each in candidates_for(facts(), FEW[:1], (2,)) if each.spec.resolution.short_side == 256)
 CONTROL = candidates_for(facts(), FEW[:1], (PLAIN,))[5]
 RECIPE = Recipe("my set", "cpu", 3, "onnxruntime", InputShape(1, STUDENT.sees))
 PLACES = Places(Path("out/s.safetensors"), Path("out/s.fit"))

@@ -242,6 +242,9 @@ def test_a_page_needs_no_other_file_and_takes_any_text(tmp_path: Path) -> None:
         (["--data", "d", "--budget", "soon"], 2, "not a budget"),
         (["--data", "d", "--budget", "5ms", "--time", "x"], 2, "not a time"),
         (["--data", "d", "--budget", "5ms", "--detector", "maskrcnn"], 2, "not one that msad fit chooses among"),
+        (["--data", "d", "--budget", "5ms", "--backbone", "resnet19"], 2, "did you mean resnet18"),
+        (["--data", "d", "--budget", "5ms", "--backbone", "resnet18", "--init", "gone.pth"], 4, "gone.pth"),
+        (["--data", "d", "--budget", "5ms", "--device", "gpu"], 2, "--device gpu"),
         (["--data", "/nowhere/at/all", "--budget", "5ms"], 3, "nowhere"),
         (["--resume", "/nowhere/s.fit"], 2, "nothing to resume"),
         (["--resume", "/nowhere/s.fit", "--budget", "5ms"], 2, "--resume with --budget"),
@@ -251,8 +254,6 @@ def test_mistakes_are_told(
     flags: list[str], code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if "maskrcnn" in flags:
-        monkeypatch.setattr(job, "find_facts", lambda data, say: facts())
     assert run(["fit", *flags]) == code
     assert words in capsys.readouterr().err
 

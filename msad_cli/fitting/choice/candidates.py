@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from msad_cli.errors import UsageError
+from msad_cli.errors import MsadError, UsageError
 from msad_cli.fitting.choice.facts import Facts
 from msad_cli.frame import DIVISOR, Frame, Resolution
 from msad_cli.models.backbones.published import has_imagenet_weights
@@ -12,10 +12,12 @@ from msad_cli.models.cost import count_cost
 from msad_cli.models.detectors.kinds import DETECTORS, PUBLISHED_HEAD, usual_head
 from msad_cli.models.spec import ClassName, DetectorSpec
 from msad_cli.text import meant, size_text
-from msad_cli.training.plan import choose_norm
+from msad_cli.training.plan import choose_norm, invalid_values_named
+from msad_cli.training.starting import PUBLISHED, foretold
 
 SMALL_HEAD = (64, 2)
 """Channels and convolutions of the head of docs/results.md."""
+SMALLEST_K = 2
 PLAIN = 1
 """The k of an ordinary detector: it sees the image that its boxes are in."""
 SMALLEST, STEP = 64, 32
@@ -174,7 +176,8 @@ def chosen_networks(detector: str | None, backbone: str | None, init: str | None
         init: where weights start from, of the networks that have them; None: at random.
 
     Raises:
-        UsageError: there is no such detector, or it has two stages.
+        UsageError: there is no such detector or backbone, or it has two stages; or weights do not suit it.
+        ModelFileError: the weights cannot be read.
     """
     dense = [name for name, entry in DETECTORS.items() if entry.family == "dense"]
     if detector is not None and detector not in dense:
@@ -186,8 +189,29 @@ def chosen_networks(detector: str | None, backbone: str | None, init: str | None
     found = [each for each in NETWORKS if detector in (None, each.detector) and backbone in (None, each.backbone)]
     if not found:
         found = [_network(each, backbone or "resnet18", 1.0) for each in dense if detector in (None, each)]
-    if init is None or init == "none":
-        return found
-    # Published weights are those of full width; a file is of the backbone that is named beside it.
-    started = [replace(each, init=init) for each in found if has_imagenet_weights(each.backbone, each.width)]
-    return [*started, *(each for each in found if not has_imagenet_weights(each.backbone, each.width))]
+    with invalid_values_named("msad fit --help lists the values"):
+        for each in found:
+            _spec(each, SMALLEST_K)
+    return found if init in (None, Network.init) else _started(found, init)
+
+
+def _started(networks: Iterable[Network], init: str) -> list[Network]:
+    """Networks that start from these weights where they suit, and at random elsewhere.
+
+    Raises:
+        UsageError, ModelFileError: they suit none.
+    """
+    found, errors = [], []
+    for each in networks:
+        if init in PUBLISHED and not has_imagenet_weights(each.backbone, each.width):
+            found.append(each)
+            continue
+        try:
+            foretold(_spec(each, SMALLEST_K), init, partial=False)
+            found.append(replace(each, init=init))
+        except MsadError as error:
+            errors.append(error)
+            found.append(each)
+    if errors and all(each.init == Network.init for each in found):
+        raise errors[0]
+    return found

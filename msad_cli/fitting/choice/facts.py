@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -157,8 +156,3 @@ def _object_side(split: CocoSplit, short: int) -> float:
 
 def _multiple(pixels: float) -> int:
     return max(SIDE_MULTIPLE, round(pixels / SIDE_MULTIPLE) * SIDE_MULTIPLE)
-
-
-def stacked(images: list[Tensor]) -> Tensor:
-    """Those images of the first one's size as a batch (N, 3, h, w)."""
-    return torch.stack([each for each in images if each.shape == images[0].shape])

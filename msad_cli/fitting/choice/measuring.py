@@ -136,7 +136,8 @@ def measure_candidate(candidate: Candidate, facts: Facts, runtimes: Runtimes, co
 
 
 def as_deployed(detector: Detector) -> Deployed:
-    """What `msad export` writes of a detector of one view, unless other flags are typed."""
+    """What `msad export` writes of a detector of one view, which has the limits of an exported one from now on."""
+    detector.limit(limits=detector.kind.deployed)
     return Deployed(detector, detector.spec.views[0]).eval()
 
 
