@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from msad_cli.cli.app import run
 from msad_cli.fitting.choice import candidates, measuring
-from msad_cli.fitting.choice.candidates import Network
+from msad_cli.fitting.choice.candidates import Network, candidates_for
+from msad_cli.fitting.choice.facts import find_facts
 from msad_cli.models.model_file import load_model
 
 pytestmark = pytest.mark.slow
@@ -36,6 +38,12 @@ def test_from_the_demo_set_to_a_report(
     assert (tmp_path / "student.onnx").exists()
     assert told["result"]["student"]["milliseconds"] <= 1000
     assert told["result"]["student"]["ap"] is not None
+    # What is trained is what was measured; RoIs are of detectors of two stages.
+    plain, _ = load_model(tmp_path / "student.fit" / "plain.safetensors")
+    among = candidates_for(find_facts(str(demo), lambda line: None), candidates.NETWORKS, (1, 2))
+    specs = {each.name: replace(each.spec, learning=student.spec.learning) for each in among}
+    taken = [specs[row["name"]] for row in told["candidates"] if row["taken"]]
+    assert taken == [student.spec, plain.spec]
     page = (tmp_path / "student.fit" / "report.html").read_text()
     assert told["result"]["verdict"].split(";")[0] in page
     # A command of it, typed by hand, makes the same weights.
