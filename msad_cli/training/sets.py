@@ -117,6 +117,8 @@ def read_data(
     refuse_unusable(report, typed, f"msad data check {typed} lists all")
     for line in report.lines():
         observer.say(line)
+    if found.model is None and (unused := learnt.unused()):
+        observer.say(unused)
     tones = _tones(config, found.model, report)
     train, val = (replace(to_split(each), tones=tones) for each in splits.values())
     if weights := class_weights(config.class_weights, train):

@@ -565,3 +565,39 @@ def test_damaged_rles_never_reach_pycocotools() -> None:
             assert decode(segmentation).shape == mask.shape
             assert np.array_equal(rle.decode({"size": list(mask.shape), "counts": text.encode()}), decode(segmentation))
     assert 0 < taken < 300  # a few changes cancel each other, or change nothing
+
+
+@pytest.mark.parametrize(
+    ("masks", "points", "task", "expected"),
+    [
+        (2, [], "boxes", "--detector maskrcnn"),  # of three objects
+        (1, [], "boxes", ""),
+        (2, ["nose"], "boxes", "--detector keypointrcnn"),
+        (3, [], "masks", ""),
+    ],
+)
+def test_what_a_detector_leaves_unread_is_named(
+    masks: int, points: list[str], task: str, expected: str, tmp_path: Path
+) -> None:
+    polygon = [[10, 10, 30, 10, 20, 30]]
+    objects = [
+        {
+            "id": i,
+            "image_id": 1,
+            "category_id": 1,
+            "bbox": [10, 10, 20, 20],
+            "segmentation": polygon if i < masks else [],
+        }
+        for i in range(3)
+    ]
+    image = {"id": 1, "file_name": "a.png", "width": 64, "height": 48}
+    document = {
+        "images": [image],
+        "annotations": objects,
+        "categories": [{"id": 1, "name": "red", **({"keypoints": points} if points else {})}],
+    }
+    file = tmp_path / "annotations.json"
+    file.write_text(json.dumps(document))
+    said = read_records(file, tmp_path, task=task).unused()
+    assert expected in said
+    assert bool(said) is bool(expected)

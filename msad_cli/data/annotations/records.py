@@ -43,6 +43,7 @@ class Records:
         scheme: the keypoints of the categories; none unless keypoints are the task.
         annotations: of these images and categories, as the file has them.
         problems: with everything that can be seen without a look at the images or at the extent of boxes.
+        with_keypoints: how many of the file's categories name keypoints, whatever the task is.
         sought: the folder that the images were looked for in, and that of the whole set.
     """
 
@@ -56,7 +57,19 @@ class Records:
     scheme: KeypointScheme
     annotations: Annotations
     problems: tuple[Problem, ...]
+    with_keypoints: int
     sought: tuple[Path, Path | None]
+
+    def unused(self) -> str:
+        """What most objects have that was not read, and which detector learns it; empty where there is nothing."""
+        if self.task != "boxes":
+            return ""
+        if self.with_keypoints:
+            return "the set has keypoints, which are not learnt: --detector keypointrcnn finds them too"
+        kinds = self.annotations.segmentations
+        if 2 * sum(kinds.get(kind, 0) for kind in ("polygon", "RLE", "uncompressed RLE")) <= len(self.annotations):
+            return ""
+        return "the set has masks, which are not learnt: --detector maskrcnn finds them too"
 
     def image_words(self, image: int) -> str:
         """An image by id and file name."""
@@ -193,6 +206,7 @@ def examine(
         scheme=scheme,
         annotations=read_annotations(document["annotations"], listed.place, known, tally, asked),
         problems=tally.problems(),
+        with_keypoints=len(with_keypoints(document["categories"])),
         sought=(folder, root),
     )
 
