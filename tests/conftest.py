@@ -21,6 +21,8 @@ from msad_cli.runs import report
 
 # One thread a process: tiny models gain nothing by more, and two workers of pytest-xdist share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What is printed is as wide as in a pipe; workers of pytest-xdist have 80 columns.
+os.environ.pop("COLUMNS", None)
 torch.set_num_threads(1)
 
 WIDTH, HEIGHT = 64, 48

@@ -16,13 +16,13 @@ from msad_cli.distillation.baselines import UnshiftedTraining
 from msad_cli.distillation.distillation import Distillation
 from msad_cli.distillation.two_step import TwoStepTraining
 from msad_cli.errors import UsageError
-from msad_cli.frame import Resolution
+from msad_cli.frame import FRAME_DIVISOR, Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.detectors.kinds import DETECTORS, task_of
 from msad_cli.models.model_file import Card
 from msad_cli.models.spec import ClassName, DetectorSpec, Learning, usual_divisor
 from msad_cli.models.weights.initialise import initialise
-from msad_cli.runs.folder import Setting
+from msad_cli.runs.folder import RunFolder, Setting
 from msad_cli.system.device import choose_device
 from msad_cli.system.files import fingerprint
 from msad_cli.text import parse_ks, parse_pixels, parse_size
@@ -80,6 +80,7 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     train, val, computed["data"] = read_data(config, found, resolution, ks, observer)
     fields, computed["detections"] = fields_from_data(train, config.sigmas)
     spec, computed["norm"] = _spec(config, network, ks, resolution, fields)
+    computed["padding"] = Setting(spec.divisor, "auto", "HR pixels, of which padded sides are multiples")
     training, changed = _images(config, train, spec)
     spec, choices, chosen = _choose(config, network, spec, training, len(val))
     computed |= ({} if size is None else {"size": size}) | changed | chosen | brought
@@ -179,7 +180,7 @@ def _spec(
             scales=scales,  # type: ignore[arg-type]  # the spec checks it
             ks=ks,
             resolution=resolution,
-            divisor=usual_divisor(scales, ks),
+            divisor=_padding(config, scales, ks),
             phase=config.phase,  # type: ignore[arg-type]
             fusion=config.fusion,  # type: ignore[arg-type]
             head_depthwise=config.head_depthwise,
@@ -187,6 +188,17 @@ def _spec(
             **fields,
         )
     return spec, norm
+
+
+def _padding(config: TeacherConfig, scales: str, ks: tuple[int, ...]) -> int:
+    """To multiples of how many HR pixels images are padded: a run that goes on keeps what it had."""
+    usual = usual_divisor(scales, ks)
+    if not config.resume:
+        return usual
+    assert config.out is not None
+    recorded = RunFolder(config.out).recorded().get("padding")
+    # Aligned runs that were begun before it was recorded had 128.
+    return int(recorded.value) if recorded else FRAME_DIVISOR if scales == "aligned" else usual
 
 
 def _refuse_impossible(config: TeacherConfig, network: Network, ks: tuple[int, ...]) -> None:

@@ -47,10 +47,9 @@ def test_a_sound_machine_passes(
     assert str(tmp_path / "new") in findings["cache"]["found"]
     assert not (tmp_path / "new").exists()
     assert run(["doctor"]) == 0
-    captured = capsys.readouterr()
-    assert captured.out == ""
+    printed = capsys.readouterr().out
     for name, each in findings.items():
-        assert f"{each['state']:8} {name}" in captured.err
+        assert f"{each['state']:8} {name}" in printed
 
 
 def test_a_gpu_that_torch_cannot_use_is_exit_5(
@@ -62,9 +61,9 @@ def test_a_gpu_that_torch_cannot_use_is_exit_5(
         raising(DeviceError("a GPU is present, but", "install a torch build", code="gpu-unusable")),
     )
     assert run(["doctor"]) == 5
-    message = capsys.readouterr().err
-    assert "error    GPU" in message
-    assert "error: GPU: a GPU is present, but\n\nhint: install a torch build\n" in message
+    printed = capsys.readouterr()
+    assert "error    GPU" in printed.out
+    assert "error: GPU: a GPU is present, but\n\nhint: install a torch build\n" in printed.err
 
 
 def test_a_gpu_that_fails_or_multiplies_wrongly_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
