@@ -121,7 +121,6 @@ def fit_model(folder: FitFolder, state: FitState, listener: Listener, dry_run: b
         if code:
             return Fitted(state.plan, commands, stopped=code)
     verdict = _judge(budget, facts, folder, state, commands)
-    listener.say(verdict.words)
     return Fitted(state.plan, commands, verdict)
 
 

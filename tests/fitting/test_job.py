@@ -277,6 +277,10 @@ def test_the_command_prints_json_and_ends_by_the_budget(
     captured = capsys.readouterr()
     assert json.loads(captured.out)["result"]["budget_met"] is False
     assert "20% over the budget" in captured.err
+    # Without --json the verdict is on stdout, and so it was before.
+    LATENCIES.update(student=9.8)
+    assert run(["fit", "--data", "d", "--budget", "10ms", "--k", "2", "--overwrite"]) == 0
+    assert "student 55.7 AP in 9.8 ms (budget 10ms)" in capsys.readouterr().out
 
 
 def test_a_result_is_not_written_over_unasked(tmp_path: Path, given: Given) -> None:

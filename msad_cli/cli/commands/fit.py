@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +60,6 @@ def fit(
     as_json: options.Json = False,
 ) -> None:
     """From a set and a budget to a shipped model: choose, train, export, check, measure, and say what to ship."""
-    from msad_cli.cli.console import results
     from msad_cli.cli.json_output import expect_json, print_json
     from msad_cli.fitting.fit_folder import FitConfig, FitFolder, FitState
     from msad_cli.fitting.job import fit_model
@@ -90,17 +89,30 @@ def fit(
         folder, state = FitFolder(config.places.folder), FitState(config)
         if not dry_run:
             folder.refuse_used(overwrite, out)
-    results.stderr = as_json  # where there is one document on stdout, tables are remarks
     console = _Console(quiet)
+    with _one_document(as_json):
+        try:
+            fitted = fit_model(folder, state, console, dry_run)
+        except KeyboardInterrupt:
+            console.say(f"\nGo on with:\n  msad fit --resume {folder.path}")
+            raise
+        expect_json()  # what commands printed was theirs
+        if as_json:
+            print_json(fitted.to_json())
+        _end(fitted, folder.path, console)
+
+
+@contextlib.contextmanager
+def _one_document(wanted: bool) -> Iterator[None]:
+    """A stretch in which stdout holds one document, if that is wanted: results for people are remarks then."""
+    from msad_cli.cli.console import results
+
+    before = results.stderr
+    results.stderr = wanted or before
     try:
-        fitted = fit_model(folder, state, console, dry_run)
-    except KeyboardInterrupt:
-        console.say(f"\nGo on with:\n  msad fit --resume {folder.path}")
-        raise
-    expect_json()  # what commands printed was theirs
-    if as_json:
-        print_json(fitted.to_json())
-    _end(fitted, folder.path, console)
+        yield
+    finally:
+        results.stderr = before
 
 
 def _needed(value: str | None, flag: str, words: str) -> str:
@@ -131,6 +143,7 @@ def _end(fitted: "Fitted", folder: Path, console: "_Console") -> None:
     verdict = fitted.verdict
     if verdict is None:
         return
+    console.result(verdict.words)
     console.say(f"{folder / 'report.html'} has all of it; next: msad predict IMAGE -m {verdict.ship}")
     if not verdict.met:
         raise UnmetBudgetError(
@@ -151,6 +164,12 @@ class _Console:
 
         if not self._quiet:
             print_line(line)
+
+    def result(self, line: str) -> None:
+        from msad_cli.cli.console import print_result
+
+        if not self._quiet:
+            print_result(line)
 
     def table(self, title: str, rows: Sequence[Sequence[str]], taken: Sequence[int]) -> None:
         from msad_cli.cli.console import print_table
