@@ -230,7 +230,7 @@ def test_what_has_no_use_for_it_is_refused(
 def test_without_room_it_is_refused_with_both_sizes(
     taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(teacher_cache, "available_memory", lambda shared: 2**19)
+    monkeypatch.setattr(teacher_cache, "available_memory", lambda shared: 2**17)
     assert distil(taught, tmp_path / "s.safetensors", "--cache-teacher", "ram") == 2
     said = capsys.readouterr().err
     assert "0.00 GiB are free" in said
