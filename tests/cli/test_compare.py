@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.specs import spec
 
 from msad_cli.cli.app import run
 from msad_cli.cli.console import results
@@ -50,6 +51,25 @@ def test_an_ap_that_is_the_models_and_not_the_graphs_says_so(
     row = json.loads(capsys.readouterr().out)["m"]
     assert row["AP"] == 0.3
     assert row["what"].endswith("AP is that of its model") is copied
+
+
+def test_a_student_has_one_number_of_multiply_accumulates(
+    tmp_path: Path, coco_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That of its set's images, of 3:4: 128 × 172 pixels, padded to 192. Where the set is gone, of 128 × 256."""
+    detector = Detector(spec(role="student", ks=(2,), divisor=32))
+    wide, narrow = (count_cost(detector.spec, "low", [(128, width)]).total for width in (256, 172))
+    assert wide > 1.3 * narrow
+    file = tmp_path / "s.safetensors"
+    for data, expected in ((coco_folder, narrow), (tmp_path / "gone", wide)):
+        save_model(file, detector, Card(data=str(data)))
+        found = []
+        for flags in ([], ["--data", str(coco_folder)]):
+            assert run(["flops", str(file), "--json", *flags]) == 0
+            found.append(json.loads(capsys.readouterr().out)[0]["models"]["student, 1/2"]["total_macs"])
+        assert run(["compare", str(file), "--runs", "0", "--json"]) == 0
+        found.append(1e9 * json.loads(capsys.readouterr().out)["s"]["GMACs"])
+        assert found == pytest.approx([expected, narrow, expected])
 
 
 def test_the_frontier_by_hand() -> None:

@@ -118,12 +118,14 @@ def _short(models: "Sequence[Path]") -> dict[Path, str]:
 
 
 def _row(spec: "DetectorSpec", card: "Card", view: "View") -> Row:
-    """What the file says of a model's view, and its cost; GMACs of one image of its own size, padding included."""
+    """What the file says of a model's view, and its cost: as `msad flops` has it, the mean of its set's images."""
+    from msad_cli.cli.commands.flops import image_sizes_of
     from msad_cli.models.cost import count_cost
 
     resolution = spec.resolution
+    shapes = image_sizes_of(card.data) or [(resolution.short_side, resolution.long_side)]
     scores = (card.scores or {}).get(view, {})
-    cost = count_cost(spec, view, [resolution.frame_size(resolution.short_side, resolution.long_side)])
+    cost = count_cost(spec, view, [resolution.frame_size(*each) for each in shapes])
     parts = {f"{part}_gmacs": macs / 1e9 for part, macs in cost.macs.items() if macs}
     sees = " + ".join("HR" if k == 1 else f"1/{k}" for k in spec.ks_of(view))
     head = f"head {spec.channels} × {spec.head_convs}{' depthwise' if spec.head_depthwise else ''}"

@@ -1,21 +1,26 @@
 """msad flops: what student, teacher and the stock detector cost, head included."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from msad_cli.cli import options
-from msad_cli.errors import UsageError
+from msad_cli.errors import DataError, UsageError
 from msad_cli.models.detectors.kinds import DETECTORS, PUBLISHED_HEAD, task_of, usual_head
 from msad_cli.text import parse_ks, parse_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.table import Table
 
     from msad_cli.models.cost import Cost
+    from msad_cli.models.spec import DetectorSpec
 
 
+COCO_CLASSES = 80
 PERSON = tuple(str(number) for number in range(1, 18))
 """Without MODEL: as many keypoints as a person has in COCO."""
 
@@ -38,10 +43,13 @@ def flops(
     ] = False,
     low_backbone: Annotated[str, typer.Option(help="Without MODEL: of a fusion student's small image.")] = "",
     low_width: Annotated[float, typer.Option(help="Without MODEL: of a fusion student's small image.")] = 1.0,
-    classes: Annotated[int, typer.Option(min=1, help="Without MODEL: number of classes.")] = 80,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Without MODEL: number of classes. Default: those of --data, else 80.")
+    ] = None,
     size: Annotated[list[str] | None, typer.Option(metavar="SHORT,LONG", help="HR size; may be repeated.")] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="DIR|demo", help="Average over its validation images' sizes.")
+        str | None,
+        typer.Option(metavar="DIR|demo", help="Average over its validation images. Default: the model's own set."),
     ] = None,
     unpadded: Annotated[
         bool, typer.Option("--unpadded", help="Count image pixels without padding, as papers do.")
@@ -56,10 +64,10 @@ def flops(
     from msad_cli.models.spec import ClassName, DetectorSpec, usual_divisor
     from msad_cli.training.plan import invalid_values_named
 
-    teacher, own_head = None, usual_head(detector, backbone, width, PUBLISHED_HEAD)
+    teacher, own, own_head = None, data or "", usual_head(detector, backbone, width, PUBLISHED_HEAD)
     if model is not None:
         spec, card = read_description(model)
-        teacher = card.teacher_spec
+        teacher, own = card.teacher_spec, data or card.data
     else:
         with invalid_values_named("msad flops --help lists the values"):
             spec = DetectorSpec(
@@ -74,7 +82,9 @@ def flops(
                 ks=parse_ks("--k", k),
                 divisor=usual_divisor("single" if unaligned else "aligned", parse_ks("--k", k)),
                 resolution=parse_size("800,1333"),
-                classes=tuple(ClassName(i, str(i)) for i in range(1, classes + 1)),
+                classes=tuple(
+                    ClassName(i, str(i)) for i in range(1, (classes or classes_of(data) or COCO_CLASSES) + 1)
+                ),
                 head_depthwise=head_depthwise,
                 low_backbone=low_backbone,
                 low_width=low_width,
@@ -84,29 +94,55 @@ def flops(
     reports = []
     for text in size or [f"{spec.resolution.short_side},{spec.resolution.long_side}"]:
         resolution = parse_size(text)
-        shapes = image_sizes(data) if data else [(resolution.short_side, resolution.long_side)]
+        shapes = image_sizes(data) if data else image_sizes_of(own) or [(resolution.short_side, resolution.long_side)]
         frames = [resolution.frame_size(*shape) for shape in shapes]
         costs = {name: count_cost(of, view, frames, not unpadded) for name, (of, view) in rows.items()}
         reports.append(
             {"size": text, "images": len(frames), "models": {name: _as_json(cost) for name, cost in costs.items()}}
         )
         if not as_json:
-            over = f"over {len(frames)} images of {data}" if data else "one image"
+            over = f"mean of {len(frames)} images of {own}" if len(frames) > 1 or data else "one image"
             results.print(_table(f"{spec.detector}, {spec.backbone} × {spec.width:g}, HR {text}, {over}", costs))
     if as_json:
         print_json(reports)
     else:
-        kind = "the pixels of the images alone" if unpadded else f"padding to {spec.divisor} HR pixels included"
-        results.print(f"GMACs, one image, {kind}; GFLOPs = 2 × GMACs. The aligned head runs on the HR grid at every k.")
-        if spec.two_stage:
-            from msad_cli.models.detectors.two_stage import PROPOSALS
-
-            results.print(
-                f"roi: {PROPOSALS} RoIs for boxes, {spec.detections_per_image} for {spec.task}. They cost the same at "
-                "every k: where they are most of the cost, a student saves little of it."
-            )
+        for line in _remarks(spec, unpadded):
+            results.print(line)
 
 
+def _remarks(spec: "DetectorSpec", unpadded: bool) -> "Iterator[str]":
+    """What is counted, in words."""
+    kind = "the pixels of the images alone" if unpadded else f"padding to {spec.divisor} HR pixels included"
+    yield f"GMACs, one image, {kind}; GFLOPs = 2 × GMACs. The aligned head runs on the HR grid at every k."
+    if spec.two_stage:
+        from msad_cli.models.detectors.two_stage import PROPOSALS
+
+        yield (
+            f"roi: {PROPOSALS} RoIs for boxes, {spec.detections_per_image} for {spec.task}. They cost the same at "
+            "every k: where they are most of the cost, a student saves little of it."
+        )
+
+
+def image_sizes_of(data: str) -> list[tuple[int, int]]:
+    """`image_sizes` of the set that a model remembers; empty where it is not here, or states none."""
+    try:
+        return image_sizes(data) if data else []
+    except (UsageError, DataError):
+        return []
+
+
+def classes_of(data: str | None) -> int:
+    """How many classes a set has; 0 for none."""
+    from msad_cli.data.annotations.records import read_records
+    from msad_cli.data.layouts.splits import find_split
+
+    if data is None:
+        return 0
+    files = find_split(data, "train")
+    return len(read_records(files.annotations, files.images, root=files.root).categories)
+
+
+@lru_cache(maxsize=8)
 def image_sizes(data: str) -> list[tuple[int, int]]:
     """(height, width) of every validation image that the annotation file of a set states.
 
