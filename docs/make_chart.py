@@ -1,0 +1,132 @@
+"""Draws chart.svg, the README's chart of AP over latency, from the tables of results.md: `python docs/make_chart.py`.
+
+Numbers stand in results.md alone: AP is the mean ± sd over trainings, latency that of the first.
+The chart brings its own background, light or dark as the reader's system is set, so that it reads on any page.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+PAGE = Path(__file__).parent / "results.md"
+CHART = Path(__file__).parent / "chart.svg"
+LATENCIES, ACCURACIES = "## Blood cells (BCCD): FCOS", "### Over seeds"
+"""Headings over the two tables. Of the first the last column is taken (ms), of the second too (AP ± sd)."""
+WIDTH, HEIGHT = 480, 400
+LEFT, TOP, RIGHT, BOTTOM = 58, 72, 462, 342
+"""Pixels of the drawing's area."""
+MOST_MS, AP_RANGE = 50, (40, 60)
+STYLE = """
+.paper { fill: #ffffff } .grid { stroke: #d1d9e0 } circle.stock { fill: #6e7781 } .msad { fill: #0a66c2 }
+text { fill: #1f2328; font: 16px system-ui, sans-serif }
+.title, .stock, .msad { font-weight: 600 } .title { font-size: 18px }
+@media (prefers-color-scheme: dark) {
+.paper { fill: #0d1117 } text { fill: #f0f6fc } .grid { stroke: #3d444d }
+circle.stock { fill: #9198a1 } .msad { fill: #58a6ff }
+}"""
+
+
+class Shown(NamedTuple):
+    """A model of the chart: its rows in both tables, what it is, and where its words stand beside its mark."""
+
+    latency_row: str
+    accuracy_row: str
+    kind: str
+    sees: str
+    right: int
+    below: int
+    anchor: str
+
+
+MODELS = (
+    Shown("vanilla multi-scale, low", "vanilla multi-scale, low", "stock", "128 × 170 pixels", 14, -2, "start"),
+    Shown("vanilla multi-scale, high", "vanilla multi-scale, high", "stock", "256 × 340 pixels", 14, 30, "end"),
+    Shown("L by output-kd", "L by `output-kd`", "msad", "128 × 170 pixels", -14, -28, "end"),
+)
+
+
+class Mark(NamedTuple):
+    """A model with its numbers: milliseconds an image, and mean AP with its sd."""
+
+    shown: Shown
+    ms: float
+    accuracy: str
+
+    @property
+    def ap(self) -> float:
+        return float(self.accuracy.split(" ± ")[0])
+
+
+def last_cell(page: str, heading: str, label: str) -> str:
+    """The last cell of a row in the first table under a heading of results.md.
+
+    Raises:
+        ValueError: no such heading, or no row with that label under it.
+    """
+    _, found, below = page.partition(f"\n{heading}\n")
+    rows = (line.strip("|").split("|") for line in below.split("\n#")[0].splitlines() if line.startswith("|"))
+    for first, *_, last in rows:
+        if first.strip() == label:
+            return last.strip()
+    raise ValueError(f"results.md: no row {label!r} under {heading!r}" if found else f"results.md: no {heading!r}")
+
+
+def marks_of(page: str) -> list[Mark]:
+    """All models of the chart with their numbers."""
+    return [
+        Mark(each, float(last_cell(page, LATENCIES, each.latency_row)), last_cell(page, ACCURACIES, each.accuracy_row))
+        for each in MODELS
+    ]
+
+
+def across(ms: float) -> float:
+    return round(LEFT + (RIGHT - LEFT) * ms / MOST_MS, 1)
+
+
+def down(ap: float) -> float:
+    least, most = AP_RANGE
+    return round(BOTTOM - (BOTTOM - TOP) * (ap - least) / (most - least), 1)
+
+
+def axes() -> list[str]:
+    lines = []
+    for ap in range(AP_RANGE[0], AP_RANGE[1] + 1, 5):
+        lines.append(f'<path class="grid" d="M{LEFT} {down(ap)}H{RIGHT}"/>')
+        lines.append(f'<text x="{LEFT - 10}" y="{down(ap) + 5}" text-anchor="end">{ap}</text>')
+    for ms in range(0, MOST_MS + 1, 10):
+        lines.append(f'<path class="grid" d="M{across(ms)} {BOTTOM}v6"/>')
+        lines.append(f'<text x="{across(ms)}" y="{BOTTOM + 24}" text-anchor="middle">{ms}</text>')
+    return lines
+
+
+def drawn(mark: Mark) -> list[str]:
+    """A mark, and two lines of words beside it."""
+    shown, x, y = mark.shown, across(mark.ms), down(mark.ap)
+    place = f'x="{x + shown.right}" text-anchor="{shown.anchor}"'
+    return [
+        f'<circle class="{shown.kind}" cx="{x}" cy="{y}" r="8"/>',
+        f'<text class="{shown.kind}" {place} y="{y + shown.below}">{shown.kind} {mark.accuracy}</text>',
+        f'<text {place} y="{y + shown.below + 20}">{shown.sees}</text>',
+    ]
+
+
+def chart(page: str) -> str:
+    """The SVG that results.md gives."""
+    marks = marks_of(page)
+    told = "; ".join(f"{each.shown.kind}, {each.shown.sees}: {each.accuracy} AP, {each.ms} ms" for each in marks)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
+        f"<title>AP over latency. {told}</title>",
+        f"<style>{STYLE}\n</style>",
+        f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}" rx="12"/>',
+        '<text class="title" x="18" y="30">Blood cells (BCCD), FCOS from scratch</text>',
+        '<text x="18" y="54">AP (mean ± sd)</text>',
+        f'<text x="{RIGHT}" y="{HEIGHT - 12}" text-anchor="end">milliseconds an image, one CPU thread</text>',
+        *axes(),
+        *(line for mark in marks for line in drawn(mark)),
+        "</svg>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    CHART.write_text(chart(PAGE.read_text()))

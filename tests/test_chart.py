@@ -1,0 +1,56 @@
+"""The README's chart shows the numbers of docs/results.md, and nothing else."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = """
+## Blood cells (BCCD): FCOS
+
+| model | ms |
+|---|---|
+| vanilla multi-scale, high | 50.0 |
+| vanilla multi-scale, low | 0.0 |
+| L by output-kd | 25.0 |
+
+### Over seeds
+
+| model | mean ± sd |
+|---|---|
+| vanilla multi-scale, high | 60.0 ± 0.4 |
+| vanilla multi-scale, low | 40.0 ± 0.3 |
+| L by `output-kd` | 50.0 ± 0.7 |
+
+## Another set
+
+| model | ms |
+|---|---|
+| aligned teacher | 1.0 |
+"""
+
+
+@pytest.fixture
+def maker(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """docs/make_chart.py."""
+    monkeypatch.syspath_prepend(str(DOCS))
+    return import_module("make_chart")
+
+
+def test_the_chart_is_that_of_the_tables(maker: Any) -> None:
+    assert maker.CHART.read_text() == maker.chart(maker.PAGE.read_text()), "python docs/make_chart.py draws it"
+
+
+def test_a_mark_lies_where_its_row_says(maker: Any) -> None:
+    """The ends of both axes are those of the drawing's area; 25 ms and 50 AP are their middles."""
+    places = {each.accuracy: (maker.across(each.ms), maker.down(each.ap)) for each in maker.marks_of(PAGE)}
+    assert places == {"40.0 ± 0.3": (58, 342), "60.0 ± 0.4": (462, 72), "50.0 ± 0.7": (260, 207)}
+
+
+def test_a_row_that_is_gone_is_named(maker: Any) -> None:
+    with pytest.raises(ValueError, match="no row 'aligned teacher' under '## Blood cells"):
+        maker.last_cell(PAGE, maker.LATENCIES, "aligned teacher")
+    with pytest.raises(ValueError, match="no '## Nuclei'"):
+        maker.last_cell(PAGE, "## Nuclei", "aligned teacher")
