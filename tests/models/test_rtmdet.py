@@ -299,8 +299,9 @@ def test_a_cell_stands_on_multiples_of_its_stride() -> None:
 
 @pytest.mark.slow
 def test_it_learns_four_images_by_heart(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """60 steps of a ResNet-18 an eighth as wide; AP of the views was 0.66 to 0.72."""
-    teacher = overfit(tmp_path_factory, ["--detector=rtmdet"])
+    """60 steps of a ResNet-18 an eighth as wide; AP of the views was 0.56 to 0.61. Batch statistics, of momentum 0.03,
+    take more steps than that."""
+    teacher = overfit(tmp_path_factory, ["--detector=rtmdet", "--optimizer=sgd", "--decay=steps", "--norm=group"])
     scores = json.loads((teacher.with_suffix(".run") / "metrics.json").read_text())
     assert {view: each["AP"] > 0.5 for view, each in scores.items()} == {"fused": True, "high": True, "low": True}
 
