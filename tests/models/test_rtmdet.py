@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.detectors import ORDINARY, images, lively, targets
-from support.overfit import overfit
+from support.overfit import OF_RTMDET, overfit
 from support.specs import assert_same, spec, target
 from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou
@@ -299,9 +299,8 @@ def test_a_cell_stands_on_multiples_of_its_stride() -> None:
 
 @pytest.mark.slow
 def test_it_learns_four_images_by_heart(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """60 steps of a ResNet-18 an eighth as wide; AP of the views was 0.56 to 0.61. Batch statistics, of momentum 0.03,
-    take more steps than that."""
-    teacher = overfit(tmp_path_factory, ["--detector=rtmdet", "--optimizer=sgd", "--decay=steps", "--norm=group"])
+    """60 steps of a ResNet-18 an eighth as wide; AP of the views was 0.56 to 0.61."""
+    teacher = overfit(tmp_path_factory, OF_RTMDET)
     scores = json.loads((teacher.with_suffix(".run") / "metrics.json").read_text())
     assert {view: each["AP"] > 0.5 for view, each in scores.items()} == {"fused": True, "high": True, "low": True}
 

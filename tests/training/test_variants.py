@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 from support.flags import EXACT, SMALLEST
-from support.overfit import OF_TWO_STAGES, SIZE, SQUARES, overfit, squares
+from support.overfit import OF_RTMDET, OF_TWO_STAGES, SIZE, SQUARES, overfit, squares
 
 from msad_cli.cli.app import run
 from msad_cli.models.detectors.kinds import DETECTORS
@@ -105,7 +105,8 @@ def test_from_the_teacher_to_what_its_student_finds(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ap = AP_OF.get(detector, "AP")
-    flags = OF_TWO_STAGES.get(detector, [] if detector == "fcos" else [f"--detector={detector}"])
+    known = OF_TWO_STAGES | {"fcos": [], "rtmdet": OF_RTMDET}
+    flags = known.get(detector, [f"--detector={detector}"])
     teacher = overfit(tmp_path_factory, flags)
     assert metrics(teacher).keys() == ALIGNED
     use(teacher, data, tmp_path / "teacher", capsys, ap)
