@@ -131,7 +131,7 @@ class FitFolder:
                 f"msad fit --resume {self.path} goes on with a fit; or add --overwrite, or choose another --out",
                 code="result-exists",
             )
-        refuse_unwritable(self.state)
+        refuse_unwritable(out)  # the folder, which lies beside it, is made with the first thing that is found
 
     def save(self, state: FitState) -> None:
         """Writes how far it is, all of it or nothing."""

@@ -9,7 +9,7 @@ import pytest
 import typer
 from support.fitting import facts, measured
 
-from msad_cli.cli.app import app
+from msad_cli.cli.app import app, run
 from msad_cli.errors import UsageError
 from msad_cli.export.sidecar import InputShape
 from msad_cli.fitting.choice.candidates import NETWORKS, PLAIN, candidates_for
@@ -157,3 +157,9 @@ def test_a_command_is_quoted_as_a_shell_takes_it() -> None:
     words = ("teacher", "--data", "a b'c")
     assert tuple(shlex.split(shown(words))) == ("msad", *words)
     assert shown(("bench", "s.onnx"), 2) == "OMP_NUM_THREADS=2 msad bench s.onnx"
+
+
+def test_a_set_that_is_not_there_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["fit", "--data", str(tmp_path / "nowhere"), "--budget", "15ms"]) == 3
+    assert list(tmp_path.iterdir()) == []
