@@ -81,6 +81,9 @@ Mosaic = Annotated[
         metavar="0.5", help="How likely four images share a frame, but for the last epochs. Default: 0.5 of strong."
     ),
 ]
+Mixup = Annotated[
+    float | None, typer.Option(metavar="0.5", help="How likely another image is blended in, but for the last epochs.")
+]
 Freeze = Annotated[
     str | None,
     typer.Option(metavar="backbone|N", help="What stays as it starts: N of its 5 stages from the image on, or all."),
@@ -213,6 +216,7 @@ AUGMENTATION = in_panel(
         "zoom": Zoom,
         "photo": Photo,
         "mosaic": Mosaic,
+        "mixup": Mixup,
     },
 )
 MACHINE = in_panel(

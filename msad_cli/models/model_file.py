@@ -59,6 +59,7 @@ REMEMBERED: dict[str, tuple[type, ...]] = {
     "zoom": (str,),
     "photo": (int, float),
     "mosaic": (int, float),
+    "mixup": (int, float),
     "decay": (str,),
     "optimizer": (str,),
 }

@@ -30,7 +30,7 @@ LIMITS: "dict[str, tuple[float, float | None]]" = {
     "batch": (1, None),
     "warmup": (0, None),
     "clip": (0.01, None),
-    **dict.fromkeys(("fliplr", "flipud", "turn", "photo", "mosaic"), (0.0, 1.0)),
+    **dict.fromkeys(("fliplr", "flipud", "turn", "photo", "mosaic", "mixup"), (0.0, 1.0)),
     "ema": (0.0, 0.99999),
     "eval_every": (1, None),
     "patience": (0, None),
@@ -100,6 +100,7 @@ class TrainingConfig:
     zoom: str | None = None
     photo: float | None = None
     mosaic: float | None = None
+    mixup: float | None = None
     seed: int = 0
     out: Path | None = None
     resume: bool = False

@@ -32,6 +32,7 @@ from msad_cli.system.distributed import first_then_others, on_this_machine
 from msad_cli.system.memory import available_memory
 from msad_cli.text import listed, parse_class_weights, parse_sigmas, parse_zoom
 from msad_cli.training.config import Asked, Config, TrainingConfig
+from msad_cli.training.defaults.inherited import PARTS
 from msad_cli.training.observer import Observer
 
 UNMIRRORED = "no image is mirrored: their names do not tell left from right; a category's flip_pairs would"
@@ -215,7 +216,7 @@ def choose_augmentation(
     level = LEVELS[config.augment]
     mirror = choose_mirror(config.fliplr, train, level.fliplr)
     settings = {"fliplr": mirror}
-    typed = {name: value for name in ("flipud", "turn", "zoom", "photo", "mosaic") if (value := getattr(config, name))}
+    typed = {name: value for name in PARTS if (value := getattr(config, name))}
     if cached and typed:
         flags = listed([f"--{name} {value}" for name, value in typed.items()])
         raise UsageError(
@@ -237,6 +238,7 @@ def choose_augmentation(
         zoom=zoom,
         photo=level.photo if config.photo is None else config.photo,
         mosaic=level.mosaic if config.mosaic is None else config.mosaic,
+        mixup=config.mixup or 0.0,
     )
     settings["augment"] = _said_of_augmentation(config, ", ".join(_parts(chosen)) or "images as they are")
     return chosen, settings
@@ -259,6 +261,8 @@ def _parts(of: Augmentation) -> Iterator[str]:
         yield f"{of.photo:g} with other colours"
     if of.mosaic:
         yield f"{of.mosaic:g} mosaics, none in the last tenth of the epochs"
+    if of.mixup:
+        yield f"{of.mixup:g} with another image blended in, none in the last tenth of the epochs"
 
 
 def class_weights(text: str | None, train: CocoSplit) -> dict[str, float]:

@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -53,6 +54,7 @@ PARTS = {
     "mosaic": Augmentation(jitter=False, fliplr=0.0, mosaic=1.0),
     "all": Augmentation(flipud=0.5, turn=0.5, zoom=(0.4, 2.0), mosaic=0.5),
 }
+PLAIN_MIXUP = Augmentation(jitter=False, fliplr=0.0, mixup=1.0)
 STRONG = replace(LEVELS["strong"], flipud=0.5, turn=0.5)
 SEEDS = range(20)
 
@@ -436,14 +438,17 @@ def test_mirror_and_jitter_are_the_same_whatever_else_is_drawn(tmp_path: Path) -
     assert [each.target["image"][1] for each in light] == [each.target["image"][1] for each in more]
 
 
+@pytest.mark.parametrize(("part", "others"), [("mosaic", 3), ("mixup", 1)])
 @pytest.mark.parametrize(("epochs", "first"), [(1, 0), (2, 1), (10, 9), (11, 9), (20, 18), (150, 135)])
-def test_mosaics_are_closed_for_the_last_tenth_of_a_run(tmp_path: Path, epochs: int, first: int) -> None:
-    augmentation = PARTS["mosaic"].for_run(epochs)
-    assert augmentation.mosaic_epochs == first
+def test_mosaics_and_blends_are_closed_for_the_last_tenth_of_a_run(
+    tmp_path: Path, epochs: int, first: int, part: str, others: int
+) -> None:
+    augmentation = PLAIN_MIXUP.for_run(epochs) if part == "mixup" else PARTS[part].for_run(epochs)
+    assert augmentation.mixed_epochs == first
     data = TrainingSet(drawn(tmp_path), RESOLUTION, (4,), 0, augmentation)
     for epoch in {0, first - 1, first, epochs - 1} - {-1}:
         sample = data[epoch, 0]
-        assert len(sample.others) == (3 if epoch < first else 0)
+        assert len(sample.others) == (others if epoch < first else 0)
 
 
 def test_a_mosaic_shows_its_own_image_and_three_of_the_set(tmp_path: Path) -> None:
@@ -452,6 +457,40 @@ def test_a_mosaic_shows_its_own_image_and_three_of_the_set(tmp_path: Path) -> No
     assert {sample.frame_size for sample in mosaics} == {(96, 96)}  # of image 3, which is square
     assert {int(sample.target["image"][0]) for sample in mosaics} == {3}
     assert {other for sample in mosaics for other in sample.others} == set(range(7))
+
+
+def test_a_blend_is_the_mean_of_two_frames_with_the_objects_of_both(tmp_path: Path) -> None:
+    """Each image has one rectangle of its class. Twice the blend less the frame itself is what was blended in, rounded
+    down by a level at most."""
+    split = drawn(tmp_path)
+    mixed, alone = (TrainingSet(split, RESOLUTION, KS, 0, replace(PLAIN_MIXUP, mixup=share)) for share in (1.0, 0.0))
+    places = set()
+    for epoch, index in product(range(6), range(7)):
+        both, first = mixed[epoch, index], alone[epoch, index]
+        (place,) = both.others
+        places.add(place)
+        assert both.frame_size == first.frame_size
+        assert both.target["boxes"][:1].equal(first.target["boxes"])
+        assert both.target["labels"].tolist()[:1] == [index + 1]
+        assert set(both.target["labels"].tolist()[1:]) <= {place + 1}
+        for k in KS:
+            over = 2 * both.views[k].int() - first.views[k]
+            assert int(over.min()) >= -1
+            assert int(over.max()) <= 255
+            blank = (over - torch.tensor(GREY)[:, None, None]).abs().amax(dim=0) <= 1
+            if len(both.target["labels"]) == 2:
+                inside = (both.target["boxes"][1] / k).round().int().tolist()
+                assert not blank[inside[1] : inside[3], inside[0] : inside[2]].all()
+    assert places == set(range(7))
+
+
+def test_an_image_that_cannot_be_read_is_blended_into_none(tmp_path: Path) -> None:
+    split = drawn(tmp_path)
+    split.path(2).write_bytes(split.path(2).read_bytes()[:60])
+    data = TrainingSet(split, RESOLUTION, KS, 0, PLAIN_MIXUP)
+    others = [data[epoch, 3].others for epoch in range(20)]
+    assert () in others
+    assert {place for each in others for place in each} <= set(range(7)) - {2}
 
 
 def test_an_image_that_cannot_be_read_spoils_no_other_sample(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_levels_and_what_is_typed_beside_them(train: CocoSplit) -> None:
     assert chosen(train, augment="strong") == strong
     assert chosen(train, augment="strong", mosaic=0.0, photo=1.0) == replace(strong, mosaic=0.0, photo=1.0)
     # One factor at a time: all else stays light.
-    for name in ("flipud", "turn", "photo", "mosaic"):
+    for name in ("flipud", "turn", "photo", "mosaic", "mixup"):
         typed: dict[str, Any] = {name: 0.5}
         assert chosen(train, **typed) == replace(Augmentation(), **typed)
     zoomed = chosen(train, zoom="0.5,1.5")
@@ -66,6 +66,7 @@ def test_the_plan_says_what_is_done(train: CocoSplit) -> None:
 
     assert said() == ("default", "scale jitter 0.8 to 1, 0.5 mirrored")
     assert said(augment="off") == ("flag", "images as they are")
+    assert said(mixup=0.4)[1].endswith("0.4 with another image blended in, none in the last tenth of the epochs")
     assert said(augment="strong", turn=0.3, flipud=0.2) == (
         "flag",
         "0.5 mirrored, 0.2 top and bottom exchanged, 0.3 turned, scale 0.1 to 2 in a frame that stays, "
@@ -86,7 +87,7 @@ def test_a_vertical_mirror_is_a_mirror_and_a_turn_is_none(train: CocoSplit) -> N
 
 @pytest.mark.parametrize(
     "typed",
-    [{"flipud": 0.5}, {"turn": 0.1}, {"zoom": "0.5,2"}, {"photo": 1.0}, {"mosaic": 0.5}],
+    [{"flipud": 0.5}, {"turn": 0.1}, {"zoom": "0.5,2"}, {"photo": 1.0}, {"mosaic": 0.5}, {"mixup": 0.5}],
     ids=lambda typed: next(iter(typed)),
 )
 def test_a_teacher_cache_goes_with_the_mirror_alone(train: CocoSplit, typed: dict[str, Any]) -> None:
@@ -108,7 +109,7 @@ def test_what_is_no_zoom_is_refused(text: str) -> None:
     assert parse_zoom(None) is None
 
 
-@pytest.mark.parametrize("name", ["flipud", "turn", "photo", "mosaic"])
+@pytest.mark.parametrize("name", ["flipud", "turn", "photo", "mosaic", "mixup"])
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
 def test_what_is_no_probability_is_refused(name: str, value: float) -> None:
     typed: dict[str, Any] = {name: value}
@@ -122,7 +123,7 @@ def test_an_unknown_level_is_refused(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_teachers_and_students_have_the_same_settings() -> None:
-    names = {"augment", "fliplr", "flipud", "turn", "zoom", "photo", "mosaic"}
+    names = {"augment", "fliplr", "flipud", "turn", "zoom", "photo", "mosaic", "mixup"}
     for config in (TeacherConfig, DistillConfig):
         assert names <= {each.name for each in fields(config)}
 
@@ -154,7 +155,7 @@ def test_a_student_is_distilled_with_strong_augmentation(
     drawn = Augmentation.draw_mosaic
 
     def draw(self: Augmentation, epoch: int, source: random.Random) -> bool:
-        asked.add((epoch, self.mosaic, self.mosaic_epochs))
+        asked.add((epoch, self.mosaic, self.mixed_epochs))
         return drawn(self, epoch, source)
 
     monkeypatch.setattr(Augmentation, "draw_mosaic", draw)

@@ -13,11 +13,11 @@ from msad_cli.frame import SIDE_MULTIPLE, Resolution
 JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)
 """Factors α on the short side: 640…800 for 800, as in the official code."""
 TILE_SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""By which one is the image of a tile of a mosaic scaled."""
+"""By which one is the image of a tile of a mosaic scaled, and one that is blended in."""
 ZOOMS = 20
 """So many factors, evenly spaced, can be drawn: of numbers that are known before, decoded images can be kept."""
 CLOSED = 10
-"""Mosaics end before the last epoch of so many, rounded up: the last ones are of images as they are found."""
+"""Mosaics and blends end before the last epoch of so many, rounded up: the last ones show images as they are."""
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = (0.875, 1.125), (0.5, 1.5), (0.5, 1.5), (-0.05, 0.05)
 """Between which numbers are factors drawn (of the hue a summand, in turns of the colour circle), each for half of the
@@ -65,7 +65,9 @@ class Augmentation:
             of it with grey around. None for none.
         photo: how likely brightness, contrast, saturation and hue are changed.
         mosaic: how likely a frame shows four images, the other three drawn from the whole set.
-        mosaic_epochs: the first so many have mosaics; None for all.
+        mixup: how likely another image, drawn from the whole set, is blended into the frame, with its objects (Zhang et
+            al., arXiv:1710.09412; for detection as in YOLOX, arXiv:2107.08430).
+        mixed_epochs: the first so many have mosaics and blends; None for all.
     """
 
     jitter: bool = True
@@ -75,15 +77,16 @@ class Augmentation:
     zoom: tuple[float, float] | None = None
     photo: float = 0.0
     mosaic: float = 0.0
-    mosaic_epochs: int | None = None
+    mixup: float = 0.0
+    mixed_epochs: int | None = None
 
     def unmirrored(self) -> "Augmentation":
         """The same without mirrors."""
         return replace(self, fliplr=0.0, flipud=0.0)
 
     def for_run(self, epochs: int) -> "Augmentation":
-        """The same without mosaics in the last of so many epochs."""
-        return replace(self, mosaic_epochs=epochs - -(-epochs // CLOSED))
+        """The same without mosaics and blends in the last of so many epochs."""
+        return replace(self, mixed_epochs=epochs - -(-epochs // CLOSED))
 
     @property
     def zooms(self) -> tuple[float, ...]:
@@ -111,7 +114,7 @@ class Augmentation:
         tile: Part,
         draw: random.Random,
     ) -> Placement:
-        """How an image of (height, width) pixels is shown in a tile of a mosaic."""
+        """How an image of (height, width) pixels is shown in a part of another's frame."""
         mirrored, upended, turns = draw.random() < self.fliplr, draw.random() < self.flipud, self._draw_turns(draw)
         size = _zoomed(turned(resolution.frame_size(*original), turns), draw.choice(TILE_SCALES))
         corner = _corner(size, tile, draw)
@@ -119,7 +122,14 @@ class Augmentation:
 
     def draw_mosaic(self, epoch: int, draw: random.Random) -> bool:
         """Whether a sample of this epoch, from 0, is a mosaic."""
-        return draw.random() < self.mosaic and (self.mosaic_epochs is None or epoch < self.mosaic_epochs)
+        return draw.random() < self.mosaic and self._mixes(epoch)
+
+    def draw_mixup(self, epoch: int, draw: random.Random) -> bool:
+        """Whether another image is blended into a sample of this epoch, from 0."""
+        return self.mixup > 0 and draw.random() < self.mixup and self._mixes(epoch)
+
+    def _mixes(self, epoch: int) -> bool:
+        return self.mixed_epochs is None or epoch < self.mixed_epochs
 
     def draw_photo(self, draw: random.Random) -> Photo:
         """How a sample is distorted."""
@@ -138,7 +148,7 @@ class Augmentation:
         alphas = JITTER if self.jitter else (1.0,)
         frames = {resolution.frame_size(height, width, alpha) for alpha in alphas}
         sizes = {_zoomed(frame, factor) for frame in frames for factor in self.zooms} if self.zoom else frames
-        if self.mosaic:
+        if self.mosaic or self.mixup:
             whole = resolution.frame_size(height, width)
             sizes = sizes | {_zoomed(whole, factor) for factor in TILE_SCALES}
         return sizes

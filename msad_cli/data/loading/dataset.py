@@ -135,6 +135,10 @@ class TrainingSet(Dataset[Sample]):
             pieces = [shown(self.split, index, image, way, self.ks, self.phase, photo)]
         way = pieces[0].way
         views, target = composed(pieces)
+        # Drawn last, so that a sample is otherwise the same with and without.
+        if labelled and self.augmentation.draw_mixup(epoch, draw):
+            views, target, mixed = self._blended(views, target, way.frame_size, draw)
+            others += mixed
         target = {**(target if labelled else {}), "image": torch.tensor([index, way.mirrored])}
         return Sample(index, image.size, way.frame_size, views, target, tuple(others))
 
@@ -156,6 +160,21 @@ class TrainingSet(Dataset[Sample]):
                 pieces.append(piece(place, self._open(place), tile))
                 others.append(place)
         return pieces, others
+
+    def _blended(
+        self, views: dict[int, Tensor], target: dict[str, Tensor], frame_size: tuple[int, int], draw: random.Random
+    ) -> tuple[dict[int, Tensor], dict[str, Tensor], list[int]]:
+        """A frame with another image in it, each at half its strength, all that is in both, and the other's place."""
+        place = draw.randrange(self.split.labelled)
+        try:
+            image = self._open(place)
+            way = self.augmentation.in_tile(image.size, self.resolution, frame_size, (0, 0, *frame_size), draw)
+            piece = shown(self.split, place, image, way, self.ks, self.phase, self.augmentation.draw_photo(draw))
+        except DataError:  # nothing is blended in; that it cannot be read, its own sample says
+            return views, target, []
+        over, more = composed([piece])
+        both = {k: ((each.short() + over[k]) // 2).to(torch.uint8) for k, each in views.items()}
+        return both, {name: torch.cat([each, more[name]]) for name, each in target.items()}, [place]
 
     def _open(self, index: int) -> ScaledImage:
         split = self.split

@@ -13,7 +13,7 @@ OF_THE_RECIPE = ("epochs", "batch", "lr", "decay", "optimizer", "ema")
 """Settings that a model file remembers however they were chosen; the others, which go by machine and set, only if
 somebody typed them."""
 
-PARTS = ("flipud", "turn", "zoom", "photo", "mosaic")
+PARTS = ("flipud", "turn", "zoom", "photo", "mosaic", "mixup")
 """Of augmentation, all but the mirror."""
 
 
