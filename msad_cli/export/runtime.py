@@ -14,6 +14,7 @@ from msad_cli.export.formats import FORMATS, RUNTIMES, format_of
 from msad_cli.export.sidecar import InputShape, fitting, pad_colour, read_exported
 from msad_cli.frame import Resolution
 from msad_cli.models.decode.deployed import OUTPUTS
+from msad_cli.models.decode.limits import SCORE_THRESHOLD
 from msad_cli.models.detectors.base import Detection
 from msad_cli.models.model_file import Card, load_model
 from msad_cli.models.spec import DetectorSpec, View
@@ -40,7 +41,7 @@ class Model(Protocol):
 
     def limit(self, nms_iou: float | None = None, most: int | None = None) -> None: ...
 
-    def drop_below(self, score: float) -> None: ...
+    def drop_below(self, score: float) -> float: ...
 
     def to(self, device: torch.device) -> "Model": ...
 
@@ -53,12 +54,14 @@ class ExportedModel:
     Attributes:
         spec: with the one view that was exported.
         shape: of its input.
+        lowest: the score below which the graph finds nothing.
         resolution: by which HR images are sized.
     """
 
-    def __init__(self, spec: DetectorSpec, run: Run, shape: InputShape = ANY) -> None:
+    def __init__(self, spec: DetectorSpec, run: Run, shape: InputShape = ANY, lowest: float = SCORE_THRESHOLD) -> None:
         self.spec = spec
         self.shape = shape
+        self.lowest = lowest
         self.resolution = fitting(spec, shape)
         self._run = run
 
@@ -83,8 +86,9 @@ class ExportedModel:
                 code="suppression-fixed",
             )
 
-    def drop_below(self, score: float) -> None:
-        """Nothing: the lowest score is in the graph."""
+    def drop_below(self, score: float) -> float:
+        """The lowest score of this or a surer one: that of the graph stays."""
+        return max(score, self.lowest)
 
     def detect(self, views: "Views", view: View) -> list[Detection]:
         """As `Detector.detect`: detections in HR pixels, one dict an image."""
@@ -163,4 +167,4 @@ def open_model(path: Path, runtime: str | None = None, fold: bool = True) -> tup
     notes = read_exported(path)
     load = form.load if runtime is None else RUNTIMES[runtime]
     run = load(path.read_bytes(), notes.spec.task, str(path), notes.shape, notes.identity)
-    return ExportedModel(notes.spec, run, notes.shape), notes.card
+    return ExportedModel(notes.spec, run, notes.shape, notes.limits.score), notes.card

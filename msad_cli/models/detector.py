@@ -12,7 +12,7 @@ from msad_cli.frame import Frame, Resolution
 from msad_cli.models.backbones.folding import fold
 from msad_cli.models.backbones.normalisation import FUSED, norm_layer, select_view
 from msad_cli.models.backbones.resnet import build_backbone
-from msad_cli.models.decode.limits import OWN, Limits
+from msad_cli.models.decode.limits import OWN, SCORE_THRESHOLD, Limits
 from msad_cli.models.detectors.base import Detection, Outputs, Target, kind_of
 from msad_cli.models.fusion import build_fusion
 from msad_cli.models.pyramid import AlignedBackbone
@@ -181,10 +181,15 @@ class Detector(nn.Module):
             fold(self.low)
         return self
 
-    def drop_below(self, score: float) -> None:
-        """Finds from now on nothing of lower scores, where that saves work; what has the score stays the same."""
+    def drop_below(self, score: float) -> float:
+        """Finds from now on nothing of lower scores, where that saves work; what has the score stays the same.
+
+        Returns:
+            The lowest score that is found.
+        """
         # Thresholds are passed by what is surer, and the score of best F1 is one that a detection has.
         self.kind.drop_below(score * (1 - ROUNDING))
+        return max(score, SCORE_THRESHOLD)
 
     def detect(self, views: Views, view: View) -> list[Detection]:
         """Detections in HR pixels, one dict an image.

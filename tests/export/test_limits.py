@@ -162,6 +162,24 @@ def test_export_takes_limits_says_what_they_cost_and_writes_them_down(
     assert run(["export", str(path), "--lowest-score", "1.5"]) == 2
 
 
+def test_a_graph_says_below_what_it_finds_nothing(student: Detector) -> None:
+    graph = ExportedModel(student.spec, lambda images: [images], lowest=0.2)
+    assert (graph.drop_below(0.1), graph.drop_below(0.3)) == (0.2, 0.3)
+    assert (student.drop_below(0.01), student.drop_below(0.3)) == (SCORE_THRESHOLD, 0.3)
+
+
+def test_a_score_below_what_is_found_at_all_is_told(
+    coco_folder: Path, student: Detector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, seen = tmp_path / "student.safetensors", tmp_path / "seen"
+    save_model(path, student, Card(data=str(coco_folder)))
+    looked = ["predict", str(coco_folder / "val2017"), "-m", str(path), "-o", str(seen), "--overwrite", "--score"]
+    assert run([*looked, "0.01"]) == 0
+    assert f"--score 0.01: {path} finds nothing below 0.05" in capsys.readouterr().err.replace("\n", "")
+    assert run([*looked, "0.05"]) == 0
+    assert "finds nothing below" not in capsys.readouterr().err
+
+
 def test_what_stands_next_to_the_lowest_score_may_be_missing() -> None:
     box = {"boxes": torch.tensor([[0.0, 0.0, 9.0, 9.0]]), "scores": torch.tensor([0.305]), "labels": torch.tensor([1])}
     none = {name: each[:0] for name, each in box.items()}

@@ -111,8 +111,9 @@ def predict(
     labels = parse_classes(classes, detector.spec.categories)
     compute = choose_compute(device, precision)
     compile_parts([detector] if compile_ else [], compute.device)
-    least = card.score_threshold if score is None else score
-    detector.drop_below(least)
+    least = detector.drop_below(card.score_threshold if score is None else score)
+    if score is not None and score < least:
+        print_line(f"--score {score:g}: {path} finds nothing below {least:g}")
     wanted = Wanted(least, labels, overlap_of(nms_iou) if agnostic else None)
     at_once = batch or usual_batch(compute)
     saver = Saver(folder, saves, detector.spec, sources)
