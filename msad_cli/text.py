@@ -3,6 +3,7 @@
 import difflib
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -36,6 +37,13 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     """`a, b, c`, and of many the first few and how many there are beside them."""
     rest = len(names) - most
     return ", ".join(names) if rest <= 1 else f"{', '.join(names[:most])} and {rest} more"
+
+
+def folded(line: str, width: int) -> str:
+    """Parts that two blanks divide in as many lines as a width needs; a part stays whole where it fits."""
+    firm = "\N{NO-BREAK SPACE}"
+    parts = (part.replace(" ", firm) for part in line.split("  "))
+    return "\n".join(textwrap.wrap("  ".join(parts), width, break_on_hyphens=False)).replace(firm, " ")
 
 
 def printable(text: str) -> str:

@@ -22,6 +22,7 @@ from msad_cli.cli.commands.info import info
 from msad_cli.cli.commands.plot import plot
 from msad_cli.cli.commands.predict import predict
 from msad_cli.cli.commands.teacher import teacher
+from msad_cli.cli.help import Command, Group
 from msad_cli.cli.json_output import expect_json, print_error
 from msad_cli.cli.processes import other_process, refused
 from msad_cli.errors import DeviceError, MsadError, UsageError
@@ -30,23 +31,27 @@ from msad_cli.text import nearest, printable
 
 app = typer.Typer(
     name="msad",
+    cls=Group,
     help="Give a detector the speed of small images at nearly the accuracy of large ones.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-app.command()(fit)
-app.command()(teacher)
-app.command()(distill)
-app.command("eval")(evaluate)
-app.command()(predict)
-app.command()(flops)
-app.command()(bench)
-app.command()(compare)
-app.command()(export)
-app.command()(plot)
-app.command()(info)
-app.command()(doctor)
+for _run, _words in (
+    (fit, "fit --data coco_set/ --budget 15ms --time 6h"),
+    (teacher, "teacher --data coco_set/ --k 2"),
+    (distill, "distill --teacher teacher.safetensors"),
+    (evaluate, "eval student.safetensors --per-class"),
+    (predict, "predict photos/ -m student.safetensors"),
+    (flops, "flops student.safetensors"),
+    (bench, "bench student.safetensors teacher.safetensors"),
+    (compare, "compare plain.safetensors student.safetensors teacher.safetensors"),
+    (export, "export student.safetensors --data coco_set/"),
+    (plot, "plot student.run"),
+    (info, "info student.safetensors"),
+    (doctor, "doctor"),
+):
+    app.command(_words.split()[0], cls=Command, epilog=f"Example: msad {_words}")(_run)
 app.add_typer(data.app, name="data")
 
 
@@ -112,6 +117,8 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 128 + signal.SIGINT
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return 0  # the help stands there already
         if debug:
             raise
         return complain(_unforeseen(error), as_json)

@@ -1,6 +1,5 @@
 """The flags that several commands share."""
 
-import copy
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -155,86 +154,59 @@ Exif = Annotated[
         help="Of images that EXIF turns: do labels fit them turned (keep) or not? Default: as sizes tell.",
     ),
 ]
-TrainJson = Annotated[Path | None, typer.Option(help="Annotation file of the training split.")]
-ValJson = Annotated[Path | None, typer.Option(help="Annotation file of the validation split.")]
-TrainImages = Annotated[Path | None, typer.Option(help="Folder of the training images.")]
-ValImages = Annotated[Path | None, typer.Option(help="Folder of the validation images.")]
+TrainJson = Annotated[Path | None, typer.Option(metavar="FILE", help="Annotation file of the training split.")]
+ValJson = Annotated[Path | None, typer.Option(metavar="FILE", help="Annotation file of the validation split.")]
+TrainImages = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the training images.")]
+ValImages = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the validation images.")]
 
 
-def in_panel(title: str, flags: dict[str, Any]) -> dict[str, Any]:
-    """The same flags under a title of their own in a command's help."""
-    shown = {}
-    for name, flag in flags.items():
-        option = copy.copy(flag.__metadata__[0])
-        option.rich_help_panel = title
-        shown[name] = Annotated[flag.__origin__, option]
-    return shown
-
-
-DATA = in_panel(
-    "Data",
-    {
-        "data": Data,
-        "train_json": TrainJson,
-        "val_json": ValJson,
-        "train_images": TrainImages,
-        "val_images": ValImages,
-        "crowd_as_objects": CrowdAsObjects,
-        "join_classes": JoinClasses,
-        "max_pixels": MaxPixels,
-        "bits": Bits,
-        "exif": Exif,
-        "cache": Cache,
-    },
-)
-SCHEDULE = in_panel(
-    "Schedule",
-    {
-        "epochs": Epochs,
-        "budget_time": BudgetTime,
-        "batch": BatchSize,
-        "lr": LearningRate,
-        "decay": Decay,
-        "warmup": Warmup,
-        "clip": Clip,
-        "freeze": Freeze,
-        "class_weights": ClassWeights,
-        "optimizer": Optimizer,
-        "ema": Ema,
-        "eval_every": EvalEvery,
-        "patience": Patience,
-        "seed": Seed,
-    },
-)
-AUGMENTATION = in_panel(
-    "Augmentation",
-    {
-        "augment": Augment,
-        "fliplr": Fliplr,
-        "flipud": Flipud,
-        "turn": Turn,
-        "zoom": Zoom,
-        "photo": Photo,
-        "mosaic": Mosaic,
-        "mixup": Mixup,
-    },
-)
-MACHINE = in_panel(
-    "Machine", {"device": Device, "precision": PrecisionName, "workers": Workers, "compile_": Compile, "time": Time}
-)
-RESULT = in_panel(
-    "Result",
-    {
-        "out": Out,
-        "keep": Keep,
-        "resume": Resume,
-        "finish": Finish,
-        "overwrite": Overwrite,
-        "checkpoint": Checkpoint,
-        "log": Log,
-        "dry_run": DryRun,
-        "quiet": Quiet,
-    },
-)
-TRAINING: dict[str, Any] = {**DATA, **SCHEDULE, **AUGMENTATION, **MACHINE, **RESULT}
+TRAINING: dict[str, Any] = {
+    "data": Data,
+    "train_json": TrainJson,
+    "val_json": ValJson,
+    "train_images": TrainImages,
+    "val_images": ValImages,
+    "crowd_as_objects": CrowdAsObjects,
+    "join_classes": JoinClasses,
+    "max_pixels": MaxPixels,
+    "bits": Bits,
+    "exif": Exif,
+    "cache": Cache,
+    "epochs": Epochs,
+    "budget_time": BudgetTime,
+    "batch": BatchSize,
+    "lr": LearningRate,
+    "decay": Decay,
+    "warmup": Warmup,
+    "clip": Clip,
+    "freeze": Freeze,
+    "class_weights": ClassWeights,
+    "optimizer": Optimizer,
+    "ema": Ema,
+    "eval_every": EvalEvery,
+    "patience": Patience,
+    "seed": Seed,
+    "augment": Augment,
+    "fliplr": Fliplr,
+    "flipud": Flipud,
+    "turn": Turn,
+    "zoom": Zoom,
+    "photo": Photo,
+    "mosaic": Mosaic,
+    "mixup": Mixup,
+    "device": Device,
+    "precision": PrecisionName,
+    "workers": Workers,
+    "compile_": Compile,
+    "time": Time,
+    "out": Out,
+    "keep": Keep,
+    "resume": Resume,
+    "finish": Finish,
+    "overwrite": Overwrite,
+    "checkpoint": Checkpoint,
+    "log": Log,
+    "dry_run": DryRun,
+    "quiet": Quiet,
+}
 """The flags of both trainings, by the fields of `TrainingConfig`."""

@@ -276,9 +276,12 @@ def test_the_baselines_train(teacher: Path, demo: Path, tmp_path: Path, capsys: 
     # The end of a run: the control by its default name, of the same teacher and set; the new model; its teacher.
     capsys.readouterr()
     assert distil(teacher, tmp_path / "student.safetensors", "--epochs", "1") == 0
-    table = capsys.readouterr().err.partition("┏")[2]
-    rows = [line.split("│")[1].strip() for line in table.splitlines() if line.startswith("│")]
-    assert [each for each in rows if each] == ["plain", "student", "teacher, fused", "teacher, high", "teacher, low"]
+    ended = capsys.readouterr()
+    table = ended.out.partition("\n\n")[0]
+    rows = [line.split("  ")[0] for line in table.splitlines()[2:] if not line.startswith(" ")]
+    assert rows == ["plain", "student", "teacher, fused", "teacher, high", "teacher, low"]
+    assert f"{tmp_path / 'student.safetensors'}, " in ended.out
+    assert f"report: {tmp_path / 'student.run'}" in ended.err
     assert all(name in table for name in ("APs", "GMACs", "backbone", "head", "ms", "gap closed"))
 
 

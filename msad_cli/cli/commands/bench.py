@@ -25,7 +25,7 @@ def bench(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Model files, measured in turn.")],
     inputs: options.TimedImages = None,
     runs: Annotated[int, typer.Option(min=1, help="Counted runs of each model.")] = 50,
-    batch: Annotated[int, typer.Option(min=1, help="Images a run.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, rich_help_panel="Machine", help="Images a run.")] = 1,
     stock: Annotated[
         bool, typer.Option("--stock", help="Beside them torchvision's detector at HR, with random weights.")
     ] = False,
@@ -199,12 +199,13 @@ def _machine(compute: "Compute") -> dict[str, Any]:
 
 
 def _print(report: dict[str, dict[str, float]], title: str, first: str) -> None:
-    from msad_cli.cli.console import print_table
+    from msad_cli.cli.output.tables import print_table
 
-    columns = list(report[first])
+    whole = ("p50_ms", "p95_ms", "images_per_second")
+    columns = [*whole, *(each for each in report[first] if each not in whole)]
     shown = (each.removesuffix("_ms").replace("images_per_second", "images/s") for each in columns)
-    rows = [["model", *shown, "ratio"]]
+    rows = [["model", "ratio", *shown]]
     for name, numbers in report.items():
         ratio = numbers["p50_ms"] / report[first]["p50_ms"]
-        rows.append([name, *(f"{numbers[each]:.1f}" for each in columns), f"{ratio:.2f}"])
+        rows.append([name, f"{ratio:.2f}", *(f"{numbers[each]:.1f}" for each in columns)])
     print_table(title, rows)

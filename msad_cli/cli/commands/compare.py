@@ -160,13 +160,13 @@ def several_sets(models: "Sequence[Path]") -> str:
 
 
 def _columns(rows: "Mapping[str, Row]") -> list[str]:
-    """The names of all rows' values; what only some models have stands where it belongs."""
-    names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    parts = [name for name in names if name.endswith("_gmacs")]
+    """The names of all rows' values, what matters most first; what only some models have stands where it belongs."""
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    # Of the first model and the best one it is 0 and 1, which says nothing.
+    gap = ["gap_closed"] if sum(row.get("gap_closed") is not None for row in rows.values()) > 2 else []
+    first, *sizes = ACCURACY
     kinds = [name for name in OTHER_KINDS if name in names]
-    others = [name for name in names if name not in (*parts, *kinds)]
-    after = others.index("GMACs")
-    return [*others[:after], *kinds, "GMACs", *parts, *others[after + 1 :]]
+    return [first, *kinds, *sizes, "GMACs", "ms", *gap, "what", *(name for name in names if name.endswith("_gmacs"))]
 
 
 def _text(name: str, value: float | str | None) -> str:
@@ -186,7 +186,7 @@ def _markdown(rows: "Mapping[str, Row]") -> str:
 
 def print_rows(rows: "Mapping[str, Row]") -> None:
     """A table for people."""
-    from msad_cli.cli.console import print_table
+    from msad_cli.cli.output.tables import print_table
 
     columns = _columns(rows)
     head = ["model", *(name.removesuffix("_gmacs").replace("_", " ") for name in columns)]

@@ -7,6 +7,7 @@ import typer
 
 from msad_cli.cli import options
 from msad_cli.cli.commands.convert import convert
+from msad_cli.cli.help import Command, Group
 from msad_cli.errors import UsageError
 from msad_cli.text import MOST_PIXELS, parse_ks, parse_pixels, parse_size
 
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
 Source = Annotated[str, typer.Argument(metavar="DIR|FILE|demo", help="A set, its data.yaml, or one annotation file.")]
 Split = Annotated[str | None, typer.Option(metavar="train|val|test", help="Only this one.")]
 Images = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the images of FILE lie.")]
-Size = Annotated[str, typer.Option(metavar="SHORT,LONG", help="Sides of the large (HR) image.")]
-Reductions = Annotated[str, typer.Option("--k", metavar="2[,4]", help="By how much the low view is downsampled.")]
+Size = Annotated[str, typer.Option(rich_help_panel="Data", metavar="SHORT,LONG", help="Sides of the large (HR) image.")]
+Reductions = Annotated[
+    str, typer.Option("--k", rich_help_panel="Data", metavar="2[,4]", help="By how much the low view is downsampled.")
+]
 Task = Annotated[str, typer.Option(metavar="boxes|masks|keypoints", help="What is to be learnt.")]
 
-app = typer.Typer(no_args_is_help=True, help="Data sets: check, repair, convert and count them, draw the demo set.")
-app.command()(convert)
+app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Data sets: check, repair, convert and count them, draw the demo set."
+)
+app.command(cls=Command, epilog="Example: msad data convert yolo_set/ --to coco -o coco_set")(convert)
 
 
 @app.callback()
@@ -29,7 +34,7 @@ def data() -> None:
     """Data sets: check, repair, convert and count them, draw the demo set."""
 
 
-@app.command()
+@app.command(cls=Command, epilog="Example: msad data check coco_set/ --size 320,533")
 def check(
     path: Source,
     split: Split = None,
@@ -48,9 +53,9 @@ def check(
     as_json: options.Json = False,
 ) -> None:
     """Look for everything that is wrong with a data set: boxes, ids, files, train against val. Exit 3 if unusable."""
-    from msad_cli.cli.check_tables import print_report
     from msad_cli.cli.console import print_line
     from msad_cli.cli.json_output import print_json
+    from msad_cli.cli.output.check_tables import print_report
     from msad_cli.data.annotations.check_cache import checked, refuse_unusable
     from msad_cli.data.layouts.splits import records_of
 
@@ -71,7 +76,7 @@ def check(
     refuse_unusable(report, path, "msad data check FILE --fix -o NEW repairs what it can", strict)
 
 
-@app.command()
+@app.command(cls=Command, epilog="Example: msad data stats demo --k 2,4")
 def stats(
     path: Source,
     split: Split = None,
@@ -86,9 +91,9 @@ def stats(
     as_json: options.Json = False,
 ) -> None:
     """Count images and objects by class, and say how large these are at HR and at 1/k. Exit 3 if unusable."""
-    from msad_cli.cli.check_tables import print_counts, print_problems
     from msad_cli.cli.console import print_line
     from msad_cli.cli.json_output import print_json
+    from msad_cli.cli.output.check_tables import print_counts, print_problems
     from msad_cli.data.annotations.check_cache import checked, refuse_unusable
     from msad_cli.data.layouts.splits import records_of
 
@@ -132,7 +137,7 @@ def _fix(found: dict[str, "Files"], out: Path, decode: bool) -> None:
     """Writes the repaired annotations of the one split that was found."""
     import json
 
-    from msad_cli.cli.check_tables import print_repairs
+    from msad_cli.cli.output.check_tables import print_repairs
     from msad_cli.data.annotations.records import read_document
     from msad_cli.data.annotations.repair import repair
     from msad_cli.system.files import write_text
@@ -149,14 +154,14 @@ def _fix(found: dict[str, "Files"], out: Path, decode: bool) -> None:
     print_repairs(repaired.done, str(out))
 
 
-@app.command()
+@app.command(cls=Command, epilog="Example: msad data demo -o shapes --train 100")
 def demo(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Draw it here, not in the cache.")
     ] = None,
     train: Annotated[int, typer.Option(min=1, help="Training images.")] = 400,
     val: Annotated[int, typer.Option(min=1, help="Validation images.")] = 100,
-    seed: Annotated[int, typer.Option(help="Other seeds draw other sets.")] = 0,
+    seed: Annotated[int, typer.Option(rich_help_panel="Data", help="Other seeds draw other sets.")] = 0,
 ) -> None:
     """Draw the demo set, a COCO folder; print where it lies."""
     from msad_cli.data.layouts.demo import demo_folder, draw_demo

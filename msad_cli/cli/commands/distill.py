@@ -86,7 +86,7 @@ OWN: dict[str, Any] = {
     ],
     "unlabelled_share": Annotated[float, typer.Option(help="Of each batch, how much is unlabelled.")],
 }
-FLAGS = {**options.in_panel("Student", OWN), **options.TRAINING}
+FLAGS = {**OWN, **options.TRAINING}
 
 
 def _distill(asked: Asked[DistillConfig]) -> None:
@@ -95,7 +95,7 @@ def _distill(asked: Asked[DistillConfig]) -> None:
         from msad_cli.cli.progress import exit_code, observer
         from msad_cli.training.students.train_student import train_student
 
-        watching = observer(asked.config.quiet)
+        watching = observer(asked.config)
         outcome = train_student(asked, watching)
         if outcome.scores and not watching.silent:
             _announce(outcome)
@@ -109,9 +109,11 @@ def _announce(outcome: "Outcome") -> None:
     """The end of a run: the new model beside its teacher and, if it lies here, the control; then the next command."""
     from msad_cli.cli.commands.bench import measure
     from msad_cli.cli.commands.compare import add_gap, print_rows, several_sets, table_rows
-    from msad_cli.cli.console import announce_result, console, print_line
+    from msad_cli.cli.console import print_line
+    from msad_cli.cli.output.ending import print_end, print_model
+    from msad_cli.cli.output.scores import print_scores
 
-    out, scores, run = outcome.model, outcome.scores, outcome.run
+    out, run = outcome.model, outcome.run
     assert run is not None
     assert run.source is not None
     spec, val, compute = run.detector.spec, run.validation, run.choices.compute
@@ -125,14 +127,14 @@ def _announce(outcome: "Outcome") -> None:
         rows = table_rows(models, "all", measure(models, images, COMPARED, compute, view="all"))
     except (MsadError, RuntimeError) as error:  # the model is written, whatever became of the others
         print_line(f"not compared with its teacher: {error}")
-        announce_result(out, outcome.held, scores, following)
-        return
-    remarks = [several_sets(models), add_gap(rows) if control else ""]
-    print_rows(rows)
-    for name, share in _cost_shares(spec, first).items():
-        console.print(f"cost of {out.stem}, head included: {share:.2f} of {name}")
-    for line in filter(None, (*remarks, f"next: {following}")):
-        print_line(line)
+        print_scores("", {view: each.numbers for view, each in outcome.scores.items()})
+        remarks = []
+    else:
+        remarks = [several_sets(models), add_gap(rows) if control else ""]
+        print_rows(rows)
+    print_model(outcome)
+    shares = (f"{share:.2f} of {name}" for name, share in _cost_shares(spec, first).items())
+    print_end(outcome, [*remarks, f"cost of {out.stem}, head included: {', '.join(shares)}"], following)
 
 
 def _control(out: Path) -> Path | None:

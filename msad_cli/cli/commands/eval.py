@@ -63,9 +63,10 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure AP and AR of a model, by COCO's own evaluation."""
-    from msad_cli.cli.console import print_line, print_scores
+    from msad_cli.cli.console import print_line
     from msad_cli.cli.json_output import print_json
-    from msad_cli.cli.size_curve import report_sizes
+    from msad_cli.cli.output.scores import print_scores
+    from msad_cli.cli.output.size_curve import report_sizes
     from msad_cli.evaluation.evaluate import Evaluation, EvaluationConfig
 
     gates = parse_gates(fail_under)

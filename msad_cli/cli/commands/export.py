@@ -15,6 +15,8 @@ from msad_cli.export.formats import FORMATS
 from msad_cli.text import MOST_PIXELS, parse_pixels
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from msad_cli.export.runtime import Model
     from msad_cli.export.sidecar import InputShape, Notes
     from msad_cli.models.decode.deployed import Deployed
@@ -44,7 +46,10 @@ def export(
         str | None,
         typer.Option("--fixed", metavar="HEIGHT,WIDTH", help="Fix the input's sides; images are fitted in and padded."),
     ] = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, max=1024, help="Fix how many images it takes.")] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", min=1, max=1024, rich_help_panel="Network", help="Fix how many images it takes."),
+    ] = None,
     nms_iou: options.NmsIou = None,
     agnostic: Annotated[
         bool, typer.Option("--agnostic/--per-class-nms", help="The graph gives an object's best class alone, or all.")
@@ -70,12 +75,11 @@ def export(
     quiet: options.Quiet = False,
 ) -> None:
     """Write a model as ONNX (or torch.export's .pt2): pixels in, boxes out, in pixels of the image that it sees."""
-    from msad_cli.cli.console import print_line, print_scores
+    from msad_cli.cli.console import print_line
     from msad_cli.data.images.decode import limit_pixels
     from msad_cli.evaluation.exported import (
         check_graph,
         compared_images,
-        cost_lines,
         graph_images,
         score_graphs,
         split_for,
@@ -116,10 +120,8 @@ def export(
     whole = load_model(model)[0]  # without the graph's limits, to say what they cost
     whole.limit(nms_iou, max_detections)
     scores = score_graphs(whole, seen, models, val, overlap) if measured else {}
-    if not quiet and scores:
-        print_scores("msad and its graph", scores, "model")
-    for line in cost_lines(scores, to.name):
-        say(line)
+    if not quiet:
+        _print_cost(scores, to.name)
     if data is not None and Path(data).resolve() != Path(card.data).resolve():
         scores = {}  # the card's scores are those on the set that the model remembers
     known = list(scores.values())[-1] if scores else None if fixed or int8 else (card.scores or {}).get(seen)
@@ -128,6 +130,18 @@ def export(
     say(f"{path}: {len(written) / 2**20:.1f} MiB; {sidecar_path(path)} says what goes in and comes out")
     if not to.unopened:
         say(f"next: msad eval {path}")
+
+
+def _print_cost(scores: "Mapping[str, Mapping[str, float]]", to: str) -> None:
+    """AP of the model and of what became of it, where it was measured."""
+    from msad_cli.cli.console import print_line
+    from msad_cli.cli.output.scores import print_scores
+    from msad_cli.evaluation.exported import cost_lines
+
+    if scores:
+        print_scores("msad and its graph", scores, "model")
+    for line in cost_lines(scores, to):
+        print_line(line)
 
 
 def _limits(usual: "Limits", score: float | None, candidates: int | None, one_class: bool) -> "Limits":

@@ -172,7 +172,7 @@ class _Console:
             print_result(line)
 
     def table(self, title: str, rows: Sequence[Sequence[str]], taken: Sequence[int]) -> None:
-        from msad_cli.cli.console import print_table
+        from msad_cli.cli.output.tables import print_table
 
         if not self._quiet:
             head, *others = rows

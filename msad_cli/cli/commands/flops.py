@@ -14,8 +14,6 @@ from msad_cli.text import parse_ks, parse_size
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.table import Table
-
     from msad_cli.models.cost import Cost
     from msad_cli.models.spec import DetectorSpec
 
@@ -41,7 +39,9 @@ def flops(
     unaligned: Annotated[
         bool, typer.Option("--unaligned", help="Without MODEL: an ordinary student of the small image.")
     ] = False,
-    low_backbone: Annotated[str, typer.Option(help="Without MODEL: of a fusion student's small image.")] = "",
+    low_backbone: Annotated[
+        str, typer.Option(metavar="NAME", help="Without MODEL: of a fusion student's small image.")
+    ] = "",
     low_width: Annotated[float, typer.Option(help="Without MODEL: of a fusion student's small image.")] = 1.0,
     classes: Annotated[
         int | None, typer.Option(min=1, help="Without MODEL: number of classes. Default: those of --data, else 80.")
@@ -57,8 +57,9 @@ def flops(
     as_json: options.Json = False,
 ) -> None:
     """Count parameters and GMACs by part: student beside teacher beside torchvision's stock model."""
-    from msad_cli.cli.console import results
+    from msad_cli.cli.console import console
     from msad_cli.cli.json_output import print_json
+    from msad_cli.cli.output.tables import print_table
     from msad_cli.export.formats import read_description
     from msad_cli.models.cost import count_cost, relatives
     from msad_cli.models.spec import ClassName, DetectorSpec, usual_divisor
@@ -102,12 +103,12 @@ def flops(
         )
         if not as_json:
             over = f"mean of {len(frames)} images of {own}" if len(frames) > 1 or data else "one image"
-            results.print(_table(f"{spec.detector}, {spec.backbone} × {spec.width:g}, HR {text}, {over}", costs))
+            print_table(f"{spec.detector}, {spec.backbone} × {spec.width:g}, HR {text}, {over}", _rows(costs))
     if as_json:
         print_json(reports)
     else:
         for line in _remarks(spec, unpadded):
-            results.print(line)
+            console.print(line)
 
 
 def _remarks(spec: "DetectorSpec", unpadded: bool) -> "Iterator[str]":
@@ -173,18 +174,12 @@ def _as_json(cost: "Cost") -> dict[str, object]:
     }
 
 
-def _table(title: str, costs: dict[str, "Cost"]) -> "Table":
-    from rich.table import Table
-
-    from msad_cli.cli.console import cell
-
-    table = Table(title=cell(title), title_justify="left", header_style="bold")
-    parts = next(iter(costs.values())).macs
-    for name in ("", *parts, "GMACs", "GFLOPs", "ratio", "params, M"):
-        table.add_column(name, justify="right" if name else "left")
-    stock = next(iter(costs.values())).total
+def _rows(costs: dict[str, "Cost"]) -> list[list[str]]:
+    """The table, its first row being the head."""
+    first = next(iter(costs.values()))
+    rows = [["model", "GMACs", "GFLOPs", "ratio", "params, M", *first.macs]]
     for name, cost in costs.items():
-        numbers = (*cost.macs.values(), cost.total, 2 * cost.total)
-        ratio, parameters = cost.total / stock, sum(cost.parameters.values()) / 1e6
-        table.add_row(name, *(f"{each / 1e9:.2f}" for each in numbers), f"{ratio:.2f}", f"{parameters:.2f}")
-    return table
+        giga, parameters = cost.total / 1e9, sum(cost.parameters.values()) / 1e6
+        numbers = (giga, 2 * giga, cost.total / first.total, parameters, *(each / 1e9 for each in cost.macs.values()))
+        rows.append([name, *(f"{each:.2f}" for each in numbers)])
+    return rows

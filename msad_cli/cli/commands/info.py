@@ -20,10 +20,10 @@ def info(
 ) -> None:
     """Show what a model file remembers: architecture, classes, data, AP."""
     from msad_cli.cli.json_output import print_json
+    from msad_cli.cli.output.tables import print_beside
     from msad_cli.export.formats import is_exported
     from msad_cli.models.model_file import card_json
     from msad_cli.system.files import fingerprint
-    from msad_cli.text import printable
 
     spec, card, of_kind = _exported(model) if is_exported(model) else _trained(model)
     values = {
@@ -40,7 +40,7 @@ def info(
         return
     for name, value in (values | _in_words(spec, card)).items():
         if value not in ("", (), None):
-            typer.echo(printable(f"{name:20} {value}"))
+            print_beside(f"{name:20} ", str(value))
 
 
 def _trained(model: Path) -> "tuple[DetectorSpec, Card, dict[str, Any]]":
@@ -87,6 +87,7 @@ def _in_words(spec: "DetectorSpec", card: "Card") -> dict[str, Any]:
         "scores": "; ".join(f"{view}: {numbers}" for view, numbers in scores.items()),
         "unlabelled": f"{card.unlabelled_images} images: {card.unlabelled}" if card.unlabelled else "",
         "unlabelled_images": "",
+        "training": ", ".join(f"{name} {value}" for name, value in (card.training or {}).items()),
         "score_threshold": f"{card.score_threshold:.3f}",
         "teacher_spec": ""
         if teacher is None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msad_cli.cli import options
-from msad_cli.cli.tally import Tally
+from msad_cli.cli.output.tally import Tally
 from msad_cli.errors import DataError, PartialFailureError, UsageError
 from msad_cli.text import MOST_PIXELS, parse_classes, parse_pixels
 
@@ -39,7 +39,8 @@ def predict(
         ),
     ],
     model: Annotated[
-        Path | None, typer.Option("--model", "-m", help="Default: student.safetensors here, then teacher.")
+        Path | None,
+        typer.Option("--model", "-m", metavar="FILE", help="Default: student.safetensors here, then teacher."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -56,7 +57,8 @@ def predict(
         str | None, typer.Option(metavar="high|middle|low|fused", help="Default: the model's best.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Images of one size at once. Default: 8 on a GPU, else 1.")
+        int | None,
+        typer.Option(min=1, rich_help_panel="Machine", help="Images of one size at once. Default: 8 on a GPU, else 1."),
     ] = None,
     save: Annotated[
         str | None,

@@ -76,18 +76,19 @@ OWN: dict[str, Any] = {
         str | None, typer.Option(metavar="0.05,…", help="Of keypoints, for OKS. Default: COCO's of 17, else 0.05.")
     ],
 }
-FLAGS = {"data": options.DATA["data"], **options.in_panel("Model", OWN), **options.TRAINING}
+FLAGS = {**OWN, **options.TRAINING}
 
 
 def _teacher(asked: Asked[TeacherConfig]) -> None:
     """Train the teacher: one network on an image and on the same image downsampled by k, and their fusion."""
     with together():
-        from msad_cli.cli.console import announce_result
+        from msad_cli.cli.output.ending import print_end, print_model
+        from msad_cli.cli.output.scores import print_scores
         from msad_cli.cli.progress import exit_code, observer
         from msad_cli.training.judging.nothing_found import of_scores
         from msad_cli.training.train_teacher import train_teacher
 
-        watching = observer(asked.config.quiet)
+        watching = observer(asked.config)
         outcome = train_teacher(asked, watching)
         out = outcome.model
         if outcome.scores and not watching.silent:
@@ -96,13 +97,15 @@ def _teacher(asked: Asked[TeacherConfig]) -> None:
             remark = _best(outcome) if aligned else ""
             if of_scores(outcome.scores):
                 following = ""  # what is likely wrong was said; a student of this would learn nothing
-            announce_result(out, outcome.held, outcome.scores, following, remark)
+            print_scores("", {view: each.numbers for view, each in outcome.scores.items()})
+            print_model(outcome)
+            print_end(outcome, [remark], following)
         raise typer.Exit(exit_code(outcome, watching))
 
 
 def _best(outcome: "Outcome") -> str:
     """Which view is the best, and what follows from that."""
-    from msad_cli.cli.console import percent
+    from msad_cli.cli.output.scores import percent
     from msad_cli.models.views import view_of_best_ap
 
     assert outcome.run is not None

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from msad_cli.cli.console import print_line, print_scores
+from msad_cli.cli.console import print_line
 from msad_cli.cli.json_output import print_json
+from msad_cli.cli.output.scores import print_scores
 from msad_cli.evaluation.metrics import Scores
 from msad_cli.runs.plots.epochs import plot_sizes
 

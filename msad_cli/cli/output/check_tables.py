@@ -1,17 +1,14 @@
 """The check of a data set, for people."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from rich.table import Table
-
-from msad_cli.cli.console import cell, print_line, print_result, results
+from msad_cli.cli.console import print_line, print_result
+from msad_cli.cli.output.tables import print_table
 from msad_cli.data.annotations.check import Report, SplitReport
 from msad_cli.data.annotations.problems import BEYOND_REPAIR
 
 MOST_CLASSES = 20
 """Rows of a table of classes."""
-FIRST_WIDTH = 32
-"""Characters of the first column, so that tables stand below each other in line."""
 SIZES = ("5%", "50%", "95%", "under 8")
 """Quantiles, and the share of the smallest."""
 SHOWN = 3
@@ -32,17 +29,17 @@ def print_counts(report: Report) -> None:
     counts = dict.fromkeys(what for split in splits for what in split.counts)
     rows = [(what, *(str(split.counts.get(what, 0)) for split in splits)) for what in counts]
     names = [split.name for split in splits]
-    results.print(_table("", names, rows))
-    results.print(_table("boxes to learn from, by class", names, _class_rows(splits)))
+    print_table("", [["", *names], *rows])
+    print_table("", [["boxes to learn from, by class", *names], *_class_rows(splits)])
     for split in splits:
-        results.print(_table(f"sides of objects, {split.name}, pixels", SIZES, _size_rows(split)))
+        print_table("", [[f"sides of objects, {split.name}, pixels", *SIZES], *_size_rows(split)])
 
 
 def print_report(report: Report) -> None:
     """All of it."""
     print_counts(report)
     if report.problems:
-        results.print(_problems(report))
+        print_table("problems", [("in", "count", "what, and what msad does"), *_problems(report)])
     if any(each.code not in BEYOND_REPAIR for _, each in report.problems):
         print_line("msad data check PATH --split NAME --fix -o FILE writes annotations without what can be repaired")
     if not any(each.fatal for _, each in report.problems):
@@ -54,16 +51,6 @@ def print_repairs(done: Mapping[str, int], out: str) -> None:
     for what, count in done.items():
         print_result(f"{count} {what}")
     print_line(f"{out} written" + ("" if done else ": there was nothing to repair"))
-
-
-def _table(first: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(box=None, header_style="bold")
-    table.add_column(first, min_width=FIRST_WIDTH)
-    for name in columns:
-        table.add_column(name, justify="right", min_width=8)
-    for row in rows:
-        table.add_row(*map(cell, row))
-    return table
 
 
 def _class_rows(splits: Sequence[SplitReport]) -> Iterator[tuple[str, ...]]:
@@ -81,14 +68,9 @@ def _size_rows(split: SplitReport) -> Iterator[tuple[str, ...]]:
         yield view, *(f"{value:.1f}" for value in each.quantiles), f"{each.small_share:.1%}"
 
 
-def _problems(report: Report) -> Table:
-    table = Table(title="problems", title_justify="left", box=None, header_style="bold")
-    table.add_column("in")
-    table.add_column("count", justify="right")
-    table.add_column("what, and what msad does", overflow="fold")
+def _problems(report: Report) -> Iterator[tuple[str, ...]]:
     for name, each in report.problems:
-        lines = [f"{each.what}: {'[bold]fatal[/], ' if each.fatal else ''}{each.outcome}"]
-        lines += [f"  {cell(example)}" for example in each.examples[:SHOWN]]
-        lines += [f"  → {cell(each.advice)}"] if each.advice else []
-        table.add_row(name, str(each.count), "\n".join(lines))
-    return table
+        lines = [f"{each.what}: {'fatal, ' if each.fatal else ''}{each.outcome}"]
+        lines += [f"  {example}" for example in each.examples[:SHOWN]]
+        lines += [f"  → {each.advice}"] if each.advice else []
+        yield name, str(each.count), "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Results as people and programs read them: tables that fit the screen, JSON of one schema."""
