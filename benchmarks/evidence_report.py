@@ -160,7 +160,7 @@ def table_lines(files: Files, labels: Mapping[str, str], val: CocoSplit, prefix:
             numbers = {each: [percent(one.get(prefix + each)) for one in found] for each in NUMBERS}
             numbers["box AP"] = [percent(one.get("AP")) for one in found]
             own, whole = (count_cost(*each, frames).total / 1e9 for each in ((spec, view), stock))
-            milliseconds = measured[f"{paths[0]}{suffix}"]["p50_ms"]
+            milliseconds = measured[f"{paths[0]}{suffix}"].milliseconds["p50"]
             yield (name, view), Line(f"{labels[name]}{suffix}", numbers, own, own / whole, milliseconds)
 
 

@@ -84,7 +84,7 @@ def test_the_wheel_holds_the_package_its_licence_and_nothing_else(built: Path) -
     described = f"msad_cli-{msad_cli.__version__}.dist-info/"
     code = {str(file.relative_to(ROOT)) for file in (ROOT / "msad_cli").rglob("*.py")}
     files = contents(wheel)
-    assert files.keys() == code | {"msad_cli/py.typed"} | {
+    assert files.keys() == code | {"msad_cli/py.typed", "msad_cli/cli/output/schema.json"} | {
         described + each for each in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
     }
     assert files[described + "licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()

@@ -23,7 +23,7 @@ from msad_cli.cli.commands.plot import plot
 from msad_cli.cli.commands.predict import predict
 from msad_cli.cli.commands.teacher import teacher
 from msad_cli.cli.help import Command, Group
-from msad_cli.cli.json_output import expect_json, print_error
+from msad_cli.cli.output.json_output import expect_json, print_error
 from msad_cli.cli.processes import other_process, refused
 from msad_cli.errors import DeviceError, MsadError, UsageError
 from msad_cli.system.cache_folder import CacheWarning

@@ -80,7 +80,7 @@ class Fitted:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return {
-            **self.plan,
+            "plan": self.plan,
             "commands": self.commands,
             "result": None if self.verdict is None else self.verdict.to_json(),
         }

@@ -1,9 +1,9 @@
 """msad bench: the parts add up, models take turns, and what is missing is said."""
 
-import json
 from pathlib import Path
 
 import pytest
+from support.documents import by_name
 
 from msad_cli.cli.app import run
 from msad_cli.cli.commands.bench import WARMUP, summary
@@ -18,10 +18,9 @@ FLAGS = ["--device", "cpu", "--precision", "fp32"]
 def test_summary_by_hand() -> None:
     """Sums of 0.1, 0.2 and 0.3 s: the median is 0.2, the 95th percentile nine tenths of the way from it to 0.3."""
     taken = [dict.fromkeys(PARTS, each / 4) for each in (0.1, 0.3, 0.2)]
-    found = summary(taken, batch=2)
-    assert found == pytest.approx(
-        {**{f"{part}_ms": 50.0 for part in PARTS}, "p50_ms": 200.0, "p95_ms": 290.0, "images_per_second": 10.0}
-    )
+    milliseconds, images_per_second = summary(taken, batch=2)
+    assert milliseconds == pytest.approx({"p50": 200.0, "p95": 290.0, **dict.fromkeys(PARTS, 50.0)})
+    assert images_per_second == pytest.approx(10.0)
 
 
 def test_models_take_turns_over_the_images(
@@ -44,11 +43,11 @@ def test_models_take_turns_over_the_images(
 
     monkeypatch.setattr(latency, "timed_parts", counted)
     assert run(["bench", *files, "--stock", "--runs", "2", "--batch", "2", "--json", *FLAGS]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert list(report["models"]) == [files[0], "stock fcos, HR, resnet18", files[1]]
-    for numbers in report["models"].values():
-        assert all(numbers[f"{part}_ms"] > 0 for part in PARTS)
-        assert numbers["images_per_second"] == pytest.approx(2000 / numbers["p50_ms"])
+    report = by_name(capsys.readouterr().out)
+    assert list(report) == [files[0], "stock fcos, HR, resnet18", files[1]]
+    for numbers in report.values():
+        assert all(numbers["latency_ms"][part] > 0 for part in PARTS)
+        assert numbers["images_per_second"] == pytest.approx(2000 / numbers["latency_ms"]["p50"])
     # Student, stock, teacher, and again; each turn two images of the validation split, over and over.
     assert [views for views, _ in seen] == [1, 1, 2] * (2 + WARMUP)
     names = [name for _, paths in seen[::3] for name in paths]

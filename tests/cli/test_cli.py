@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.documents import by_name, by_view, document
 
 from msad_cli.cli.app import run
 from msad_cli.models.model_file import read_header
@@ -72,7 +73,7 @@ def test_json_of_a_command_that_fails_is_the_error(
 ) -> None:
     assert run(arguments) == exit_code
     printed = capsys.readouterr()
-    error = json.loads(printed.out)["error"]
+    error = document(printed.out)["error"]
     assert (error["code"], error["exit_code"]) == (code, exit_code)
     assert printed.err == f"error: {error['message']}\n" + (f"\nhint: {error['hint']}\n" if error["hint"] else "")
     assert run([each for each in arguments if each != "--json"]) == exit_code
@@ -86,7 +87,7 @@ def test_json_of_a_command_that_fails_with_a_result_is_the_result(
     assert run(["data", "check", str(tmp_path / "set.json"), "--images", str(tmp_path), "--json"]) == 3
     printed = capsys.readouterr()
     assert "no-images" in printed.out
-    assert "error" not in json.loads(printed.out)
+    assert "error" not in document(printed.out)
     assert "\nerror: " in printed.err
 
 
@@ -230,7 +231,7 @@ def test_the_main_job(teacher: Path, demo: Path, tmp_path: Path, capsys: pytest.
     capsys.readouterr()
 
     assert run(["eval", str(teacher), "--json", "--precision", "fp32", "--workers", "0"]) == 0
-    scores = json.loads(capsys.readouterr().out)
+    scores = {view: each["scores"] for view, each in by_view(capsys.readouterr().out).items()}
     recorded = json.loads((teacher.with_suffix(".run") / "metrics.json").read_text())
     assert set(scores) == {"high", "low", "fused"}
     assert scores["fused"]["AP"] == pytest.approx(recorded["fused"]["AP"], abs=1e-9)
@@ -250,15 +251,11 @@ def test_the_main_job(teacher: Path, demo: Path, tmp_path: Path, capsys: pytest.
     capsys.readouterr()
 
     assert run(["flops", str(student), "--json"]) == 0
-    models = json.loads(capsys.readouterr().out)[0]["models"]
-    assert (
-        models["student, 1/2"]["total_macs"]
-        < models["stock fcos, HR"]["total_macs"]
-        < models["teacher, fused"]["total_macs"]
-    )
+    total = {name: each["macs"]["total"] for name, each in by_name(capsys.readouterr().out).items()}
+    assert total["student, 1/2"] < total["stock fcos, HR"] < total["teacher, fused"]
 
     assert run(["info", str(student), "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
+    facts = document(capsys.readouterr().out)["card"]
     assert facts["role"] == "student"
     assert facts["data"] == str(demo)
 

@@ -1,6 +1,5 @@
 """msad compare: what the files say, the gap, the frontier, the advice."""
 
-import json
 import re
 from dataclasses import replace
 from itertools import combinations
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.documents import by_name
 from support.specs import spec
 
 from msad_cli.cli.app import run
@@ -48,9 +48,9 @@ def test_an_ap_that_is_the_models_and_not_the_graphs_says_so(
     sidecar_path(graph).write_text(sidecar(notes))
     assert read_sidecar(sidecar_path(graph)).copied is copied
     assert run(["compare", str(graph), "--runs", "0", "--json"]) == 0
-    row = json.loads(capsys.readouterr().out)["m"]
-    assert row["AP"] == 0.3
-    assert row["what"].endswith("AP is that of its model") is copied
+    row = by_name(capsys.readouterr().out)["m"]
+    assert row["scores"]["AP"] == 0.3
+    assert row["network"].endswith("AP is that of its model") is copied
 
 
 def test_a_student_has_one_number_of_multiply_accumulates(
@@ -66,9 +66,9 @@ def test_a_student_has_one_number_of_multiply_accumulates(
         found = []
         for flags in ([], ["--data", str(coco_folder)]):
             assert run(["flops", str(file), "--json", *flags]) == 0
-            found.append(json.loads(capsys.readouterr().out)[0]["models"]["student, 1/2"]["total_macs"])
+            found.append(by_name(capsys.readouterr().out)["student, 1/2"]["macs"]["total"])
         assert run(["compare", str(file), "--runs", "0", "--json"]) == 0
-        found.append(1e9 * json.loads(capsys.readouterr().out)["s"]["GMACs"])
+        found.append(by_name(capsys.readouterr().out)["s"]["macs"]["total"])
         assert found == pytest.approx([expected, narrow, expected])
 
 
@@ -81,14 +81,14 @@ def test_the_frontier_by_hand() -> None:
 
 def test_a_table_without_latency(models: list[str], student: Detector, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["compare", *models, "--runs", "0", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = by_name(capsys.readouterr().out)
     assert list(rows) == ["plain", "student", "teacher"]
     # 0.36 is 6 of the 10 points from 0.30 to 0.40.
     assert [row["gap_closed"] for row in rows.values()] == pytest.approx([0.0, 0.6, 1.0])
-    assert [row["ms"] for row in rows.values()] == [None] * 3
+    assert not any("latency_ms" in row for row in rows.values())
     cost = count_cost(student.spec, "low", [(64, 96)])
-    assert rows["plain"]["GMACs"] == pytest.approx(cost.total / 1e9)
-    assert rows["plain"]["head_gmacs"] == pytest.approx(cost.macs["head"] / 1e9)
+    assert rows["plain"]["macs"]["total"] == pytest.approx(cost.total)
+    assert rows["plain"]["macs"]["head"] == pytest.approx(cost.macs["head"])
     assert run(["compare", *models, "--runs", "0", "--markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| model | AP | APs | APm | APl | GMACs | ms | gap_closed | what |")
@@ -116,9 +116,10 @@ def test_a_gap_that_chance_could_make_is_not_shared_out(
     for file, ap, data in zip(files, (0.5, 0.509), ("one", "other"), strict=True):
         save_model(Path(file), student, Card(data_fingerprint=data, scores={"low": {"AP": ap, "mask_AP": ap / 2}}))
     assert run(["compare", *files, "--runs", "0", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert [(row["gap_closed"], row["mask_AP"]) for row in rows.values()] == [(None, 0.25), (None, 0.2545)]
-    assert "head 64 × 1, 1/2" in rows["a"]["what"]
+    rows = by_name(capsys.readouterr().out)
+    assert [row["scores"]["mask_AP"] for row in rows.values()] == [0.25, 0.2545]
+    assert not any("gap_closed" in row for row in rows.values())
+    assert "head 64 × 1, 1/2" in rows["a"]["network"]
     assert run(["compare", *files, "--runs", "0"]) == 0
     said = capsys.readouterr().err
     assert "the gap is that from a, AP 50.0, to b, AP 50.9: too little" in said
@@ -129,10 +130,10 @@ def test_every_view_is_a_row_of_its_own(
     models: list[str], teacher: Detector, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["compare", *models, "--view", "all", "--runs", "1", "--json", *FLAGS]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = by_name(capsys.readouterr().out)
     assert list(rows) == ["plain", "student", "teacher, fused", "teacher, high", "teacher, low"]
-    assert rows["teacher, low"]["GMACs"] == pytest.approx(count_cost(teacher.spec, "low", [(64, 96)]).total / 1e9)
-    assert all(row["ms"] > 0 for row in rows.values())
+    assert rows["teacher, low"]["macs"]["total"] == pytest.approx(count_cost(teacher.spec, "low", [(64, 96)]).total)
+    assert all(row["latency_ms"]["p50"] > 0 for row in rows.values())
     assert run(["compare", *models, "--view", "high", "--runs", "0"]) == 2
     assert "--view high: " in capsys.readouterr().err
 
@@ -179,6 +180,6 @@ def test_models_of_one_name_keep_their_folders(
     other.parent.mkdir()
     save_model(other, Detector(replace(teacher.spec)), Card())
     assert run(["compare", models[0], str(other), "--runs", "0", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = by_name(capsys.readouterr().out)
     assert list(rows) == [models[0], str(other)]
-    assert rows[str(other)]["AP"] is None
+    assert rows[str(other)]["scores"]["AP"] is None

@@ -1,6 +1,5 @@
 """Pixel Distillation: the altered assistant, the input layer's loss, the two stages and what interrupts them."""
 
-import json
 import os
 import shutil
 import signal
@@ -12,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from support.documents import by_name
 from support.flags import EXACT, SMALLEST
 from support.specs import spec
 from support.training import TARGETS, detectors, total, views
@@ -222,8 +222,7 @@ def test_both_stages(teacher: Path, whole: Path, tmp_path: Path, capsys: pytest.
     # The coarse grid of the small image makes it cheap, head included: well below a quarter of the stock detector.
     capsys.readouterr()
     assert run(["flops", str(out), "--json"]) == 0
-    models = json.loads(capsys.readouterr().out)[0]["models"]
-    costs = {name: each["total_macs"] for name, each in models.items()}
+    costs = {name: each["macs"]["total"] for name, each in by_name(capsys.readouterr().out).items()}
     assert list(costs) == ["stock fcos, HR", "teacher, fused", "student, 1/2, unaligned"]
     assert costs["student, 1/2, unaligned"] < 0.25 * costs["stock fcos, HR"]
     # An assistant that is there is used again, unless it learnt from somebody else.

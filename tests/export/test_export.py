@@ -21,6 +21,7 @@ from onnx import helper
 from PIL import Image
 from support import toy_format
 from support.detectors import lively, spec_of
+from support.documents import by_name, by_view, document
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import heatmaps_to_keypoints
@@ -417,10 +418,9 @@ def test_export_eval_bench_and_predict(
     assert list(values["outputs"]) == ["boxes", "scores", "labels"]
 
     assert run(["eval", str(out), "--json", "--workers", "0", *FLAGS]) == 0
-    scores = json.loads(capsys.readouterr().out)
-    assert list(scores) == ["low"]
+    assert list(by_view(capsys.readouterr().out)) == ["low"]
     assert run(["bench", str(student), str(out), "--runs", "1", "--json", *FLAGS]) == 0
-    timed = list(json.loads(capsys.readouterr().out)["models"])
+    timed = list(by_name(capsys.readouterr().out))
     assert timed == [str(student), str(out), *([f"{out}, openvino"] if importlib.util.find_spec("openvino") else [])]
     folder, image = tmp_path / "seen", tmp_path / "small.png"
     # Of half the HR size, 192 × 128, and so seen as it is: msad and the example resize others with different kernels.
@@ -443,26 +443,26 @@ def test_info_compare_and_flops_of_an_exported_model(
     """Its AP is that of 8 bits, as eval measures it, and not that of the model, whose card has none."""
     out = str(exported.path)
     assert run(["eval", out, "--json", "--workers", "0", *FLAGS]) == 0
-    measured = json.loads(capsys.readouterr().out)["low"]["AP"]
+    measured = by_view(capsys.readouterr().out)["low"]["scores"]["AP"]
     assert run(["info", out, "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["format"], said["precision"]) == ("msad-export/1", "int8")
-    assert said["input"] == ["batch", 3, "height", "width"]
-    assert said["scores"]["low"]["AP"] == measured
+    said = document(capsys.readouterr().out)
+    assert (said["card"]["format"], said["card"]["precision"]) == ("msad-export/1", "int8")
+    assert said["card"]["input"] == ["batch", 3, "height", "width"]
+    assert said["best"]["scores"]["AP"] == measured
 
     image = tmp_path / "pareto.png"
     assert run(["compare", str(student), out, "--runs", "1", "--plot", str(image), "--json", *FLAGS]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = by_name(capsys.readouterr().out)
     assert list(rows) == ["student", "small"]
-    assert [row["AP"] for row in rows.values()] == [None, measured]
-    assert rows["student"]["GMACs"] == rows["small"]["GMACs"]
-    assert rows["small"]["ms"] > 0
+    assert [row["scores"]["AP"] for row in rows.values()] == [None, measured]
+    assert rows["student"]["macs"] == rows["small"]["macs"]
+    assert rows["small"]["latency_ms"]["p50"] > 0
     assert image.exists()
 
     reports = []
     for model in (str(student), out):
         assert run(["flops", model, "--json"]) == 0
-        reports.append(json.loads(capsys.readouterr().out))
+        reports.append([each["macs"] for each in by_name(capsys.readouterr().out).values()])
     assert reports[0] == reports[1]
 
 
@@ -488,11 +488,11 @@ def test_fixed_sides_and_batch(student: Path, demo: Path, tmp_path: Path, capsys
     assert (values["spec"]["resolution"]["short_side"], values["spec"]["resolution"]["long_side"]) == (96, 144)
 
     assert run(["eval", str(out), "--json", "--workers", "0", *FLAGS]) == 0
-    measured = json.loads(capsys.readouterr().out)["low"]["AP"]
+    measured = by_view(capsys.readouterr().out)["low"]["scores"]["AP"]
     assert run(["info", str(out), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["scores"]["low"]["AP"] == measured
+    assert by_view(capsys.readouterr().out)["low"]["scores"]["AP"] == measured
     assert run(["eval", str(out), "--json", "--workers", "0", "--runtime", "openvino", *FLAGS]) == 0
-    assert json.loads(capsys.readouterr().out)["low"]["AP"] == pytest.approx(measured, abs=1e-3)
+    assert by_view(capsys.readouterr().out)["low"]["scores"]["AP"] == pytest.approx(measured, abs=1e-3)
     assert run(["eval", str(student), "--runtime", "openvino"]) == 2
     assert "--runtime openvino: nothing that runs student.safetensors" in capsys.readouterr().err
     assert run(["bench", str(out), "--runs", "1", "--json", "--runtime", "openvino", *FLAGS]) == 0
@@ -595,9 +595,9 @@ def test_a_new_format_is_a_file_and_a_line(
     assert sorted(each.name for each in tmp_path.iterdir()) == ["m.toy", "m.toy.json"]
 
     assert run(["info", str(out), "--json"]) == 0
-    remembered = json.loads(capsys.readouterr().out)["scores"]["low"]["AP"]
+    remembered = by_view(capsys.readouterr().out)["low"]["scores"]["AP"]
     assert run(["eval", str(out), "--json", "--workers", "0", *FLAGS]) == 0
-    assert json.loads(capsys.readouterr().out)["low"]["AP"] == remembered
+    assert by_view(capsys.readouterr().out)["low"]["scores"]["AP"] == remembered
     folder, image = tmp_path / "seen", next((demo / "val2017").iterdir())
     assert run(["predict", str(image), "-m", str(out), "-o", str(folder), "--save", "json", *FLAGS]) == 0
     assert json.loads((folder / "predictions.json").read_text())

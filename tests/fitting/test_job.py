@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.documents import document
 from support.fitting import Given, Listening, facts
 
 from msad_cli.cli.app import run
@@ -98,7 +99,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, given: Given) -> None:
     listener = Writing()
     fitted = fit_model(folder, state, listener, dry_run=True)
     assert (fitted.verdict, listener.commands, list(tmp_path.iterdir())) == (None, [], [])
-    assert json.loads(json.dumps(fitted.to_json()))["epochs"] == {"teacher": 0, "student": 80, "plain": 80}
+    assert json.loads(json.dumps(fitted.to_json()))["plan"]["epochs"] == {"teacher": 0, "student": 80, "plain": 80}
 
 
 def test_a_fit_goes_on_at_the_command_that_was_stopped(tmp_path: Path, given: Given) -> None:
@@ -264,18 +265,18 @@ def test_the_command_prints_json_and_ends_by_the_budget(
     monkeypatch.chdir(tmp_path)
     typed = ["fit", "--data", "d", "--budget", "10ms", "--k", "2", "--dry-run", "--json"]
     assert run(typed) == 0
-    told = json.loads(capsys.readouterr().out)
+    told = document(capsys.readouterr().out)
     assert told["result"] is None
     assert told["commands"][0].startswith("msad teacher --scales alone --k 2")
     assert run(["fit", "--data", "d", "--budget", "2.1ms", "--json"]) == 9
-    assert json.loads(capsys.readouterr().out)["error"]["code"] == "budget-unmet"
+    assert document(capsys.readouterr().out)["error"]["code"] == "budget-unmet"
     # What was trained may be over the budget.
     writing = Writing()
     monkeypatch.setattr("msad_cli.cli.commands.fit._Console.run", lambda self, *of: writing.run(*of))
     LATENCIES.update(student=12.0)
     assert run(["fit", "--data", "d", "--budget", "10ms", "--json", "--overwrite"]) == 9
     captured = capsys.readouterr()
-    assert json.loads(captured.out)["result"]["budget_met"] is False
+    assert document(captured.out)["result"]["budget_met"] is False
     assert "20% over the budget" in captured.err
     # Without --json the verdict is on stdout, and so it was before.
     LATENCIES.update(student=9.8)

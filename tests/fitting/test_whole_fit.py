@@ -1,12 +1,12 @@
 """A whole fit of the demo set at toy size: nothing is given, everything is trained, exported and measured."""
 
-import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.documents import document
 
 from msad_cli.cli.app import run
 from msad_cli.fitting.choice import candidates, measuring
@@ -32,7 +32,7 @@ def test_from_the_demo_set_to_a_report(
     code = run(["fit", "--data", str(demo), "--budget", "1s", "--time", "20s", "--k", "2", "--device", "cpu", "--json"])
     captured = capsys.readouterr()
     assert code == 0, captured.err
-    told = json.loads(captured.out)
+    told = document(captured.out)
     student, _ = load_model(tmp_path / "student.safetensors")
     assert student.spec.ks == (2,)
     assert (tmp_path / "student.onnx").exists()
@@ -42,7 +42,7 @@ def test_from_the_demo_set_to_a_report(
     plain, _ = load_model(tmp_path / "student.fit" / "plain.safetensors")
     among = candidates_for(find_facts(str(demo), lambda line: None), candidates.NETWORKS, (1, 2))
     specs = {each.name: replace(each.spec, learning=student.spec.learning) for each in among}
-    taken = [specs[row["name"]] for row in told["candidates"] if row["taken"]]
+    taken = [specs[row["name"]] for row in told["plan"]["candidates"] if row["taken"]]
     assert taken == [student.spec, plain.spec]
     page = (tmp_path / "student.fit" / "report.html").read_text()
     assert told["result"]["verdict"].split(";")[0] in page

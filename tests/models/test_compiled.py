@@ -1,7 +1,6 @@
 """--compile: the numbers of the run without it but for rounding, the names of its file, and few compilations."""
 
 import copy
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.documents import by_name
 from torch import Tensor, nn
 
 from msad_cli.cli.app import run
@@ -140,7 +140,7 @@ def test_the_commands_know_it(
         torch._dynamo.reset()  # what was compiled for one model serves others like it
         assert run(arguments) == 0
         assert graphs
-    assert list(json.loads(capsys.readouterr().out)["models"]) == [student, f"{student}, compiled"]
+    assert list(by_name(capsys.readouterr().out)) == [student, f"{student}, compiled"]
 
 
 def test_a_machine_that_cannot_compile_is_told_so(

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 import torch
 from support.detectors import ORDINARY, images, targets
+from support.documents import by_name, by_view, document
 from support.specs import spec
 from torch import Tensor
 
@@ -61,11 +62,11 @@ def test_from_training_to_an_exported_model(
     settings = (student.with_suffix(".run") / "args.json").read_text()
     assert "output-kd" in settings
 
-    scores = json.loads(msad("eval --device cpu --workers 0 --json", teacher, "--data", coco_folder))
+    scores = by_view(msad("eval --device cpu --workers 0 --json", teacher, "--data", coco_folder))
     assert "AP" in json.dumps(scores)
-    assert json.loads(msad("info --json", student))["detector"] == "toy"
-    costs = json.loads(msad("flops --json", student))[0]["models"]
-    assert all(set(each["macs"]) == {"backbone", "pyramid", "fusion", "head"} for each in costs.values())
+    assert document(msad("info --json", student))["card"]["detector"] == "toy"
+    costs = by_name(msad("flops --json", student))
+    assert all(set(each["macs"]) == {"backbone", "pyramid", "fusion", "head", "total"} for each in costs.values())
     assert all(each["macs"]["head"] > 0 for each in costs.values())
 
     # What a .pt2 file finds is compared when it is written, and never run afterwards: loading one can run code.

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib
-import json
 import math
 import os
 import shutil
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import features
+from support.documents import document
 
 from msad_cli.cli.app import run
 from msad_cli.errors import DeviceError
@@ -38,7 +38,7 @@ def test_a_sound_machine_passes(
 ) -> None:
     monkeypatch.setenv("MSAD_CACHE", str(tmp_path / "new"))
     assert run(["doctor", "--json"]) == 0
-    findings = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    findings = {each["name"]: each for each in document(capsys.readouterr().out)["checks"]}
     assert {"Python", "torch", "GPU", "CPU", "Pillow", "hotcoco", "pycocotools", "shared memory", "cache"} <= set(
         findings
     )
@@ -98,7 +98,7 @@ def test_broken_installations_are_findings(capsys: pytest.CaptureFixture[str], m
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "torchvision", None)  # as if it could not be imported
         assert run(["doctor", "--json"]) == 5
-        states = {each["name"]: each["state"] for each in json.loads(capsys.readouterr().out)}
+        states = {each["name"]: each["state"] for each in document(capsys.readouterr().out)["checks"]}
         assert states["torch"] == "error"
         assert "GPU" not in states
     monkeypatch.setattr(importlib, "import_module", raising(ImportError("no")))
@@ -187,11 +187,14 @@ def test_info_says_what_a_file_is_without_torch(
     path = tmp_path / "student.safetensors"
     save_model(path, student, Card(data="demo", scores={"low": {"AP": 0.25, "AR1": 0.5}}, teacher="abc"))
     assert run(["info", str(path), "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
+    told = document(capsys.readouterr().out)
+    facts = told["card"]
     assert (facts["format"], facts["task"], facts["views"]) == ("msad/1", "boxes", ["low"])
     assert facts["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert facts["bytes"] == path.stat().st_size
-    assert facts["parameters"] == sum(math.prod(each.shape) for each in student.state_dict().values())
+    assert told["models"][0]["parameters"]["total"] == sum(
+        math.prod(each.shape) for each in student.state_dict().values()
+    )
     assert DetectorSpec.from_json({name: facts[name] for name in student_spec.to_json()}) == student_spec
     assert run(["info", str(path)]) == 0
     text = capsys.readouterr().out

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from safetensors import safe_open
+from support.documents import by_name, by_view, document
 from support.flags import EXACT, SMALLEST
 from support.overfit import OF_RTMDET, OF_TWO_STAGES, SIZE, SQUARES, overfit, squares
 
@@ -43,7 +44,7 @@ def spec_of(model: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object
     """What `msad info` says of a model."""
     capsys.readouterr()
     assert run(["info", str(model), "--json"]) == 0
-    facts: dict[str, object] = json.loads(capsys.readouterr().out)
+    facts: dict[str, object] = document(capsys.readouterr().out)["card"]
     return facts
 
 
@@ -54,7 +55,7 @@ def use(model: Path, data: Path, folder: Path, capsys: pytest.CaptureFixture[str
         assert next(iter(recorded.values()))[name] > LEAST, (name, recorded)
     capsys.readouterr()
     assert run(["eval", str(model), "--json", "--precision=fp32", "--workers=0"]) == 0
-    scores = json.loads(capsys.readouterr().out)
+    scores = {view: each["scores"] for view, each in by_view(capsys.readouterr().out).items()}
     assert scores.keys() == recorded.keys()
     for view, numbers in recorded.items():
         for name in {"AP", "AP50", ap}:
@@ -80,9 +81,9 @@ def costs(model: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The names of the models whose costs `msad flops` gives beside each other."""
     capsys.readouterr()
     assert run(["flops", str(model), "--json"]) == 0
-    (report,) = json.loads(capsys.readouterr().out)
-    assert all(each["total_macs"] > 0 for each in report["models"].values())
-    return list(report["models"])
+    models = by_name(capsys.readouterr().out)
+    assert all(each["macs"]["total"] > 0 for each in models.values())
+    return list(models)
 
 
 def distil(teacher: Path, out: Path, *flags: str) -> Path:
@@ -252,13 +253,13 @@ def test_costs_of_students_that_do_not_exist_yet(
     capsys: pytest.CaptureFixture[str], flags: list[str], student: str
 ) -> None:
     assert run(["flops", "--backbone", "resnet18", "--size", "256,256", *flags, "--json"]) == 0
-    (report,) = json.loads(capsys.readouterr().out)
-    assert list(report["models"])[-1] == student
-    costs = report["models"][student]["macs"]
+    models = by_name(capsys.readouterr().out)
+    assert list(models)[-1] == student
+    costs = models[student]["macs"]
     if "--head-depthwise" in flags:
         # A 3×3 convolution of 256 channels has 256·9 products a value, a separable one 9 + 256: 0.115. The rest of the
         # head, its three last convolutions, stays.
-        dense = report["models"]["stock fcos, HR"]["macs"]["head"]
+        dense = models["stock fcos, HR"]["macs"]["head"]
         last = 9 * 256 * (81 + 4 + 1)
         towers = 8 * 256 * 256 * 9
         assert costs["head"] / dense == pytest.approx((towers * 265 / 2304 + last) / (towers + last), rel=1e-3)
@@ -274,12 +275,12 @@ def test_ap_over_input_size(teacher: Path, tmp_path: Path, capsys: pytest.Captur
     assert image.read_bytes().startswith(b"\x89PNG")
     arguments = ["eval", str(student), "--json", "--precision", "fp32", "--workers", "0"]
     assert run([*arguments, "--size", "64,56", "--plot", str(image)]) == 0
-    several = json.loads(capsys.readouterr().out)
-    assert list(several) == ["64", "56"]
-    assert several["64"]["low"]["AP"] == pytest.approx(metrics(student)["low"]["AP"], abs=1e-9)
-    assert several["56"]["low"]["AP"] > 0
+    several = {each["input_side"]: each["scores"] for each in by_name(capsys.readouterr().out).values()}
+    assert list(several) == [64, 56]
+    assert several[64]["AP"] == pytest.approx(metrics(student)["low"]["AP"], abs=1e-9)
+    assert several[56]["AP"] > 0
     assert run([*arguments, "--size", "112,112"]) == 0  # 2 × 56
-    assert json.loads(capsys.readouterr().out) == several["56"]
+    assert by_view(capsys.readouterr().out)["low"]["scores"] == several[56]
     assert run([*arguments, "--size", "40,32,36"]) == 2
     assert run([*arguments, "--size", "40,32,30", "--fail-under", "AP=0"]) == 2
 

@@ -1,5 +1,6 @@
 """msad bench: latency of models, part by part, taking turns."""
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,26 @@ if TYPE_CHECKING:
 MOST_IMAGES = 50
 WARMUP = 3
 """Runs of each model that do not count."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A model's view and how long it takes.
+
+    Attributes:
+        file: None of torchvision's detector.
+        milliseconds: the median of each part, `p50` and `p95` of their sums.
+        images_per_second: by the median.
+    """
+
+    file: Path | None
+    view: "View"
+    milliseconds: dict[str, float]
+    images_per_second: float
+
+    def to_json(self) -> dict[str, Any]:
+        """What a document says of the time."""
+        return {"latency_ms": self.milliseconds, "images_per_second": self.images_per_second}
 
 
 def bench(
@@ -43,7 +64,7 @@ def bench(
 ) -> None:
     """Measure latency from the file to its boxes: decode, preprocess, model, postprocess."""
     from msad_cli.cli.console import console
-    from msad_cli.cli.json_output import print_json
+    from msad_cli.cli.output.json_output import model_json, print_models
     from msad_cli.data.images.decode import limit_pixels
     from msad_cli.export.formats import RUNTIMES
     from msad_cli.system.device import choose_compute, peak_memory
@@ -65,7 +86,10 @@ def bench(
     )
     memory = peak_memory(compute.device)
     if as_json:
-        print_json({"models": report, "batch": batch, "peak_memory_mib": memory, **_machine(compute)})
+        models_json = (model_json(name, of.file, of.view, **of.to_json()) for name, of in report.items())
+        print_models(
+            "bench", models_json, runs=runs, batch=batch, peak_memory_mib=memory, machine=machine_json(compute)
+        )
         return
     _print(report, f"{runs} runs of {batch}", first=next(iter(report)))
     about = f"{machine_in_words(compute)}; peak memory {memory:.0f} MiB of all; in milliseconds"
@@ -84,8 +108,8 @@ def measure(
     compiled: bool = False,
     runtime: str | None = None,
     others: "Sequence[str]" = (),
-) -> dict[str, dict[str, float]]:
-    """The `summary` of each model's runs, by its file and `wanted_views`; the models take turns, run by run.
+) -> dict[str, Timed]:
+    """The latency of each model's view, by its file and `wanted_views`; the models take turns, run by run.
 
     Args:
         inputs: images and folders; None for the validation split of the first model.
@@ -108,34 +132,34 @@ def measure(
     from msad_cli.models.detector import Detector
     from msad_cli.models.model_file import load_model
 
-    rows: dict[str, tuple[Model, View]] = {}
+    rows: dict[str, tuple[Model, View, Path | None]] = {}
     sets = []
     for path in models:
         detector, card = open_model(path, runtime if is_exported(path) else None)
         sets.append(card.data)
         views = wanted_views(view, detector.spec, path)
-        rows |= {f"{path}{suffix}": (detector, each) for each, suffix in views.items()}
+        rows |= {f"{path}{suffix}": (detector, each, path) for each, suffix in views.items()}
         if compiled and isinstance(detector, Detector):
             again, _ = load_model(path)
             compile_parts([again], compute.device)
-            rows |= {f"{path}{suffix}, compiled": (again, each) for each, suffix in views.items()}
+            rows |= {f"{path}{suffix}, compiled": (again, each, path) for each, suffix in views.items()}
         for other in others if path.suffix == ".onnx" else ():
             elsewhere, _ = open_model(path, other)
-            rows |= {f"{path}{suffix}, {other}": (elsewhere, each) for each, suffix in views.items()}
+            rows |= {f"{path}{suffix}, {other}": (elsewhere, each, path) for each, suffix in views.items()}
         if stock:
             name, (spec, best) = next(iter(relatives(detector.spec, card.teacher_spec).items()))
-            rows.setdefault(f"{name}, {spec.backbone}", (Detector(spec).eval(), best))
-    if compute.device.type != "cpu" and any(isinstance(model, ExportedModel) for model, _ in rows.values()):
+            rows.setdefault(f"{name}, {spec.backbone}", (Detector(spec).eval(), best, None))
+    if compute.device.type != "cpu" and any(isinstance(model, ExportedModel) for model, *_ in rows.values()):
         print_line("exported models compute on the CPU, the others on the device: compare rows of one kind")
     images = _images(inputs, sets[0])
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
     for number in range(runs + WARMUP):
         paths = [images[(number * batch + i) % len(images)] for i in range(batch)]
-        for name, (detector, best) in rows.items():
+        for name, (detector, best, _) in rows.items():
             parts = timed_parts(detector.to(compute.device), best, paths, compute)
             if number >= WARMUP:
                 taken[name].append(parts)
-    return {name: summary(each, batch) for name, each in taken.items()}
+    return {name: Timed(file, seen, *summary(taken[name], batch)) for name, (_, seen, file) in rows.items()}
 
 
 def wanted_views(view: str | None, spec: "DetectorSpec", path: Path) -> "dict[View, str]":
@@ -151,14 +175,14 @@ def wanted_views(view: str | None, spec: "DetectorSpec", path: Path) -> "dict[Vi
     return {choose_views(view, spec, path)[0]: ""}
 
 
-def summary(taken: "Sequence[dict[str, float]]", batch: int) -> dict[str, float]:
-    """Milliseconds: the median of each part, median and 95th percentile of their sums; and images a second."""
+def summary(taken: "Sequence[dict[str, float]]", batch: int) -> tuple[dict[str, float], float]:
+    """Milliseconds, `p50` and `p95` of the sums and the median of each part; and images a second."""
     import numpy as np
 
     sums = np.array([sum(each.values()) for each in taken])
-    parts = {f"{part}_ms": 1000 * float(np.median([each[part] for each in taken])) for part in taken[0]}
+    parts = {part: 1000 * float(np.median([each[part] for each in taken])) for part in taken[0]}
     middle, late = np.quantile(sums, (0.5, 0.95)).tolist()
-    return {**parts, "p50_ms": 1000 * middle, "p95_ms": 1000 * late, "images_per_second": batch / middle}
+    return {"p50": 1000 * middle, "p95": 1000 * late, **parts}, batch / middle
 
 
 def _images(inputs: list[str] | None, data: str) -> list[Path]:
@@ -184,10 +208,11 @@ def _images(inputs: list[str] | None, data: str) -> list[Path]:
 
 def machine_in_words(compute: "Compute") -> str:
     """Where latencies are measured: they mean nothing elsewhere."""
-    return ", ".join(f"{name} {value}" for name, value in _machine(compute).items())
+    return ", ".join(f"{name} {value}" for name, value in machine_json(compute).items())
 
 
-def _machine(compute: "Compute") -> dict[str, Any]:
+def machine_json(compute: "Compute") -> dict[str, Any]:
+    """The same for programs."""
     import torch
 
     return {
@@ -198,14 +223,14 @@ def _machine(compute: "Compute") -> dict[str, Any]:
     }
 
 
-def _print(report: dict[str, dict[str, float]], title: str, first: str) -> None:
+def _print(report: dict[str, Timed], title: str, first: str) -> None:
     from msad_cli.cli.output.tables import print_table
 
-    whole = ("p50_ms", "p95_ms", "images_per_second")
-    columns = [*whole, *(each for each in report[first] if each not in whole)]
-    shown = (each.removesuffix("_ms").replace("images_per_second", "images/s") for each in columns)
-    rows = [["model", "ratio", *shown]]
-    for name, numbers in report.items():
-        ratio = numbers["p50_ms"] / report[first]["p50_ms"]
-        rows.append([name, f"{ratio:.2f}", *(f"{numbers[each]:.1f}" for each in columns)])
+    whole = report[first].milliseconds
+    middle, late, *parts = whole
+    rows = [["model", "ratio", middle, late, "images/s", *parts]]
+    for name, of in report.items():
+        ratio = of.milliseconds[middle] / whole[middle]
+        of_all, of_late, *of_parts = (f"{each:.1f}" for each in of.milliseconds.values())
+        rows.append([name, f"{ratio:.2f}", of_all, of_late, f"{of.images_per_second:.1f}", *of_parts])
     print_table(title, rows)

@@ -1,7 +1,7 @@
 """msad compare: models side by side, in accuracy, cost and latency, and which of them fits a budget."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from msad_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from msad_cli.cli.commands.bench import Timed
     from msad_cli.evaluation.pareto import Point
     from msad_cli.models.model_file import Card
     from msad_cli.models.spec import DetectorSpec, View
@@ -45,45 +46,45 @@ def compare(
     as_json: options.Json = False,
 ) -> None:
     """Compare models: AP at the end of training, GMACs by part, latency, and the share of the gap that is closed."""
-    from msad_cli.cli.commands.bench import machine_in_words, measure
+    from msad_cli.cli.commands.bench import machine_in_words, machine_json, measure
     from msad_cli.cli.console import print_line, print_result
-    from msad_cli.cli.json_output import print_json
+    from msad_cli.cli.output.json_output import print_models
     from msad_cli.evaluation.pareto import Point, within
     from msad_cli.runs.plots.pareto import plot_pareto
     from msad_cli.system.device import choose_compute
 
     if (budget is not None or plot is not None) and not runs:
         raise UsageError("--budget and --plot need latencies", "leave --runs 0 out", code="latencies-not-measured")
-    measured, where = {}, ""
+    measured, where, machine = {}, "", None
     if runs:
         compute = choose_compute(device, precision)
         measured = measure(models, inputs, runs, compute, view=view)
-        where = machine_in_words(compute)
+        where, machine = machine_in_words(compute), machine_json(compute)
     rows = table_rows(models, view, measured)
     gap = add_gap(rows)
+    points = {
+        name: Point(row["ms"], row["AP"])
+        for name, row in rows.items()
+        if isinstance(row["ms"], float) and isinstance(row["AP"], float)
+    }
+    ship = None if budget is None else within(points, budget)
     if as_json:
-        print_json(rows)
+        models_json = (_as_json(name, row, measured.get(str(row["timed"]))) for name, row in rows.items())
+        print_models("compare", models_json, runs=runs, machine=machine, budget_ms=budget, ship=ship)
     elif markdown:
         typer.echo(_markdown(rows))
     else:
         print_rows(rows)
         for line in filter(None, (several_sets(models), gap, where)):
             print_line(line)
-    points = {
-        name: Point(row["ms"], row["AP"])
-        for name, row in rows.items()
-        if isinstance(row["ms"], float) and isinstance(row["AP"], float)
-    }
     if plot is not None:
         plot_pareto(points, plot, where, budget)
         print_line(f"drawn: {plot}")
-    if budget is not None:
-        print_result(_advice(rows, within(points, budget), points, budget))
+    if budget is not None and not as_json:
+        print_result(_advice(rows, ship, points, budget))
 
 
-def table_rows(
-    models: "Sequence[Path]", view: str | None, measured: "Mapping[str, Mapping[str, float]]"
-) -> dict[str, Row]:
+def table_rows(models: "Sequence[Path]", view: str | None, measured: "Mapping[str, Timed]") -> dict[str, Row]:
     """What the files say of models, and their latencies as `bench.measure` gives them, by short names.
 
     Args:
@@ -102,7 +103,9 @@ def table_rows(
         spec, card = read_description(path)
         copied = card.scores is not None and is_exported(path) and read_exported(path).copied
         for each, suffix in wanted_views(view, spec, path).items():
-            row = {**_row(spec, card, each), "ms": measured.get(f"{path}{suffix}", {}).get("p50_ms")}
+            timed = measured.get(f"{path}{suffix}")
+            where: Row = {"file": str(path), "view": each, "timed": f"{path}{suffix}"}
+            row = {**where, **_row(spec, card, each), "ms": timed.milliseconds["p50"] if timed else None}
             # Nobody has measured what the graph makes of it.
             rows[f"{name}{suffix}"] = {**row, "what": f"{row['what']}; {COPIED}"} if copied else row
     return rows
@@ -157,6 +160,22 @@ def several_sets(models: "Sequence[Path]") -> str:
         return ""
     one, other, *_ = sets.values()
     return f"{one} and {other} were trained on different sets: their AP is of different images"
+
+
+def _as_json(name: str, row: Row, timed: "Timed | None") -> dict[str, Any]:
+    from msad_cli.cli.output.json_output import model_json
+
+    parts = {each.removesuffix("_gmacs"): row[each] for each in row if each.endswith("_gmacs")}
+    return model_json(
+        name,
+        Path(str(row["file"])),
+        str(row["view"]),
+        network=row["what"],
+        scores={each: row[each] for each in (*ACCURACY, *OTHER_KINDS) if each in row},
+        macs={each: 1e9 * float(giga or 0) for each, giga in {**parts, "total": row["GMACs"]}.items()},
+        gap_closed=row["gap_closed"],
+        **({} if timed is None else timed.to_json()),
+    )
 
 
 def _columns(rows: "Mapping[str, Row]") -> list[str]:

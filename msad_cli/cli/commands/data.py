@@ -54,8 +54,8 @@ def check(
 ) -> None:
     """Look for everything that is wrong with a data set: boxes, ids, files, train against val. Exit 3 if unusable."""
     from msad_cli.cli.console import print_line
-    from msad_cli.cli.json_output import print_json
     from msad_cli.cli.output.check_tables import print_report
+    from msad_cli.cli.output.json_output import print_json
     from msad_cli.data.annotations.check_cache import checked, refuse_unusable
     from msad_cli.data.layouts.splits import records_of
 
@@ -70,7 +70,7 @@ def check(
         return
     report = checked(records_of(found, task), resolution, ks, print_line, anew=True, decode=decode)
     if as_json:
-        print_json(report.to_json())
+        print_json("data check", **report.to_json())
     else:
         print_report(report)
     refuse_unusable(report, path, "msad data check FILE --fix -o NEW repairs what it can", strict)
@@ -92,8 +92,8 @@ def stats(
 ) -> None:
     """Count images and objects by class, and say how large these are at HR and at 1/k. Exit 3 if unusable."""
     from msad_cli.cli.console import print_line
-    from msad_cli.cli.json_output import print_json
     from msad_cli.cli.output.check_tables import print_counts, print_problems
+    from msad_cli.cli.output.json_output import print_json
     from msad_cli.data.annotations.check_cache import checked, refuse_unusable
     from msad_cli.data.layouts.splits import records_of
 
@@ -101,7 +101,7 @@ def stats(
     found = _find(path, split, images, task, max_pixels, exif, (crowd_as_objects, join_classes))
     report = checked(records_of(found, task), resolution, ks, print_line)
     if as_json:
-        print_json(report.to_json())
+        print_json("data stats", **report.to_json())
     else:
         print_counts(report)
         print_problems(report)

@@ -8,7 +8,7 @@ from msad_cli.errors import DeviceError
 
 def doctor(as_json: options.Json = False) -> None:
     """Check torch, GPU, CPU, decoder, evaluators, command, extras, shared memory, cache. Exit 5 if one is unusable."""
-    from msad_cli.cli.json_output import print_json
+    from msad_cli.cli.output.json_output import print_json
     from msad_cli.cli.output.tables import print_beside
     from msad_cli.system.examination import examine
 
@@ -20,7 +20,7 @@ def doctor(as_json: options.Json = False) -> None:
         if not as_json and each.advice:
             print_beside(f"{'':8} {'':17} → ", each.advice)
     if as_json:
-        print_json([asdict(each) for each in checks])
+        print_json("doctor", checks=[asdict(each) for each in checks])
     for each in checks:
         if each.state == "error":
             raise DeviceError(f"{each.name}: {each.found}", each.advice, code="machine-unusable")

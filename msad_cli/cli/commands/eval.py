@@ -64,7 +64,7 @@ def evaluate(
 ) -> None:
     """Measure AP and AR of a model, by COCO's own evaluation."""
     from msad_cli.cli.console import print_line
-    from msad_cli.cli.json_output import print_json
+    from msad_cli.cli.output.evaluated import print_evaluated
     from msad_cli.cli.output.scores import print_scores
     from msad_cli.cli.output.size_curve import report_sizes
     from msad_cli.evaluation.evaluate import Evaluation, EvaluationConfig
@@ -103,12 +103,12 @@ def evaluate(
         print_line(line)
     measured = {side: each.scores for side, each in evaluation.measure(print_line).items()}
     scores = measured[max(measured)]
-    if len(measured) > 1:
-        report_sizes(model, measured, plot, as_json, quiet)
-        return
     if as_json:
-        print_json({each: of.to_json() for each, of in scores.items()})
-    elif not quiet:
+        print_evaluated(model, evaluation, measured)
+    if len(measured) > 1:
+        report_sizes(model, measured, plot, quiet or as_json)
+        return
+    if not quiet and not as_json:
         images = len(evaluation.split)
         print_scores(f"{model} on {images} images of {split}", {each: of.numbers for each, of in scores.items()})
         for each in scores if per_class else ():

@@ -60,7 +60,7 @@ def fit(
     as_json: options.Json = False,
 ) -> None:
     """From a set and a budget to a shipped model: choose, train, export, check, measure, and say what to ship."""
-    from msad_cli.cli.json_output import expect_json, print_json
+    from msad_cli.cli.output.json_output import expect_json, print_json
     from msad_cli.fitting.fit_folder import FitConfig, FitFolder, FitState
     from msad_cli.fitting.job import fit_model
 
@@ -98,7 +98,7 @@ def fit(
             raise
         expect_json()  # what commands printed was theirs
         if as_json:
-            print_json(fitted.to_json())
+            print_json("fit", **fitted.to_json())
         _end(fitted, folder.path, console)
 
 

@@ -58,7 +58,7 @@ def flops(
 ) -> None:
     """Count parameters and GMACs by part: student beside teacher beside torchvision's stock model."""
     from msad_cli.cli.console import console
-    from msad_cli.cli.json_output import print_json
+    from msad_cli.cli.output.json_output import cost_json, model_json, print_models
     from msad_cli.cli.output.tables import print_table
     from msad_cli.export.formats import read_description
     from msad_cli.models.cost import count_cost, relatives
@@ -92,20 +92,21 @@ def flops(
                 keypoints=PERSON if task_of(detector) == "keypoints" else (),
             )
     rows = relatives(spec, teacher)
-    reports = []
+    models = []
     for text in size or [f"{spec.resolution.short_side},{spec.resolution.long_side}"]:
         resolution = parse_size(text)
         shapes = image_sizes(data) if data else image_sizes_of(own) or [(resolution.short_side, resolution.long_side)]
         frames = [resolution.frame_size(*shape) for shape in shapes]
         costs = {name: count_cost(of, view, frames, not unpadded) for name, (of, view) in rows.items()}
-        reports.append(
-            {"size": text, "images": len(frames), "models": {name: _as_json(cost) for name, cost in costs.items()}}
-        )
+        for name, cost in costs.items():
+            of, view = rows[name]
+            file = model if of == spec else None  # the others are what it is compared with
+            models.append(model_json(name, file, view, size=text, images=len(frames), **cost_json(cost)))
         if not as_json:
             over = f"mean of {len(frames)} images of {own}" if len(frames) > 1 or data else "one image"
             print_table(f"{spec.detector}, {spec.backbone} × {spec.width:g}, HR {text}, {over}", _rows(costs))
     if as_json:
-        print_json(reports)
+        print_models("flops", models)
     else:
         for line in _remarks(spec, unpadded):
             console.print(line)
@@ -163,15 +164,6 @@ def image_sizes(data: str) -> list[tuple[int, int]]:
             code="image-sizes-not-stated",
         )
     return sizes
-
-
-def _as_json(cost: "Cost") -> dict[str, object]:
-    return {
-        "macs": cost.macs,
-        "total_macs": cost.total,
-        "total_flops": 2 * cost.total,
-        "parameters": cost.parameters,
-    }
 
 
 def _rows(costs: dict[str, "Cost"]) -> list[list[str]]:

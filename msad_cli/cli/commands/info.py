@@ -19,7 +19,7 @@ def info(
     as_json: options.Json = False,
 ) -> None:
     """Show what a model file remembers: architecture, classes, data, AP."""
-    from msad_cli.cli.json_output import print_json
+    from msad_cli.cli.output.json_output import model_json, print_models, view_name
     from msad_cli.cli.output.tables import print_beside
     from msad_cli.export.formats import is_exported
     from msad_cli.models.model_file import card_json
@@ -36,7 +36,13 @@ def info(
         "sha256": fingerprint(model),
     }
     if as_json:
-        print_json(values)
+        scores, counted = values.pop("scores") or {}, values.pop("parameters", None)
+        parameters = None if counted is None else {"total": counted}
+        models = (
+            model_json(view_name(model, view, spec.views), model, view, scores=scores.get(view), parameters=parameters)
+            for view in spec.views
+        )
+        print_models("info", models, card=values)
         return
     for name, value in (values | _in_words(spec, card)).items():
         if value not in ("", (), None):
