@@ -66,7 +66,7 @@ class ConsoleObserver(Observer):
 
 def print_plan(title: str, settings: Mapping[str, Setting], whole: bool) -> None:
     """Settings with their values and reasons: those that were typed or computed, and all of a `whole` plan."""
-    shown = {name: each for name, each in settings.items() if whole or each.source != "default" or each.reason}
+    shown = {name: each for name, each in settings.items() if whole or each.source != "default"}
     rows = [(name, str(each.value), each.reason or each.source) for name, each in shown.items()]
     print_table(title, [("setting", "value", "why"), *rows], console)
     if rest := len(settings) - len(shown):

@@ -45,8 +45,8 @@ def test_a_table_holds_every_word_at_every_width(
             assert word in printed or width == NARROW
     assert "…" not in printed
     rules = [line for line in lines if set(line) == {"─"}]
-    # Whole they take 33, 4, 8, 52, 11, 9 and 5 gaps of 2: 127. The first column has half of a screen at most; the text
-    # has 24 at least. So at 60 there are 28 beside the first: 4 + 2 + 8, then 24, then 11 + 2 + 7.
+    # Whole they take 33, 4, 8, 52, 11, 9 and 5 gaps of 2: 127. The first column has half of a screen at most, others a
+    # third, the text 20 at least. So at 60 there are 28 beside the first: 4 + 2 + 8, then 20, then 11 + 2 + 7.
     assert len(rules) == {NARROW: 5, 40: 4, 60: 3, 80: 2, 140: 1}[width]
 
 
@@ -89,8 +89,8 @@ def test_a_plan_counts_plain_defaults(capsys: pytest.CaptureFixture[str], monkey
     }
     print_plan("plan of s", settings, whole=False)
     said = capsys.readouterr().err
-    assert [line.split()[0] for line in said.splitlines()[3:6]] == ["lr", "epochs", "cache"]
-    assert said.endswith("and 2 defaults (--dry-run shows all)\n")
+    assert [line.split()[0] for line in said.splitlines()[3:5]] == ["lr", "epochs"]
+    assert said.endswith("\n\nand 3 defaults (--dry-run shows all)\n")
     print_plan("plan of s", settings, whole=True)
     said = capsys.readouterr().err
     assert all(f"\n{name} " in said for name in settings)

@@ -175,9 +175,8 @@ class _Console:
         from msad_cli.cli.output.tables import print_table
 
         if not self._quiet:
-            head, *others = rows
-            marks = ["→" if place in taken else "" for place in range(1, len(rows))]
-            print_table(title, [["", *head], *([mark, *row] for mark, row in zip(marks, others, strict=True))])
+            marked = (["→ " + row[0] if place in taken else row[0], *row[1:]] for place, row in enumerate(rows))
+            print_table(title, list(marked))
 
     def run(self, words: Sequence[str], threads: int | None) -> tuple[int, str]:
         from msad_cli.cli.app import app

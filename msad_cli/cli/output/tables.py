@@ -11,8 +11,10 @@ from rich.text import Text
 from msad_cli.cli.console import PrintableConsole, results
 from msad_cli.text import printable
 
-READABLE = 24
+READABLE = 20
 """Columns of the screen that a cell of several words has at least, before it goes on in a further line."""
+FIRST, OTHER = 2, 3
+"""Parts of a screen, of which the first column and another one take one at most for the sake of a long word."""
 GAP = 2
 """Blanks between two columns."""
 
@@ -47,18 +49,18 @@ def print_beside(head: str, text: str, to: PrintableConsole = results) -> None:
 
 def _parts(columns: Sequence[Sequence[str]], screen: int) -> list[tuple[list[int], list[int]]]:
     """The columns of each table, by place, and their widths."""
-    least, whole = [_least(each) for each in columns], [max(map(cell_len, each)) for each in columns]
-    first = min(least[0], screen // 2)
-    room = screen - first - GAP
+    whole = [max(map(cell_len, each)) for each in columns]
+    least = [min(_least(each), screen // (OTHER if place else FIRST)) for place, each in enumerate(columns)]
+    room = screen - least[0] - GAP
     groups: list[list[int]] = [[]]
     for place in range(1, len(columns)):
-        taken = sum(min(least[each], room) + GAP for each in groups[-1])
-        if groups[-1] and taken + min(least[place], room) > room:
+        taken = sum(least[each] + GAP for each in groups[-1])
+        if groups[-1] and taken + least[place] > room:
             groups.append([])
         groups[-1].append(place)
     parts = []
     for places in groups:
-        widths = [first, *(min(least[place], room) for place in places)]
+        widths = [least[place] for place in (0, *places)]
         left = screen - sum(widths) - GAP * len(places)
         for at, place in enumerate((0, *places)):
             more = max(0, min(left, whole[place] - widths[at]))
