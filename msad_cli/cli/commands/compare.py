@@ -183,9 +183,11 @@ def _columns(rows: "Mapping[str, Row]") -> list[str]:
     names = dict.fromkeys(name for row in rows.values() for name in row)
     # Of the first model and the best one it is 0 and 1, which says nothing.
     gap = ["gap_closed"] if sum(row.get("gap_closed") is not None for row in rows.values()) > 2 else []
+    time = ["ms"] if any(row.get("ms") is not None for row in rows.values()) else []
     first, *sizes = ACCURACY
     kinds = [name for name in OTHER_KINDS if name in names]
-    return [first, *kinds, *sizes, "GMACs", "ms", *gap, "what", *(name for name in names if name.endswith("_gmacs"))]
+    parts = [name for name in names if name.endswith("_gmacs")]
+    return [first, *kinds, *sizes, "GMACs", *time, *gap, "what", *parts]
 
 
 def _text(name: str, value: float | str | None) -> str:
