@@ -137,6 +137,7 @@ def test_the_commands_know_it(
         ["bench", student, "--compile", "--runs", "1", "--device", "cpu", "--json"],
     ):
         graphs.clear()
+        capsys.readouterr()
         torch._dynamo.reset()  # what was compiled for one model serves others like it
         assert run(arguments) == 0
         assert graphs

@@ -270,7 +270,7 @@ def test_ap_over_input_size(teacher: Path, tmp_path: Path, capsys: pytest.Captur
     """Sizes of what the model sees: of a teacher the HR image's, of its student half of that."""
     student, image = distil(teacher, tmp_path / "student.safetensors", *GENTLE), tmp_path / "sizes.png"
     assert run(["eval", str(student), "--size", "64,56,48", "--plot", str(image), "--workers", "0"]) == 0
-    table = capsys.readouterr().err
+    table = capsys.readouterr().out
     assert all(f"{side} low" in table for side in (64, 56, 48))
     assert image.read_bytes().startswith(b"\x89PNG")
     arguments = ["eval", str(student), "--json", "--precision", "fp32", "--workers", "0"]
