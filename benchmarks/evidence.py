@@ -347,6 +347,9 @@ def seconds_an_image(train: CocoSplit, detector: str, scale: Scale, k: int) -> f
             "a smaller --size, or msad data check",
             code="pace-unknown",
         )
+    del model
+    if choices.compute.device.type == "cuda":
+        torch.cuda.empty_cache()  # for the trainings, which are processes of their own
     return pace.step / choices.batch
 
 

@@ -30,6 +30,10 @@ done
 ((${#places[@]} == 2)) || usage
 set=${places[0]} out=${places[1]}
 [[ -d $set/val2017 ]] || { echo "error: $set: no folder val2017 in it, so it is not in the COCO layout" >&2; exit 3; }
+if [[ -n $wheels ]] && ! compgen -G "$wheels/*.whl" >/dev/null; then
+    echo "error: --wheels $wheels: no wheels there" >&2
+    exit 2
+fi
 limit=${LIMIT:-530} failed=0
 python=${PYTHON:-$(command -v python || command -v python3)}
 work=$(realpath -m "${WORK:-$(mktemp -d)}")

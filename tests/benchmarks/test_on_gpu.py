@@ -53,4 +53,8 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path: Path) -> Non
     done = on_gpu(tmp_path, tmp_path / "gpu.md")
     assert done.returncode == 3
     assert "no folder val2017" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "val2017").mkdir()
+    done = on_gpu(tmp_path, tmp_path / "gpu.md", "--wheels", tmp_path)
+    assert done.returncode == 2
+    assert "no wheels there" in done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["val2017"]
