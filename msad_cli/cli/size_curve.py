@@ -20,7 +20,9 @@ def report_sizes(
     """
     views = list(next(iter(measured.values())))
     path = plot or model.with_suffix(".sizes.png")
-    plot_sizes({view: {side: of[view].numbers["AP"] for side, of in measured.items()} for view in views}, path)
+    plot_sizes(
+        model.stem, {view: {side: of[view].numbers["AP"] for side, of in measured.items()} for view in views}, path
+    )
     if as_json:
         print_json({side: {view: each.to_json() for view, each in of.items()} for side, of in measured.items()})
     elif not quiet:

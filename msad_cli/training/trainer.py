@@ -284,6 +284,7 @@ class _Training:
             return
         self._save_state()
         self.keeper.write(unfinished=True)
+        report.show_page(self.run.folder)
         self._say(f"stopped after step {self.progress.step}")
         raise Stopped(asked // 2)
 
@@ -339,6 +340,7 @@ class _Training:
         report.show_findings(
             run.folder, model, run.validation, validation.truth, validation.results, scores, self.compute
         )
+        report.show_page(run.folder)
         self._say(f"kept: {keeper.held}")
 
     def _say(self, line: str, once: bool = False) -> None:

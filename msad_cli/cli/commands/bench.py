@@ -13,7 +13,7 @@ from msad_cli.text import MOST_PIXELS, parse_pixels
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from msad_cli.models.spec import DetectorSpec, View
+    from msad_cli.models.spec import View
     from msad_cli.system.device import Compute
 
 MOST_IMAGES = 50
@@ -107,6 +107,7 @@ def measure(
     from msad_cli.models.cost import relatives
     from msad_cli.models.detector import Detector
     from msad_cli.models.model_file import load_model
+    from msad_cli.models.views import wanted_views
 
     rows: dict[str, tuple[Model, View]] = {}
     sets = []
@@ -136,19 +137,6 @@ def measure(
             if number >= WARMUP:
                 taken[name].append(parts)
     return {name: summary(each, batch) for name, each in taken.items()}
-
-
-def wanted_views(view: str | None, spec: "DetectorSpec", path: Path) -> "dict[View, str]":
-    """The views of a model that a flag asks for, each with what its row's name has behind the model's: `, low` of all.
-
-    Raises:
-        UsageError: the model has no such view.
-    """
-    from msad_cli.models.views import choose_views
-
-    if view == "all":
-        return {each: f", {each}" if len(spec.views) > 1 else "" for each in choose_views(None, spec, path)}
-    return {choose_views(view, spec, path)[0]: ""}
 
 
 def summary(taken: "Sequence[dict[str, float]]", batch: int) -> dict[str, float]:

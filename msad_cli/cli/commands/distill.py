@@ -9,7 +9,7 @@ from msad_cli.cli import options
 from msad_cli.cli.processes import together
 from msad_cli.cli.training_flags import configured
 from msad_cli.errors import MsadError
-from msad_cli.training.config import CONTROL, Asked, DistillConfig
+from msad_cli.training.config import Asked, DistillConfig
 
 if TYPE_CHECKING:
     from msad_cli.models.spec import DetectorSpec
@@ -107,9 +107,12 @@ distill = configured(DistillConfig, FLAGS, _distill)
 
 def _announce(outcome: "Outcome") -> None:
     """The end of a run: the new model beside its teacher and, if it lies here, the control; then the next command."""
-    from msad_cli.cli.commands.bench import measure
-    from msad_cli.cli.commands.compare import add_gap, print_rows, several_sets, table_rows
+    from msad_cli.cli.commands.bench import machine_in_words, measure
+    from msad_cli.cli.commands.compare import print_rows
     from msad_cli.cli.console import announce_result, console, print_line
+    from msad_cli.runs import report
+    from msad_cli.runs.comparison import Comparison, add_gap, several_sets, table_rows
+    from msad_cli.runs.members import find_control
 
     out, scores, run = outcome.model, outcome.scores, outcome.run
     assert run is not None
@@ -117,7 +120,7 @@ def _announce(outcome: "Outcome") -> None:
     spec, val, compute = run.detector.spec, run.validation, run.choices.compute
     first = run.card.teacher_spec
     assert first is not None
-    control = _control(out)
+    control = find_control(out)
     following = f"msad predict IMAGE -m {out}"
     models = [*([control] if control else []), out, run.source]
     images = [str(val.path(place)) for place in range(min(len(val), COMPARED))]
@@ -127,27 +130,13 @@ def _announce(outcome: "Outcome") -> None:
         print_line(f"not compared with its teacher: {error}")
         announce_result(out, outcome.held, scores, following)
         return
+    report.show_page(run.folder, Comparison(rows, machine_in_words(compute)))
     remarks = [several_sets(models), add_gap(rows) if control else ""]
     print_rows(rows)
     for name, share in _cost_shares(spec, first).items():
         console.print(f"cost of {out.stem}, head included: {share:.2f} of {name}")
     for line in filter(None, (*remarks, f"next: {following}")):
         print_line(line)
-
-
-def _control(out: Path) -> Path | None:
-    """The model that `--no-distill` wrote beside this one by its default name, if it is one of this teacher and set."""
-    from msad_cli.models.model_file import read_header
-
-    plain = out.with_name(CONTROL)
-    if plain == out or not plain.exists():
-        return None
-    try:
-        own, other = read_header(out)[1], read_header(plain)[1]
-    except MsadError:
-        return None
-    alike = (own.teacher, own.data_fingerprint) == (other.teacher, other.data_fingerprint)
-    return plain if alike else None
 
 
 def _cost_shares(spec: "DetectorSpec", teacher: "DetectorSpec") -> dict[str, float]:

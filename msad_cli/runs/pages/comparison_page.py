@@ -1,0 +1,48 @@
+"""The page of `msad compare --report`: models side by side, then each of them."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from msad_cli.evaluation.pareto import Point
+from msad_cli.runs.comparison import Comparison, short_names
+from msad_cli.runs.members import Member, read_member
+from msad_cli.runs.pages import sentences
+from msad_cli.runs.pages.sections import by_class, costs, findings, how_made, over_epochs, samples, scores
+from msad_cli.runs.pages.skeleton import chart, document, heading, paragraph, section
+from msad_cli.runs.plots.pareto import pareto_figure
+
+
+def comparison_page(
+    models: Sequence[Path],
+    comparison: Comparison,
+    points: Mapping[str, Point],
+    budget: float | None,
+    advice: str,
+    remarks: Sequence[str],
+) -> str:
+    """The page of model files, the first being the reference.
+
+    Args:
+        points: what is drawn over latency; nothing where none was measured.
+        budget: in milliseconds.
+        advice: what was said on it.
+        remarks: lines below the verdict.
+
+    Raises:
+        UsageError: a run folder is damaged.
+        ModelFileError: a model file is.
+    """
+    members: list[Member] = [read_member(path, name=name) for path, name in short_names(models).items()]
+    pareto = partial(pareto_figure, points, comparison.where, budget)
+    return document(
+        "msad compare",
+        heading("msad compare", sentences.of_models(members, comparison, advice)),
+        *map(paragraph, remarks),
+        scores(members),
+        section("Accuracy and latency", chart(pareto, "pareto")) if points else "",
+        costs(comparison),
+        over_epochs(None, members),
+        by_class(members),
+        *(part(each, several=True) for each in members for part in (findings, samples, how_made)),
+    )

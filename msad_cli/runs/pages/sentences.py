@@ -1,0 +1,145 @@
+"""The verdict of a page in three sentences of HTML: how good, at what cost, and which classes are not found."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from msad_cli.evaluation.pareto import Point, frontier
+from msad_cli.runs.comparison import Comparison, Row
+from msad_cli.runs.members import Member
+from msad_cli.runs.pages.skeleton import text
+from msad_cli.text import listed
+
+RELATIVE_WORDS = {"teacher": "its teacher", "control": "the control, not distilled,"}
+KIND_WORDS = {"boxes": "AP", "masks": "mask AP", "keypoints": "keypoint AP"}
+
+
+def of_run(member: Member, beside: Sequence[Member], comparison: Comparison) -> list[str]:
+    """Of a run: the model, its teacher and its control."""
+    return [_accuracy(member, beside), _cost(member, beside, comparison), classes([member])]
+
+
+def of_models(members: Sequence[Member], comparison: Comparison, advice: str) -> list[str]:
+    """Of models side by side, the first being the reference.
+
+    Args:
+        advice: what was said on the budget; empty without one.
+    """
+    known = {name: row["AP"] for name, row in comparison.rows.items() if isinstance(row.get("AP"), float)}
+    first = next(iter(comparison.rows))
+    if not known:
+        accuracy = "None of the models says its AP."
+    else:
+        best = max(known, key=lambda name: _number(known[name]))
+        others = f"{text(first)}, the reference, has {_share(known.get(first))}"
+        accuracy = f"{text(best)} has the most AP, {_share(known[best])}" + (f"; {others}." if best != first else ".")
+    return [accuracy, f"{text(advice)}." if advice else _fastest(comparison.rows), classes(members)]
+
+
+def classes(members: Sequence[Member]) -> str:
+    """Which classes are not found by each model, and which it finds the worst if there are none."""
+    parts = []
+    for member in members:
+        whose = f"{text(member.name)}: " if len(members) > 1 else ""
+        lost = nothing_found(member)
+        if lost:
+            parts.append(f"{whose}<strong>{text(listed(lost, 8))}: nothing found</strong>")
+        elif weakest := _weakest(member):
+            parts.append(f"{whose}{weakest}")
+    return f"{'; '.join(parts)}." if parts else "What is found of each class is not known."
+
+
+def nothing_found(member: Member) -> list[str]:
+    """Classes of which there are objects and nothing is found: by no box at all, or by none that is shown unasked."""
+    lost = [name for name, each in member.per_class.items() if each.get("AP50") == 0]
+    if member.curves is not None:
+        matrix = member.curves.confusion
+        shown = enumerate(member.curves.classes)
+        lost += [name for place, name in shown if matrix[place].sum() and not matrix[place, place] and name not in lost]
+    return lost
+
+
+def _weakest(member: Member) -> str:
+    known = {name: each["AP"] for name, each in member.per_class.items() if not math.isnan(each.get("AP", math.nan))}
+    if not known:
+        return ""
+    worst, best = min(known, key=lambda name: known[name]), max(known, key=lambda name: known[name])
+    if len(known) == 1:
+        return f"{text(worst)} is the only class, AP {_share(known[worst])}"
+    count = f"of {len(known)} classes " if len(known) > 2 else ""
+    return (
+        f"{count}{text(worst)} is found the worst, AP {_share(known[worst])}, "
+        f"{text(best)} the best, AP {_share(known[best])}"
+    )
+
+
+def _accuracy(member: Member, beside: Sequence[Member]) -> str:
+    kind = KIND_WORDS[member.task]
+    if math.isnan(member.ap):
+        return f"{text(member.name)}: no {kind} yet."
+    others = [
+        f"{RELATIVE_WORDS.get(each.part, text(each.name))} {_share(each.ap)}"
+        for each in beside
+        if not math.isnan(each.ap)
+    ]
+    unfinished = ", unfinished" if member.card is not None and member.card.unfinished else ""
+    return (
+        f"{text(member.name)} {_share(member.ap)} {kind}{unfinished}{''.join(f', {each}' for each in others)}.".replace(
+            ",.", "."
+        )
+    )
+
+
+def _cost(member: Member, beside: Sequence[Member], comparison: Comparison) -> str:
+    own = row_of(member, comparison)
+    if own is None:
+        return "Its cost was not counted."
+    ms = own.get("ms")
+    teacher = next((each for each in beside if each.part == "teacher"), None)
+    other = row_of(teacher, comparison) if teacher is not None else None
+    if other is None:
+        latency = f", {ms:.1f} ms" if isinstance(ms, float) else ", its latency was not measured"
+        return f"An image takes {_number(own.get('GMACs')):.2f} GMACs{latency}."
+    work = _number(own.get("GMACs")) / _number(other.get("GMACs"))
+    slow = other.get("ms")
+    if isinstance(ms, float) and isinstance(slow, float):
+        return (
+            f"It takes {_part(ms / slow)} the teacher's latency ({ms:.1f} of {slow:.1f} ms) "
+            f"and {work:.2f} of its multiply-accumulates."
+        )
+    return f"It takes {work:.2f} of the teacher's multiply-accumulates; its latency was not measured."
+
+
+def row_of(member: Member, comparison: Comparison) -> Row | None:
+    """A model's row of a comparison, that of its own view where it has several."""
+    rows = comparison.rows
+    return rows.get(f"{member.name}, {member.view}", rows.get(member.name))
+
+
+def _fastest(rows: Mapping[str, Row]) -> str:
+    points = {
+        name: Point(row["ms"], row["AP"])
+        for name, row in rows.items()
+        if isinstance(row.get("ms"), float) and isinstance(row.get("AP"), float)
+    }
+    if points:
+        unbeaten = ", ".join(f"{text(name)} ({points[name].milliseconds:.1f} ms)" for name in frontier(points))
+        return f"Beaten in AP and latency by none: {unbeaten}."
+    cheapest = min(rows, key=lambda name: _number(rows[name].get("GMACs")))
+    return (
+        f"The least multiply-accumulates has {text(cheapest)}, {_number(rows[cheapest].get('GMACs')):.2f} GMACs; "
+        "latencies were not measured."
+    )
+
+
+def _part(share: float) -> str:
+    return "half" if 0.475 <= share <= 0.525 else f"{share:.2f} of"
+
+
+def _share(value: object) -> str:
+    return "-" if not isinstance(value, float) or np.isnan(value) else f"{100 * value:.1f}"
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
