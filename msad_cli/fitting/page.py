@@ -32,7 +32,7 @@ def page(
     return document(
         "msad fit",
         heading("msad fit", [f"<strong>{text(verdict)}</strong>"]),
-        section("Candidates", table(rows, chosen, words=True), *map(paragraph, remarks)),
+        section("Candidates", table(rows, len(rows[0]), chosen), *map(paragraph, remarks)),
         scores(members),
         over_epochs(None, members),
         by_class(members),

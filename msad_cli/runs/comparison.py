@@ -124,6 +124,12 @@ def add_gap(rows: Mapping[str, Row]) -> str:
     return f"the gap is that from {first}, AP {100 * known[first]:.1f}, to {best}, AP {100 * known[best]:.1f}{verdict}"
 
 
+def points_of(rows: Mapping[str, Row]) -> dict[str, Point]:
+    """AP and latency of those of which both are known."""
+    both = {name: (row.get("ms"), row.get("AP")) for name, row in rows.items()}
+    return {name: Point(ms, ap) for name, (ms, ap) in both.items() if isinstance(ms, float) and isinstance(ap, float)}
+
+
 def several_sets(models: Sequence[Path]) -> str:
     """What there is to say of models that were trained on different sets; empty where all were on one."""
     sets = {read_description(path)[1].data_fingerprint: path for path in models}

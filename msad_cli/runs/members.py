@@ -90,7 +90,7 @@ def read_member(model: Path, part: str = "", name: str = "") -> Member:
     if not scores and header and card:
         known = card.scores or {}
         scores = {str(view): _numbers(known[view]) for view in header[0].views if view in known}
-    first = next(iter(metrics.values()), {})
+    first: Any = next(iter(metrics.values()), {})
     by_class = first.get("per_class", {}) if isinstance(first, dict) else {}
     return Member(
         name=name or model.stem,

@@ -94,24 +94,16 @@ def _show_plot(folder: RunFolder, curves: RunCurves, name: str, draw: Draw) -> N
 
 
 @_in_passing
-def show_page(folder: RunFolder, comparison: Comparison | None = None) -> None:
-    """report.html, of what the folder holds.
-
-    Args:
-        comparison: what is known of costs and latencies by now; where nothing is, and the model is there, its costs
-            are counted.
-    """
-    if comparison is not None:
-        write_comparison(folder, comparison)
-    elif folder.model.exists():
-        _show_costs(folder)
-    write_run_page(folder.model)
+def show_costs(folder: RunFolder) -> None:
+    """What the model costs, its teacher and its control: compared.json, as yet without latencies."""
+    models = [folder.model, *filter(None, (find_teacher(folder.model), find_control(folder.model)))]
+    write_comparison(folder, Comparison(table_rows([each for each in models if each.is_file()], "all", {})))
 
 
 @_in_passing
-def _show_costs(folder: RunFolder) -> None:
-    models = [folder.model, *filter(None, (find_teacher(folder.model), find_control(folder.model)))]
-    write_comparison(folder, Comparison(table_rows([each for each in models if each.is_file()], "all", {})))
+def show_page(folder: RunFolder) -> None:
+    """report.html, of what the folder holds."""
+    write_run_page(folder.model)
 
 
 def _fusion(detector: Detector, split: CocoSplit, compute: Compute) -> Fusion:

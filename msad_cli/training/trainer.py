@@ -340,6 +340,7 @@ class _Training:
         report.show_findings(
             run.folder, model, run.validation, validation.truth, validation.results, scores, self.compute
         )
+        report.show_costs(run.folder)
         report.show_page(run.folder)
         self._say(f"kept: {keeper.held}")
 

@@ -35,7 +35,7 @@ from msad_cli.models.fusion import CrossFusion
 from msad_cli.models.model_file import load_model
 from msad_cli.runs import report as album
 from msad_cli.runs.plots import results as result_plots
-from msad_cli.runs.plots.epochs import shown
+from msad_cli.runs.plots.figures import shown, write_figure
 from msad_cli.runs.run_curves import (
     OTHERS,
     SIZE_EDGES,
@@ -388,7 +388,7 @@ def test_names_of_all_kinds_can_be_drawn(tmp_path: Path) -> None:
     curves = collect_curves(truth, {"low": scores}, confusion(truth, results, 0.1), None)
     assert len(curves.precision["boxes"].by_class) == len(names)
     for name, draw in result_plots.drawings(curves).items():
-        draw(curves, tmp_path / name)
+        write_figure(draw(curves, "_a$b"), tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
     assert all(len(shown(name)) <= 26 for name in names)
 

@@ -41,8 +41,8 @@ def compare(
     from msad_cli.cli.commands.bench import machine_in_words, measure
     from msad_cli.cli.console import print_line, print_result
     from msad_cli.cli.json_output import print_json
-    from msad_cli.evaluation.pareto import Point, within
-    from msad_cli.runs.comparison import Comparison, add_gap, advice, several_sets, table_rows
+    from msad_cli.evaluation.pareto import within
+    from msad_cli.runs.comparison import Comparison, add_gap, advice, points_of, several_sets, table_rows
     from msad_cli.runs.pages.comparison_page import comparison_page
     from msad_cli.runs.plots.pareto import plot_pareto
     from msad_cli.system.device import choose_compute
@@ -65,17 +65,13 @@ def compare(
         print_rows(rows)
         for line in filter(None, (*remarks[::-1], where)):
             print_line(line)
-    points = {
-        name: Point(row["ms"], row["AP"])
-        for name, row in rows.items()
-        if isinstance(row["ms"], float) and isinstance(row["AP"], float)
-    }
+    points = points_of(rows)
     if plot is not None:
         plot_pareto(points, plot, where, budget)
         print_line(f"drawn: {plot}")
     advised = "" if budget is None else advice(rows, within(points, budget), points, budget)
     if report is not None:
-        page = comparison_page(models, Comparison(rows, where), points, budget, advised, remarks)
+        page = comparison_page(models, Comparison(rows, where), budget, advised, remarks)
         write_text(report, page)
         print_line(f"written: {report}")
     if advised:

@@ -36,9 +36,10 @@ def plot(
     curves = read_curves(folder.curves)
     model = folder.path.with_suffix(".safetensors")
     drawn = plot_epochs(model.stem, rows, folder.plots, relatives(model))
-    for name, draw in drawings(curves).items() if curves is not None else ():
-        drawn.append(folder.plots / f"{name}.png")
-        write_figure(draw(curves, model.stem), drawn[-1])
+    if curves is not None:
+        for name, draw in drawings(curves).items():
+            drawn.append(folder.plots / f"{name}.png")
+            write_figure(draw(curves, model.stem), drawn[-1])
     drawn.append(write_run_page(model))
     for path in () if quiet else drawn:
         print_line(f"drawn: {path}")

@@ -1,11 +1,10 @@
 """The page of `msad compare --report`: models side by side, then each of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from msad_cli.evaluation.pareto import Point
-from msad_cli.runs.comparison import Comparison, short_names
+from msad_cli.runs.comparison import Comparison, points_of, short_names
 from msad_cli.runs.members import Member, read_member
 from msad_cli.runs.pages import sentences
 from msad_cli.runs.pages.sections import by_class, costs, findings, how_made, over_epochs, samples, scores
@@ -16,7 +15,6 @@ from msad_cli.runs.plots.pareto import pareto_figure
 def comparison_page(
     models: Sequence[Path],
     comparison: Comparison,
-    points: Mapping[str, Point],
     budget: float | None,
     advice: str,
     remarks: Sequence[str],
@@ -24,7 +22,6 @@ def comparison_page(
     """The page of model files, the first being the reference.
 
     Args:
-        points: what is drawn over latency; nothing where none was measured.
         budget: in milliseconds.
         advice: what was said on it.
         remarks: lines below the verdict.
@@ -34,6 +31,7 @@ def comparison_page(
         ModelFileError: a model file is.
     """
     members: list[Member] = [read_member(path, name=name) for path, name in short_names(models).items()]
+    points = points_of(comparison.rows)
     pareto = partial(pareto_figure, points, comparison.where, budget)
     return document(
         "msad compare",

@@ -41,7 +41,7 @@ def scores(members: Sequence[Member]) -> str:
                 if f"{before}AP" in numbers:
                     cells = (_percent(numbers.get(before + name, math.nan)) for name in NUMBERS)
                     rows.append([member.name, view, kind, *cells])
-    return section("Accuracy", table([["model", "view", "of", *NUMBERS], *rows]) if rows else "")
+    return section("Accuracy", table([["model", "view", "of", *NUMBERS], *rows], texts=3) if rows else "")
 
 
 def costs(comparison: Comparison) -> str:
@@ -55,7 +55,7 @@ def costs(comparison: Comparison) -> str:
     timed = comparison.where or "not measured; msad compare MODEL… --report FILE.html measures them"
     return section(
         "Cost and latency",
-        table([head, *rows]),
+        table([head, *rows], texts=2),
         paragraph(
             "GMACs: thousands of millions of multiply-accumulates of an image, then by part. "
             f"ms: median latency of an image, from file to boxes: {timed}."
@@ -179,8 +179,8 @@ def how_made(member: Member, several: bool = False) -> str:
         _of(member, "How it was made", several),
         commands(typed) if typed else "",
         paragraph("; ".join(filter(None, (_when(folder.path / "log.txt"), _held(member), ", ".join(facts))))),
-        table([head, *chosen], words=True) if chosen else "",
-        folded(f"{len(plain)} settings by default", table([head, *plain], words=True)) if plain else "",
+        table([head, *chosen], texts=len(head)) if chosen else "",
+        folded(f"{len(plain)} settings by default", table([head, *plain], texts=len(head))) if plain else "",
     )
 
 

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from msad_cli.evaluation.pareto import Point, frontier
-from msad_cli.runs.comparison import Comparison, Row
+from msad_cli.evaluation.pareto import frontier
+from msad_cli.runs.comparison import Comparison, Row, points_of
 from msad_cli.runs.members import Member
 from msad_cli.runs.pages.skeleton import text
 from msad_cli.text import listed
 
-RELATIVE_WORDS = {"teacher": "its teacher", "control": "the control, not distilled,"}
+RELATIVE_WORDS = {"teacher": "teacher", "control": "without distillation"}
 KIND_WORDS = {"boxes": "AP", "masks": "mask AP", "keypoints": "keypoint AP"}
 
 
@@ -66,11 +66,10 @@ def _weakest(member: Member) -> str:
         return ""
     worst, best = min(known, key=lambda name: known[name]), max(known, key=lambda name: known[name])
     if len(known) == 1:
-        return f"{text(worst)} is the only class, AP {_share(known[worst])}"
-    count = f"of {len(known)} classes " if len(known) > 2 else ""
+        return f"{text(worst)}, the only class, has {_share(known[worst])} AP"
     return (
-        f"{count}{text(worst)} is found the worst, AP {_share(known[worst])}, "
-        f"{text(best)} the best, AP {_share(known[best])}"
+        f"{text(worst)} is the weakest of {len(known)} classes, {_share(known[worst])} AP, "
+        f"and {text(best)} the strongest, {_share(known[best])}"
     )
 
 
@@ -84,11 +83,8 @@ def _accuracy(member: Member, beside: Sequence[Member]) -> str:
         if not math.isnan(each.ap)
     ]
     unfinished = ", unfinished" if member.card is not None and member.card.unfinished else ""
-    return (
-        f"{text(member.name)} {_share(member.ap)} {kind}{unfinished}{''.join(f', {each}' for each in others)}.".replace(
-            ",.", "."
-        )
-    )
+    own = f"{text(member.name)} {_share(member.ap)} {kind}{unfinished}"
+    return f"{', '.join([own, *others])}."
 
 
 def _cost(member: Member, beside: Sequence[Member], comparison: Comparison) -> str:
@@ -118,11 +114,7 @@ def row_of(member: Member, comparison: Comparison) -> Row | None:
 
 
 def _fastest(rows: Mapping[str, Row]) -> str:
-    points = {
-        name: Point(row["ms"], row["AP"])
-        for name, row in rows.items()
-        if isinstance(row.get("ms"), float) and isinstance(row.get("AP"), float)
-    }
+    points = points_of(rows)
     if points:
         unbeaten = ", ".join(f"{text(name)} ({points[name].milliseconds:.1f} ms)" for name in frontier(points))
         return f"Beaten in AP and latency by none: {unbeaten}."

@@ -27,18 +27,18 @@ STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:var(--text);background:var(--paper);max-width:64rem;margin:0 auto;
 padding:1.5rem 1rem}
 h1{font-size:1.6rem;margin:0 0 .5rem}h2{font-size:1.25rem;margin:2.2rem 0 .6rem;border-bottom:1px solid var(--line)}
-h3{font-size:1rem;margin:1.4rem 0 .4rem}h1,h2,h3,p,figcaption,td,th{overflow-wrap:anywhere}
+h1,h2,p,figcaption{overflow-wrap:anywhere}
 .verdict{font-size:1.15rem}.faint,figcaption{color:var(--faint);font-size:.9rem}figure{margin:1rem 0}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
-th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--line);overflow-wrap:normal}
-th:first-child,td:first-child,.words td,.words th{text-align:left}.words td{overflow-wrap:anywhere;vertical-align:top}
+th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--line)}
+.text{text-align:left;vertical-align:top;min-width:4.5rem;max-width:32rem;overflow-wrap:break-word}
 tr.chosen{font-weight:bold}
 pre{background:var(--shade);padding:.8rem;overflow-x:auto;font-size:.85rem;white-space:pre-wrap;overflow-wrap:anywhere}
-svg{width:100%;min-width:34rem;max-width:50rem;height:auto;color:var(--text);display:block}
+svg{max-width:max(100%,34rem);height:auto;color:var(--text);display:block}
 svg *{stroke-linejoin:round;stroke-linecap:butt}svg text{font-family:system-ui,sans-serif!important;fill:currentColor}
 img{max-width:100%;height:auto}
 .bars{width:100%}.bars td{width:100%}.bars td,.bars th{padding:.3rem .5rem;text-align:left;white-space:nowrap}
-.bars th{max-width:14rem;white-space:normal;overflow-wrap:anywhere;font-weight:normal}
+.bars th{min-width:6rem;max-width:12rem;white-space:normal;overflow-wrap:anywhere;font-weight:normal}
 .bar{display:flex;align-items:center;gap:.4rem;line-height:1.2}.bar i{display:block;height:.8rem;min-width:1px}
 .key{display:inline-block;width:.8rem;height:.8rem;margin:0 .3rem 0 1rem}.key:first-child{margin-left:0}
 .confusion td,.confusion th{padding:.3rem;text-align:center;border:1px solid var(--line);font-weight:normal}
@@ -46,8 +46,8 @@ img{max-width:100%;height:auto}
 .confusion th{max-width:9rem;overflow-wrap:anywhere}.confusion small{display:block;color:var(--faint)}
 @media print{
 :root{--text:#000;--paper:#fff;--faint:#444;--line:#bbb;--shade:#f4f4f4;color-scheme:light}
-body{max-width:none;padding:0;font-size:11pt}h2,h3{break-after:avoid}figure,tr,svg,img{break-inside:avoid}
-.wide{overflow:visible}svg{min-width:0;max-width:16cm}table{font-size:8pt}.words,.bars{width:100%}
+body{max-width:none;padding:0;font-size:11pt}h2{break-after:avoid}figure,tr,svg,img{break-inside:avoid}
+.wide{overflow:visible}svg{max-width:100%}table{font-size:8pt}.text{overflow-wrap:anywhere}
 .bar i,.key,.confusion td{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 details::details-content{content-visibility:visible;height:auto}}
 """
@@ -94,19 +94,17 @@ def folded(title: str, inside_html: str) -> str:
     return f"<details><summary>{text(title)}</summary>\n{inside_html}\n</details>"
 
 
-def table(rows: Sequence[Sequence[str]], chosen: Sequence[int] = (), words: bool = False) -> str:
+def table(rows: Sequence[Sequence[str]], texts: int, chosen: Sequence[int] = ()) -> str:
     """A table whose first row is its head.
 
     Args:
+        texts: how many of its columns, from the left, are texts; the others are numbers.
         chosen: places of rows in bold, from 1.
-        words: whether its columns are texts rather than numbers.
     """
     head, *others = rows
-    body = (_row("td", row, ' class="chosen"' * (place in chosen)) for place, row in enumerate(others, start=1))
-    kind = ' class="words"' * words
-    return (
-        f'<div class="wide"><table{kind}><thead>{_row("th", head)}</thead><tbody>{"".join(body)}</tbody></table></div>'
-    )
+    body = (_row("td", row, texts, ' class="chosen"' * (place in chosen)) for place, row in enumerate(others, start=1))
+    inside = f"<thead>{_row('th', head, texts)}</thead><tbody>{''.join(body)}</tbody>"
+    return f'<div class="wide"><table>{inside}</table></div>'
 
 
 def bars(rows: Mapping[str, Sequence[tuple[float | None, str]]], keys: Sequence[str]) -> str:
@@ -152,8 +150,10 @@ def _caption(words: str) -> str:
     return f"<figcaption>{text(words)}</figcaption>" if words else ""
 
 
-def _row(tag: str, cells: Sequence[str], of_row: str = "") -> str:
-    return f"<tr{of_row}>{''.join(f'<{tag}>{text(each)}</{tag}>' for each in cells)}</tr>"
+def _row(tag: str, cells: Sequence[str], texts: int, of_row: str = "") -> str:
+    kinds = [' class="text"'] * texts + [""] * (len(cells) - texts)
+    inside = "".join(f"<{tag}{kind}>{text(each)}</{tag}>" for kind, each in zip(kinds, cells, strict=True))
+    return f"<tr{of_row}>{inside}</tr>"
 
 
 def _bar(place: int, of: tuple[float | None, str]) -> str:

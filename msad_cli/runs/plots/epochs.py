@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msad_cli.models.views import view_of_k
 from msad_cli.runs.members import Member, Numbers
@@ -61,7 +61,7 @@ def epoch_drawings(
     """
     plots = {
         "loss": (_losses(rows, beside), "loss"),
-        "ap": (_aps(rows, beside), "AP on the validation split"),
+        "ap": (_aps(name, rows, beside), "AP on the validation split"),
     }
     kept = rows[-1].get(KEPT) if rows else None
     return {
@@ -89,14 +89,15 @@ def _losses(rows: Sequence[Numbers], beside: Sequence[Member]) -> list[Line]:
     return [*lines, *(Line(f"validation, {each.label}", points, beside=True) for each, points in others if points)]
 
 
-def _aps(rows: Sequence[Numbers], beside: Sequence[Member]) -> list[Line]:
-    columns = dict.fromkeys((*_columns(rows), *(f"{name}/{each.view}" for each in beside for name in each.numbers)))
+def _aps(name: str, rows: Sequence[Numbers], beside: Sequence[Member]) -> list[Line]:
+    columns = dict.fromkeys((*_columns(rows), *(f"{number}/{each.view}" for each in beside for number in each.numbers)))
     kinds = [prefix for prefix in APS if any(each.startswith(prefix) for each in columns)]
     lines = []
     for prefix in kinds:
         kind = f", {APS[prefix]}" if len(kinds) > 1 else ""
         own = [each for each in _columns(rows) if each.startswith(prefix)]
-        lines += [Line(each.removeprefix(prefix) + kind, _points(rows, each, 100)) for each in own]
+        mine = f"{name}, " if beside else ""
+        lines += [Line(mine + each.removeprefix(prefix) + kind, _points(rows, each, 100)) for each in own]
         for each in beside:
             points = _points(each.rows, prefix + each.view, 100)
             known = each.numbers.get(prefix.removesuffix("/"))
@@ -128,7 +129,7 @@ def _draw(lines: Sequence[Line], title: str, upwards: str, below: str = "epoch",
 
     figure, (axes,) = new_figure(8, 4.8)
     for number, line in enumerate(lines):
-        style = {"color": f"C{number % 10}", "linestyle": "--" if line.beside else "-"}
+        style: dict[str, Any] = {"color": f"C{number % 10}", "linestyle": "--" if line.beside else "-"}
         label = shown(line.label, LONGEST_LABEL)
         if line.level is not None:
             axes.axhline(line.level, label=label, **style)

@@ -4,7 +4,7 @@ import io
 import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msad_cli.system.files import write_bytes
 from msad_cli.text import printable
@@ -77,7 +77,7 @@ def svg_element(figure: "Figure", salt: str) -> str:
     return BLACK.sub("currentColor", element[element.index("<svg") :]).strip()
 
 
-def _save(figure: "Figure", to: io.BytesIO | io.StringIO, kind: str, **options: float) -> None:
+def _save(figure: "Figure", to: io.BytesIO | io.StringIO, kind: str, **options: Any) -> None:
     with warnings.catch_warnings():
         # Its font has no Chinese, among others; in a PNG an empty box stands for what it lacks.
         warnings.filterwarnings("ignore", "Glyph .* missing")

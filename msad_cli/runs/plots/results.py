@@ -106,7 +106,7 @@ def plot_object_sizes(curves: RunCurves, name: str) -> "Figure":
     borders = np.maximum.accumulate([first, *COCO_BORDERS, last])
     for number, (view, values) in enumerate(curves.size_ap.items()):
         # Views are often alike: a later line leaves something of an earlier one to be seen.
-        above.stairs(100 * values, borders, baseline=None, linewidth=max(1.5, 4.5 - number), label=view)
+        above.stairs(100 * values, borders, baseline=None, linewidth=max(1.5, 4.5 - number), label=f"AP, {view}")
     for border in COCO_BORDERS:
         above.axvline(border, color="grey", linestyle=":", linewidth=1)
     above.set_ylim(0, 100)
@@ -124,8 +124,8 @@ def plot_fusion(curves: RunCurves, name: str) -> "Figure":
     for number, k in enumerate(fusion.ks):
         places = np.arange(len(fusion.levels)) + (number - (len(fusion.ks) - 1) / 2) * width
         spread = fusion.deviation[:, number]
-        view, style = view_in_full(k, fusion.ks), {"capsize": 3, "ecolor": "dimgrey"}
-        axes.bar(places, fusion.mean[:, number], 0.95 * width, yerr=spread, label=view, **style)
+        view, bars = view_in_full(k, fusion.ks), fusion.mean[:, number]
+        axes.bar(places, bars, 0.95 * width, yerr=spread, capsize=3, ecolor="dimgrey", label=view)
     axes.axhline(1 / len(fusion.ks), color="grey", linestyle="--", linewidth=1)
     axes.set_xticks(range(len(fusion.levels)), [f"P{level}" for level in fusion.levels])
     title = titled(name, "weights of the views")
