@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -115,20 +116,20 @@ def relatives(model: Path) -> list[Member]:
 
 
 def find_teacher(model: Path) -> Path | None:
-    """The file that a student's run names as its teacher, or where it lay beside its run folder.
+    """The file that a student's run names as its teacher, or of that name beside the student, if it is the one.
 
-    None where neither is there any more, or where the file has become another one.
+    Where no such file is there any more, but a run folder of it, the place where it would be; else None.
     """
     named = read_settings(RunFolder(model)).get("teacher", {}).get("value")
     if not isinstance(named, str) or not Path(named).name:
         return None
     with suppress(MsadError):
         header = own_header(model.with_suffix(".safetensors"))
-        for file in (Path(named), model.parent / Path(named).name):
-            there = file.is_file()
-            same = not there or header is None or header[1].teacher == fingerprint(file)
-            if same and (there or file.with_suffix(".run").is_dir()):
-                return file
+        places = (Path(named), model.parent / Path(named).name)
+        there = [file for file in places if file.is_file()]
+        same = (file for file in there if header is None or header[1].teacher == fingerprint(file))
+        left = (file for file in places if file not in there and file.with_suffix(".run").is_dir())
+        return next(chain(same, left), None)
     return None
 
 

@@ -59,8 +59,7 @@ def show_epochs(folder: RunFolder, rows: Sequence[Mapping[str, float]]) -> None:
     plot_epochs(folder.model.stem, rows, folder.plots, relatives(folder.model))
 
 
-@_in_passing
-def show_findings(
+def show_end(
     folder: RunFolder,
     detector: Detector,
     split: CocoSplit,
@@ -69,11 +68,26 @@ def show_findings(
     scores: Mapping[str, Scores],
     compute: Compute,
 ) -> None:
-    """The model's curves at the end: curves.json, its plots, and some images of the split.
+    """What there is to see at the end: curves.json, its plots, some images of the split, costs, and the page of all.
 
     Args:
         results: of the model's best view, the first of `scores`.
     """
+    _show_findings(folder, detector, split, truth, results, scores, compute)
+    _show_costs(folder)
+    show_page(folder)
+
+
+@_in_passing
+def _show_findings(
+    folder: RunFolder,
+    detector: Detector,
+    split: CocoSplit,
+    truth: Mapping[str, Any],
+    results: Sequence[Result],
+    scores: Mapping[str, Scores],
+    compute: Compute,
+) -> None:
     threshold = next(iter(scores.values())).threshold
     _show_found(folder, split, results, threshold)
     fusion = _fusion(detector, split, compute) if weighs(detector) else None
@@ -94,7 +108,7 @@ def _show_plot(folder: RunFolder, curves: RunCurves, name: str, draw: Draw) -> N
 
 
 @_in_passing
-def show_costs(folder: RunFolder) -> None:
+def _show_costs(folder: RunFolder) -> None:
     """What the model costs, its teacher and its control: compared.json, as yet without latencies."""
     models = [folder.model, *filter(None, (find_teacher(folder.model), find_control(folder.model)))]
     write_comparison(folder, Comparison(table_rows([each for each in models if each.is_file()], "all", {})))

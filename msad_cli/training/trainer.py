@@ -337,11 +337,7 @@ class _Training:
         keeper.write(unfinished=False)
         epoch = {} if keeper.kept is None else {"epoch": keeper.kept.epoch}
         run.folder.finish({view: each.to_json() | epoch for view, each in scores.items()})
-        report.show_findings(
-            run.folder, model, run.validation, validation.truth, validation.results, scores, self.compute
-        )
-        report.show_costs(run.folder)
-        report.show_page(run.folder)
+        report.show_end(run.folder, model, run.validation, validation.truth, validation.results, scores, self.compute)
         self._say(f"kept: {keeper.held}")
 
     def _say(self, line: str, once: bool = False) -> None:

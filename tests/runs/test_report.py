@@ -307,6 +307,7 @@ def test_a_run_leaves_its_plots_and_samples(teacher: Path) -> None:
             assert image.format == "PNG"
             assert len(image.convert("L").getcolors() or ()) > 2
     assert "not drawn" not in (folder / "log.txt").read_text()
+    assert (folder / "report.html").exists()
     metrics = json.loads((folder / "metrics.json").read_text())["fused"]
     curves = json.loads((folder / "curves.json").read_text())
     assert curves["view"] == "fused"
@@ -441,7 +442,7 @@ def test_plot_draws_the_same_again(teacher: Path, tmp_path: Path, capsys: pytest
     for each in plots.iterdir():
         each.unlink()
     assert run(["plot", str(teacher)]) == 0
-    assert capsys.readouterr().err.count("drawn: ") == len(PLOTS)
+    assert capsys.readouterr().err.count("drawn: ") == len(PLOTS) + 1  # report.html
     after = {each.name: np.asarray(Image.open(each)) for each in plots.iterdir()}
     assert set(after) == PLOTS
     for name in PLOTS:

@@ -81,8 +81,8 @@ def by_class(members: Sequence[Member]) -> str:
         return ""
     before = {"masks": "mask_AP", "keypoints": "keypoint_AP"}.get(known[0].task, "AP")
     names = dict.fromkeys(name for each in known for name in each.per_class)
-    values = {name: [each.per_class.get(name, {}).get(before, math.nan) for each in known] for name in names}
-    ranked = sorted(values, key=lambda name: (math.isnan(values[name][0]), values[name][0]))
+    values = {name: [each.per_class.get(name, {}).get(before) for each in known] for name in names}
+    ranked = sorted(values, key=lambda name: _rank(values[name][0]))
     groups = {name: [_bar_of(value) for value in values[name]] for name in ranked}
     keys = [each.label for each in known]
     shown, rest = dict(list(groups.items())[:MOST_BARS]), dict(list(groups.items())[MOST_BARS:])
@@ -94,7 +94,13 @@ def by_class(members: Sequence[Member]) -> str:
     )
 
 
-def _bar_of(value: float) -> tuple[float | None, str]:
+def _rank(value: float | None) -> float:
+    return math.inf if value is None or math.isnan(value) else value
+
+
+def _bar_of(value: float | None) -> tuple[float | None, str]:
+    if value is None:
+        return None, "-"
     return (None, "no objects") if math.isnan(value) else (value, "nothing found" if value == 0 else _percent(value))
 
 

@@ -32,22 +32,26 @@ def of_models(members: Sequence[Member], comparison: Comparison, advice: str) ->
         accuracy = "None of the models says its AP."
     else:
         best = max(known, key=lambda name: _number(known[name]))
-        others = f"{text(first)}, the reference, has {_share(known.get(first))}"
-        accuracy = f"{text(best)} has the most AP, {_share(known[best])}" + (f"; {others}." if best != first else ".")
-    return [accuracy, f"{text(advice)}." if advice else _fastest(comparison.rows), classes(members)]
+        others = f"; {text(first)}, the reference, has {_share(known.get(first))}" if best != first else ""
+        accuracy = f"Of {len(comparison.rows)} {text(best)} has the most AP, {_share(known[best])}{others}."
+    cost = f"{text(advice[:1].upper() + advice[1:])}." if advice else _fastest(comparison.rows)
+    return [accuracy, cost, classes(members)]
 
 
 def classes(members: Sequence[Member]) -> str:
-    """Which classes are not found by each model, and which it finds the worst if there are none."""
-    parts = []
-    for member in members:
-        whose = f"{text(member.name)}: " if len(members) > 1 else ""
-        lost = nothing_found(member)
-        if lost:
-            parts.append(f"{whose}<strong>{text(listed(lost, 8))}: nothing found</strong>")
-        elif weakest := _weakest(member):
-            parts.append(f"{whose}{weakest}")
-    return f"{'; '.join(parts)}." if parts else "What is found of each class is not known."
+    """Which classes are not found, by model where there are several; if there are none, what else can be said."""
+    lost = {member.name: names for member in members if (names := nothing_found(member))}
+    if lost:
+        by = {name: f" by {text(name)}" if len(members) > 1 else "" for name in lost}
+        parts = (f"<strong>{text(listed(lost[name], 8))}: nothing found{by[name]}</strong>" for name in lost)
+        return f"{'; '.join(parts)}."
+    known = [member for member in members if member.per_class]
+    if not known:
+        return "What is found of each class is not known."
+    if len(members) == 1:
+        return f"{_weakest(known[0])}."
+    whose = "Every model" if len(known) == len(members) else text(listed([each.name for each in known]))
+    return f"{whose} finds something of every class."
 
 
 def nothing_found(member: Member) -> list[str]:
@@ -63,7 +67,7 @@ def nothing_found(member: Member) -> list[str]:
 def _weakest(member: Member) -> str:
     known = {name: each["AP"] for name, each in member.per_class.items() if not math.isnan(each.get("AP", math.nan))}
     if not known:
-        return ""
+        return "No class has objects to be found"
     worst, best = min(known, key=lambda name: known[name]), max(known, key=lambda name: known[name])
     if len(known) == 1:
         return f"{text(worst)}, the only class, has {_share(known[worst])} AP"

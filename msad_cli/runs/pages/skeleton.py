@@ -43,7 +43,7 @@ img{max-width:100%;height:auto}
 .key{display:inline-block;width:.8rem;height:.8rem;margin:0 .3rem 0 1rem}.key:first-child{margin-left:0}
 .confusion td,.confusion th{padding:.3rem;text-align:center;border:1px solid var(--line);font-weight:normal}
 .confusion td{min-width:3rem}
-.confusion th{max-width:9rem;overflow-wrap:anywhere}.confusion small{display:block;color:var(--faint)}
+.confusion th{max-width:9rem;overflow-wrap:break-word}.confusion small{display:block;color:var(--faint)}
 @media print{
 :root{--text:#000;--paper:#fff;--faint:#444;--line:#bbb;--shade:#f4f4f4;color-scheme:light}
 body{max-width:none;padding:0;font-size:11pt}h2{break-after:avoid}figure,tr,svg,img{break-inside:avoid}

@@ -1,5 +1,6 @@
 """Plots over epochs, losses and AP, of one run and of what stands beside it; and AP over the size of the input."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,14 +31,12 @@ class Line:
     """A line of a plot over epochs or sizes.
 
     Attributes:
-        points: places and values, in the plot's units; none of what is a level across the whole plot.
-        level: that, or None.
+        points: places and values, in the plot's units; a level across the whole plot is a value without a place, NaN.
         beside: whether it is another model's.
     """
 
     label: str
     points: Sequence[tuple[float, float]]
-    level: float | None = None
     beside: bool = False
 
 
@@ -57,7 +56,8 @@ def epoch_drawings(
 
     Args:
         name: the model's; empty where the models beside it are all there is.
-        beside: models whose AP and validation loss are drawn in the same plots, by their own view.
+        beside: models whose AP and validation loss are drawn in the same plots, by their own view; dashed, where there
+            is one that they are beside.
     """
     plots = {
         "loss": (_losses(rows, beside), "loss"),
@@ -86,7 +86,7 @@ def _losses(rows: Sequence[Numbers], beside: Sequence[Member]) -> list[Line]:
         if each.startswith(VALIDATION_LOSS)
     ]
     others = ((each, _points(each.rows, VALIDATION_LOSS + each.view)) for each in beside)
-    return [*lines, *(Line(f"validation, {each.label}", points, beside=True) for each, points in others if points)]
+    return [*lines, *(Line(f"validation, {each.label}", points, bool(rows)) for each, points in others if points)]
 
 
 def _aps(name: str, rows: Sequence[Numbers], beside: Sequence[Member]) -> list[Line]:
@@ -100,11 +100,12 @@ def _aps(name: str, rows: Sequence[Numbers], beside: Sequence[Member]) -> list[L
         lines += [Line(mine + each.removeprefix(prefix) + kind, _points(rows, each, 100)) for each in own]
         for each in beside:
             points = _points(each.rows, prefix + each.view, 100)
-            known = each.numbers.get(prefix.removesuffix("/"))
+            known = each.numbers.get(prefix.removesuffix("/"), math.nan)
             if points:
-                lines.append(Line(each.label + kind, points, beside=True))
-            elif known is not None:
-                lines.append(Line(f"{each.label}{kind} (its file)", (), 100 * known, beside=True))
+                lines.append(Line(each.label + kind, points, bool(rows)))
+            elif math.isfinite(known):
+                level = [(math.nan, 100 * known)]
+                lines.append(Line(f"{each.label}{kind} (its file)", level, bool(rows)))
     return lines
 
 
@@ -120,7 +121,7 @@ def _columns(rows: Sequence[Numbers]) -> list[str]:
 
 
 def _points(rows: Sequence[Numbers], column: str, unit: float = 1) -> list[tuple[float, float]]:
-    return [(row["epoch"], unit * row[column]) for row in rows if column in row]
+    return [(row["epoch"], unit * row[column]) for row in rows if math.isfinite(row.get(column, math.nan))]
 
 
 def _draw(lines: Sequence[Line], title: str, upwards: str, below: str = "epoch", kept: float | None = None) -> "Figure":
@@ -131,21 +132,19 @@ def _draw(lines: Sequence[Line], title: str, upwards: str, below: str = "epoch",
     for number, line in enumerate(lines):
         style: dict[str, Any] = {"color": f"C{number % 10}", "linestyle": "--" if line.beside else "-"}
         label = shown(line.label, LONGEST_LABEL)
-        if line.level is not None:
-            axes.axhline(line.level, label=label, **style)
+        places, values = zip(*line.points, strict=True)
+        if math.isnan(places[0]):
+            axes.axhline(values[0], label=label, **style)
         else:
-            places, values = zip(*line.points, strict=True)
             axes.plot(places, values, marker="." if len(places) < 40 else "", label=label, **style)
     if kept is not None:
         axes.axvline(kept, color="gray", linestyle=":", label=f"the model: {kept:g}")
     axes.set_xlabel(below)
-    every = sorted({x for line in lines for x, _ in line.points})
-    axes.xaxis.set_major_locator(FixedLocator(every) if 0 < len(every) < 12 else MaxNLocator(integer=True))
+    every = sorted({x for line in lines for x, _ in line.points if not math.isnan(x)})
+    axes.xaxis.set_major_locator(FixedLocator(every) if len(every) < 12 else MaxNLocator(integer=True))
     axes.set(title=title, ylabel=upwards)
     # Nothing but zeros would have a scale of hundredths.
-    axes.set_ylim(
-        0, None if any(y > 0 for line in lines for y in (line.level or 0, *(y for _, y in line.points))) else 1
-    )
+    axes.set_ylim(0, 1.05 * max((y for line in lines for _, y in line.points), default=0) or 1)
     axes.grid(alpha=0.3)
     legend_beside(axes)
     return figure
