@@ -38,7 +38,7 @@ svg{max-width:max(100%,34rem);height:auto;color:var(--text);display:block}
 svg *{stroke-linejoin:round;stroke-linecap:butt}svg text{font-family:system-ui,sans-serif!important;fill:currentColor}
 img{max-width:100%;height:auto}
 .bars{width:100%}.bars td{width:100%}.bars td,.bars th{padding:.3rem .5rem;text-align:left;white-space:nowrap}
-.bars th{min-width:6rem;max-width:12rem;white-space:normal;overflow-wrap:anywhere;font-weight:normal}
+.bars th{min-width:min(11rem,25vw);max-width:12rem;white-space:normal;overflow-wrap:anywhere;font-weight:normal}
 .bar{display:flex;align-items:center;gap:.4rem;line-height:1.2}.bar i{display:block;height:.8rem;min-width:1px}
 .key{display:inline-block;width:.8rem;height:.8rem;margin:0 .3rem 0 1rem}.key:first-child{margin-left:0}
 .confusion td,.confusion th{padding:.3rem;text-align:center;border:1px solid var(--line);font-weight:normal}
@@ -46,7 +46,7 @@ img{max-width:100%;height:auto}
 .confusion th{max-width:9rem;overflow-wrap:break-word}.confusion small{display:block;color:var(--faint)}
 @media print{
 :root{--text:#000;--paper:#fff;--faint:#444;--line:#bbb;--shade:#f4f4f4;color-scheme:light}
-body{max-width:none;padding:0;font-size:11pt}h2{break-after:avoid}figure,tr,svg,img{break-inside:avoid}
+body{max-width:none;padding:0;font-size:11pt}h2,h2+p,h2+p+p{break-after:avoid}figure,tr,svg,img{break-inside:avoid}
 .wide{overflow:visible}svg{max-width:100%}table{font-size:8pt}.text{overflow-wrap:anywhere}
 .bar i,.key,.confusion td{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 details::details-content{content-visibility:visible;height:auto}}
