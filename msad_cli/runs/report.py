@@ -115,6 +115,13 @@ def _show_costs(folder: RunFolder) -> None:
 
 
 @_in_passing
+def show_latencies(folder: RunFolder, comparison: Comparison) -> None:
+    """The page once more, now that the model was timed beside others."""
+    write_comparison(folder, comparison)
+    write_run_page(folder.model)
+
+
+@_in_passing
 def show_page(folder: RunFolder) -> None:
     """report.html, of what the folder holds."""
     write_run_page(folder.model)

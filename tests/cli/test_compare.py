@@ -197,7 +197,13 @@ def test_a_page_of_models_side_by_side(
     assert "Of 3 teacher has the most AP, 40.0; plain, the reference, has 30.0." in text
     assert "latencies were not measured" in text
     assert page.of("strong") == ["blue: nothing found by student"]
-    assert [row[:4] for row in page.tables[0][1:]] == [
+    place = page.tables[0][0].index("AP")
+    assert [(row[0], row[place]) for row in page.tables[0][1:]] == [
+        ("plain", "30.0"),
+        ("student", "36.0"),
+        ("teacher", "40.0"),
+    ]
+    assert [row[:4] for row in page.tables[1][1:]] == [
         ["plain", "low", "boxes", "30.0"],
         ["student", "low", "boxes", "36.0"],
         ["teacher", "fused", "boxes", "40.0"],
@@ -217,3 +223,18 @@ def test_a_page_draws_what_was_timed(models: list[str], coco_folder: Path, tmp_p
     verdict = next(each for each in page.of("p") if "reference" in each)
     assert "For 100000 ms: teacher, AP 40.0 in " in verdict
     assert "the best for it: teacher" in page.of("text")
+
+
+def test_a_model_and_its_graph_are_shown_once(models: list[str], tmp_path: Path, student: Detector) -> None:
+    """They have one run folder; each has its own row."""
+    write_run(Path(models[1]), "low", 0.36, {}, {}, curves())
+    graph = tmp_path / "student.onnx"
+    graph.write_bytes(b"not looked at without latencies")
+    notes = Notes(exported_spec(student.spec, "low"), Card(scores={"low": {"AP": 0.35}}))
+    sidecar_path(graph).write_text(sidecar(notes))
+    report = tmp_path / "compared.html"
+    assert run(["compare", models[1], str(graph), "--runs", "0", "--report", str(report)]) == 0
+    page = Page(report.read_text(encoding="utf-8"))
+    assert [row[0] for row in page.tables[0][1:]] == ["student.safetensors", "student.onnx"]
+    assert page.of("h2").count("student.safetensors: true and predicted") == 1
+    assert "student.onnx: true and predicted" not in page.of("h2")

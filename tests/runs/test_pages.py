@@ -78,7 +78,7 @@ def test_the_verdict_is_three_sentences(model: Path) -> None:
     ("rows", "sentence"),
     [
         ({}, "Its cost was not counted."),
-        ({"student": {"GMACs": 0.25}}, "An image takes 0.25 GMACs, its latency was not measured."),
+        ({"student.safetensors": {"GMACs": 0.25}}, "An image takes 0.25 GMACs, its latency was not measured."),
         ({"student": {"GMACs": 0.25, "ms": 3.0}}, "An image takes 0.25 GMACs, 3.0 ms."),
         (
             {name: {**row, "ms": None} for name, row in ROWS.items()},

@@ -46,10 +46,12 @@ def compare(
     from msad_cli.runs.pages.comparison_page import comparison_page
     from msad_cli.runs.plots.pareto import plot_pareto
     from msad_cli.system.device import choose_compute
-    from msad_cli.system.files import write_text
+    from msad_cli.system.files import refuse_unwritable, write_text
 
     if (budget is not None or plot is not None) and not runs:
         raise UsageError("--budget and --plot need latencies", "leave --runs 0 out", code="latencies-not-measured")
+    if report is not None:
+        refuse_unwritable(report)
     measured, where = {}, ""
     if runs:
         compute = choose_compute(device, precision)

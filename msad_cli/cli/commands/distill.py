@@ -111,7 +111,7 @@ def _announce(outcome: "Outcome") -> None:
     from msad_cli.cli.commands.compare import print_rows
     from msad_cli.cli.console import announce_result, console, print_line
     from msad_cli.runs import report
-    from msad_cli.runs.comparison import Comparison, add_gap, several_sets, table_rows, write_comparison
+    from msad_cli.runs.comparison import Comparison, add_gap, several_sets, table_rows
     from msad_cli.runs.members import find_control
 
     out, scores, run = outcome.model, outcome.scores, outcome.run
@@ -130,8 +130,7 @@ def _announce(outcome: "Outcome") -> None:
         print_line(f"not compared with its teacher: {error}")
         announce_result(out, outcome.held, scores, following)
         return
-    write_comparison(run.folder, Comparison(rows, machine_in_words(compute)))
-    report.show_page(run.folder)
+    report.show_latencies(run.folder, Comparison(rows, machine_in_words(compute)))
     remarks = [several_sets(models), add_gap(rows) if control else ""]
     print_rows(rows)
     for name, share in _cost_shares(spec, first).items():

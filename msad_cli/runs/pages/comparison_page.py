@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from msad_cli.runs.comparison import Comparison, points_of, short_names
+from msad_cli.runs.folder import RunFolder
 from msad_cli.runs.members import Member, read_member
 from msad_cli.runs.pages import sentences
 from msad_cli.runs.pages.sections import by_class, costs, findings, how_made, over_epochs, samples, scores
@@ -30,16 +31,20 @@ def comparison_page(
         UsageError: a run folder is damaged.
         ModelFileError: a model file is.
     """
-    members: list[Member] = [read_member(path, name=name) for path, name in short_names(models).items()]
+    by_folder: dict[Path, Member] = {}
+    for path, name in short_names(models).items():
+        # A model and its exported files have one run folder.
+        by_folder.setdefault(RunFolder(path).path, read_member(path, name=name))
+    members = list(by_folder.values())
     points = points_of(comparison.rows)
     pareto = partial(pareto_figure, points, comparison.where, budget)
     return document(
         "msad compare",
         heading("msad compare", sentences.of_models(members, comparison, advice)),
         *map(paragraph, remarks),
-        scores(members),
+        costs(comparison, accuracy=True),
         section("Accuracy and latency", chart(pareto, "pareto")) if points else "",
-        costs(comparison),
+        scores(members),
         over_epochs(None, members),
         by_class(members),
         *(part(each, several=True) for each in members for part in (findings, samples, how_made)),

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from msad_cli.runs.comparison import Comparison, cell_text, columns_of
+from msad_cli.runs.comparison import ACCURACY, OTHER_KINDS, Comparison, cell_text, columns_of
 from msad_cli.runs.members import Member, read_record, read_settings
 from msad_cli.runs.pages.skeleton import (
     bars,
@@ -44,17 +44,21 @@ def scores(members: Sequence[Member]) -> str:
     return section("Accuracy", table([["model", "view", "of", *NUMBERS], *rows], texts=3) if rows else "")
 
 
-def costs(comparison: Comparison) -> str:
-    """What models cost and how long they take."""
+def costs(comparison: Comparison, accuracy: bool = False) -> str:
+    """What models cost and how long they take.
+
+    Args:
+        accuracy: whether their AP stands there too.
+    """
     if not comparison.rows:
         return ""
-    accuracy = ("AP", "APs", "APm", "APl", "mask_AP", "keypoint_AP")
-    columns = [each for each in columns_of(comparison.rows) if each not in accuracy]
+    left_out = () if accuracy else (*ACCURACY, *OTHER_KINDS)
+    columns = [each for each in columns_of(comparison.rows) if each not in left_out]
     head = ["model", *(name.removesuffix("_gmacs").replace("_", " ") for name in columns)]
     rows = [[name, *(cell_text(each, row.get(each)) for each in columns)] for name, row in comparison.rows.items()]
     timed = comparison.where or "not measured; msad compare MODEL… --report FILE.html measures them"
     return section(
-        "Cost and latency",
+        "Side by side" if accuracy else "Cost and latency",
         table([head, *rows], texts=2),
         paragraph(
             "GMACs: thousands of millions of multiply-accumulates of an image, then by part. "

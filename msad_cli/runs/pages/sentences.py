@@ -3,8 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from msad_cli.evaluation.pareto import frontier
 from msad_cli.runs.comparison import Comparison, Row, points_of
 from msad_cli.runs.members import Member
@@ -101,9 +99,9 @@ def _cost(member: Member, beside: Sequence[Member], comparison: Comparison) -> s
     if other is None:
         latency = f", {ms:.1f} ms" if isinstance(ms, float) else ", its latency was not measured"
         return f"An image takes {_number(own.get('GMACs')):.2f} GMACs{latency}."
-    work = _number(own.get("GMACs")) / _number(other.get("GMACs"))
+    work = _number(own.get("GMACs")) / (_number(other.get("GMACs")) or math.nan)
     slow = other.get("ms")
-    if isinstance(ms, float) and isinstance(slow, float):
+    if isinstance(ms, float) and isinstance(slow, float) and slow > 0:
         return (
             f"It takes {_part(ms / slow)} the teacher's latency ({ms:.1f} of {slow:.1f} ms) "
             f"and {work:.2f} of its multiply-accumulates."
@@ -113,8 +111,9 @@ def _cost(member: Member, beside: Sequence[Member], comparison: Comparison) -> s
 
 def row_of(member: Member, comparison: Comparison) -> Row | None:
     """A model's row of a comparison, that of its own view where it has several."""
-    rows = comparison.rows
-    return rows.get(f"{member.name}, {member.view}", rows.get(member.name))
+    model = member.folder.model
+    names = (f"{name}{view}" for name in (member.name, model.name, str(model)) for view in (f", {member.view}", ""))
+    return next((comparison.rows[name] for name in names if name in comparison.rows), None)
 
 
 def _fastest(rows: Mapping[str, Row]) -> str:
@@ -134,7 +133,7 @@ def _part(share: float) -> str:
 
 
 def _share(value: object) -> str:
-    return "-" if not isinstance(value, float) or np.isnan(value) else f"{100 * value:.1f}"
+    return "-" if not isinstance(value, float) or math.isnan(value) else f"{100 * value:.1f}"
 
 
 def _number(value: object) -> float:
