@@ -1,26 +1,27 @@
 """The paper's claims on a set: every row of its tables by one schedule, with the controls that it leaves out.
 
     python benchmarks/evidence.py SET [--out DIR] [--scale cpu|gpu] [--k 2|4] [--seeds 3] [--jobs 2] [--rows a,b]
-        [--estimate]
+        [--size 480,640] [--pictures N] [--minutes 5] [--estimate]
 
 SET is a folder in the COCO layout; Mask R-CNN is trained where it has masks, Keypoint R-CNN where it has keypoints,
 else FCOS, unless --detector says otherwise. Every row is shown as many images, with the same batches and rates. All
 students of a seed learn from that seed's teacher. DIR gets a model file and a log a row and seed, evidence.md and
 evidence.csv of all that is there, and evidence.png of the rows that were asked for (evidence_report.py). A model that
 is in DIR is not trained again and an interrupted one goes on: the command can be stopped and typed again. Hours are
-estimated first; with --estimate that is all.
+estimated first; with --estimate that is all, and with --minutes only the first rows are trained, as many as fit by it.
 """
 
 import argparse
+import itertools
 import json
 import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from mistakes import told
 
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.layouts.splits import find_split
-from msad_cli.data.loading.dataset import TrainingSet, training_loader
+from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.distillation.aligned_teacher import AlignedTraining
 from msad_cli.distillation.losses.table import suitable_methods
 from msad_cli.errors import UsageError
@@ -38,9 +39,10 @@ from msad_cli.models.detectors.kinds import DETECTORS, task_of
 from msad_cli.models.model_file import read_header
 from msad_cli.models.spec import DetectorSpec, Learning
 from msad_cli.runs.folder import RunFolder
-from msad_cli.system.device import Compute, choose_compute, to_device
 from msad_cli.text import parse_size
-from msad_cli.training.plan import choose_norm, invalid_values_named
+from msad_cli.training.config import TeacherConfig
+from msad_cli.training.defaults.pace import pace_of
+from msad_cli.training.plan import choose, choose_norm, invalid_values_named
 from msad_cli.training.sets import fields_from_data
 
 
@@ -169,6 +171,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="rows trained side by side, with a thread each on a CPU")
     parser.add_argument("--rows", default=",".join(MAIN))
     parser.add_argument("--pictures", type=int, help="shown to every model in place of the scale's")
+    parser.add_argument("--size", help="HR sides in place of the scale's")
+    parser.add_argument("--minutes", type=float, help="train only the first rows, whose steps take so long")
     parser.add_argument("--detector", choices=tuple(DETECTORS))
     parser.add_argument("--report", action="store_true", help="train nothing")
     parser.add_argument("--estimate", action="store_true", help="say how many hours there are, and end")
@@ -179,10 +183,13 @@ def main() -> None:
     detector = arguments.detector or detector_for(arguments.set)
     out = arguments.out or Path(f"evidence-{arguments.set.resolve().name}{'' if arguments.k == 2 else '-k4'}")
     scale = scale_of(arguments.scale, detector)
+    if arguments.size:
+        scale = replace(scale, network=f"{scale.network} --size {arguments.size}")  # of two the last one counts
     known = rows_of(detector, scale, arguments.k)
-    if unknown := set(arguments.rows.split(",")) - set(known):
+    typed = arguments.rows.split(",")
+    if unknown := set(typed) - set(known):
         parser.error(f"--rows {','.join(unknown)}: there are {', '.join(known)}")
-    rows = [row for row in known.values() if row.name in arguments.rows.split(",")]
+    rows = in_order(typed, known)
     train = read(arguments.set, "train", detector)
     epochs = -(-(arguments.pictures or scale.images) // len(train))
     files = {row.name: [file_of(out, row, seed) for seed in range(arguments.seeds)] for row in known.values()}
@@ -190,8 +197,14 @@ def main() -> None:
         refuse_others(filter(is_finished, files[row.name]), detector, arguments.k, epochs * row.schedules)
     runs = [(row, seed) for seed in range(arguments.seeds) for row in rows if not is_finished(files[row.name][seed])]
     if runs and not arguments.report:
-        estimate = hours(runs, train, detector, scale, epochs, arguments.k) / arguments.jobs
-        print(f"{len(runs)} models of {epochs} epochs, about {estimate:.1f} hours", flush=True)
+        second = seconds_an_image(train, detector, scale, arguments.k)
+        hours = [row.share * row.schedules * epochs * len(train) * second / 3600 / arguments.jobs for row, _ in runs]
+        if arguments.minutes is not None:
+            fit = first_within(hours, arguments.minutes / 60)
+            left_out = ", ".join(f"{row.name}.{seed}" for row, seed in runs[fit:])
+            print(f"left out for want of time: {left_out or 'nothing'}", flush=True)
+            runs, hours = runs[:fit], hours[:fit]
+        print(f"{len(runs)} models of {epochs} epochs, about {said_hours(sum(hours))}", flush=True)
         if arguments.estimate:
             return
         out.mkdir(parents=True, exist_ok=True)
@@ -282,16 +295,33 @@ def train_row(data: Path, out: Path, detector: str, scale: Scale, epochs: int, r
     print(f"{file.stem}: {result}", flush=True)
 
 
-def hours(runs: list[Run], train: CocoSplit, detector: str, scale: Scale, epochs: int, k: int) -> float:
-    """Of one job after another, by a few steps of an aligned teacher on the set's own images."""
-    second = seconds_an_image(train, detector, scale, k, choose_compute("auto", "auto"))
-    return sum(row.share * row.schedules for row, _ in runs) * epochs * len(train) * second / 3600
+def first_within(lengths: Iterable[float], limit: float) -> int:
+    """How many of the first fit into a limit, one after the other."""
+    return sum(1 for reached in itertools.accumulate(lengths) if reached <= limit)
 
 
-def seconds_an_image(train: CocoSplit, detector: str, scale: Scale, k: int, compute: Compute, steps: int = 3) -> float:
-    """Of a teacher's forward and backward pass, loading included; the first step warms up."""
+def said_hours(hours: float) -> str:
+    """Hours, or minutes where that says more."""
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+
+
+def in_order(names: Iterable[str], known: Mapping[str, Row]) -> list[Row]:
+    """These rows, each behind those of them that it learns from and starts from."""
+    wanted = list(names)
+    chained = [each for name in wanted for each in (known[name].learns_from, known[name].starts_from, name)]
+    return [known[name] for name in dict.fromkeys(chained) if name in wanted]
+
+
+def seconds_an_image(train: CocoSplit, detector: str, scale: Scale, k: int) -> float:
+    """Of an aligned teacher's steps on the set's own images, loading included.
+
+    Raises:
+        UsageError: no step could be timed.
+    """
     words = scale.network.split()
     given = dict(zip(words[::2], words[1::2], strict=True))
+    words = scale.schedule.split()
+    asked = dict(zip(words[::2], words[1::2], strict=True))
     with invalid_values_named("choose another --k or --detector"):
         spec = DetectorSpec(
             "teacher",
@@ -307,18 +337,20 @@ def seconds_an_image(train: CocoSplit, detector: str, scale: Scale, k: int, comp
             learning=Learning(int(given.get("--rois", 512))),
             **fields_from_data(train, None)[0],
         )
-    module = AlignedTraining(Detector(spec).to(compute.device)).train()
-    batch = int(scale.schedule.split()[1])
-    loader = training_loader(TrainingSet(train, spec.resolution, spec.ks, seed=0), batch, 0, 0, steps + 1)
-    start = time.perf_counter()
-    for number, each in enumerate(loader):
-        views, targets = to_device(each.views, each.targets, compute.device)
-        with compute.autocast():
-            losses = module(views, targets)
-        torch.stack(list(losses.values())).sum().backward()
-        if not number:
-            start = time.perf_counter()
-    return (time.perf_counter() - start) / (steps * batch)
+    workers = int(asked["--workers"]) if "--workers" in asked else None
+    choices = choose(TeacherConfig(batch=int(asked["--batch"]), workers=workers), len(train), detector)
+    model = Detector(spec)
+    pace = pace_of(AlignedTraining(model), model, TrainingSet(train, spec.resolution, spec.ks, seed=0), choices)
+    if pace is None:
+        raise UsageError(
+            f"{train.file}: no step could be timed: no image can be read, or memory is too small",
+            "a smaller --size, or msad data check",
+            code="pace-unknown",
+        )
+    del model
+    if choices.compute.device.type == "cuda":
+        torch.cuda.empty_cache()  # for the trainings, which are processes of their own
+    return pace.step / choices.batch
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 import torchvision
 
-from msad_cli.cli.commands.bench import machine_in_words, measure, wanted_views
+from msad_cli.cli.commands.bench import machine_in_words, measure
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.evaluation.metrics import KINDS, PREFIXES
 from msad_cli.evaluation.pareto import Point
 from msad_cli.models.cost import count_cost, relatives
 from msad_cli.models.model_file import read_header
 from msad_cli.models.spec import View
+from msad_cli.models.views import wanted_views
 from msad_cli.runs.folder import RunFolder
 from msad_cli.runs.plots.pareto import plot_pareto
 from msad_cli.system.device import choose_compute

@@ -1,10 +1,11 @@
 """Images a second from files to boxes: `msad predict`'s engine beside torchvision's stock FCOS at HR; interleaved.
 
     python benchmarks/throughput.py student.safetensors FOLDER [--number 60] [--rounds 5] [--precision bf16]
+        [--device cuda] [--batch 8] [--alike]
 
 Both read the same images, and neither draws or writes. The stock detector has the student's classes and HR size,
 ResNet-50 or with --alike the student's own backbone, pyramid and head; it is float32 and in the precision too. Its
-images are decoded one after the other, as its users do.
+images are decoded one after the other, as its users do. Batches are msad's alone.
 """
 
 import argparse
@@ -39,17 +40,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--alike", action="store_true")
     arguments = parser.parse_args()
     inputs = find_inputs([arguments.pictures], [Path("predictions")])[: arguments.number]
     detector, _ = load_model(arguments.model)
-    exact, fast = (Compute(torch.device("cpu"), each) for each in ("fp32", arguments.precision))
-    resolution = detector.spec.resolution
+    exact, fast = (Compute(torch.device(arguments.device), each) for each in ("fp32", arguments.precision))
+    resolution = detector.to(exact.device).spec.resolution
     if arguments.alike:
         stock = Detector(replace(detector.spec, role="baseline", scales="single", ks=(1,))).core.eval()
         stock.transform.min_size, stock.transform.max_size = (resolution.short_side,), resolution.long_side
     else:
         stock = stock_fcos(len(detector.spec.classes), (resolution.short_side, resolution.long_side)).eval()
+    stock.to(exact.device)
     jobs: dict[str, Job] = {
         "stock fp32": lambda: stock_detections(stock, inputs, exact),
         f"stock {fast.precision}": lambda: stock_detections(stock, inputs, fast),
@@ -77,9 +80,10 @@ def main() -> None:
 def stock_detections(model: FCOS, inputs: list[Input], compute: Compute) -> None:
     """Torchvision's detections of image files."""
     for each in inputs:
-        image = pil_to_tensor(read_image(each.path)) / 255
+        image = pil_to_tensor(read_image(each.path)).to(compute.device) / 255
         with torch.inference_mode(), compute.autocast():
-            model([image])
+            (found,) = model([image])
+            found["boxes"].cpu()  # its users want them there, and so wait for the device
 
 
 if __name__ == "__main__":

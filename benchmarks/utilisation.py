@@ -1,6 +1,7 @@
 """How much of a device's matrix peak training and inference reach, and where the rest of the time goes.
 
     python benchmarks/utilisation.py [--backbone resnet50] [--size 800,1333] [--batch 16] [--device cuda] [--compile]
+        [--channels-first]
 
 The peak is the best of square matrix products in the precision. FLOPs are those of convolutions and matrix products,
 backward passes included, as torch counts them. A step is what `msad teacher` and `msad distill` do with a batch that
@@ -30,6 +31,7 @@ from msad_cli.distillation.aligned_teacher import AlignedTraining
 from msad_cli.distillation.distillation import Distillation, teaching
 from msad_cli.distillation.losses.table import build_distillers
 from msad_cli.evaluation.detect_split import detect_batch
+from msad_cli.models import detector as building
 from msad_cli.models.compiled import compile_parts
 from msad_cli.models.detector import Detector
 from msad_cli.system.device import HALF, Compute
@@ -70,7 +72,10 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--channels-first", action="store_true", help="not channels last, which a GPU's bf16 has")
     arguments = parser.parse_args()
+    if arguments.channels_first:
+        building.as_convolved = lambda maps: maps
     compute = Compute(torch.device(arguments.device), arguments.precision)
     works, detectors = build(arguments.backbone, arguments.size, arguments.batch, compute)
     # Before anything is compiled: torch does not look into compiled code.

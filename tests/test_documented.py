@@ -28,6 +28,7 @@ from msad_cli.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 MARKDOWN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+MARKDOWN.append(ROOT / "examples" / "README.md")
 FILES = [*MARKDOWN, *sorted((ROOT / "examples").glob("*.sh"))]
 FOREIGN = {"--shm-size", "--node-rank"}
 """Flags that the docs name and that are others': docker's and torchrun's."""

@@ -1,9 +1,11 @@
 """The examples run as they stand, on a set of a few images and for an epoch."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,3 +109,27 @@ def test_the_gate_passes_on_msads_exit_codes(demo: Path, tmp_path: Path, capsys:
         (broken / each).symlink_to(demo / each)
     (broken / "annotations" / file.name).write_text(file.read_text().replace('"bbox": [', '"bbox": [-9000', 1))
     assert example("ci_gate.sh", tmp_path, str(broken), str(out)).returncode == 3
+
+
+def test_the_notebook_runs_from_top_to_bottom(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its code cells in one namespace, where a toy's settings follow those of the cell that is tagged `parameters`."""
+    cells = json.loads((ROOT / "examples" / "quickstart.ipynb").read_text())["cells"]
+    code = [each for each in cells if each["cell_type"] == "code"]
+    toy = {"data": str(demo), "size": "96,128", "epochs": 1, "folder": tmp_path / "notebook"}
+    names: dict[str, Any] = {}
+    for cell in code:
+        exec("".join(cell["source"]), names)
+        if "parameters" in cell["metadata"].get("tags", ()):
+            assert toy.keys() < names.keys()
+            names |= toy
+    assert {each.name for each in (tmp_path / "notebook").glob("*.safetensors")} == {
+        "teacher.safetensors",
+        "student.safetensors",
+    }
+    said = capsys.readouterr().out
+    assert [line.split(":")[0] for line in said.splitlines()] == [
+        *(f"teacher, {view} view" for view in ("fused", "high", "low")),
+        "student, low view",
+    ]
+    assert names["image"].size == (320, 240)
+    assert not any(each["outputs"] or each["execution_count"] for each in code)  # nobody's own run is kept in it

@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 import msad_cli
 
 ROOT = Path(__file__).parents[1]
-DEVELOPMENT = "dev"
-"""The extra that nobody who uses msad installs."""
+DEVELOPMENT = {"dev", "docs"}
+"""The extras that nobody who uses msad installs."""
 PERMISSIVE = {
     "0BSD",
     "Apache-2.0",
@@ -164,7 +164,7 @@ def brought_along(msad: Distribution) -> dict[str, tuple[str, Distribution]]:
     Left out is what another platform or Python would get, and what only an extra asks for and is not installed.
     """
     found: dict[str, tuple[str, Distribution]] = {}
-    extras = {*msad.metadata.get_all("Provides-Extra", []), ""} - {DEVELOPMENT}
+    extras = {*msad.metadata.get_all("Provides-Extra", []), ""} - DEVELOPMENT
     asking = [("msad-cli", msad, extra) for extra in sorted(extras)]
     asked: set[tuple[str, str]] = set()
     while asking:

@@ -32,7 +32,7 @@ from msad_cli.fitting.scheduling import (
     teacher_spec,
 )
 from msad_cli.fitting.verdict import Outcome, Verdict, ap_of, decide
-from msad_cli.runs.folder import RunFolder, json_text
+from msad_cli.runs.folder import json_text
 from msad_cli.system.device import choose_device
 from msad_cli.system.files import write_text
 from msad_cli.text import parse_duration, parse_ks
@@ -304,8 +304,7 @@ def _judge(budget: Budget, facts: Facts, folder: FitFolder, state: FitState, com
     bench = json.loads(state.notes["bench"]) if "bench" in state.notes else None
     write_text(folder.verdict, json_text({**verdict.to_json(), "bench": bench, "runtime": runtime}))
     rows = state.plan["candidates"]
-    plots = {name: RunFolder(model).plots for name, model in models.items()}
     taken = [place for place, row in enumerate(rows, start=1) if row["taken"]]
-    text = page(verdict.words, table_of(rows), taken, state.plan["lines"], commands, plots)
+    text = page(verdict.words, table_of(rows), taken, state.plan["lines"], commands, models)
     write_text(folder.report, text)
     return verdict

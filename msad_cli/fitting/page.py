@@ -1,17 +1,13 @@
-"""report.html of a fit: verdict, candidates, curves and commands on one page that needs no other file."""
+"""report.html of a fit: verdict, candidates, what came of the trainings, and commands."""
 
-import base64
 from collections.abc import Mapping, Sequence
-from html import escape
+from contextlib import suppress
 from pathlib import Path
 
-CURVES = ("ap.png", "loss.png")
-"""Of a training's plots, those that are shown."""
-STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-    "table{border-collapse:collapse}th,td{padding:.2rem .6rem;text-align:left;border-bottom:1px solid #ccc}"
-    "pre{background:#f4f4f4;padding:1rem;overflow-x:auto}img{max-width:48%}.chosen{font-weight:bold}"
-)
+from msad_cli.errors import MsadError
+from msad_cli.runs.members import Member, read_member
+from msad_cli.runs.pages.sections import by_class, findings, over_epochs, samples, scores
+from msad_cli.runs.pages.skeleton import commands, document, heading, paragraph, section, table, text
 
 
 def page(
@@ -19,8 +15,8 @@ def page(
     rows: Sequence[Sequence[str]],
     chosen: Sequence[int],
     remarks: Sequence[str],
-    commands: Sequence[str],
-    plots: Mapping[str, Path],
+    typed: Sequence[str],
+    models: Mapping[str, Path],
 ) -> str:
     """The page.
 
@@ -28,35 +24,20 @@ def page(
         rows: the table of candidates, its first row being the head.
         chosen: places of rows that were taken, from 1.
         remarks: lines below it: how it was measured, and why it was decided so.
-        plots: by name of a model, the folder of its training's plots.
+        typed: the commands.
+        models: the files of what was trained, by what it is; one that cannot be read is left out.
     """
-    head, *others = rows
-    body = [
-        _row("th", head),
-        *(_row("td", row, ' class="chosen"' * (place in chosen)) for place, row in enumerate(others, start=1)),
-    ]
-    parts = [
-        f"<h1>msad fit</h1><p><strong>{escape(verdict)}</strong></p>",
-        f"<h2>Candidates</h2><table>{''.join(body)}</table>",
-        *(f"<p>{escape(each)}</p>" for each in remarks),
-        *(_curves(name, folder) for name, folder in plots.items()),
-        f"<h2>Commands</h2><pre>{escape(chr(10).join(commands))}</pre>",
-    ]
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>msad fit</title><style>{STYLE}</style>'
-        f"</head><body>{''.join(parts)}</body></html>\n"
+    members: list[Member] = []
+    for name, model in models.items():
+        with suppress(MsadError):  # the verdict stands whatever became of a run folder
+            members.append(read_member(model, name=name))
+    return document(
+        "msad fit",
+        heading("msad fit", [f"<strong>{text(verdict)}</strong>"]),
+        section("Candidates", table(rows, len(rows[0]), chosen), *map(paragraph, remarks)),
+        scores(members),
+        over_epochs(None, members),
+        by_class(members),
+        *(part(each, several=True) for each in members for part in (findings, samples)),
+        section("Commands", commands(typed)),
     )
-
-
-def _row(tag: str, cells: Sequence[str], of_row: str = "") -> str:
-    return f"<tr{of_row}>{''.join(f'<{tag}>{escape(each)}</{tag}>' for each in cells)}</tr>"
-
-
-def _curves(name: str, folder: Path) -> str:
-    files = [folder / each for each in CURVES if (folder / each).is_file()]
-    shown = [f'<img alt="{escape(name)}: {each.stem}" src="{_inside(each)}">' for each in files]
-    return f"<h2>{escape(name)}</h2>{''.join(shown)}" if shown else ""
-
-
-def _inside(image: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(image.read_bytes()).decode()}"

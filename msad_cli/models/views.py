@@ -1,7 +1,7 @@
 """Which of a model's views is looked at."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from msad_cli.errors import UsageError
@@ -34,3 +34,24 @@ def choose_views(view: str | None, spec: DetectorSpec, model: Path) -> tuple[Vie
             f"--view {view}: {model} has {', '.join(spec.views)}", "leave --view away for its own", code="unknown-view"
         )
     return views
+
+
+def wanted_views(view: str | None, spec: DetectorSpec, path: Path) -> dict[View, str]:
+    """The views of a model that a flag asks for, each with what its row's name has behind the model's: `, low` of all.
+
+    Raises:
+        UsageError: the model has no such view.
+    """
+    if view == "all":
+        return {each: f", {each}" if len(spec.views) > 1 else "" for each in choose_views(None, spec, path)}
+    return {choose_views(view, spec, path)[0]: ""}
+
+
+def view_of_k(k: int, ks: Collection[int]) -> View:
+    """What the view is called that is downsampled by k, in a model whose views are downsampled by `ks`."""
+    return "high" if k == 1 else "low" if k == max(ks) else "middle"
+
+
+def view_in_full(k: int, ks: Collection[int]) -> str:
+    """`high (HR)`, `low (1/2)`: its name, and which image it sees."""
+    return f"{view_of_k(k, ks)} ({'HR' if k == 1 else f'1/{k}'})"

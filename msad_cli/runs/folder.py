@@ -17,6 +17,9 @@ from msad_cli import __version__
 from msad_cli.errors import UsageError
 from msad_cli.system.files import append_line, explained, remove, remove_unfinished, write_bytes, write_text
 
+CONTROL = "plain.safetensors"
+"""Where the student goes that learns without its teacher, unless --out says."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -38,7 +41,10 @@ class RunFolder:
         self.model = model
         self.path = model.with_suffix(".run")
         self.results = self.path / "results.csv"
+        self.metrics = self.path / "metrics.json"
         self.curves = self.path / "curves.json"
+        self.compared = self.path / "compared.json"
+        self.report = self.path / "report.html"
         self.plots = self.path / "plots"
         self.samples = self.path / "samples"
         self.state = self.path / "resume" / "state.pt"
@@ -89,7 +95,8 @@ class RunFolder:
         }
         remove(self.state)
         remove(self.previous_state)
-        remove(self.curves)
+        for of_the_earlier_run in (self.metrics, self.curves, self.compared, self.report):
+            remove(of_the_earlier_run)
         self.record(settings)
         write_text(self.path / "env.json", json_text(env))
         self.log(line)
@@ -144,7 +151,7 @@ class RunFolder:
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Writes metrics.json; what is not a number becomes null."""
-        write_text(self.path / "metrics.json", json_text(metrics))
+        write_text(self.metrics, json_text(metrics))
 
     def log(self, line: str) -> None:
         """Appends a line to log.txt."""

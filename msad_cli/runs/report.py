@@ -12,8 +12,12 @@ from msad_cli.evaluation.confusion import confusion
 from msad_cli.evaluation.fusion_weights import fusion_weights, weighs
 from msad_cli.evaluation.metrics import Result, Scores
 from msad_cli.models.detector import Detector
+from msad_cli.runs.comparison import Comparison, table_rows, write_comparison
 from msad_cli.runs.folder import RunFolder
+from msad_cli.runs.members import find_control, find_teacher, relatives
+from msad_cli.runs.pages.run_page import write_run_page
 from msad_cli.runs.plots.epochs import plot_epochs
+from msad_cli.runs.plots.figures import write_figure
 from msad_cli.runs.plots.results import Draw, drawings
 from msad_cli.runs.run_curves import Fusion, RunCurves, collect_curves, write_curves
 from msad_cli.runs.samples import MOST_FOUND, MOST_TRAINED, draw_found, draw_training, spread
@@ -51,12 +55,11 @@ def show_training(folder: RunFolder, training: TrainingSet, batch: int) -> None:
 
 @_in_passing
 def show_epochs(folder: RunFolder, rows: Sequence[Mapping[str, float]]) -> None:
-    """Losses and AP up to now."""
-    plot_epochs(rows, folder.plots)
+    """Losses and AP up to now, and those of the teacher and the control."""
+    plot_epochs(folder.model.stem, rows, folder.plots, relatives(folder.model))
 
 
-@_in_passing
-def show_findings(
+def show_end(
     folder: RunFolder,
     detector: Detector,
     split: CocoSplit,
@@ -65,11 +68,26 @@ def show_findings(
     scores: Mapping[str, Scores],
     compute: Compute,
 ) -> None:
-    """The model's curves at the end: curves.json, its plots, and some images of the split.
+    """What there is to see at the end: curves.json, its plots, some images of the split, costs, and the page of all.
 
     Args:
         results: of the model's best view, the first of `scores`.
     """
+    _show_findings(folder, detector, split, truth, results, scores, compute)
+    _show_costs(folder)
+    show_page(folder)
+
+
+@_in_passing
+def _show_findings(
+    folder: RunFolder,
+    detector: Detector,
+    split: CocoSplit,
+    truth: Mapping[str, Any],
+    results: Sequence[Result],
+    scores: Mapping[str, Scores],
+    compute: Compute,
+) -> None:
     threshold = next(iter(scores.values())).threshold
     _show_found(folder, split, results, threshold)
     fusion = _fusion(detector, split, compute) if weighs(detector) else None
@@ -86,7 +104,27 @@ def _show_found(folder: RunFolder, split: CocoSplit, results: Sequence[Result], 
 
 @_in_passing
 def _show_plot(folder: RunFolder, curves: RunCurves, name: str, draw: Draw) -> None:
-    draw(curves, folder.plots / name)
+    write_figure(draw(curves, folder.model.stem), folder.plots / f"{name}.png")
+
+
+@_in_passing
+def _show_costs(folder: RunFolder) -> None:
+    """What the model costs, its teacher and its control: compared.json, as yet without latencies."""
+    models = [folder.model, *filter(None, (find_teacher(folder.model), find_control(folder.model)))]
+    write_comparison(folder, Comparison(table_rows([each for each in models if each.is_file()], "all", {})))
+
+
+@_in_passing
+def show_latencies(folder: RunFolder, comparison: Comparison) -> None:
+    """The page once more, now that the model was timed beside others."""
+    write_comparison(folder, comparison)
+    write_run_page(folder.model)
+
+
+@_in_passing
+def show_page(folder: RunFolder) -> None:
+    """report.html, of what the folder holds."""
+    write_run_page(folder.model)
 
 
 def _fusion(detector: Detector, split: CocoSplit, compute: Compute) -> Fusion:

@@ -118,6 +118,16 @@ def confusion_matrix(
     return (*(names[category] for category in shown), *rest), matrix
 
 
+def shares(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """A confusion matrix's counts as shares of their row, the objects of a class.
+
+    What was found in the background has no objects to be a share of: the last row's are of all predictions of a class.
+    """
+    share: NDArray[np.float64] = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
+    share[-1] = matrix[-1] / matrix.sum(axis=0).clip(min=1)
+    return share
+
+
 def count_sizes(areas: Iterable[float]) -> NDArray[np.int64]:
     """How many square roots of these areas lie in each bin of `SIZE_EDGES`."""
     sides = np.sqrt(np.array(list(areas), dtype=np.float64).clip(min=0))

@@ -18,6 +18,7 @@ from msad_cli.data.loading.dataset import Batch, Sample
 from msad_cli.errors import DataError
 from msad_cli.evaluation.metrics import Result
 from msad_cli.inference.draw import draw_objects
+from msad_cli.models.views import view_in_full
 from msad_cli.system.files import write_bytes
 from msad_cli.text import printable
 
@@ -104,7 +105,7 @@ def _views(sample: Sample, split: CocoSplit) -> list[Tile]:
         name = Path(str(split.file_names[sample.index])).name if not row else ""
         name += f" and {len(sample.others)} others" if sample.others and not row else ""
         mirrored = ", mirrored" if target["image"][1] else ""
-        size = f"{'HR' if k == 1 else f'1/{k}'}, {pixels.shape[2]} x {pixels.shape[1]}{mirrored}"
+        size = f"{view_in_full(k, sample.views)}, {pixels.shape[2]} x {pixels.shape[1]}{mirrored}"
         row.append((f"{name}  {size}".strip(), _drawn(to_pil_image(pixels), objects, split)))
     return row
 

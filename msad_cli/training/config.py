@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msad_cli.errors import UsageError
+from msad_cli.runs.folder import CONTROL
 from msad_cli.text import MOST_PIXELS, name_files, parse_duration, parse_zoom
 
 if TYPE_CHECKING:
@@ -168,10 +169,6 @@ class TeacherConfig(TrainingConfig):
     def usual_out(self) -> Path:
         """The model file that is written unless `out` says."""
         return Path(f"{ROLES.get(self.scales, self.scales)}.safetensors")
-
-
-CONTROL = "plain.safetensors"
-"""Where the student goes that learns without its teacher."""
 
 
 @dataclass(frozen=True, kw_only=True)

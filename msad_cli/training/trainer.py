@@ -284,6 +284,7 @@ class _Training:
             return
         self._save_state()
         self.keeper.write(unfinished=True)
+        report.show_page(self.run.folder)
         self._say(f"stopped after step {self.progress.step}")
         raise Stopped(asked // 2)
 
@@ -336,9 +337,7 @@ class _Training:
         keeper.write(unfinished=False)
         epoch = {} if keeper.kept is None else {"epoch": keeper.kept.epoch}
         run.folder.finish({view: each.to_json() | epoch for view, each in scores.items()})
-        report.show_findings(
-            run.folder, model, run.validation, validation.truth, validation.results, scores, self.compute
-        )
+        report.show_end(run.folder, model, run.validation, validation.truth, validation.results, scores, self.compute)
         self._say(f"kept: {keeper.held}")
 
     def _say(self, line: str, once: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -127,16 +128,38 @@ def test_the_estimate_alone_trains_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Six hours of one job are three of two."""
+    """Four models of 10,500 images, a teacher at 4/7 of a second each and a vanilla one at 0.8 of it, twice. These are
+    6.0 hours of one job and 3.0 of two, where the first teacher takes 50 minutes and its vanilla neighbour 40."""
     out = tmp_path / "evidence"
-    monkeypatch.setattr(evidence, "hours", lambda *_: 6.0)
+    monkeypatch.setattr(evidence, "seconds_an_image", lambda *_: 4 / 7)
     command = ["evidence.py", str(coco_folder), "--detector", "fcos", "--rows", "teacher,vanilla", "--seeds", "2"]
     monkeypatch.setattr("sys.argv", [*command, "--jobs", "2", "--out", str(out), "--estimate"])
     evidence.main()
     said = capsys.readouterr().out
     assert said.startswith("4 models of ")
     assert said.endswith("about 3.0 hours\n")
+    monkeypatch.setattr("sys.argv", [*command, "--jobs", "2", "--out", str(out), "--estimate", "--minutes", "91"])
+    evidence.main()
+    left_out, estimated = capsys.readouterr().out.splitlines()
+    assert left_out == "left out for want of time: teacher.1, vanilla.1"
+    assert estimated.startswith("2 models of ")
+    assert estimated.endswith("about 1.5 hours")
     assert not out.exists()
+
+
+def test_rows_are_as_typed_but_for_those_that_others_need(evidence: Any) -> None:
+    """A cheap row behind one that does not fit is not reached: what is compared is trained from the first one on."""
+    known = evidence.rows_of("fcos", evidence.scale_of("cpu", "fcos"), 2)
+    typed = ["of-stronger", "scratch-both", "teacher"]
+    assert [each.name for each in evidence.in_order(typed, known)] == ["teacher", "of-stronger", "scratch-both"]
+    assert [evidence.first_within([2.0, 1.0, 5.0, 0.5], limit) for limit in (1.9, 3.0, 7.9, 9.0)] == [0, 2, 2, 4]
+    assert [evidence.said_hours(each) for each in (0.9, 1.0)] == ["54.0 minutes", "1.0 hours"]
+
+
+def test_a_step_is_timed_on_the_sets_own_images(evidence: Any, coco_folder: Path) -> None:
+    scale = evidence.scale_of("cpu", "fcos")
+    small = replace(scale, network=f"{scale.network} --size 64,96")
+    assert 0 < evidence.seconds_an_image(evidence.read(coco_folder, "train", "fcos"), "fcos", small, 2) < 60
 
 
 def test_models_of_another_run_are_not_taken_for_these(evidence: Any, tmp_path: Path, teacher: Detector) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.documents import by_name
+from support.pages import Page, curves, write_run
 from support.specs import spec
 
 from msad_cli.cli.app import run
@@ -183,3 +184,61 @@ def test_models_of_one_name_keep_their_folders(
     rows = by_name(capsys.readouterr().out)
     assert list(rows) == [models[0], str(other)]
     assert rows[str(other)]["scores"]["AP"] is None
+
+
+def test_a_page_of_models_side_by_side(
+    models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain 30, student 36, teacher 40 AP by their files; the student alone has a run folder."""
+    found = {"red": {"AP": 0.5, "AP50": 0.6}, "blue": {"AP": 0.0, "AP50": 0.0}}
+    write_run(Path(models[1]), "low", 0.36, found, {}, curves())
+    report = tmp_path / "compared.html"
+    assert run(["compare", *models, "--runs", "0", "--report", str(report)]) == 0
+    assert f"written: {report}" in capsys.readouterr().err.replace("\n", "")
+    page = Page(report.read_text(encoding="utf-8"))
+    assert page.unclosed == []
+    text = " ".join(each for _, each in page.texts)
+    assert "Of 3 teacher has the most AP, 40.0; plain, the reference, has 30.0." in text
+    assert "latencies were not measured" in text
+    assert page.of("strong") == ["blue: nothing found by student"]
+    place = page.tables[0][0].index("AP")
+    assert [(row[0], row[place]) for row in page.tables[0][1:]] == [
+        ("plain", "30.0"),
+        ("student", "36.0"),
+        ("teacher", "40.0"),
+    ]
+    assert [row[:4] for row in page.tables[1][1:]] == [
+        ["plain", "low", "boxes", "30.0"],
+        ["student", "low", "boxes", "36.0"],
+        ["teacher", "fused", "boxes", "40.0"],
+    ]
+    labels = page.of("text")
+    assert {"plain, low (its file)", "student, low", "teacher, fused (its file)"} <= set(labels)
+    assert "student: true and predicted" in page.of("h2")
+    assert "://" not in report.read_text(encoding="utf-8")
+
+
+def test_a_page_draws_what_was_timed(models: list[str], coco_folder: Path, tmp_path: Path) -> None:
+    report = tmp_path / "compared.html"
+    words = ["--runs", "1", "--input", str(coco_folder / "val2017"), *FLAGS, "--budget", "100000"]
+    assert run(["compare", *models, *words, "--report", str(report)]) == 0
+    page = Page(report.read_text(encoding="utf-8"))
+    assert "latency of one image, ms (median)" in page.of("text")
+    verdict = next(each for each in page.of("p") if "reference" in each)
+    assert "For 100000 ms: teacher, AP 40.0 in " in verdict
+    assert "the best for it: teacher" in page.of("text")
+
+
+def test_a_model_and_its_graph_are_shown_once(models: list[str], tmp_path: Path, student: Detector) -> None:
+    """They have one run folder; each has its own row."""
+    write_run(Path(models[1]), "low", 0.36, {}, {}, curves())
+    graph = tmp_path / "student.onnx"
+    graph.write_bytes(b"not looked at without latencies")
+    notes = Notes(exported_spec(student.spec, "low"), Card(scores={"low": {"AP": 0.35}}))
+    sidecar_path(graph).write_text(sidecar(notes))
+    report = tmp_path / "compared.html"
+    assert run(["compare", models[1], str(graph), "--runs", "0", "--report", str(report)]) == 0
+    page = Page(report.read_text(encoding="utf-8"))
+    assert [row[0] for row in page.tables[0][1:]] == ["student.safetensors", "student.onnx"]
+    assert page.of("h2").count("student.safetensors: true and predicted") == 1
+    assert "student.onnx: true and predicted" not in page.of("h2")

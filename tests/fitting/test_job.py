@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support.documents import document
 from support.fitting import Given, Listening, facts
+from support.pages import Page, curves, write_run
 
 from msad_cli.cli.app import run
 from msad_cli.errors import GateMissedError, UnmetBudgetError, UsageError
@@ -90,7 +91,7 @@ def test_from_a_budget_to_a_verdict(tmp_path: Path, given: Given) -> None:
     report = folder.report.read_text()
     for told in (fitted.verdict.words, taken[0].split(",")[0], "msad teacher --scales alone", "onnxruntime"):
         assert told in report
-    assert "http" not in report
+    assert "://" not in report
     assert not list(folder.path.glob(".*"))
 
 
@@ -222,17 +223,19 @@ def test_the_verdict_is_on_the_users_side() -> None:
     assert "(budget 5MB, it takes 4.2 MB)" in size.words
 
 
-def test_a_page_needs_no_other_file_and_takes_any_text(tmp_path: Path) -> None:
-    (tmp_path / "ap.png").write_bytes(b"\x89PNG")
-    text = page(
-        "a < b", [["k"], ["<2>"], ["4"]], [2], ["x & y"], ["msad fit"], {"student": tmp_path, "plain": tmp_path / "no"}
-    )
-    assert "a &lt; b" in text
-    assert "&lt;2&gt;" in text
-    assert "x &amp; y" in text
-    assert 'src="data:image/png;base64,iVBORw=="' in text
-    assert text.count("<img") == 1
-    assert '<tr class="chosen"><td>4' in text
+def test_the_page_of_a_fit_takes_any_text_and_shows_what_was_trained(tmp_path: Path) -> None:
+    write_run(tmp_path / "s.safetensors", "low", 0.432, {"<i>": {"AP": 0.25}}, {}, curves())
+    models = {"student": tmp_path / "s.safetensors", "plain": tmp_path / "no.safetensors"}
+    html = page("a < b", [["k"], ["<2>"], ["4"]], [2], ["x & y"], ["msad fit"], models)
+    parsed = Page(html)
+    assert parsed.unclosed == []
+    assert parsed.of("strong") == ["a < b"]
+    assert parsed.tables[0] == [["k"], ["<2>"], ["4"]]
+    assert "x & y" in parsed.of("p")
+    assert parsed.tables[1][1][:4] == ["student", "low", "boxes", "43.2"]
+    assert parsed.tables[2] == [["<i>", "25.0"]]
+    assert html.count('<tr class="chosen">') == 1
+    assert "student, low" in parsed.of("text")
 
 
 @pytest.mark.parametrize(

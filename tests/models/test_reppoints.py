@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from support.specs import spec, target
 from torch import Tensor
-from torchvision.ops import box_iou
+from torchvision.ops import DeformConv2d, box_iou
 
 from msad_cli.errors import UsageError
 from msad_cli.frame import Frame
@@ -99,6 +99,37 @@ def test_the_head_reads_where_its_first_points_are() -> None:
     assert apart / len(pyramid) > 0.5  # points that are no whole cells away, and some beyond the edge
     for name, expected in rows.items():
         torch.testing.assert_close(found[name][0], torch.stack(expected), rtol=1e-4, atol=1e-4)
+
+
+def read_by(conv: DeformConv2d) -> tuple[Tensor, Tensor]:
+    """Maps (2, 8, 5, 7) and offsets up to several cells, some of them far beyond the edge."""
+    offsets = 3 * torch.randn(2, 18, 5, 7)
+    offsets[0, :2] = torch.tensor((1e9, -1e9)).view(2, 1, 1)
+    return torch.randn(2, conv.in_channels, 5, 7, requires_grad=True), offsets.requires_grad_()
+
+
+def test_a_cpu_reads_what_torchvisions_deformable_convolution_reads() -> None:
+    """Values and all gradients, of places within, at the edge and outside."""
+    torch.manual_seed(0)
+    conv = DeformConv2d(8, 4, 3, padding=1, bias=False)
+    inputs, slope = read_by(conv), torch.randn(2, 4, 5, 7)
+    expected, found = conv(*inputs), of_points.sampled(conv.weight, *inputs)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    theirs, own = (torch.autograd.grad(each, (*inputs, conv.weight), slope) for each in (expected, found))
+    assert all(float(each.abs().max()) > 0.1 for each in theirs)
+    torch.testing.assert_close(own, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_infinitely_far_away_is_nothing() -> None:
+    """There torchvision's gradients are no numbers."""
+    torch.manual_seed(0)
+    conv = DeformConv2d(8, 4, 3, padding=1, bias=False)
+    inputs = read_by(conv)
+    with torch.no_grad():
+        inputs[1][1, :2] = torch.tensor((math.inf, -math.inf)).view(2, 1, 1)
+    found = of_points.sampled(conv.weight, *inputs)
+    torch.testing.assert_close(found, conv(*inputs), rtol=1e-4, atol=1e-5)
+    assert all(bool(each.isfinite().all()) for each in torch.autograd.grad(found.sum(), (*inputs, conv.weight)))
 
 
 def test_a_pseudo_box_by_hand() -> None:

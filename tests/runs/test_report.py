@@ -35,7 +35,7 @@ from msad_cli.models.fusion import CrossFusion
 from msad_cli.models.model_file import load_model
 from msad_cli.runs import report as album
 from msad_cli.runs.plots import results as result_plots
-from msad_cli.runs.plots.epochs import shown
+from msad_cli.runs.plots.figures import shown, write_figure
 from msad_cli.runs.run_curves import (
     OTHERS,
     SIZE_EDGES,
@@ -307,6 +307,7 @@ def test_a_run_leaves_its_plots_and_samples(teacher: Path) -> None:
             assert image.format == "PNG"
             assert len(image.convert("L").getcolors() or ()) > 2
     assert "not drawn" not in (folder / "log.txt").read_text()
+    assert (folder / "report.html").exists()
     metrics = json.loads((folder / "metrics.json").read_text())["fused"]
     curves = json.loads((folder / "curves.json").read_text())
     assert curves["view"] == "fused"
@@ -388,7 +389,7 @@ def test_names_of_all_kinds_can_be_drawn(tmp_path: Path) -> None:
     curves = collect_curves(truth, {"low": scores}, confusion(truth, results, 0.1), None)
     assert len(curves.precision["boxes"].by_class) == len(names)
     for name, draw in result_plots.drawings(curves).items():
-        draw(curves, tmp_path / name)
+        write_figure(draw(curves, "_a$b"), tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
     assert all(len(shown(name)) <= 26 for name in names)
 
@@ -441,7 +442,7 @@ def test_plot_draws_the_same_again(teacher: Path, tmp_path: Path, capsys: pytest
     for each in plots.iterdir():
         each.unlink()
     assert run(["plot", str(teacher)]) == 0
-    assert capsys.readouterr().err.count("drawn: ") == len(PLOTS)
+    assert capsys.readouterr().err.count("drawn: ") == len(PLOTS) + 1  # report.html
     after = {each.name: np.asarray(Image.open(each)) for each in plots.iterdir()}
     assert set(after) == PLOTS
     for name in PLOTS:

@@ -12,9 +12,9 @@ from msad_cli.errors import UsageError
 from msad_cli.text import MOST_PIXELS, parse_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from msad_cli.models.spec import DetectorSpec, View
+    from msad_cli.models.spec import View
     from msad_cli.system.device import Compute
 
 MOST_IMAGES = 50
@@ -131,6 +131,7 @@ def measure(
     from msad_cli.models.cost import relatives
     from msad_cli.models.detector import Detector
     from msad_cli.models.model_file import load_model
+    from msad_cli.models.views import wanted_views
 
     rows: dict[str, tuple[Model, View, Path | None]] = {}
     sets = []
@@ -162,19 +163,6 @@ def measure(
     return {name: Timed(file, seen, *summary(taken[name], batch)) for name, (_, seen, file) in rows.items()}
 
 
-def wanted_views(view: str | None, spec: "DetectorSpec", path: Path) -> "dict[View, str]":
-    """The views of a model that a flag asks for, each with what its row's name has behind the model's: `, low` of all.
-
-    Raises:
-        UsageError: the model has no such view.
-    """
-    from msad_cli.models.views import choose_views
-
-    if view == "all":
-        return {each: f", {each}" if len(spec.views) > 1 else "" for each in choose_views(None, spec, path)}
-    return {choose_views(view, spec, path)[0]: ""}
-
-
 def summary(taken: "Sequence[dict[str, float]]", batch: int) -> tuple[dict[str, float], float]:
     """Milliseconds, `p50` and `p95` of the sums and the median of each part; and images a second."""
     import numpy as np
@@ -204,6 +192,11 @@ def _images(inputs: list[str] | None, data: str) -> list[Path]:
     except (UsageError, DataError) as error:
         raise UsageError(f"no images: {error.message}", "name some with --input", code="no-images-given") from None
     return [records.folder / str(name) for name in records.file_names[:MOST_IMAGES]]
+
+
+def medians(measured: "Mapping[str, Timed]") -> dict[str, float]:
+    """Milliseconds by name."""
+    return {name: each.milliseconds["p50"] for name, each in measured.items()}
 
 
 def machine_in_words(compute: "Compute") -> str:

@@ -9,7 +9,7 @@ from msad_cli.cli import options
 from msad_cli.cli.processes import together
 from msad_cli.cli.training_flags import configured
 from msad_cli.errors import MsadError
-from msad_cli.training.config import CONTROL, Asked, DistillConfig
+from msad_cli.training.config import Asked, DistillConfig
 
 if TYPE_CHECKING:
     from msad_cli.models.spec import DetectorSpec
@@ -107,11 +107,14 @@ distill = configured(DistillConfig, FLAGS, _distill)
 
 def _announce(outcome: "Outcome") -> None:
     """The end of a run: the new model beside its teacher and, if it lies here, the control; then the next command."""
-    from msad_cli.cli.commands.bench import measure
-    from msad_cli.cli.commands.compare import add_gap, print_rows, several_sets, table_rows
+    from msad_cli.cli.commands.bench import machine_in_words, measure, medians
+    from msad_cli.cli.commands.compare import print_rows
     from msad_cli.cli.console import print_line
     from msad_cli.cli.output.ending import print_end, print_model
     from msad_cli.cli.output.scores import print_scores
+    from msad_cli.runs import report
+    from msad_cli.runs.comparison import Comparison, add_gap, several_sets, table_rows
+    from msad_cli.runs.members import find_control
 
     out, run = outcome.model, outcome.run
     assert run is not None
@@ -119,37 +122,23 @@ def _announce(outcome: "Outcome") -> None:
     spec, val, compute = run.detector.spec, run.validation, run.choices.compute
     first = run.card.teacher_spec
     assert first is not None
-    control = _control(out)
+    control = find_control(out)
     following = f"msad predict IMAGE -m {out}"
     models = [*([control] if control else []), out, run.source]
     images = [str(val.path(place)) for place in range(min(len(val), COMPARED))]
     try:
-        rows = table_rows(models, "all", measure(models, images, COMPARED, compute, view="all"))
+        rows = table_rows(models, "all", medians(measure(models, images, COMPARED, compute, view="all")))
     except (MsadError, RuntimeError) as error:  # the model is written, whatever became of the others
         print_line(f"not compared with its teacher: {error}")
         print_scores("", {view: each.numbers for view, each in outcome.scores.items()})
         remarks = []
     else:
+        report.show_latencies(run.folder, Comparison(rows, machine_in_words(compute)))
         remarks = [several_sets(models), add_gap(rows) if control else ""]
         print_rows(rows)
     print_model(outcome)
     shares = (f"{share:.2f} of {name}" for name, share in _cost_shares(spec, first).items())
     print_end(outcome, [*remarks, f"cost of {out.stem}, head included: {', '.join(shares)}"], following)
-
-
-def _control(out: Path) -> Path | None:
-    """The model that `--no-distill` wrote beside this one by its default name, if it is one of this teacher and set."""
-    from msad_cli.models.model_file import read_header
-
-    plain = out.with_name(CONTROL)
-    if plain == out or not plain.exists():
-        return None
-    try:
-        own, other = read_header(out)[1], read_header(plain)[1]
-    except MsadError:
-        return None
-    alike = (own.teacher, own.data_fingerprint) == (other.teacher, other.data_fingerprint)
-    return plain if alike else None
 
 
 def _cost_shares(spec: "DetectorSpec", teacher: "DetectorSpec") -> dict[str, float]:

@@ -1,13 +1,11 @@
 """msad flops: what student, teacher and the stock detector cost, head included."""
 
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from msad_cli.cli import options
-from msad_cli.errors import DataError, UsageError
 from msad_cli.models.detectors.kinds import DETECTORS, PUBLISHED_HEAD, task_of, usual_head
 from msad_cli.text import parse_ks, parse_size
 
@@ -60,6 +58,7 @@ def flops(
     from msad_cli.cli.console import console
     from msad_cli.cli.output.json_output import cost_json, model_json, print_models
     from msad_cli.cli.output.tables import print_table
+    from msad_cli.data.layouts.image_sizes import image_sizes, image_sizes_of
     from msad_cli.export.formats import read_description
     from msad_cli.models.cost import count_cost, relatives
     from msad_cli.models.spec import ClassName, DetectorSpec, usual_divisor
@@ -125,14 +124,6 @@ def _remarks(spec: "DetectorSpec", unpadded: bool) -> "Iterator[str]":
         )
 
 
-def image_sizes_of(data: str) -> list[tuple[int, int]]:
-    """`image_sizes` of the set that a model remembers; empty where it is not here, or states none."""
-    try:
-        return image_sizes(data) if data else []
-    except (UsageError, DataError):
-        return []
-
-
 def classes_of(data: str | None) -> int:
     """How many classes a set has; 0 for none."""
     from msad_cli.data.annotations.records import read_records
@@ -142,28 +133,6 @@ def classes_of(data: str | None) -> int:
         return 0
     files = find_split(data, "train")
     return len(read_records(files.annotations, files.images, root=files.root).categories)
-
-
-@lru_cache(maxsize=8)
-def image_sizes(data: str) -> list[tuple[int, int]]:
-    """(height, width) of every validation image that the annotation file of a set states.
-
-    Raises:
-        UsageError: it states none.
-    """
-    from msad_cli.data.annotations.records import read_records
-    from msad_cli.data.layouts.splits import find_split
-
-    files = find_split(data, "val")
-    stated = read_records(files.annotations, files.images, root=files.root).sizes.tolist()
-    sizes = [(height, width) for height, width in stated if height and width]
-    if not sizes:
-        raise UsageError(
-            f"{files.annotations}: its images state no width and height",
-            "give --size instead of --data",
-            code="image-sizes-not-stated",
-        )
-    return sizes
 
 
 def _rows(costs: dict[str, "Cost"]) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""msad plot: the plots of a run, drawn again from what its folder holds."""
+"""msad plot: the plots and the page of a run, made again from what its folder holds."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,10 +15,13 @@ def plot(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, FILE.run, or its model file.")],
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw the plots of a run again: losses and AP over epochs and, of a finished run, what it finds."""
+    """Draw the plots of a run again, and its report.html: AP and losses, and what a finished run finds."""
     from msad_cli.cli.console import print_line
     from msad_cli.runs.folder import RunFolder
+    from msad_cli.runs.members import relatives
+    from msad_cli.runs.pages.run_page import write_run_page
     from msad_cli.runs.plots.epochs import plot_epochs
+    from msad_cli.runs.plots.figures import write_figure
     from msad_cli.runs.plots.results import drawings
     from msad_cli.runs.run_curves import read_curves
 
@@ -31,11 +34,13 @@ def plot(
         what = "no results.csv with an epoch in it" if folder.path.is_dir() else "no such folder"
         raise UsageError(f"{folder.path}: {what}", HINT, code="not-a-run")
     curves = read_curves(folder.curves)
-    drawn = plot_epochs(rows, folder.plots)
+    model = folder.path.with_suffix(".safetensors")
+    drawn = plot_epochs(model.stem, rows, folder.plots, relatives(model))
     if curves is not None:
         for name, draw in drawings(curves).items():
-            draw(curves, folder.plots / name)
-            drawn.append(folder.plots / name)
+            drawn.append(folder.plots / f"{name}.png")
+            write_figure(draw(curves, model.stem), drawn[-1])
+    drawn.append(write_run_page(model))
     for path in () if quiet else drawn:
         print_line(f"drawn: {path}")
     if curves is None and not quiet:

@@ -38,8 +38,7 @@ def never_found(per_class: Mapping[str, Mapping[str, float]]) -> list[str]:
 def print_end(outcome: "Outcome", remarks: Sequence[str], following: str) -> None:
     """Remarks, where the report lies, and the next command; empty ones are left out."""
     assert outcome.run is not None
-    folder = outcome.run.folder.path
-    report = folder / "report.html"
-    where = f"report: {report if report.exists() else folder}"
+    folder = outcome.run.folder
+    where = f"report: {folder.report if folder.report.exists() else folder.path}"
     for line in filter(None, (*remarks, where, following and f"next: {following}")):
         print_line(line)

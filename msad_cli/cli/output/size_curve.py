@@ -18,7 +18,9 @@ def report_sizes(model: Path, measured: Mapping[int, Mapping[str, Scores]], plot
     """
     views = list(next(iter(measured.values())))
     path = plot or model.with_suffix(".sizes.png")
-    plot_sizes({view: {side: of[view].numbers["AP"] for side, of in measured.items()} for view in views}, path)
+    plot_sizes(
+        model.stem, {view: {side: of[view].numbers["AP"] for side, of in measured.items()} for view in views}, path
+    )
     if not quiet:
         rows = {f"{side} {view}": each.numbers for side, of in measured.items() for view, each in of.items()}
         print_scores(f"{model} over the short side of its input", rows, "pixels, view")

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msad_cli.evaluation.pareto import Point, frontier, within
-from msad_cli.runs.plots.epochs import new_figure, shown, write_figure
+from msad_cli.runs.plots.figures import new_figure, shown, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BESIDE = (6, 3)
 """Points (1/72 inch) from a model to its name, across and up."""
@@ -17,7 +18,12 @@ LONGEST_NAME = 40
 
 
 def plot_pareto(points: Mapping[str, Point], path: Path, where: str = "", budget: float | None = None) -> None:
-    """Draws AP in percent over latency, the frontier as a line, and what fits best into a budget in milliseconds.
+    """Writes `pareto_figure` as PNG."""
+    write_figure(pareto_figure(points, where, budget), path)
+
+
+def pareto_figure(points: Mapping[str, Point], where: str = "", budget: float | None = None) -> "Figure":
+    """AP in percent over latency, the frontier as a line, and what fits best into a budget in milliseconds.
 
     Args:
         where: what the latencies were measured on.
@@ -38,8 +44,8 @@ def plot_pareto(points: Mapping[str, Point], path: Path, where: str = "", budget
             ring: dict[str, Any] = {"markersize": 14, "markerfacecolor": "none", "color": "tab:red"}
             label = f"the best for it: {shown(chosen)}"
             axes.plot(point.milliseconds, 100 * point.ap, "o", label=label, **ring)
-        axes.legend(fontsize="small", loc="lower right")
-    axes.set(title=where, xlabel="latency of one image, ms (median)", ylabel="AP")
+        axes.legend(fontsize="small", loc="lower right", frameon=False)
+    axes.set(title=f"AP over latency\n{where}".strip(), xlabel="latency of one image, ms (median)", ylabel="AP")
     axes.title.set_fontsize("small")
     axes.margins(y=0.1)
     widest = max((each.milliseconds for each in points.values()), default=1.0)
@@ -47,7 +53,7 @@ def plot_pareto(points: Mapping[str, Point], path: Path, where: str = "", budget
     axes.grid(alpha=0.3)
     figure.draw_without_rendering()  # from here on it is known where everything lies
     _name(axes, points, best)
-    write_figure(figure, path)
+    return figure
 
 
 def _name(axes: "Axes", points: Mapping[str, Point], best: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from msad_cli.distillation.losses.table import build_distillers, suitable_method
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import View
 from msad_cli.system import distributed
+from msad_cli.system.contention import CoreTime
 from msad_cli.system.device import Compute, is_out_of_memory, to_device
 from msad_cli.text import duration
 from msad_cli.training.config import TrainingConfig
@@ -122,7 +123,8 @@ def say_time(
     validation: int,
     timed: Callable[[], Mapping[str, Pace | None]],
 ) -> None:
-    """A line on how long a run will take here; none of a short one, and of one that goes on.
+    """A line on how long a run will take here, and one where others use its cores; none of a short run, and of one that
+    goes on.
 
     Args:
         validation: images of an evaluation.
@@ -130,7 +132,14 @@ def say_time(
     """
     if observer.silent or config.resume or choices.schedule.steps < WORTH_TIMING:
         return
-    observer.say(words({name: each.of(choices, validation) for name, each in timed().items() if each}))
+    before = CoreTime.so_far()
+    paces = timed()
+    after = CoreTime.so_far()
+    observer.say(words({name: each.of(choices, validation) for name, each in paces.items() if each}))
+    if before and after and choices.compute.device.type == "cpu":
+        advice = after.since(before).advice(torch.get_num_threads())
+        if advice:
+            observer.say(advice)
 
 
 def words(parts: Mapping[str, float]) -> str:
