@@ -111,7 +111,7 @@ def _detector(config: TeacherConfig, own: Usual) -> tuple[str, str]:
     """The one whose published weights or backbones are wanted is FCOS, whatever the machine."""
     if config.init not in (None, FROM_SCRATCH) or config.backbone not in (None, *SIZES):
         return LARGE.detector, "the paper's"
-    return own.detector, own.why
+    return own.detector, "no GPU, and from scratch" if own is SMALL else own.why
 
 
 def _start(backbone: str, width: float) -> tuple[str, str]:
