@@ -147,7 +147,7 @@ class TeacherConfig(TrainingConfig):
     """What a teacher, or a baseline, is asked for."""
 
     k: str | None = None
-    detector: str = "fcos"
+    detector: str | None = None
     backbone: str | None = None
     width: float | None = None
     head_channels: int | None = None

@@ -17,7 +17,7 @@ MAY_CHANGE = frozenset(
 )
 """What may be typed differently on resuming. Data and teacher: their place; what they hold is compared by content."""
 COMPUTED_ONCE = frozenset(
-    {"batch", "epochs", "backbone", "width", "head_channels", "head_convs", "rois", "size", "init"}
+    {"batch", "epochs", "detector", "backbone", "width", "head_channels", "head_convs", "rois", "size", "init"}
     | {"optimizer", "decay"}
 )
 """Settings that are kept although they were computed, some by the machine; others follow from these again."""

@@ -66,16 +66,16 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     asked, brought = adopted(completed(asked))
     config = asked.config
     assert config.out is not None
-    _refuse_idle(asked)
     ks = _views(config)
     clock = Clock.of(config.time, config.checkpoint)
     limit_pixels(parse_pixels(config.max_pixels))
     folder = claim_output(config, observer)
     device = choose_device(config.device)[0]
     network, computed = choose_network(config, device)
+    _refuse_idle(asked, network)
     _refuse_impossible(config, network, ks)
     data = folder_of(asked)
-    found = find_data(config, data, task_of(config.detector), observer, exif=config.exif or AUTO)
+    found = find_data(config, data, task_of(network.detector), observer, exif=config.exif or AUTO)
     resolution, size = choose_size(config.size, found.learnt, device)
     train, val, computed["data"] = read_data(config, found, resolution, ks, observer)
     fields, computed["detections"] = fields_from_data(train, config.sigmas)
@@ -129,7 +129,7 @@ def _choose(
     A run that goes on has chosen already.
     """
 
-    choices_of = partial(choose, config, len(training.split), config.detector, network.init, network.width)
+    choices_of = partial(choose, config, len(training.split), network.detector, network.init, network.width)
 
     def pace_at(resolution: Resolution) -> Pace | None:
         model, images = Detector(replace(spec, resolution=resolution)), copy.copy(training)
@@ -166,12 +166,12 @@ def _spec(
     Args:
         fields: of the spec, as they follow from the data.
     """
-    norm = choose_norm(config.norm, network.init, config.detector, config.init_partial)
+    norm = choose_norm(config.norm, network.init, network.detector, config.init_partial)
     scales = "aligned" if config.scales == ALONE else config.scales
     with invalid_values_named("msad teacher --help lists the values"):
         spec = DetectorSpec(
             role=ROLES.get(config.scales, "baseline"),
-            detector=config.detector,
+            detector=network.detector,
             backbone=network.backbone,
             width=network.width,
             channels=network.head_channels,
@@ -208,21 +208,20 @@ def _refuse_impossible(config: TeacherConfig, network: Network, ks: tuple[int, .
         UsageError, DeviceError: as `_spec` and `choose`.
     """
     resolution = LARGE.size if config.size is None else parse_size(config.size)
-    keypoints = ("any",) if task_of(config.detector) == "keypoints" else ()
+    keypoints = ("any",) if task_of(network.detector) == "keypoints" else ()
     _spec(config, network, ks, resolution, {"classes": (ClassName(1, "any"),), "keypoints": keypoints})
-    choose(config, COCO_IMAGES, config.detector)
+    choose(config, COCO_IMAGES, network.detector)
 
 
-def _refuse_idle(asked: Asked[TeacherConfig]) -> None:
+def _refuse_idle(asked: Asked[TeacherConfig], network: Network) -> None:
     """Does nothing to settings that do something.
 
     Raises:
         UsageError: one was typed that means nothing to this detector or to these scales.
     """
-    detector, scales = asked.config.detector, asked.config.scales
-    known = DETECTORS.get(detector)
+    scales, known = asked.config.scales, DETECTORS.get(network.detector)
     if known is not None and known.family != "two-stage" and "rois" in asked.typed:
-        raise UsageError(f"--rois: {detector} has no RoIs", "leave it out", code="setting-without-effect")
+        raise UsageError(f"--rois: {network.detector} has no RoIs", "leave it out", code="setting-without-effect")
     if scales != "aligned" and {"fusion", "lambda_"} & asked.typed:
         raise UsageError(
             f"--fusion, --lambda: --scales {scales} fuses nothing", "leave them out", code="setting-without-effect"

@@ -101,7 +101,7 @@ def test_who_pads_to_32() -> None:
 
     def divisor(**asked: Any) -> int:
         config = TeacherConfig(**asked)
-        network = Network("resnet18", 1.0, 64, 4, 512, "none")
+        network = Network("fcos", "resnet18", 1.0, 64, 4, 512, "none")
         ks = {"single": (int(asked.get("k", "1")),)}.get(config.scales, (1, 2))
         return _spec(config, network, ks, Resolution(64, 96), fields)[0].divisor
 

@@ -40,7 +40,8 @@ def network(device: torch.device = CPU, **asked: Any) -> tuple[Any, ...]:
 
 
 def test_a_small_network_without_a_gpu_and_the_papers_with_one() -> None:
-    assert network() == ("resnet18", 0.5, 64, 2, "none")
+    assert network() == ("cspnext_nano", 1.0, 64, 2, "none")
+    assert network(detector="fcos") == ("resnet18", 0.5, 64, 2, "none")
     assert network(GPU) == ("resnet50", 1.0, 256, 4, "imagenet")
 
 
@@ -52,6 +53,17 @@ def test_what_was_typed_stands_and_the_rest_goes_with_it() -> None:
     assert network(init="coco")[:4] == ("resnet50", 1.0, 256, 4)
     assert network(GPU, width=0.25)[-1] == "none"
     assert network(GPU, head_convs=1)[3] == 1
+
+
+def test_rtmdet_is_the_detector_from_scratch_on_a_cpu_and_fcos_any_other() -> None:
+    def detector(device: torch.device = CPU, **asked: Any) -> str:
+        return choose_network(TeacherConfig(**asked), device)[0].detector
+
+    assert detector() == detector(init="none") == detector(backbone="cspnext_tiny") == detector(width=0.5) == "rtmdet"
+    assert detector(GPU) == detector(GPU, init="none") == detector(GPU, backbone="cspnext_s") == "fcos"
+    assert detector(init="imagenet") == detector(init="coco") == detector(backbone="resnet18") == "fcos"
+    assert detector(init="none", backbone="resnet18") == "fcos"
+    assert detector(detector="fcos", backbone="cspnext_nano") == "fcos"
 
 
 def test_rtmdet_has_a_backbone_of_its_own_family() -> None:
@@ -80,6 +92,7 @@ def test_rtmdet_is_trained_by_its_own_recipe_unless_something_is_typed() -> None
 
 def test_settings_say_what_was_chosen_and_no_others() -> None:
     assert set(choose_network(TeacherConfig(backbone="resnet18", width=0.5), CPU)[1]) == {
+        "detector",
         "head_channels",
         "head_convs",
         "init",

@@ -18,14 +18,16 @@ OWN: dict[str, Any] = {
         str | None, typer.Option(metavar="2|4|2,4", help="By what the low views are downsampled. Default: 2.")
     ],
     "detector": Annotated[
-        str,
-        typer.Option(metavar="|".join(DETECTORS), help="The detector to build on: torchvision's, RTMDet or RepPoints."),
+        str | None,
+        typer.Option(
+            metavar="|".join(DETECTORS), help="What to build on. Default: fcos; on a CPU from scratch rtmdet."
+        ),
     ],
     "backbone": Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="resnet18…152, resnext50_32x4d…, mobilenet_v2, cspnext_nano…x. Default: resnet50; CPU: resnet18.",
+            help="resnet18…152, resnext50_32x4d…, mobilenet_v2, cspnext_nano…x. By detector and machine.",
         ),
     ],
     "width": Annotated[float | None, typer.Option(help="Factor on its channels. Default: 1, on a CPU 0.5.")],

@@ -21,6 +21,7 @@ from msad_cli.training.config import TeacherConfig
 class Network:
     """What a teacher is built of; every field is the one of `TeacherConfig`."""
 
+    detector: str
     backbone: str
     width: float
     head_channels: int
@@ -34,12 +35,14 @@ class Usual:
     """What is usual on a kind of machine.
 
     Attributes:
+        detector: where neither a backbone nor weights to start from are named.
         backbone, width, head_channels, head_convs, rois: of the network.
         size: HR sides, where images are at least as large.
         batch: images a step, of dense and of two-stage detectors.
         why: what of the machine speaks for it.
     """
 
+    detector: str
     backbone: str
     width: float
     head_channels: int
@@ -50,8 +53,8 @@ class Usual:
     why: str
 
 
-LARGE = Usual("resnet50", 1.0, 256, 4, 512, Resolution(800, 1333), (16, 16), "the paper's, for a GPU")
-SMALL = Usual("resnet18", 0.5, 64, 2, 64, Resolution(320, 533), (8, 4), "no GPU: a small network")
+LARGE = Usual("fcos", "resnet50", 1.0, 256, 4, 512, Resolution(800, 1333), (16, 16), "the paper's, for a GPU")
+SMALL = Usual("rtmdet", "resnet18", 0.5, 64, 2, 64, Resolution(320, 533), (8, 4), "no GPU: a small network")
 """The network of docs/results.md, with which a step takes about a second on two cores."""
 IMAGES_ON_CPU = 12_000
 """So many are shown to a model in a training without a GPU, over all epochs, unless that is less than 12 epochs."""
@@ -77,7 +80,8 @@ def choose_network(config: TeacherConfig, device: torch.device) -> tuple[Network
         settings[name] = Setting(value, "auto", reason)
         return value
 
-    known = DETECTORS.get(config.detector)
+    detector = pick("detector", lambda: _detector(config, own))
+    known = DETECTORS.get(detector)
     usual_one, why = own.backbone, own.why
     if known is not None and config.init == "coco":
         usual_one, why = known.coco_backbone, "as its weights are published"
@@ -88,8 +92,9 @@ def choose_network(config: TeacherConfig, device: torch.device) -> tuple[Network
     # CSPNeXt has its width in its name.
     whole = config.backbone is not None or config.init == "imagenet" or backbone in SIZES
     wide = pick("width", lambda: (PUBLISHED_WIDTH, f"all channels of {backbone}") if whole else (own.width, own.why))
-    channels, convs = usual_head(config.detector, backbone, wide, (own.head_channels, own.head_convs))
+    channels, convs = usual_head(detector, backbone, wide, (own.head_channels, own.head_convs))
     network = Network(
+        detector=detector,
         backbone=backbone,
         width=wide,
         head_channels=pick("head_channels", lambda: (channels, own.why)),
@@ -97,9 +102,16 @@ def choose_network(config: TeacherConfig, device: torch.device) -> tuple[Network
         rois=pick("rois", lambda: (own.rois, own.why)),
         init=pick("init", lambda: _start(backbone, wide)),
     )
-    if not is_two_stage(config.detector):
+    if not is_two_stage(detector):
         settings.pop("rois", None)  # it has none
     return network, settings
+
+
+def _detector(config: TeacherConfig, own: Usual) -> tuple[str, str]:
+    """The one whose published weights or backbones are wanted is FCOS, whatever the machine."""
+    if config.init not in (None, FROM_SCRATCH) or config.backbone not in (None, *SIZES):
+        return LARGE.detector, "the paper's"
+    return own.detector, "no GPU, and from scratch" if own is SMALL else own.why
 
 
 def _start(backbone: str, width: float) -> tuple[str, str]:
