@@ -114,7 +114,7 @@ def predict(
     compute = choose_compute(device, precision)
     compile_parts([detector] if compile_ else [], compute.device)
     least = detector.drop_below(card.score_threshold if score is None else score)
-    if score is not None and score < least:
+    if score is not None and score < least and not quiet:
         print_line(f"--score {score:g}: {path} finds nothing below {least:g}")
     wanted = Wanted(least, labels, overlap_of(nms_iou) if agnostic else None)
     at_once = batch or usual_batch(compute)
