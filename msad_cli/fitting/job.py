@@ -227,15 +227,15 @@ def _schedule(config: FitConfig, chosen: Candidate, plain: Candidate | None, fac
     seconds = parse_duration("--time", config.time)
     control = None if plain is None else speed_of(plain, facts, config.device)
     whole = False
-    if may_teach(config.wanted_teacher, chosen.k):
+    if may_teach(config.wanted_teacher, chosen):
         spec = teacher_spec(chosen, config.teacher_backbone)
         own, taught = speeds_with_teacher(spec, facts, config.device, chosen.network.init)
         epochs = fit_epochs(taught, control, seconds, own, config.teacher_epochs)
         whole = epochs.share == 1
-        if (teaching := choose_teaching(config.wanted_teacher, chosen.k, whole)).wanted:
+        if (teaching := choose_teaching(config.wanted_teacher, chosen, whole)).wanted:
             return refused_if_longer(epochs, seconds), teaching
     epochs = fit_epochs(speed_of(chosen, facts, config.device), control, seconds)
-    return refused_if_longer(epochs, seconds), choose_teaching(config.wanted_teacher, chosen.k, whole)
+    return refused_if_longer(epochs, seconds), choose_teaching(config.wanted_teacher, chosen, whole)
 
 
 def _typed(config: FitConfig, step: Step) -> str:

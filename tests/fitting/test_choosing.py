@@ -17,7 +17,7 @@ from msad_cli.fitting.choice.candidates import (
     sizes_for,
 )
 from msad_cli.fitting.choice.choosing import MOST_MEASURED, Choice, choose_candidate, reason
-from msad_cli.fitting.choice.evidence import AP_OF_K, choose_teaching, points, strength
+from msad_cli.fitting.choice.evidence import AP_OF_K, choose_teaching, may_teach, points, strength
 from msad_cli.frame import DIVISOR, Frame
 from msad_cli.models.cost import count_cost
 
@@ -201,16 +201,21 @@ def test_what_twice_the_cost_brings_grows_with_the_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "k", "fits", "wanted"),
+    ("asked", "detector", "k", "fits", "wanted"),
     [
-        ("auto", 2, True, False),
-        ("auto", 4, True, True),
-        ("auto", 4, False, False),
-        ("yes", 2, False, True),
-        ("no", 4, True, False),
+        ("auto", "fcos", 2, True, False),
+        ("auto", "rtmdet", 2, True, True),
+        ("auto", "rtmdet", 2, False, False),
+        ("auto", "fcos", 4, True, True),
+        ("auto", "rtmdet", 4, True, True),
+        ("auto", "fcos", 4, False, False),
+        ("yes", "fcos", 2, False, True),
+        ("no", "rtmdet", 4, True, False),
     ],
 )
-def test_a_teacher_is_trained_where_it_pays(asked: str, k: int, fits: bool, wanted: bool) -> None:
-    found = choose_teaching(asked, k, fits)
+def test_a_teacher_is_trained_where_it_pays(asked: str, detector: str, k: int, fits: bool, wanted: bool) -> None:
+    student = next(each for each in CANDIDATES if (each.network.detector, each.k) == (detector, k))
+    assert may_teach(asked, student) or not wanted
+    found = choose_teaching(asked, student, fits)
     assert found.wanted == wanted
     assert found.why
