@@ -30,6 +30,7 @@ from msad_cli.distillation.distillation import Distillation, teaching
 from msad_cli.distillation.losses.table import DISTILLERS, build_distillers
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import load_model
+from msad_cli.models.spec import usual_divisor
 from msad_cli.system.device import Compute
 
 ROUNDS = 7
@@ -102,7 +103,9 @@ def step_seconds(teacher: Path, rows: list[tuple[str, bool]]) -> dict[tuple[str,
     compute = Compute(torch.device("cpu"), "bf16")
     modules = {}
     for method, aligned in rows:
-        student = Detector(replace(spec, role="student", scales="aligned" if aligned else "single", ks=spec.ks[-1:]))
+        ks, scales = spec.ks[-1:], "aligned" if aligned else "single"
+        divisor = spec.divisor if aligned else usual_divisor(scales, ks)
+        student = Detector(replace(spec, role="student", scales=scales, ks=ks, divisor=divisor))
         distillers = build_distillers(student.spec, spec, {} if method == "none" else {method: 1.0})
         teach = None if method == "none" else teaching(master, student)
         modules[method, aligned] = Distillation(student, teach, distillers, 1).train()
