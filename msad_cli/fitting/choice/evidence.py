@@ -40,7 +40,8 @@ GAIN_OF_TEACHER = {
 """By detector and k what a teacher brought.
 
 At k = 2 it is over a student that never sees one, for the epochs of both trainings: RTMDet has 58.9 (one seed) and,
-distilled, 60.8. FCOS has 55.8 and 55.7, so that it stands in no line. At k = 4 it is over a student of the teacher's weights."""
+distilled, 60.8. FCOS has 55.8 and 55.7, so that it stands in no line. At k = 4 it is over a student of the
+teacher's weights."""
 
 
 def gain_of_teacher(student: Candidate) -> str:
