@@ -103,9 +103,10 @@ def step_seconds(teacher: Path, rows: list[tuple[str, bool]]) -> dict[tuple[str,
     compute = Compute(torch.device("cpu"), "bf16")
     modules = {}
     for method, aligned in rows:
-        ks, scales = spec.ks[-1:], "aligned" if aligned else "single"
-        divisor = spec.divisor if aligned else usual_divisor(scales, ks)
-        student = Detector(replace(spec, role="student", scales=scales, ks=ks, divisor=divisor))
+        own = replace(spec, role="student", ks=spec.ks[-1:])
+        if not aligned:
+            own = replace(own, scales="single", divisor=usual_divisor("single", own.ks))
+        student = Detector(own)
         distillers = build_distillers(student.spec, spec, {} if method == "none" else {method: 1.0})
         teach = None if method == "none" else teaching(master, student)
         modules[method, aligned] = Distillation(student, teach, distillers, 1).train()
