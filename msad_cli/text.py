@@ -39,6 +39,11 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names) if rest <= 1 else f"{', '.join(names[:most])} and {rest} more"
 
 
+def percent(value: float | None) -> str:
+    """An AP as COCO papers print it, or `-` where nothing is known."""
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
 def folded(line: str, width: int) -> str:
     """Parts that two blanks divide in as many lines as a width needs; a part stays whole where it fits."""
     firm = "\N{NO-BREAK SPACE}"

@@ -33,7 +33,6 @@ app = typer.Typer(
     name="msad",
     cls=Group,
     help="Give a detector the speed of small images at nearly the accuracy of large ones.",
-    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
@@ -117,8 +116,6 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 128 + signal.SIGINT
     except Exception as error:
-        if type(error).__name__ == "NoArgsIsHelpError":
-            return 0  # the help stands there already
         if debug:
             raise
         return complain(_unforeseen(error), as_json)

@@ -82,7 +82,10 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A command that has others."""
+    """A command that has others, and shows its help where none of these is typed."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or ["--help"])
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         _print_help(self, ctx)

@@ -76,6 +76,11 @@ def main_number(numbers: Mapping[str, float], task: str) -> float:
     return numbers.get("AP", math.nan) if math.isnan(value) else value
 
 
+def never_found(per_class: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Classes that have ground truth, of which no box was found."""
+    return [name for name, numbers in per_class.items() if numbers.get("AP50") == 0]
+
+
 def number_names(truth: Mapping[str, Any], task: str) -> tuple[str, ...]:
     """The names of the numbers that `score` will give, in order."""
     return tuple(

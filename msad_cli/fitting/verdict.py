@@ -7,6 +7,7 @@ from typing import Any
 
 from msad_cli.export.formats import read_description
 from msad_cli.fitting.choice.budgets import Budget
+from msad_cli.text import percent
 
 CHANCE = 0.01
 """AP. Single trainings have a standard deviation of 0.3 to 1.4 points (docs/results.md): less is no difference."""
@@ -103,8 +104,3 @@ def decide(budget: Budget, student: Outcome, control: Outcome | None, notes: Map
         elif abs(gain) < CHANCE and control_met:
             words += ". They are even: trainings of other seeds differ by as much"
     return Verdict(student, control, met, control_met, words)
-
-
-def percent(ap: float | None) -> str:
-    """AP as papers print it."""
-    return "-" if ap is None else f"{100 * ap:.1f}"

@@ -52,6 +52,11 @@ def view_of_k(k: int, ks: Collection[int]) -> View:
     return "high" if k == 1 else "low" if k == max(ks) else "middle"
 
 
+def image_of_k(k: int) -> str:
+    """Which image a view sees: `HR`, `1/2`."""
+    return "HR" if k == 1 else f"1/{k}"
+
+
 def view_in_full(k: int, ks: Collection[int]) -> str:
     """`high (HR)`, `low (1/2)`: its name, and which image it sees."""
-    return f"{view_of_k(k, ks)} ({'HR' if k == 1 else f'1/{k}'})"
+    return f"{view_of_k(k, ks)} ({image_of_k(k)})"

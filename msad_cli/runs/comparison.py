@@ -10,7 +10,7 @@ from msad_cli.export.formats import is_exported, read_description
 from msad_cli.export.sidecar import read_exported
 from msad_cli.models.model_file import Card
 from msad_cli.models.spec import DetectorSpec, View
-from msad_cli.models.views import wanted_views
+from msad_cli.models.views import image_of_k, wanted_views
 from msad_cli.runs.folder import RunFolder, json_text
 from msad_cli.runs.members import read_record
 from msad_cli.system.files import write_text
@@ -105,7 +105,7 @@ def _row(spec: DetectorSpec, card: Card, view: View) -> Row:
     scores = (card.scores or {}).get(view, {})
     cost = count_cost(spec, view, [resolution.frame_size(*each) for each in shapes])
     parts = {f"{part}_gmacs": macs / 1e9 for part, macs in cost.macs.items() if macs}
-    sees = " + ".join("HR" if k == 1 else f"1/{k}" for k in spec.ks_of(view))
+    sees = " + ".join(map(image_of_k, spec.ks_of(view)))
     head = f"head {spec.channels} × {spec.head_convs}{' depthwise' if spec.head_depthwise else ''}"
     network = f"{spec.role}, {spec.detector} {spec.backbone} × {spec.width:g}, {head}, {sees}"
     accuracy = {name: scores.get(name) for name in (*ACCURACY, *(each for each in OTHER_KINDS if each in scores))}
@@ -153,7 +153,13 @@ def columns_of(rows: Mapping[str, Row]) -> list[str]:
     return [first, *kinds, *sizes, "GMACs", *time, *gap, "what", *parts]
 
 
-def cell_text(name: str, value: float | str | None) -> str:
+def table_cells(rows: Mapping[str, Row], columns: Sequence[str]) -> list[list[str]]:
+    """These columns as a table of texts, models down, its first row being the head."""
+    head = ["model", *(name.removesuffix("_gmacs").replace("_", " ") for name in columns)]
+    return [head, *([name, *(_cell(each, row.get(each)) for each in columns)] for name, row in rows.items())]
+
+
+def _cell(name: str, value: float | str | None) -> str:
     if value is None or isinstance(value, str):
         return value or "-"
     if name == "gap_closed":

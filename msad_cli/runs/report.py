@@ -59,6 +59,7 @@ def show_epochs(folder: RunFolder, rows: Sequence[Mapping[str, float]]) -> None:
     plot_epochs(folder.model.stem, rows, folder.plots, relatives(folder.model))
 
 
+@_in_passing
 def show_end(
     folder: RunFolder,
     detector: Detector,
@@ -73,28 +74,17 @@ def show_end(
     Args:
         results: of the model's best view, the first of `scores`.
     """
-    _show_findings(folder, detector, split, truth, results, scores, compute)
-    _show_costs(folder)
-    show_page(folder)
-
-
-@_in_passing
-def _show_findings(
-    folder: RunFolder,
-    detector: Detector,
-    split: CocoSplit,
-    truth: Mapping[str, Any],
-    results: Sequence[Result],
-    scores: Mapping[str, Scores],
-    compute: Compute,
-) -> None:
     threshold = next(iter(scores.values())).threshold
     _show_found(folder, split, results, threshold)
-    fusion = _fusion(detector, split, compute) if weighs(detector) else None
-    curves = collect_curves(truth, scores, confusion(truth, results, threshold), fusion)
-    write_curves(folder.curves, curves)
-    for name, draw in drawings(curves).items():
-        _show_plot(folder, curves, name, draw)
+    try:
+        fusion = _fusion(detector, split, compute) if weighs(detector) else None
+        curves = collect_curves(truth, scores, confusion(truth, results, threshold), fusion)
+        write_curves(folder.curves, curves)
+        for name, draw in drawings(curves).items():
+            _show_plot(folder, curves, name, draw)
+    finally:  # the page shows what there is
+        _show_costs(folder)
+        show_page(folder)
 
 
 @_in_passing

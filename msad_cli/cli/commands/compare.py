@@ -109,21 +109,16 @@ def _as_json(
 
 
 def _markdown(rows: "Mapping[str, Row]") -> str:
-    from msad_cli.runs.comparison import cell_text, columns_of
+    from msad_cli.runs.comparison import columns_of, table_cells
 
     columns = columns_of(rows)
-    table = [["model", *columns], ["---"] * (len(columns) + 1)]
-    table += [[name, *(cell_text(each, row.get(each)) for each in columns)] for name, row in rows.items()]
+    table = [["model", *columns], ["---"] * (len(columns) + 1), *table_cells(rows, columns)[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in table)
 
 
 def print_rows(rows: "Mapping[str, Row]") -> None:
     """A table for people."""
     from msad_cli.cli.output.tables import print_table
-    from msad_cli.runs.comparison import cell_text, columns_of
+    from msad_cli.runs.comparison import columns_of, table_cells
 
-    columns = columns_of(rows)
-    head = ["model", *(name.removesuffix("_gmacs").replace("_", " ") for name in columns)]
-    print_table(
-        "", [head, *([name, *(cell_text(each, row.get(each)) for each in columns)] for name, row in rows.items())]
-    )
+    print_table("", table_cells(rows, columns_of(rows)))

@@ -23,9 +23,7 @@ Reductions = Annotated[
 ]
 Task = Annotated[str, typer.Option(metavar="boxes|masks|keypoints", help="What is to be learnt.")]
 
-app = typer.Typer(
-    cls=Group, no_args_is_help=True, help="Data sets: check, repair, convert and count them, draw the demo set."
-)
+app = typer.Typer(cls=Group, help="Data sets: check, repair, convert and count them, draw the demo set.")
 app.command(cls=Command, epilog="Example: msad data convert yolo_set/ --to coco -o coco_set")(convert)
 
 

@@ -107,8 +107,8 @@ def _teacher(asked: Asked[TeacherConfig]) -> None:
 
 def _best(outcome: "Outcome") -> str:
     """Which view is the best, and what follows from that."""
-    from msad_cli.cli.output.scores import percent
     from msad_cli.models.views import view_of_best_ap
+    from msad_cli.text import percent
 
     assert outcome.run is not None
     spec, scores = outcome.run.detector.spec, {view: each.numbers for view, each in outcome.scores.items()}

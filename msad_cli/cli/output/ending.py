@@ -1,13 +1,12 @@
 """The end of a training, for people: what was made, what it finds, where to look, what to type next."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msad_cli.cli.console import print_line, print_result
-from msad_cli.cli.output.scores import percent
 from msad_cli.cli.output.tables import print_table
-from msad_cli.evaluation.metrics import KINDS, PREFIXES
-from msad_cli.text import listed
+from msad_cli.evaluation.metrics import KINDS, PREFIXES, never_found
+from msad_cli.text import listed, percent
 
 if TYPE_CHECKING:
     from msad_cli.training.run import Outcome
@@ -28,11 +27,6 @@ def print_model(outcome: "Outcome") -> None:
         print_table("", [["class", *(each.replace("_", " ") for each in names)], *rows])
     if never := never_found(own.per_class):
         print_result(f"never found, at no IoU of 0.5 or more: {listed(never)}")
-
-
-def never_found(per_class: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Classes that have ground truth, of which no box was found."""
-    return [name for name, numbers in per_class.items() if numbers["AP50"] == 0]
 
 
 def print_end(outcome: "Outcome", remarks: Sequence[str], following: str) -> None:

@@ -1,14 +1,9 @@
 """COCO's numbers, for people: in percent, a table for each kind."""
 
-import math
 from collections.abc import Mapping
 
 from msad_cli.cli.output.tables import print_table
-
-
-def percent(value: float | None) -> str:
-    """An AP as COCO papers print it, or `-` where nothing is known."""
-    return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+from msad_cli.text import percent
 
 
 def print_scores(title: str, rows: Mapping[str, Mapping[str, float | None]], first: str = "view") -> None:

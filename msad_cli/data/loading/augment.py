@@ -126,7 +126,7 @@ class Augmentation:
 
     def draw_mixup(self, epoch: int, draw: random.Random) -> bool:
         """Whether another image is blended into a sample of this epoch, from 0."""
-        return self.mixup > 0 and draw.random() < self.mixup and self._mixes(epoch)
+        return draw.random() < self.mixup and self._mixes(epoch)
 
     def _mixes(self, epoch: int) -> bool:
         return self.mixed_epochs is None or epoch < self.mixed_epochs

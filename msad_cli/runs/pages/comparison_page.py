@@ -33,8 +33,9 @@ def comparison_page(
     """
     by_folder: dict[Path, Member] = {}
     for path, name in short_names(models).items():
-        # A model and its exported files have one run folder.
-        by_folder.setdefault(RunFolder(path).path, read_member(path, name=name))
+        folder = RunFolder(path).path
+        if folder not in by_folder:  # a model and its exported files have one
+            by_folder[folder] = read_member(path, name=name)
     members = list(by_folder.values())
     points = points_of(comparison.rows)
     pareto = partial(pareto_figure, points, comparison.where, budget)

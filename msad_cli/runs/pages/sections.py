@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from msad_cli.runs.comparison import ACCURACY, OTHER_KINDS, Comparison, cell_text, columns_of
+from msad_cli.evaluation.metrics import KINDS, PREFIXES
+from msad_cli.runs.comparison import ACCURACY, OTHER_KINDS, Comparison, columns_of, table_cells
 from msad_cli.runs.members import Member, read_record, read_settings
 from msad_cli.runs.pages.skeleton import (
     bars,
@@ -25,6 +26,7 @@ from msad_cli.runs.pages.skeleton import (
 from msad_cli.runs.plots.epochs import epoch_drawings
 from msad_cli.runs.plots.results import drawings
 from msad_cli.runs.run_curves import RunCurves, shares
+from msad_cli.text import percent
 
 MOST_BARS = 30
 """Classes that are shown at once; the others are a click away."""
@@ -37,9 +39,9 @@ def scores(members: Sequence[Member]) -> str:
     rows = []
     for member in members:
         for view, numbers in member.scores.items():
-            for before, kind in (("", "boxes"), ("mask_", "masks"), ("keypoint_", "keypoints")):
-                if f"{before}AP" in numbers:
-                    cells = (_percent(numbers.get(before + name, math.nan)) for name in NUMBERS)
+            for kind, (*_, own) in KINDS.items():
+                if f"{PREFIXES[own]}AP" in numbers:
+                    cells = (percent(numbers.get(PREFIXES[own] + name)) for name in NUMBERS)
                     rows.append([member.name, view, kind, *cells])
     return section("Accuracy", table([["model", "view", "of", *NUMBERS], *rows], texts=3) if rows else "")
 
@@ -54,12 +56,10 @@ def costs(comparison: Comparison, accuracy: bool = False) -> str:
         return ""
     left_out = ("what", *(() if accuracy else (*ACCURACY, *OTHER_KINDS)))
     columns = ["what", *(each for each in columns_of(comparison.rows) if each not in left_out)]
-    head = ["model", *(name.removesuffix("_gmacs").replace("_", " ") for name in columns)]
-    rows = [[name, *(cell_text(each, row.get(each)) for each in columns)] for name, row in comparison.rows.items()]
     timed = comparison.where or "not measured; msad compare MODEL… --report FILE.html measures them"
     return section(
         "Side by side" if accuracy else "Cost and latency",
-        table([head, *rows], texts=2),
+        table(table_cells(comparison.rows, columns), texts=2),
         paragraph(
             "GMACs: thousands of millions of multiply-accumulates of an image, then by part. "
             f"ms: median latency of an image, from file to boxes: {timed}."
@@ -83,7 +83,7 @@ def by_class(members: Sequence[Member]) -> str:
     known = [each for each in members if each.per_class]
     if not known:
         return ""
-    before = {"masks": "mask_AP", "keypoints": "keypoint_AP"}.get(known[0].task, "AP")
+    before = f"{PREFIXES[KINDS[known[0].task][-1]]}AP"
     names = dict.fromkeys(name for each in known for name in each.per_class)
     values = {name: [each.per_class.get(name, {}).get(before) for each in known] for name in names}
     ranked = sorted(values, key=lambda name: _rank(values[name][0]))
@@ -105,7 +105,7 @@ def _rank(value: float | None) -> float:
 def _bar_of(value: float | None) -> tuple[float | None, str]:
     if value is None:
         return None, "-"
-    return (None, "no objects") if math.isnan(value) else (value, "nothing found" if value == 0 else _percent(value))
+    return (None, "no objects") if math.isnan(value) else (value, "nothing found" if value == 0 else percent(value))
 
 
 def findings(member: Member, several: bool = False) -> str:
@@ -211,7 +211,3 @@ def _when(log: Path) -> str:
 
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f}"

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from msad_cli.evaluation.metrics import never_found
 from msad_cli.evaluation.pareto import frontier
 from msad_cli.runs.comparison import Comparison, Row, points_of
 from msad_cli.runs.members import Member
 from msad_cli.runs.pages.skeleton import text
-from msad_cli.text import listed
+from msad_cli.text import listed, percent
 
 RELATIVE_WORDS = {"teacher": "teacher", "control": "without distillation"}
 KIND_WORDS = {"boxes": "AP", "masks": "mask AP", "keypoints": "keypoint AP"}
@@ -24,14 +25,14 @@ def of_models(members: Sequence[Member], comparison: Comparison, advice: str) ->
     Args:
         advice: what was said on the budget; empty without one.
     """
-    known = {name: row["AP"] for name, row in comparison.rows.items() if isinstance(row.get("AP"), float)}
+    known = {name: ap for name, row in comparison.rows.items() if isinstance(ap := row.get("AP"), float)}
     first = next(iter(comparison.rows))
     if not known:
         accuracy = "None of the models says its AP."
     else:
-        best = max(known, key=lambda name: _number(known[name]))
-        others = f"; {text(first)}, the reference, has {_share(known.get(first))}" if best != first else ""
-        accuracy = f"Of {len(comparison.rows)} {text(best)} has the most AP, {_share(known[best])}{others}."
+        best = max(known, key=lambda name: known[name])
+        others = f"; {text(first)}, the reference, has {percent(known.get(first))}" if best != first else ""
+        accuracy = f"Of {len(comparison.rows)} {text(best)} has the most AP, {percent(known[best])}{others}."
     cost = f"{text(advice[:1].upper() + advice[1:])}." if advice else _fastest(comparison.rows)
     return [accuracy, cost, classes(members)]
 
@@ -54,7 +55,7 @@ def classes(members: Sequence[Member]) -> str:
 
 def nothing_found(member: Member) -> list[str]:
     """Classes of which there are objects and nothing is found: by no box at all, or by none that is shown unasked."""
-    lost = [name for name, each in member.per_class.items() if each.get("AP50") == 0]
+    lost = never_found(member.per_class)
     if member.curves is not None:
         matrix = member.curves.confusion
         shown = enumerate(member.curves.classes)
@@ -68,10 +69,10 @@ def _weakest(member: Member) -> str:
         return "No class has objects to be found"
     worst, best = min(known, key=lambda name: known[name]), max(known, key=lambda name: known[name])
     if len(known) == 1:
-        return f"{text(worst)}, the only class, has {_share(known[worst])} AP"
+        return f"{text(worst)}, the only class, has {percent(known[worst])} AP"
     return (
-        f"{text(worst)} is the weakest of {len(known)} classes, {_share(known[worst])} AP, "
-        f"and {text(best)} the strongest, {_share(known[best])}"
+        f"{text(worst)} is the weakest of {len(known)} classes, {percent(known[worst])} AP, "
+        f"and {text(best)} the strongest, {percent(known[best])}"
     )
 
 
@@ -80,12 +81,12 @@ def _accuracy(member: Member, beside: Sequence[Member]) -> str:
     if math.isnan(member.ap):
         return f"{text(member.name)}: no {kind} yet."
     others = [
-        f"{RELATIVE_WORDS.get(each.part, text(each.name))} {_share(each.ap)}"
+        f"{RELATIVE_WORDS.get(each.part, text(each.name))} {percent(each.ap)}"
         for each in beside
         if not math.isnan(each.ap)
     ]
     unfinished = ", unfinished" if member.card is not None and member.card.unfinished else ""
-    own = f"{text(member.name)} {_share(member.ap)} {kind}{unfinished}"
+    own = f"{text(member.name)} {percent(member.ap)} {kind}{unfinished}"
     return f"{', '.join([own, *others])}."
 
 
@@ -130,10 +131,6 @@ def _fastest(rows: Mapping[str, Row]) -> str:
 
 def _part(share: float) -> str:
     return "half" if 0.475 <= share <= 0.525 else f"{share:.2f} of"
-
-
-def _share(value: object) -> str:
-    return "-" if not isinstance(value, float) or math.isnan(value) else f"{100 * value:.1f}"
 
 
 def _number(value: object) -> float:
