@@ -15,7 +15,7 @@ from msad_cli.models.detector import Detector
 DETECTORS = ("fcos", "retinanet", "rtmdet", "reppoints", "maskrcnn")
 WITHOUT = {"reppoints": ("crosskd",), "maskrcnn": ("crosskd",)}
 """Methods that a detector has no use for."""
-MASKED = ("mgd", "amd", "dmkd", "dsamkd")
+MASKED = ("mgd", "amd", "dmkd", "dsamkd", "samkd")
 """A step may change which cells they hide, and by that the loss more than it helps; below they fall over five steps."""
 QUICK = [("fcos", True), ("maskrcnn", True)]
 PAIRS = [

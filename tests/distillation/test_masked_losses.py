@@ -13,16 +13,18 @@ from torch import Tensor, nn
 
 from msad_cli.distillation.distillation import Distillation, teaching
 from msad_cli.distillation.knowledge import Knowledge, best_view, student_view
-from msad_cli.distillation.losses.dsamkd import difference_weight
+from msad_cli.distillation.losses.dsamkd import output_weight
 from msad_cli.distillation.losses.fgd import Context, masks
 from msad_cli.distillation.losses.mgd import random_mask
+from msad_cli.distillation.losses.samkd import by_region, region_weight
 from msad_cli.distillation.losses.table import DISTILLERS, build_distillers
 from msad_cli.distillation.parts.attention import channel_attention, spatial_attention, without_top
+from msad_cli.distillation.parts.differing_outputs import difference_weight
 from msad_cli.distillation.unaligned import unaligned_teacher
 from msad_cli.frame import Frame
 from msad_cli.models.detector import Detector
 
-METHODS = ("mgd", "amd", "dmkd", "dsamkd", "fgd")
+METHODS = ("mgd", "amd", "dmkd", "dsamkd", "samkd", "fgd")
 FRAME = Frame(((16, 16),), (16, 16))
 NO_BOXES = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
 
@@ -60,7 +62,7 @@ def random_known(seed: int, channels: int = 4, sides: Sequence[int] = (16, 8, 4,
     """A dense network's knowledge of TARGETS' two images."""
     generator = torch.Generator().manual_seed(seed)
     maps = [torch.randn(2, channels, side, side, generator=generator) for side in sides]
-    return _framed(maps, torch.randn(2, 341, 3, generator=generator))
+    return _framed(maps, torch.randn(2, sum(side**2 for side in sides), 3, generator=generator))
 
 
 def _framed(maps: list[Tensor], logits: Tensor) -> Knowledge:
@@ -156,6 +158,7 @@ def test_amd_by_hand() -> None:
         ("dmkd", True, (13, 10)),
         ("dmkd", False, (13, 10)),
         ("dsamkd", True, (10, 10)),
+        ("samkd", True, (10, 10)),
     ],
 )
 def test_how_much_is_hidden(name: str, dense: bool, hidden: tuple[int, ...]) -> None:
@@ -210,16 +213,61 @@ def test_dsamkds_features_by_hand() -> None:
 
 def test_dsamkds_weights_of_outputs_by_hand() -> None:
     # Of two classes, the larger differences are 0.1, 0.2, 0.3, 0.4: mean 0.25, and 0.1 is in the lower half.
-    teacher = torch.tensor([[[0.5, 0.6], [0.7, 0.5], [0.5, 0.2], [0.9, 0.5]]])
-    student = torch.full((1, 4, 2), 0.5)
-    torch.testing.assert_close(difference_weight(student, teacher), torch.tensor([[0.0, 0.8, 1.2, 1.6]]))
+    teacher = torch.tensor([[[0.5, 0.6], [0.7, 0.5], [0.5, 0.2], [0.9, 0.5]]]).logit()
+    one, other = (_framed(pyramid(torch.zeros(1, 2, 1, 1)), logits) for logits in (torch.zeros(1, 4, 2), teacher))
+    torch.testing.assert_close(output_weight(one, other), torch.tensor([[0.0, 0.8, 1.2, 1.6]]))
     # One cell in twenty differs: 20 times the mean, cut off at 5. The image beside it is weighed by its own mean.
-    apart = torch.zeros(2, 20, 1)
+    apart = torch.zeros(2, 20)
     apart[0, 3], apart[1] = 0.5, 0.2
     expected = torch.zeros(2, 20)
     expected[0, 3], expected[1] = 5.0, 1.0
-    torch.testing.assert_close(difference_weight(torch.zeros(2, 20, 1), apart), expected)
-    assert not difference_weight(student, student).any()
+    torch.testing.assert_close(difference_weight(apart), expected)
+    assert not output_weight(one, one).any()
+
+
+def test_samkds_features_by_hand() -> None:
+    """At r = 1, 2 and 4; the balance is 1/2 to 1/2. The teacher's channel 0 is 1 + ln 1 … 1 + ln 4, channel 1 is 0.
+
+    r = 1: attention and what is hidden are those of DSAMKD's p = 1; generated is 1 1 0 0, and 4 4 1 1. r = 2, and r = 4
+    of a map of 2 × 2: each cell is a region, of attention 1, in which no cell and channel 0 is hidden; generated is
+    1 1 1/2 1/2, and 4 4 2 2.
+    """
+    distiller = build("samkd")
+    make_identity(distiller)
+    wanted = [1 + math.log(each) for each in (1, 2, 3, 4)]
+    teacher = torch.tensor([wanted, [0.0] * 4]).view(1, 2, 2, 2)
+    whole = sum(
+        attention * ((mine - theirs) ** 2 + other**2)
+        for attention, mine, theirs, other in zip((0.4, 0.8, 1.2, 1.6), (1, 1, 0, 0), wanted, (4, 4, 1, 1), strict=True)
+    )
+    cells = sum(
+        (mine - theirs) ** 2 + other**2
+        for mine, theirs, other in zip((1, 1, 0.5, 0.5), wanted, (4, 4, 2, 2), strict=True)
+    )
+    found = distiller(known(OPPOSITE), known(teacher), [])
+    assert found["features"].item() == pytest.approx(2e-5 / 3 * (whole + 2 * cells))
+
+
+def test_samkd_weighs_the_outputs_of_a_region_by_how_far_its_maps_are_apart() -> None:
+    # Of 4 × 4 regions of 2 × 2 cells, the last differ by 0.1, 0.2, 0.3 and 0.4, and so do 12 by 0: mean 1/16. The
+    # lower half has 0, and so has what is cut off: 0.4 is 6.4 times the mean.
+    apart = torch.zeros(4, 4)
+    apart[3] = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    difference = apart.repeat_interleave(2, dim=0).repeat_interleave(2, dim=1)
+    # Half of it in each of two channels of the double size and opposite sign, and cells that differ among each other.
+    checks = torch.tensor([[0.5, 1.5], [1.5, 0.5]]).repeat(4, 4)
+    teacher = torch.stack([difference * checks * 2, torch.zeros(8, 8)])[None]
+    expected = torch.zeros(8, 8)
+    expected[6:] = torch.tensor([1.6, 3.2, 4.8, 5.0]).repeat_interleave(2)
+    torch.testing.assert_close(region_weight(torch.zeros(1, 2, 8, 8), teacher)[0], expected)
+
+
+def test_regions_of_a_map_that_cannot_be_divided_evenly() -> None:
+    # 3 × 5 cells in 2 × 2 regions: rows 2 + 1, columns 3 + 2; each cell tells how many cells its region has.
+    counts = by_region(torch.zeros(1, 1, 3, 5), 2, lambda region: torch.full_like(region, float(region[0, 0].numel())))
+    assert counts[0, 0].tolist() == [[6, 6, 6, 4, 4], [6, 6, 6, 4, 4], [3, 3, 3, 2, 2]]
+    maps = torch.rand(2, 3, 3, 1, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(by_region(maps, 4, lambda region: region), maps)
 
 
 def test_dsamkds_loss_of_outputs_by_hand() -> None:
@@ -346,7 +394,8 @@ def test_equal_networks_are_at_no_distance(monkeypatch: pytest.MonkeyPatch) -> N
     assert values(build("fgd", channels=4)(same, same, TARGETS)) == dict.fromkeys(
         ("foreground", "background", "attention", "relation"), 0.0
     )
-    assert build("dsamkd", channels=4)(same, same, [])["classes"].item() == 0.0
+    for name in ("dsamkd", "samkd"):
+        assert build(name, channels=4)(same, same, [])["classes"].item() == 0.0
     # Nothing hidden, and generators that give back what they get, if it is not negative.
     monkeypatch.setattr(torch, "rand_like", torch.ones_like)
     positive = random_known(0)
@@ -424,7 +473,8 @@ def test_half_precision_agrees(name: str) -> None:
 
 @pytest.mark.parametrize("scales", ["aligned", "single"])
 @pytest.mark.parametrize("detector", ["retinanet", "maskrcnn"])
-def test_dsamkd_compares_outputs_where_they_are_comparable(detector: str, scales: str) -> None:
+@pytest.mark.parametrize("name", ["dsamkd", "samkd"])
+def test_outputs_are_compared_where_they_are_comparable(name: str, detector: str, scales: str) -> None:
     torch.manual_seed(0)
     teacher = Detector(spec(detector=detector)).eval().requires_grad_(False)
     student = Detector(spec(detector=detector, role="student", scales=scales, ks=(2,)))
@@ -432,7 +482,7 @@ def test_dsamkd_compares_outputs_where_they_are_comparable(detector: str, scales
     with torch.no_grad():
         theirs = best_view(teacher, images) if scales == "aligned" else unaligned_teacher(teacher, 2)(images)
         mine, targets = student_view(student, images, TARGETS)
-        losses = DISTILLERS["dsamkd"][0](student.spec, teacher.spec)(mine, theirs, targets)
+        losses = DISTILLERS[name][0](student.spec, teacher.spec)(mine, theirs, targets)
     comparable = detector != "maskrcnn", detector != "maskrcnn" and scales == "aligned"
     assert ("classes" in losses, "boxes" in losses) == comparable
     assert all(loss.item() > 0 for loss in losses.values())

@@ -15,7 +15,7 @@ from msad_cli.training.config import DistillConfig
 from msad_cli.training.students.plan_student import choose_methods, student_spec
 
 BY_FEATURES = [method for method in DISTILLERS if method not in COMPARE_OUTPUTS]
-QUICK = ("l1", "freekd", "dsamkd")
+QUICK = ("l1", "freekd", "dsamkd", "samkd")
 PAIRS = [("cascade_maskrcnn", "fasterrcnn"), ("reppoints", "fcos")]
 
 

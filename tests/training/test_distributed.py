@@ -199,7 +199,7 @@ def steps_of(module: nn.Module, count: int, steps: int = 2) -> list[Step]:
     return list(train(module, [share(images(count))] * steps, sgd(module, 0.01), CONSTANT, CPU))
 
 
-LOSSES = "l1,output-kd,fgfi,fgd,skd,podnet,cwd,amd,dmkd,dsamkd"
+LOSSES = "l1,output-kd,fgfi,fgd,skd,podnet,cwd,amd,dmkd,dsamkd,samkd"
 """Not pkd and crosskd, which standardise maps over the images at hand, nor what draws at random."""
 LONG = 10
 """Steps in which a teacher learns something."""

@@ -58,7 +58,9 @@ def losses_of(
 ) -> dict[str, float]:
     """By the methods that draw nothing at random, all of them at once."""
     torch.manual_seed(0)
-    methods = {name: 1.0 for name in DISTILLERS if name not in ("mgd", "amd", "dmkd", "dsamkd", "isrd", "freekd")}
+    methods = {
+        name: 1.0 for name in DISTILLERS if name not in ("mgd", "amd", "dmkd", "dsamkd", "samkd", "isrd", "freekd")
+    }
     module = Distillation(copy.deepcopy(student), teach, build_distillers(student.spec, teacher, methods), 1)
     with BF16.autocast():
         return {name: loss.item() for name, loss in module(views, targets).items()}

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 METHODS_HELP = (
     "output-kd (default of dense detectors), l1 (default of the others), fgfi, podnet, skd, pkd, cwd, fgd, freekd, "
-    "crosskd, mgd, amd, dmkd, dsamkd, isrd; several: a,b; or pixel, in two stages. docs/methods.md says what each is."
+    "crosskd, mgd, amd, dmkd, dsamkd, samkd, isrd; several: a,b; or pixel, in two stages. docs/methods.md says what "
+    "each is."
 )
 COMPARED = 10
 """Images on which the latency of what is compared at the end is measured."""

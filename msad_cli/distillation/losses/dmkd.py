@@ -37,5 +37,5 @@ class DMKD(nn.Module):
         for generate, (mine, theirs) in zip(self.generators, self.levels(student, teacher), strict=True):
             cells = without_top(spatial_attention(theirs), HIDDEN_CELLS)
             channels = without_top(channel_attention(theirs), HIDDEN_CHANNELS)
-            losses.append(generation_loss(generate(mine, cells, channels), theirs))
+            losses.append(generation_loss(generate(mine, cells[:, None], channels[:, :, None, None]), theirs))
         return {"generation": self.alpha * torch.stack(losses).sum()}

@@ -20,6 +20,7 @@ from msad_cli.distillation.losses.output_kd import OutputKD
 from msad_cli.distillation.losses.pkd import PKD
 from msad_cli.distillation.losses.podnet import PODNet
 from msad_cli.distillation.losses.roi_kd import RoIKD
+from msad_cli.distillation.losses.samkd import SAMKD
 from msad_cli.distillation.losses.skd import SKD
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.text import meant
@@ -50,6 +51,7 @@ DISTILLERS: dict[str, tuple[Build, float]] = {
     "amd": (AMD, 1.0),
     "dmkd": (DMKD, 1.0),
     "dsamkd": (DSAMKD, 1.0),
+    "samkd": (SAMKD, 1.0),
     "isrd": (ISRD, 1.0),
 }
 """By method: how it is built, and the weight that it has unless one is typed: the published one of its reference."""

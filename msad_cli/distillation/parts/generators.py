@@ -50,12 +50,12 @@ class DualGenerator(nn.Module):
         """Maps (N, C, h, w) generated from maps of the same shape.
 
         Args:
-            cells: (N, h, w), 0 where a cell is hidden, else 1.
-            channels: (N, C), 0 where a channel is hidden, else 1.
+            cells: (N, 1, h, w), 0 where a cell is hidden, else 1.
+            channels: (N, C, 1, 1), or (N, C, h, w) for cells of their own, 0 where a channel is hidden, else 1.
         """
         w1, w2 = self.balance.softmax(dim=0)
-        spatial: Tensor = w1 * self.spatial(maps * cells[:, None])
-        channel: Tensor = w2 * self.channel(maps * channels[:, :, None, None])
+        spatial: Tensor = w1 * self.spatial(maps * cells)
+        channel: Tensor = w2 * self.channel(maps * channels)
         return spatial + channel
 
 
