@@ -21,6 +21,11 @@ CONTROL = "plain.safetensors"
 """Where the student goes that learns without its teacher, unless --out says."""
 
 
+def assistant_file(student: Path) -> Path:
+    """Where the assistant of a student is kept, by Pixel Distillation: `student.assistant.safetensors`."""
+    return student.with_name(f"{student.stem}.assistant{student.suffix}")
+
+
 @dataclass(frozen=True)
 class Setting:
     """A setting of a run: its value, where it came from (`flag`, `default`, `auto`, `file`, `resumed`), and why."""

@@ -13,7 +13,7 @@ from typing import Any
 from msad_cli.errors import MsadError, UsageError
 from msad_cli.evaluation.metrics import KINDS, PREFIXES, main_number
 from msad_cli.models.model_file import Card, own_header, read_header
-from msad_cli.runs.folder import CONTROL, RunFolder
+from msad_cli.runs.folder import CONTROL, RunFolder, assistant_file
 from msad_cli.runs.run_curves import RunCurves, read_curves
 from msad_cli.system.files import fingerprint
 
@@ -119,14 +119,16 @@ def relatives(model: Path) -> list[Member]:
 def find_teacher(model: Path) -> Path | None:
     """The file that a student's run names as its teacher, or of that name beside the student, if it is the one.
 
-    Where no such file is there any more, but a run folder of it, the place where it would be; else None.
+    By Pixel Distillation it is the student's assistant. Where no such file is there any more, but a run folder of it,
+    the place where it would be; else None.
     """
     named = read_settings(RunFolder(model)).get("teacher", {}).get("value")
     if not isinstance(named, str) or not Path(named).name:
         return None
     with suppress(MsadError):
-        header = own_header(model.with_suffix(".safetensors"))
-        places = (Path(named), model.parent / Path(named).name)
+        student = model.with_suffix(".safetensors")
+        header = own_header(student)
+        places = (Path(named), model.parent / Path(named).name, assistant_file(student))
         there = [file for file in places if file.is_file()]
         same = (file for file in there if header is None or header[1].teacher == _identity(file, _state(file)))
         left = (file for file in places if file not in there and file.with_suffix(".run").is_dir())

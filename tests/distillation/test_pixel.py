@@ -27,7 +27,7 @@ from msad_cli.distillation.losses.table import build_distillers
 from msad_cli.distillation.pixel import AFP, AlteredAssistant, PixelDistillation
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import load_model, read_header
-from msad_cli.training.students.assistant import assistant_file
+from msad_cli.runs.folder import assistant_file
 
 SHORT = ["--batch=2", "--epochs=2", *EXACT]
 

@@ -137,6 +137,14 @@ def test_a_teacher_is_taken_if_its_file_is_the_one_that_taught(
     assert relatives(moved / model.name) == []
 
 
+def test_by_pixel_distillation_the_assistant_taught(model: Path, tmp_path: Path, student: Detector) -> None:
+    """The student's file has the hash of its assistant; its run names the teacher of both."""
+    teacher = tmp_path / "teacher.safetensors"
+    teacher.rename(tmp_path / "student.assistant.safetensors")
+    save_model(teacher, student, Card())
+    assert find_teacher(model) == tmp_path / "student.assistant.safetensors"
+
+
 def test_a_control_has_the_same_teacher_and_set(model: Path, student: Detector) -> None:
     plain = model.with_name("plain.safetensors")
     card = read_member(model).card

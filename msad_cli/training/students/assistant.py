@@ -10,7 +10,7 @@ from msad_cli.distillation.pixel import AFP
 from msad_cli.errors import UsageError
 from msad_cli.models.model_file import read_header
 from msad_cli.models.spec import DetectorSpec
-from msad_cli.runs.folder import RunFolder
+from msad_cli.runs.folder import RunFolder, assistant_file
 from msad_cli.system.files import fingerprint
 from msad_cli.training.config import Asked, DistillConfig
 from msad_cli.training.observer import Observer
@@ -40,11 +40,6 @@ OF_THE_CALL = ("time", "checkpoint", "quiet", "dry_run", "on_step")
 """Settings that hold for both stages, also where the first one goes on."""
 
 Train = Callable[[Asked[DistillConfig], Observer], Outcome]
-
-
-def assistant_file(out: Path) -> Path:
-    """Where the assistant of a student is kept: `student.assistant.safetensors`."""
-    return out.with_name(f"{out.stem}.assistant{out.suffix}")
 
 
 def student_k(config: DistillConfig, teacher: DetectorSpec) -> str:
