@@ -199,7 +199,7 @@ class DistillConfig(TrainingConfig):
     weight: str | None = None
     aligned: bool = True
     cache_teacher: str | None = None
-    afp: str = "shift"
+    afp: str = "resize"
     assistant_method: str | None = None
     detection_weight: float = 1.0
     gamma: float = 0.2
