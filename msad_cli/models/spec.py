@@ -132,7 +132,7 @@ class DetectorSpec:
         _one_of("phase", self.phase, get_args(Phase))
         _one_of("fusion", self.fusion, get_args(Fusion))
         _between("width", self.width, 0.125, 4.0)
-        _between("channels", self.channels, 64, 1024)
+        _between("head channels", self.channels, 64, 1024)
         _between("head convolutions", self.head_convs, 1, 16)
         _between("detections per image", self.detections_per_image, 1, MOST_DETECTIONS)
         _between("number of classes", len(self.classes), 1, 10_000)
