@@ -61,6 +61,11 @@ class Member:
         return next(known, "boxes")
 
     @property
+    def ap_name(self) -> str:
+        """What its AP is called among its numbers: `mask_AP` where it finds masks."""
+        return f"{PREFIXES[KINDS[self.task][-1]]}AP"
+
+    @property
     def ap(self) -> float:
         """By what it is compared, from 0 to 1: that of masks or keypoints where it finds these; NaN if unknown."""
         return main_number(self.numbers, self.task)

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from msad_cli.runs.comparison import Comparison, read_comparison, write_comparis
 from msad_cli.runs.folder import RunFolder
 from msad_cli.runs.members import find_control, find_teacher, read_member, relatives
 from msad_cli.runs.pages.run_page import write_run_page
-from msad_cli.runs.pages.sentences import nothing_found
+from msad_cli.runs.pages.sentences import classes, nothing_found
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -72,6 +73,14 @@ def test_the_verdict_is_three_sentences(model: Path) -> None:
         "It takes half the teacher's latency (10.0 of 20.0 ms) and 0.25 of its multiply-accumulates. "
         "blue is the weakest of 2 classes, 18.6 AP, and red the strongest, 27.9."
     )
+
+
+def test_classes_are_told_by_what_the_model_is_judged_by(model: Path) -> None:
+    """By box AP red is the weakest, by mask AP blue."""
+    own = {"red": {"AP": 0.1, "mask_AP": 0.5}, "blue": {"AP": 0.4, "mask_AP": 0.3}}
+    masks = replace(read_member(model), scores={"low": {"AP": 0.25, "mask_AP": 0.4}}, per_class=own, curves=None)
+    assert classes([masks]) == "blue is the weakest of 2 classes, 30.0 mask AP, and red the strongest, 50.0."
+    assert classes([replace(masks, per_class={"red": own["red"]})]) == "red is the only class."
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def by_class(members: Sequence[Member]) -> str:
     known = [each for each in members if each.per_class]
     if not known:
         return ""
-    before = f"{PREFIXES[KINDS[known[0].task][-1]]}AP"
+    before = known[0].ap_name
     names = dict.fromkeys(name for each in known for name in each.per_class)
     values = {name: [each.per_class.get(name, {}).get(before) for each in known] for name in names}
     ranked = sorted(values, key=lambda name: _rank(values[name][0]))

@@ -64,14 +64,15 @@ def nothing_found(member: Member) -> list[str]:
 
 
 def _weakest(member: Member) -> str:
-    known = {name: each["AP"] for name, each in member.per_class.items() if not math.isnan(each.get("AP", math.nan))}
+    numbers = {name: each.get(member.ap_name, math.nan) for name, each in member.per_class.items()}
+    known = {name: ap for name, ap in numbers.items() if not math.isnan(ap)}
     if not known:
         return "No class has objects to be found"
     worst, best = min(known, key=lambda name: known[name]), max(known, key=lambda name: known[name])
     if len(known) == 1:
-        return f"{text(worst)}, the only class, has {percent(known[worst])} AP"
+        return f"{text(worst)} is the only class"
     return (
-        f"{text(worst)} is the weakest of {len(known)} classes, {percent(known[worst])} AP, "
+        f"{text(worst)} is the weakest of {len(known)} classes, {percent(known[worst])} {KIND_WORDS[member.task]}, "
         f"and {text(best)} the strongest, {percent(known[best])}"
     )
 
