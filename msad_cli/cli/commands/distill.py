@@ -12,6 +12,8 @@ from msad_cli.errors import MsadError
 from msad_cli.training.config import Asked, DistillConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from msad_cli.models.spec import DetectorSpec
     from msad_cli.training.run import Outcome
 
@@ -112,6 +114,7 @@ def _announce(outcome: "Outcome") -> None:
     from msad_cli.cli.console import print_line
     from msad_cli.cli.output.ending import print_end, print_model
     from msad_cli.cli.output.scores import print_scores
+    from msad_cli.export.formats import images_of
     from msad_cli.runs import report
     from msad_cli.runs.comparison import Comparison, add_gap, several_sets, table_rows
     from msad_cli.runs.members import find_control
@@ -137,15 +140,16 @@ def _announce(outcome: "Outcome") -> None:
         remarks = [several_sets(models), add_gap(rows) if control else ""]
         print_rows(rows)
     print_model(outcome)
-    shares = (f"{share:.2f} of {name}" for name, share in _cost_shares(spec, first).items())
+    shares = (f"{share:.2f} of {name}" for name, share in _cost_shares(spec, first, images_of(out)).items())
     print_end(outcome, [*remarks, f"cost of {out.stem}, head included: {', '.join(shares)}"], following)
 
 
-def _cost_shares(spec: "DetectorSpec", teacher: "DetectorSpec") -> dict[str, float]:
+def _cost_shares(
+    spec: "DetectorSpec", teacher: "DetectorSpec", images: "Sequence[tuple[int, int]]"
+) -> dict[str, float]:
     """MACs of a student as a share of its teacher's and of torchvision's stock detector like it at HR."""
-    from msad_cli.models.cost import count_cost, relatives
+    from msad_cli.models.cost import cost_of_set, relatives
 
-    frame = [spec.resolution.frame_size(spec.resolution.short_side, spec.resolution.long_side)]
-    own = count_cost(spec, spec.views[0], frame).total
+    own = cost_of_set(spec, spec.views[0], images).total
     stock, fused, *_ = relatives(spec, teacher).items()
-    return {name: own / count_cost(of, view, frame).total for name, (of, view) in (stock, fused)}
+    return {name: own / cost_of_set(of, view, images).total for name, (of, view) in (stock, fused)}
