@@ -61,7 +61,8 @@ def relatives(spec: DetectorSpec, teacher: DetectorSpec | None = None) -> dict[s
     one_backbone = replace(spec, low_backbone="", low_width=1.0)
     like = teacher or one_backbone
     own = {name: getattr(spec, name) for name in OF_THE_DETECTOR}
-    stock = replace(like, role="baseline", scales="single", ks=(1,), divisor=DIVISOR, head_depthwise=False, **own)
+    plain = {"scales": "single", "ks": (1,), "divisor": DIVISOR, "head_depthwise": False, "head_norm": "group"}
+    stock = replace(like, role="baseline", **{**plain, **own})
     found: dict[str, tuple[DetectorSpec, View]] = {f"stock {spec.detector}, HR": (stock, "high")}
     low = max(spec.ks)
     if teacher is None and spec.scales == "aligned":

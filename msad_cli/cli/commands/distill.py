@@ -46,6 +46,7 @@ OWN: dict[str, Any] = {
     ],
     "init_partial": options.InitPartial,
     "norm": Annotated[str, typer.Option(metavar="auto|frozen|batch|group", help="Of another backbone.")],
+    "head_norm": options.HeadNorm,
     "no_distill": Annotated[
         bool, typer.Option("--no-distill", help="The baseline: same student and schedule, no teacher.")
     ],
