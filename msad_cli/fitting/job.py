@@ -32,6 +32,7 @@ from msad_cli.fitting.scheduling import (
     teacher_spec,
 )
 from msad_cli.fitting.verdict import Outcome, Verdict, ap_of, decide
+from msad_cli.models.weights.initialise import fetch_imagenet
 from msad_cli.runs.folder import json_text
 from msad_cli.system.device import choose_device
 from msad_cli.system.files import write_text
@@ -138,6 +139,7 @@ def _plan(
         UnmetBudgetError: no candidate is within the budget.
     """
     config = state.config
+    _fetch(networks, listener)
     choice, control, runtimes = _choose(budget, facts, networks, state, save, listener)
     state.plan = {
         "budget": config.budget,
@@ -179,6 +181,18 @@ def _plan(
     }
     for line in (*more, "commands:", *(f"  {_typed(config, step)}" for step in state.steps)):
         listener.say(line)
+
+
+def _fetch(networks: Sequence[Network], listener: Listener) -> None:
+    """Has published weights here before anything is measured for minutes.
+
+    Raises:
+        UsageError: they cannot be downloaded.
+    """
+    names = sorted({each.backbone for each in networks if each.init == "imagenet"})
+    if names:
+        listener.say(f"ImageNet weights of {', '.join(names)}: downloaded, where they are not kept here")
+        fetch_imagenet(names)
 
 
 def _choose(

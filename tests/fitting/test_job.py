@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from msad_cli.fitting.job import fit_model
 from msad_cli.fitting.page import page
 from msad_cli.fitting.scheduling import Speed
 from msad_cli.fitting.verdict import Outcome, decide
+from msad_cli.models.weights import initialise
 
 APS: dict[str, float | None] = {}
 LATENCIES: dict[str, float] = {}
@@ -134,6 +136,30 @@ def test_what_was_measured_outlives_an_interruption(
     monkeypatch.setattr(job, "measure_candidate", lambda candidate, *more: given(candidate))
     fit_model(folder, folder.load(), Writing())
     assert len(set(given.asked)) == len(given.asked) > 2
+
+
+def test_weights_that_cannot_be_had_end_it_before_anything_is_measured(
+    tmp_path: Path, given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of networks of full width alone are asked for."""
+    asked: list[str] = []
+
+    def offline(weights: Any) -> None:
+        asked.append(weights.url.rpartition("/")[2].partition("-")[0])
+        raise UsageError("cannot download it", "--init none", code="download-failed")
+
+    monkeypatch.setattr(initialise, "of_torchvision", offline)
+    both = tuple(replace(candidates.NETWORKS[0], width=width) for width in (0.5, 1.0))
+    monkeypatch.setattr(candidates, "NETWORKS", both)
+    folder, state = begin(tmp_path, init="imagenet")
+    listener = Writing()
+    with pytest.raises(UsageError, match="cannot download it"):
+        fit_model(folder, state, listener)
+    assert (asked, given.asked, listener.commands) == (["resnet18"], [], [])
+    assert "ImageNet weights of resnet18" in listener.lines[-1]
+    folder, state = begin(tmp_path)
+    assert fit_model(folder, state, Writing(), dry_run=True).commands
+    assert asked == ["resnet18"]
 
 
 def test_a_teacher_is_trained_where_it_is_asked_for(tmp_path: Path, given: Given) -> None:
