@@ -270,9 +270,11 @@ def _do(place: int, folder: FitFolder, state: FitState, listener: Listener) -> i
     try:
         code, printed = listener.run(words, threads)
     except MsadError as error:
+        code, printed = 0, ""
         if error.code == FINDS_NOTHING and step.part == "control":
             state.notes["control"] = "the plain detector of that budget finds nothing"
-            code, printed = 0, ""
+        elif step.part == "int8":  # the model itself is there
+            listener.say(f"no graph of 8 bits: {error.message}")
         else:
             goes_on = f"msad fit --resume {folder.path}"
             raise type(error)(
@@ -305,16 +307,18 @@ def _judge(budget: Budget, facts: Facts, folder: FitFolder, state: FitState, com
     if state.plan["epochs"]["plain"] and "control" not in state.notes:
         models["plain"] = places.control
     files = {name: deployed(model, runtime) for name, model in models.items()}
+    if places.int8.exists() and any(each.part == "int8" for each in state.steps):
+        files["int8"] = places.int8
     milliseconds = measure_files(files, runtime, facts, config.threads)
     outcomes = {}
     for name, file in files.items():
         costs = {
             "latency": milliseconds[name],
-            "macs": state.plan["macs"][name],
+            "macs": state.plan["macs"]["student" if name == "int8" else name],
             "size": float(file.stat().st_size),
         }
         outcomes[name] = Outcome(file, ap_of(file), milliseconds[name], costs[budget.kind])
-    verdict = decide(budget, outcomes["student"], outcomes.get("plain"), state.notes)
+    verdict = decide(budget, outcomes["student"], outcomes.get("plain"), state.notes, outcomes.get("int8"))
     bench = json.loads(state.notes["bench"]) if "bench" in state.notes else None
     write_text(folder.verdict, json_text({**verdict.to_json(), "bench": bench, "runtime": runtime}))
     rows = state.plan["candidates"]
