@@ -39,7 +39,7 @@ from msad_cli.models.detectors.kinds import DETECTORS, task_of
 from msad_cli.models.model_file import read_header
 from msad_cli.models.spec import DetectorSpec, Learning
 from msad_cli.runs.folder import RunFolder
-from msad_cli.text import parse_size
+from msad_cli.text import duration, parse_size
 from msad_cli.training.config import TeacherConfig
 from msad_cli.training.defaults.pace import pace_of
 from msad_cli.training.plan import choose, choose_norm, invalid_values_named
@@ -204,7 +204,7 @@ def main() -> None:
             left_out = ", ".join(f"{row.name}.{seed}" for row, seed in runs[fit:])
             print(f"left out for want of time: {left_out or 'nothing'}", flush=True)
             runs, hours = runs[:fit], hours[:fit]
-        print(f"{len(runs)} models of {epochs} epochs, about {said_hours(sum(hours))}", flush=True)
+        print(f"{len(runs)} models of {epochs} epochs, about {duration(3600 * sum(hours))}", flush=True)
         if arguments.estimate:
             return
         out.mkdir(parents=True, exist_ok=True)
@@ -298,11 +298,6 @@ def train_row(data: Path, out: Path, detector: str, scale: Scale, epochs: int, r
 def first_within(lengths: Iterable[float], limit: float) -> int:
     """How many of the first fit into a limit, one after the other."""
     return sum(1 for reached in itertools.accumulate(lengths) if reached <= limit)
-
-
-def said_hours(hours: float) -> str:
-    """Hours, or minutes where that says more."""
-    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
 
 
 def in_order(names: Iterable[str], known: Mapping[str, Row]) -> list[Row]:

@@ -16,7 +16,7 @@ from msad_cli.cli.commands.bench import machine_in_words, measure
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.evaluation.metrics import KINDS, PREFIXES
 from msad_cli.evaluation.pareto import Point
-from msad_cli.models.cost import count_cost, relatives
+from msad_cli.models.cost import cost_of_set, relatives
 from msad_cli.models.model_file import read_header
 from msad_cli.models.spec import View
 from msad_cli.models.views import wanted_views
@@ -155,12 +155,12 @@ def table_lines(files: Files, labels: Mapping[str, str], val: CocoSplit, prefix:
     for name, paths in done.items():
         spec, card, _ = read_header(paths[0])
         stock = next(iter(relatives(spec, card.teacher_spec).values()))
-        frames = [spec.resolution.frame_size(int(height), int(width)) for height, width in val.sizes]
+        images = [(int(height), int(width)) for height, width in val.sizes]
         for view, suffix in wanted_views("all", spec, paths[0]).items():
             found = [metrics(path)[view] for path in paths]
             numbers = {each: [percent(one.get(prefix + each)) for one in found] for each in NUMBERS}
             numbers["box AP"] = [percent(one.get("AP")) for one in found]
-            own, whole = (count_cost(*each, frames).total / 1e9 for each in ((spec, view), stock))
+            own, whole = (cost_of_set(*each, images).total / 1e9 for each in ((spec, view), stock))
             milliseconds = measured[f"{paths[0]}{suffix}"].milliseconds["p50"]
             yield (name, view), Line(f"{labels[name]}{suffix}", numbers, own, own / whole, milliseconds)
 

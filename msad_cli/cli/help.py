@@ -8,8 +8,8 @@ PANELS = {
     "Data": """data train_json val_json train_images val_images split images task inputs
         crowd_as_objects join_classes max_pixels bits exif cache sigmas decode tile overlap every train val""",
     "Network": """k detector backbone width low_backbone low_width head_channels head_convs head_depthwise size init
-        init_partial norm scales phase fusion aligned unaligned classes model view stock score nms_iou agnostic
-        max_detections lowest_score candidates int8 fixed""",
+        init_partial norm head_norm scales phase fusion aligned unaligned classes model view stock score nms_iou
+        agnostic max_detections lowest_score candidates int8 fixed""",
     "Distillation": """teacher teacher_epochs teacher_backbone control no_distill method weight cache_teacher afp
         assistant_method detection_weight gamma tau distill_warmup unlabelled unlabelled_share""",
     "Schedule": """epochs time budget_time batch lr decay warmup clip freeze class_weights optimizer ema eval_every

@@ -28,6 +28,9 @@ Seed = Annotated[int, typer.Option(help="Seed of initialisation, shuffling and a
 Depthwise = Annotated[
     bool, typer.Option("--head-depthwise", help="Depthwise separable convolutions in the head, an eighth of its cost.")
 ]
+HeadNorm = Annotated[
+    str, typer.Option(metavar="auto|group|batch", help="Of FCOS's head, and depthwise RetinaNet's. Default: as --norm.")
+]
 InitPartial = Annotated[
     bool, typer.Option("--init-partial", help="Start from a file, too, that has less than nine tenths of the backbone.")
 ]

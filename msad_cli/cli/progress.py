@@ -1,7 +1,7 @@
 """A training on the screen: its plan, its lines, and a bar, or without a terminal a plain line every half minute."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,7 +9,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from msad_cli.cli.console import console, print_line
 from msad_cli.cli.output.tables import print_table
+from msad_cli.errors import MsadError
 from msad_cli.runs.folder import Setting
+from msad_cli.system.device import Compute
 from msad_cli.system.distributed import rank
 from msad_cli.text import duration, folded
 from msad_cli.training.config import TrainingConfig
@@ -54,6 +56,18 @@ class ConsoleObserver(Observer):
             self._bar.add_task("", total=total, completed=done, status="")
             yield
         self._bar = None
+
+    def latencies(
+        self, models: Sequence[Path], images: Sequence[Path], compute: Compute
+    ) -> tuple[Mapping[str, float], str]:
+        from msad_cli.cli.commands.bench import machine_in_words, measure, medians
+
+        try:
+            measured = measure(models, [str(each) for each in images], len(images), compute, view="all")
+        except (MsadError, RuntimeError) as error:  # the model is written, whatever became of the others
+            print_line(f"latencies are not measured: {error}")
+            return {}, ""
+        return medians(measured), machine_in_words(compute)
 
     def step(self, step: Step, line: str, seconds_left: float) -> None:
         if self._bar is not None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from msad_cli.data.layouts.image_sizes import image_sizes, image_sizes_of
 from msad_cli.export import onnx, openvino, pt2
 from msad_cli.export.base import ExportFormat, Load
 from msad_cli.export.sidecar import read_exported
@@ -42,3 +43,23 @@ def read_description(path: Path) -> tuple[DetectorSpec, Card]:
         return read_header(path)[:2]
     notes = read_exported(path)
     return notes.spec, notes.card
+
+
+def images_of(path: Path, data: str | None = None) -> list[tuple[int, int]]:
+    """(height, width) of the images whose mean cost is a model's, by `msad_cli.models.cost.cost_of_set`.
+
+    A graph of fixed sides sees every image in these: one of its HR sides stands for all.
+
+    Args:
+        data: their set; None for the one that the model remembers, of which none are known where it is not here.
+
+    Raises:
+        ModelFileError: the model cannot be read.
+        UsageError, DataError: `data` is no set, or states no sizes.
+    """
+    if is_exported(path):
+        notes = read_exported(path)
+        if notes.shape.sides is not None:
+            height, width = (side * notes.spec.ks[0] for side in notes.shape.sides)
+            return [(height, width)]
+    return image_sizes(data) if data else image_sizes_of(read_description(path)[1].data)

@@ -13,7 +13,7 @@ from msad_cli.fitting.scheduling import Epochs
 from msad_cli.runs.folder import RunFolder
 from msad_cli.text import size_text
 
-Part = Literal["teacher", "student", "control", "both"]
+Part = Literal["teacher", "student", "int8", "control", "both"]
 JITTER = "0.8,1"
 """The scale jitter of the plain detector's images, which students have and the paper's `--scales single` has not."""
 TIMED_RUNS = 30
@@ -84,6 +84,11 @@ class Places:
         return self.folder / "teacher.safetensors"
 
     @property
+    def int8(self) -> Path:
+        """The student's graph that computes with 8 bits."""
+        return self.student.with_suffix(f".int8.{GRAPH}")
+
+    @property
     def control(self) -> Path:
         """The plain detector's model file."""
         return self.folder / "plain.safetensors"
@@ -134,6 +139,7 @@ def steps_for(
         alone = ("teacher", "--scales", "alone", "--k", str(chosen.k))
         steps.append(Step("student", (*alone, *words), str(places.student)))
     steps += _export(recipe, "student", places.student, recipe.shape)
+    steps += _export(recipe, "int8", places.student, recipe.shape, places.int8)
     models = [places.student]
     if control is not None:
         words = _network(control) + _of_training(recipe, epochs.control, places.control)
@@ -171,13 +177,13 @@ def _machine(recipe: Recipe) -> tuple[str, ...]:
     return (*device, *(("--seed", str(recipe.seed)) if recipe.seed else ()))
 
 
-def _export(recipe: Recipe, part: Part, model: Path, shape: InputShape) -> list[Step]:
-    """The graph with its check; none where torch runs the model."""
+def _export(recipe: Recipe, part: Part, model: Path, shape: InputShape, int8: Path | None = None) -> list[Step]:
+    """The graph with its check, or one that computes with 8 bits; none where torch runs the model."""
     if recipe.runtime == TORCH:
         return []
     fixed = () if shape.sides is None else ("--fixed", ",".join(map(str, shape.sides)), "--batch", "1")
-    out = deployed(model, recipe.runtime)
-    return [Step(part, ("export", str(model), "--data", recipe.data, *fixed, "--out", str(out)), str(out))]
+    out, bits = (deployed(model, recipe.runtime), ()) if int8 is None else (int8, ("--int8",))
+    return [Step(part, ("export", str(model), "--data", recipe.data, *fixed, *bits, "--out", str(out)), str(out))]
 
 
 def _bench(recipe: Recipe, models: list[Path]) -> tuple[str, ...]:

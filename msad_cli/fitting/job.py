@@ -32,6 +32,7 @@ from msad_cli.fitting.scheduling import (
     teacher_spec,
 )
 from msad_cli.fitting.verdict import Outcome, Verdict, ap_of, decide
+from msad_cli.models.weights.initialise import fetch_imagenet
 from msad_cli.runs.folder import json_text
 from msad_cli.system.device import choose_device
 from msad_cli.system.files import write_text
@@ -138,6 +139,7 @@ def _plan(
         UnmetBudgetError: no candidate is within the budget.
     """
     config = state.config
+    _fetch(networks, listener)
     choice, control, runtimes = _choose(budget, facts, networks, state, save, listener)
     state.plan = {
         "budget": config.budget,
@@ -179,6 +181,18 @@ def _plan(
     }
     for line in (*more, "commands:", *(f"  {_typed(config, step)}" for step in state.steps)):
         listener.say(line)
+
+
+def _fetch(networks: Sequence[Network], listener: Listener) -> None:
+    """Has published weights here before anything is measured for minutes.
+
+    Raises:
+        UsageError: they cannot be downloaded.
+    """
+    names = sorted({each.backbone for each in networks if each.init == "imagenet"})
+    if names:
+        listener.say(f"ImageNet weights of {', '.join(names)}: downloaded, where they are not kept here")
+        fetch_imagenet(names)
 
 
 def _choose(
@@ -256,9 +270,11 @@ def _do(place: int, folder: FitFolder, state: FitState, listener: Listener) -> i
     try:
         code, printed = listener.run(words, threads)
     except MsadError as error:
+        code, printed = 0, ""
         if error.code == FINDS_NOTHING and step.part == "control":
             state.notes["control"] = "the plain detector of that budget finds nothing"
-            code, printed = 0, ""
+        elif step.part == "int8":  # the model itself is there
+            listener.say(f"no graph of 8 bits: {error.message}")
         else:
             goes_on = f"msad fit --resume {folder.path}"
             raise type(error)(
@@ -291,16 +307,18 @@ def _judge(budget: Budget, facts: Facts, folder: FitFolder, state: FitState, com
     if state.plan["epochs"]["plain"] and "control" not in state.notes:
         models["plain"] = places.control
     files = {name: deployed(model, runtime) for name, model in models.items()}
+    if places.int8.exists() and any(each.part == "int8" for each in state.steps):
+        files["int8"] = places.int8
     milliseconds = measure_files(files, runtime, facts, config.threads)
     outcomes = {}
     for name, file in files.items():
         costs = {
             "latency": milliseconds[name],
-            "macs": state.plan["macs"][name],
+            "macs": state.plan["macs"]["student" if name == "int8" else name],
             "size": float(file.stat().st_size),
         }
         outcomes[name] = Outcome(file, ap_of(file), milliseconds[name], costs[budget.kind])
-    verdict = decide(budget, outcomes["student"], outcomes.get("plain"), state.notes)
+    verdict = decide(budget, outcomes["student"], outcomes.get("plain"), state.notes, outcomes.get("int8"))
     bench = json.loads(state.notes["bench"]) if "bench" in state.notes else None
     write_text(folder.verdict, json_text({**verdict.to_json(), "bench": bench, "runtime": runtime}))
     rows = state.plan["candidates"]

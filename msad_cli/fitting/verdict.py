@@ -36,6 +36,7 @@ class Verdict:
 
     Attributes:
         student, control: what was trained; the plain detector may be missing.
+        int8: the student's graph of 8 bits, if there is one.
         met: whether the student is within the budget.
         control_met: whether the plain detector is.
         words: all of it, in a sentence or two.
@@ -46,6 +47,7 @@ class Verdict:
     met: bool
     control_met: bool
     words: str
+    int8: Outcome | None = None
 
     @property
     def ship(self) -> Path:
@@ -61,7 +63,7 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        models = {"student": self.student, "plain": self.control}
+        models = {"student": self.student, "int8": self.int8, "plain": self.control}
         return {
             **{name: None if each is None else {**vars(each), "file": str(each.file)} for name, each in models.items()},
             "budget_met": self.met,
@@ -80,11 +82,18 @@ def ap_of(file: Path) -> float | None:
     return (card.scores or {}).get(spec.views[0], {}).get("AP")
 
 
-def decide(budget: Budget, student: Outcome, control: Outcome | None, notes: Mapping[str, str]) -> Verdict:
+def decide(
+    budget: Budget,
+    student: Outcome,
+    control: Outcome | None,
+    notes: Mapping[str, str],
+    int8: Outcome | None = None,
+) -> Verdict:
     """The verdict on what was trained.
 
     Args:
         notes: what became of a part that could not be trained, in words.
+        int8: the student in 8 bits.
     """
     met = student.cost <= budget.most
     control_met = control is not None and control.cost <= budget.most
@@ -92,6 +101,8 @@ def decide(budget: Budget, student: Outcome, control: Outcome | None, notes: Map
     if budget.kind != "latency":
         words += f", it takes {budget.words(student.cost)}"
     words += ")" if met else f"), {student.cost / budget.most - 1:.0%} over the budget"
+    if int8 is not None:
+        words += f"; in 8 bits, {int8.file}, {percent(int8.ap)} in {int8.milliseconds:.1f} ms"
     without = Verdict(student, control, met, control_met, "")
     if control is None:
         words += f"; {notes['control']}" if "control" in notes else "; no plain detector was trained"
@@ -103,4 +114,4 @@ def decide(budget: Budget, student: Outcome, control: Outcome | None, notes: Map
             words += f". The plain detector is better by {-100 * gain:.1f} AP: ship {control.file}"
         elif abs(gain) < CHANCE and control_met:
             words += ". They are even: trainings of other seeds differ by as much"
-    return Verdict(student, control, met, control_met, words)
+    return Verdict(student, control, met, control_met, words, int8)

@@ -1,15 +1,17 @@
 """Parameters and multiply-accumulates of a model, by part, counted by torch.utils.flop_counter on the meta device."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from msad_cli.frame import DIVISOR, Frame
+from msad_cli.frame import DIVISOR, Frame, Resolution
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import DetectorSpec, View
 
@@ -19,6 +21,12 @@ SHARED = ("backbone", "pyramid", "fusion")
 """The parts that every detector has before its own."""
 OF_THE_DETECTOR = ("detector", "keypoints", "flip_pairs", "skeleton", "measuring")
 """Fields of a spec in which a student of another detector differs from its teacher."""
+ANY = Resolution(32, 32)
+"""In place of a model's own: what is counted once holds for all."""
+ONE_CELL = 15
+"""The level whose grid is one cell in any image, as no side has more than 2¹⁴ pixels."""
+SIDE = 1 << ONE_CELL
+"""HR pixels of the image that is counted; every level has a whole grid there."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,8 @@ def relatives(spec: DetectorSpec, teacher: DetectorSpec | None = None) -> dict[s
     one_backbone = replace(spec, low_backbone="", low_width=1.0)
     like = teacher or one_backbone
     own = {name: getattr(spec, name) for name in OF_THE_DETECTOR}
-    stock = replace(like, role="baseline", scales="single", ks=(1,), divisor=DIVISOR, head_depthwise=False, **own)
+    plain = {"scales": "single", "ks": (1,), "divisor": DIVISOR, "head_depthwise": False, "head_norm": "group"}
+    stock = replace(like, role="baseline", **{**plain, **own})
     found: dict[str, tuple[DetectorSpec, View]] = {f"stock {spec.detector}, HR": (stock, "high")}
     low = max(spec.ks)
     if teacher is None and spec.scales == "aligned":
@@ -71,7 +80,23 @@ def relatives(spec: DetectorSpec, teacher: DetectorSpec | None = None) -> dict[s
     return found
 
 
-def count_cost(spec: DetectorSpec, view: View, frame_sizes: list[tuple[int, int]], padded: bool = True) -> Cost:
+def cost_of_set(spec: DetectorSpec, view: View, images: Sequence[tuple[int, int]], padded: bool = True) -> Cost:
+    """What an image of a set costs: the one rule by which every command and page of msad counts.
+
+    It is the mean over the set's validation images. Each counts as the model sees it by itself: brought to HR by the
+    model's own rule, and padded.
+
+    Args:
+        images: (height, width) in their own pixels, by `msad_cli.export.formats.images_of`; of none, an image of the
+            model's resolution counts.
+        padded: as of `count_cost`.
+    """
+    own = spec.resolution
+    sizes = images or [(own.short_side, own.long_side)]
+    return count_cost(spec, view, [own.frame_size(*each) for each in sizes], padded)
+
+
+def count_cost(spec: DetectorSpec, view: View, frame_sizes: Sequence[tuple[int, int]], padded: bool = True) -> Cost:
     """The mean cost of single images.
 
     Parts are backbone, pyramid, fusion and those that the detector names: a head, or of two-stage detectors `rpn` and
@@ -84,59 +109,86 @@ def count_cost(spec: DetectorSpec, view: View, frame_sizes: list[tuple[int, int]
         padded: count the padding too, which is what runs; without it, what grows with the image's area
             (all but `roi`) is counted by the image's share of the padded area.
     """
-    detector = _on_meta(spec)
-    heads = detector.kind.parts()
-    sums = dict.fromkeys((*SHARED, *heads), 0.0)
-    for height, width in frame_sizes:
-        size = Frame.around([(height, width)], divisor=spec.divisor).padded
-        share = 1.0 if padded else height * width / (size[0] * size[1])
-        for part, macs in _macs(spec, view, size).items():
-            of_area = part not in heads or heads[part].of_area
-            sums[part] += macs * (share if of_area else 1.0) / len(frame_sizes)
-    return Cost(sums, _parameters(detector, view))
+    counted, parameters = _counted_once(replace(spec, resolution=ANY), view)
+    sums = dict.fromkeys(counted, 0.0)
+    for (height, width), images in Counter(frame_sizes).items():
+        frame = Frame.around([(height, width)], divisor=spec.divisor)
+        share = 1.0 if padded else height * width / math.prod(frame.padded)
+        for part, work in counted.items():
+            macs = sum(each * math.prod(frame.grid(level)) for level, each in work.of_cells.items())
+            sums[part] += macs * (share if work.of_area else 1.0) * images / len(frame_sizes)
+    return Cost(sums, parameters)
 
 
-@lru_cache(maxsize=8)
-def _on_meta(spec: DetectorSpec) -> Detector:
+@dataclass(frozen=True)
+class _Work:
+    """What a part multiplies.
+
+    Attributes:
+        of_cells: MACs of a cell, by the level of its grid in the HR frame.
+        of_area: as of `Part`.
+    """
+
+    of_cells: Mapping[int, float]
+    of_area: bool = True
+
+
+@lru_cache(maxsize=256)
+def _counted_once(spec: DetectorSpec, view: View) -> tuple[dict[str, _Work], dict[str, int]]:
+    """The work of an image of any size, by part, and parameters. A convolution fills a grid, whose cells cost the same
+    in any image, so that one image on the meta device tells of all.
+    """
     with torch.device("meta"):
-        return Detector(spec).eval()
-
-
-@lru_cache(maxsize=1024)
-def _macs(spec: DetectorSpec, view: View, size: tuple[int, int]) -> dict[str, float]:
-    """MACs by part of one image, padded to (height, width) HR pixels; whoever compares models asks for some twice."""
-    detector = _on_meta(spec)
-    macs = dict.fromkeys(SHARED, 0.0)
+        detector = Detector(spec).eval()
+    bodies: Counter[int] = Counter()
+    both: Counter[int] = Counter()
     pyramids = []
     for k in spec.ks_of(view):
         shown = k if spec.scales == "aligned" else 1
         backbone = detector.backbone(shown)
-        pixels = torch.empty(1, 3, size[0] // k, size[1] // k, device="meta")
-        own, _ = _counted(partial(backbone.body, pixels))
-        both, pyramid = _counted(partial(backbone.pyramid, pixels, shown))
-        macs["backbone"] += own
-        macs["pyramid"] += both - own
+        pixels = torch.empty(1, 3, SIDE // k, SIDE // k, device="meta")
+        bodies += _by_level(partial(backbone.body, pixels))[0]
+        own, pyramid = _by_level(partial(backbone.pyramid, pixels, shown))
+        both += own
         pyramids.append(pyramid)
+    fusion: Counter[int] = Counter()
     if view == "fused":
-        macs["fusion"], pyramids[0] = _counted(partial(detector.fuse, pyramids))
+        fusion, pyramids[0] = _by_level(partial(detector.fuse, pyramids))
+    works = {name: _work(of) for name, of in zip(SHARED, (bodies, both - bodies, fusion), strict=True)}
     for name, part in detector.kind.parts().items():
-        macs[name], _ = _counted(partial(part.run, pyramids[0]))
-    return macs
+        works[name] = _work(_by_level(partial(part.run, pyramids[0]))[0], part.of_area)
+    return works, _parameters(detector, view)
 
 
-def _of_deformable(x: torch.Size, weight: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
-    """FLOPs of a deformable convolution, of which torch has no formula: those of an ordinary one."""
-    return conv_flop_count(list(x), list(weight), list(out_shape))
-
-
-COUNTED_HERE = {torch.ops.torchvision.deform_conv2d: _of_deformable}
+def _work(macs: Counter[int], of_area: bool = True) -> _Work:
+    return _Work({level: each / (SIDE >> level) ** 2 for level, each in macs.items()}, of_area)
 
 
 @torch.no_grad()
-def _counted(call: Callable[[], T]) -> tuple[float, T]:
-    with FlopCounterMode(display=False, custom_mapping=COUNTED_HERE) as counter:
+def _by_level(call: Callable[[], T]) -> tuple[Counter[int], T]:
+    """MACs of an image of `SIDE` × `SIDE` HR pixels, by the levels whose grids convolutions fill, and what came out.
+
+    Whatever fills none, such as layers of RoIs or of means over a map, is the same in any image: the level of one cell.
+    """
+    found: Counter[int] = Counter()
+
+    def of_grid(flops: int, outputs: torch.Size) -> int:
+        level = (SIDE // outputs[-1]).bit_length() - 1
+        found[level if tuple(outputs[-2:]) == 2 * (SIDE >> level,) else ONE_CELL] += flops // 2
+        return 0
+
+    def convolution(x: torch.Size, weight: torch.Size, *more: Any, out_shape: torch.Size, **_: object) -> int:
+        return of_grid(conv_flop_count(list(x), list(weight), list(out_shape), transposed=more[4]), out_shape)
+
+    def deformable(x: torch.Size, weight: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
+        # Torch has no formula for it.
+        return of_grid(conv_flop_count(list(x), list(weight), list(out_shape)), out_shape)
+
+    own = {torch.ops.aten.convolution: convolution, torch.ops.torchvision.deform_conv2d: deformable}
+    with FlopCounterMode(display=False, custom_mapping=own) as counter:
         result = call()
-    return counter.get_total_flops() / 2, result
+    found[ONE_CELL] += counter.get_total_flops() // 2
+    return found, result
 
 
 def _parameters(detector: Detector, view: View) -> dict[str, int]:

@@ -13,6 +13,7 @@ from msad_cli.text import meant
 Role = Literal["teacher", "student", "baseline"]
 Scales = Literal["aligned", "vanilla", "single"]
 Norm = Literal["frozen", "batch", "group"]
+HeadNorm = Literal["group", "batch"]
 Fusion = Literal["c-ff", "sigmoid", "channel", "sum", "concat"]
 View = Literal["high", "middle", "low", "fused"]
 
@@ -87,6 +88,7 @@ class DetectorSpec:
         fusion: how aligned pyramids become one, if this model fuses.
         detections_per_image: how many detections an image has at most.
         head_depthwise: a dense head's 3×3 convolutions are depthwise separable.
+        head_norm: what normalises the towers of an FCOS, and depthwise ones of a RetinaNet.
         low_backbone, low_width: the backbone of a fusion student's smaller views; empty for one backbone for all views.
         keypoints: names of the keypoints that keypointrcnn finds on each object.
         flip_pairs: pairs of places in `keypoints`, from 0, that a mirrored image swaps.
@@ -113,6 +115,7 @@ class DetectorSpec:
     fusion: Fusion = "c-ff"
     detections_per_image: int = 100
     head_depthwise: bool = False
+    head_norm: HeadNorm = "group"
     low_backbone: str = ""
     low_width: float = 1.0
     keypoints: tuple[str, ...] = ()
@@ -127,10 +130,9 @@ class DetectorSpec:
         _one_of("role", self.role, get_args(Role))
         _one_of("detector", self.detector, tuple(DETECTORS))
         _one_of("backbone", self.backbone, BACKBONE_NAMES)
-        _one_of("norm", self.norm, get_args(Norm))
-        _one_of("scales", self.scales, get_args(Scales))
-        _one_of("phase", self.phase, get_args(Phase))
-        _one_of("fusion", self.fusion, get_args(Fusion))
+        for name, known in (("norm", Norm), ("scales", Scales), ("phase", Phase), ("fusion", Fusion)):
+            _one_of(name, getattr(self, name), get_args(known))
+        _one_of("head norm", self.head_norm, get_args(HeadNorm))
         _between("width", self.width, 0.125, 4.0)
         _between("head channels", self.channels, 64, 1024)
         _between("head convolutions", self.head_convs, 1, 16)
@@ -138,10 +140,9 @@ class DetectorSpec:
         _between("number of classes", len(self.classes), 1, 10_000)
         if self.channels % 32:
             raise ValueError(f"channels = {self.channels}: the head's group normalisation needs a multiple of 32")
-        for value in self.mean:
-            _between("mean", value, -1e6, 1e6)
-        for value in self.std:
-            _between("std", value, 1e-6, 1e6)
+        for what, values, least in (("mean", self.mean, -1e6), ("std", self.std, 1e-6)):
+            for value in values:
+                _between(what, value, least, 1e6)
         if self.head_depthwise and not self.dense:
             raise ValueError(f"{self.detector}: only the heads of dense detectors have a depthwise form")
         self._check_views()
@@ -165,7 +166,7 @@ class DetectorSpec:
             )
         if self.divisor not in (DIVISOR, FRAME_DIVISOR):
             raise ValueError(f"divisor {self.divisor}: neither {DIVISOR} nor {FRAME_DIVISOR}")
-        if self.divisor != usual_divisor(self.scales, self.ks) and self.divisor != FRAME_DIVISOR:
+        if self.divisor not in (usual_divisor(self.scales, self.ks), FRAME_DIVISOR):
             raise ValueError(f"divisor {self.divisor}: small images of {self.scales!r} scales need {FRAME_DIVISOR}")
         if self.role == "teacher" and len(self.ks) < 2:
             raise ValueError(f"k = {self.ks}: a teacher fuses several views")

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from msad_cli.data.layouts.image_sizes import image_sizes_of
 from msad_cli.evaluation.pareto import Point
-from msad_cli.export.formats import is_exported, read_description
+from msad_cli.export.formats import images_of, is_exported, read_description
 from msad_cli.export.sidecar import read_exported
 from msad_cli.models.model_file import Card
 from msad_cli.models.spec import DetectorSpec, View
@@ -79,9 +78,10 @@ def table_rows(models: Sequence[Path], view: str | None, measured: Mapping[str, 
     rows: dict[str, Row] = {}
     for path, name in short_names(models).items():
         spec, card = read_description(path)
+        images = images_of(path)
         copied = card.scores is not None and is_exported(path) and read_exported(path).copied
         for each, suffix in wanted_views(view, spec, path).items():
-            row = {**_row(spec, card, each), "ms": measured.get(f"{path}{suffix}")}
+            row = {**_row(spec, card, each, images), "ms": measured.get(f"{path}{suffix}")}
             # Nobody has measured what the graph makes of it.
             rows[f"{name}{suffix}"] = {**row, "what": f"{row['what']}; {COPIED}"} if copied else row
     return rows
@@ -96,14 +96,12 @@ def short_names(models: Sequence[Path]) -> dict[Path, str]:
     }
 
 
-def _row(spec: DetectorSpec, card: Card, view: View) -> Row:
-    """What the file says of a model's view, and its cost: as `msad flops` has it, the mean of its set's images."""
-    from msad_cli.models.cost import count_cost
+def _row(spec: DetectorSpec, card: Card, view: View, images: Sequence[tuple[int, int]]) -> Row:
+    """What the file says of a model's view, and its cost."""
+    from msad_cli.models.cost import cost_of_set
 
-    resolution = spec.resolution
-    shapes = image_sizes_of(card.data) or [(resolution.short_side, resolution.long_side)]
     scores = (card.scores or {}).get(view, {})
-    cost = count_cost(spec, view, [resolution.frame_size(*each) for each in shapes])
+    cost = cost_of_set(spec, view, images)
     parts = {f"{part}_gmacs": macs / 1e9 for part, macs in cost.macs.items() if macs}
     sees = " + ".join(map(image_of_k, spec.ks_of(view)))
     head = f"head {spec.channels} × {spec.head_convs}{' depthwise' if spec.head_depthwise else ''}"

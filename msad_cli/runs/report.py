@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 from msad_cli.data.annotations.split import CocoSplit
@@ -24,10 +25,15 @@ from msad_cli.runs.samples import MOST_FOUND, MOST_TRAINED, draw_found, draw_tra
 from msad_cli.system.device import Compute
 from msad_cli.system.distributed import rank
 
+TIMED = 10
+"""Images on which the latency of what is compared at the end is measured."""
 WEIGHED = 16
 """Images on which a fusion's weights are looked at."""
 
 P = ParamSpec("P")
+Latencies = Callable[[Sequence[Path], Sequence[Path], Compute], tuple[Mapping[str, float], str]]
+"""Model files and images -> milliseconds, as `table_rows` takes them, and on what machine; nothing where none are
+wanted."""
 Drawing = Callable[Concatenate[RunFolder, P], None]
 
 
@@ -68,11 +74,13 @@ def show_end(
     results: Sequence[Result],
     scores: Mapping[str, Scores],
     compute: Compute,
+    latencies: Latencies,
 ) -> None:
     """What there is to see at the end: curves.json, its plots, some images of the split, costs, and the page of all.
 
     Args:
         results: of the model's best view, the first of `scores`.
+        latencies: of the models that are compared, where there is a teacher.
     """
     threshold = next(iter(scores.values())).threshold
     _show_found(folder, split, results, threshold)
@@ -83,7 +91,7 @@ def show_end(
         for name, draw in drawings(curves).items():
             _show_plot(folder, curves, name, draw)
     finally:  # the page shows what there is
-        _show_costs(folder)
+        _show_costs(folder, split, compute, latencies)
         show_page(folder)
 
 
@@ -97,18 +105,18 @@ def _show_plot(folder: RunFolder, curves: RunCurves, name: str, draw: Draw) -> N
     write_figure(draw(curves, folder.model.stem), folder.plots / f"{name}.png")
 
 
-@_in_passing
-def _show_costs(folder: RunFolder) -> None:
-    """What the model costs, its teacher and its control: compared.json, as yet without latencies."""
-    models = [folder.model, *filter(None, (find_teacher(folder.model), find_control(folder.model)))]
-    write_comparison(folder, Comparison(table_rows([each for each in models if each.is_file()], "all", {})))
+def compared(model: Path) -> list[Path]:
+    """The files that are compared at the end of a run: the control, which is the reference, the model, its teacher."""
+    there = (find_control(model), model, find_teacher(model))
+    return [each for each in there if each is not None and each.is_file()]
 
 
 @_in_passing
-def show_latencies(folder: RunFolder, comparison: Comparison) -> None:
-    """The page once more, now that the model was timed beside others."""
-    write_comparison(folder, comparison)
-    write_run_page(folder.model)
+def _show_costs(folder: RunFolder, split: CocoSplit, compute: Compute, latencies: Latencies) -> None:
+    """compared.json: what the model costs, its teacher and its control, and of a student how long they take."""
+    models, beside = compared(folder.model), find_teacher(folder.model)
+    measured, where = latencies(models, split.paths[:TIMED], compute) if beside else ({}, "")
+    write_comparison(folder, Comparison(table_rows(models, "all", measured), where))
 
 
 @_in_passing

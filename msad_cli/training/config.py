@@ -157,6 +157,7 @@ class TeacherConfig(TrainingConfig):
     init: str | None = None
     init_partial: bool = False
     norm: str = "auto"
+    head_norm: str = "auto"
     scales: str = "aligned"
     phase: str = "centre"
     fusion: str = "c-ff"
@@ -194,6 +195,7 @@ class DistillConfig(TrainingConfig):
     init: str = "auto"
     init_partial: bool = False
     norm: str = "auto"
+    head_norm: str = "auto"
     no_distill: bool = False
     method: str | None = None
     weight: str | None = None

@@ -2,11 +2,12 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from msad_cli.runs.folder import Setting
+from msad_cli.system.device import Compute
 from msad_cli.training.steps.loop import Step
 from msad_cli.training.steps.state import grouped
 
@@ -33,6 +34,16 @@ class Observer:
     def watching(self, total: int, done: int) -> Iterator[None]:
         """The stretch in which steps are made: `total` of them, of which `done` were made before."""
         yield
+
+    def latencies(
+        self, models: Sequence[Path], images: Sequence[Path], compute: Compute
+    ) -> tuple[Mapping[str, float], str]:
+        """How long models take, for the table at the end of a run, and on what machine; nothing, if nobody looks.
+
+        Returns:
+            Milliseconds an image, as `msad_cli.runs.comparison.table_rows` takes them, and the machine in words.
+        """
+        return {}, ""
 
     def step(self, step: Step, line: str, seconds_left: float) -> None:
         """A step, in words, and how long the rest will take."""

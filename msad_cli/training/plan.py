@@ -1,7 +1,7 @@
 """The plan of a training: what was not asked for, computed from machine and data, each value with its reason."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from msad_cli.distillation.two_step import FUSION_SHARE
 from msad_cli.errors import UsageError
 from msad_cli.models.detectors.kinds import DETECTORS, Recipe, is_two_stage, recipe_of
 from msad_cli.models.model_file import own_header
+from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.weights.frozen import STAGES
 from msad_cli.runs.folder import RunFolder, Setting
 from msad_cli.runs.onlooker import Onlooker
@@ -253,6 +254,37 @@ def choose_norm(norm: str, init: str, detector: str, partial: bool = False) -> S
         return Setting(header[0].norm, "auto", f"as in {init}")
     kept = DETECTORS[detector].coco_norm if init == "coco" and detector in DETECTORS else "frozen"
     return Setting(kept, "auto", "pretrained weights")
+
+
+def choose_head_norm(
+    asked: str, norm: str, init: str, spec: DetectorSpec, recorded: Mapping[str, Setting] | None
+) -> dict[str, Setting]:
+    """`head_norm`: with `--norm batch` batch statistics too, which cost nothing once they are folded into convolutions;
+    nothing for a detector that has no choice.
+
+    Args:
+        asked, norm, init: the flags; published COCO weights have groups.
+        spec: of the model, with what its head has else: that of a student's teacher.
+        recorded: the settings of a run that goes on; older versions knew groups alone.
+
+    Raises:
+        UsageError: it was asked for, and there is no choice.
+    """
+    if not DETECTORS[spec.detector].head_norm:
+        if asked not in ("auto", spec.head_norm):
+            raise UsageError(
+                f"--head-norm {asked}: the head of {spec.detector} has no choice",
+                "leave it out; RTMDet's head follows --norm",
+                code="setting-without-effect",
+            )
+        return {}
+    if recorded is not None:
+        return {"head_norm": recorded.get("head_norm", Setting("group", "auto"))}
+    if asked != "auto":
+        return {"head_norm": Setting(asked, "flag")}
+    if norm == "batch" and "coco" not in init.split(","):
+        return {"head_norm": Setting("batch", "auto", "as --norm")}
+    return {"head_norm": Setting(spec.head_norm, "default" if spec.head_norm == "group" else "auto")}
 
 
 def claim_output(config: TrainingConfig, observer: Observer) -> RunFolder:

@@ -21,6 +21,7 @@ ARCHITECTURE = {
     "head_convs": "head_convs",
     "head_depthwise": "head_depthwise",
     "norm": "norm",
+    "head_norm": "head_norm",
 }
 """Fields of a configuration that are fields of a spec, and how these are called there."""
 PUBLISHED = ("imagenet", "coco", "none", "teacher")

@@ -37,6 +37,7 @@ from msad_cli.training.plan import (
     COCO_IMAGES,
     Choices,
     choose,
+    choose_head_norm,
     choose_norm,
     claim_output,
     in_two_steps,
@@ -79,11 +80,11 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     resolution, size = choose_size(config.size, found.learnt, device)
     train, val, computed["data"] = read_data(config, found, resolution, ks, observer)
     fields, computed["detections"] = fields_from_data(train, config.sigmas)
-    spec, computed["norm"] = _spec(config, network, ks, resolution, fields)
+    spec, normalised = _spec(config, network, ks, resolution, fields)
     computed["padding"] = Setting(spec.divisor, "auto", "HR pixels, of which padded sides are multiples")
     training, changed = _images(config, train, spec)
     spec, choices, chosen = _choose(config, network, spec, training, len(val))
-    computed |= ({} if size is None else {"size": size}) | changed | chosen | brought
+    computed |= normalised | ({} if size is None else {"size": size}) | changed | chosen | brought
     start = computed.get("init", Setting(network.init, asked.source("init")))
     computed["init"] = said_of_start(start, config, spec)
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
@@ -160,8 +161,8 @@ def _paces(
 
 def _spec(
     config: TeacherConfig, network: Network, ks: tuple[int, ...], resolution: Resolution, fields: dict[str, Any]
-) -> tuple[DetectorSpec, Setting]:
-    """What the model is, and its normalisation for the record.
+) -> tuple[DetectorSpec, dict[str, Setting]]:
+    """What the model is, and its normalisation and that of its head for the record.
 
     Args:
         fields: of the spec, as they follow from the data.
@@ -187,16 +188,23 @@ def _spec(
             learning=Learning(network.rois),
             **fields,
         )
-    return spec, norm
+        head = choose_head_norm(config.head_norm, config.norm, network.init, spec, _recorded(config))
+        spec = replace(spec, **{name: each.value for name, each in head.items()})
+    return spec, {"norm": norm, **head}
+
+
+def _recorded(config: TeacherConfig) -> dict[str, Setting] | None:
+    """The settings of a run that goes on."""
+    assert config.out is not None
+    return RunFolder(config.out).recorded() if config.resume else None
 
 
 def _padding(config: TeacherConfig, scales: str, ks: tuple[int, ...]) -> int:
     """To multiples of how many HR pixels images are padded: a run that goes on keeps what it had."""
-    usual = usual_divisor(scales, ks)
-    if not config.resume:
+    usual, before = usual_divisor(scales, ks), _recorded(config)
+    if before is None:
         return usual
-    assert config.out is not None
-    recorded = RunFolder(config.out).recorded().get("padding")
+    recorded = before.get("padding")
     # Aligned runs that were begun before it was recorded had 128.
     return int(recorded.value) if recorded else FRAME_DIVISOR if scales == "aligned" else usual
 

@@ -333,11 +333,11 @@ class _Training:
         """What is there at the end of a run."""
         if distributed.rank() > 0:
             return
-        run, validation, keeper = self.run, self.validation, self.keeper
+        run, seen, keeper, timed = self.run, self.validation, self.keeper, self.observer.latencies
         keeper.write(unfinished=False)
         epoch = {} if keeper.kept is None else {"epoch": keeper.kept.epoch}
         run.folder.finish({view: each.to_json() | epoch for view, each in scores.items()})
-        report.show_end(run.folder, model, run.validation, validation.truth, validation.results, scores, self.compute)
+        report.show_end(run.folder, model, run.validation, seen.truth, seen.results, scores, self.compute, timed)
         self._say(f"kept: {keeper.held}")
 
     def _say(self, line: str, once: bool = False) -> None:

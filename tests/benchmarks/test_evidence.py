@@ -153,7 +153,6 @@ def test_rows_are_as_typed_but_for_those_that_others_need(evidence: Any) -> None
     typed = ["of-stronger", "scratch-both", "teacher"]
     assert [each.name for each in evidence.in_order(typed, known)] == ["teacher", "of-stronger", "scratch-both"]
     assert [evidence.first_within([2.0, 1.0, 5.0, 0.5], limit) for limit in (1.9, 3.0, 7.9, 9.0)] == [0, 2, 2, 4]
-    assert [evidence.said_hours(each) for each in (0.9, 1.0)] == ["54.0 minutes", "1.0 hours"]
 
 
 def test_a_step_is_timed_on_the_sets_own_images(evidence: Any, coco_folder: Path) -> None:

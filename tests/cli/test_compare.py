@@ -14,7 +14,7 @@ from support.specs import spec
 from msad_cli.cli.app import run
 from msad_cli.cli.console import results
 from msad_cli.evaluation.pareto import Point, frontier, within
-from msad_cli.export.sidecar import Notes, exported_spec, read_sidecar, sidecar, sidecar_path
+from msad_cli.export.sidecar import InputShape, Notes, exported_spec, read_sidecar, sidecar, sidecar_path
 from msad_cli.models.cost import count_cost
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import Card, save_model
@@ -71,6 +71,24 @@ def test_a_student_has_one_number_of_multiply_accumulates(
         assert run(["compare", str(file), "--runs", "0", "--json"]) == 0
         found.append(by_name(capsys.readouterr().out)["s"]["macs"]["total"])
         assert found == pytest.approx([expected, narrow, expected])
+
+
+def test_a_graph_of_fixed_sides_costs_what_these_cost(
+    tmp_path: Path, coco_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """128 × 256 HR pixels, of which images of 3:4 fill two thirds."""
+    student = spec(role="student", ks=(2,), divisor=32)
+    graph = tmp_path / "m.onnx"
+    graph.write_bytes(b"not looked at without latencies")
+    fixed = (64, 128)
+    notes = Notes(exported_spec(student, "low", fixed), Card(data=str(coco_folder)), shape=InputShape(1, fixed))
+    sidecar_path(graph).write_text(sidecar(notes))
+    expected = count_cost(student, "low", [(128, 256)]).total
+    assert run(["compare", str(graph), "--runs", "0", "--json"]) == 0
+    assert by_name(capsys.readouterr().out)["m"]["macs"]["total"] == pytest.approx(expected)
+    for flags in ([], ["--data", str(coco_folder)]):
+        assert run(["flops", str(graph), "--json", *flags]) == 0
+        assert by_name(capsys.readouterr().out)["student, 1/2"]["macs"]["total"] == pytest.approx(expected)
 
 
 def test_the_frontier_by_hand() -> None:

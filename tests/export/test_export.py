@@ -120,6 +120,7 @@ def test_boxes_are_in_pixels_of_the_input_and_the_rest_is_zero() -> None:
 @pytest.mark.parametrize(
     ("name", "batch"),
     [
+        ("fcos", None),
         ("retinanet", None),
         ("rtmdet", None),
         ("reppoints", None),
@@ -137,7 +138,8 @@ def test_onnx_finds_what_the_detector_finds_in_batches(
     To be faster, sides are fixed and the exporter fuses nothing; the tests of whole commands, of FCOS, have both.
     """
     monkeypatch.setattr(torch.onnx, "export", functools.partial(torch.onnx.export, optimize=False))
-    detector = built(name)
+    # FCOS with groups is that of the tests of whole commands.
+    detector = built(name, **({"norm": "batch", "head_norm": "batch"} if name == "fcos" else {}))
     shape = InputShape(batch, SIZES[name])
     model = onnx.write(trace(Deployed(detector, "low").eval(), shape), detector.spec.task)
     spec = exported_spec(detector.spec, "low", SIZES[name])

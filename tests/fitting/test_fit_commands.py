@@ -37,6 +37,7 @@ def test_a_student_without_a_teacher() -> None:
     assert [(each.part, each.words[0]) for each in steps] == [
         ("student", "teacher"),
         ("student", "export"),
+        ("int8", "export"),
         ("control", "teacher"),
         ("control", "export"),
         ("both", "bench"),
@@ -46,7 +47,8 @@ def test_a_student_without_a_teacher() -> None:
         "--head-convs 2 --size 256,340 --init none --data 'my set' --epochs 80 --device cpu --seed 3 "
         "--out out/s.safetensors"
     )
-    student, export, control, _, bench = (parsed(each.words) for each in steps)
+    student, export, int8, control, _, bench = (parsed(each.words) for each in steps)
+    assert int8 == {**export, "int8": True, "out": Path("out/s.int8.onnx")}
     assert (student["scales"], student["epochs"], student["seed"], student["out"]) == ("alone", 80, 3, PLACES.student)
     assert (export["fixed"], export["batch"], export["out"]) == ("128,170", 1, Path("out/s.onnx"))
     assert (control["scales"], control["k"], control["zoom"]) == ("single", "1", "0.8,1")
@@ -57,7 +59,7 @@ def test_a_student_without_a_teacher() -> None:
 
 def test_a_student_of_a_larger_teacher() -> None:
     steps = steps_for(RECIPE, PLACES, STUDENT, None, Epochs(90, 40, 0, 400.0, 1.0), "resnet34")
-    assert [each.part for each in steps] == ["teacher", "student", "student", "both"]
+    assert [each.part for each in steps] == ["teacher", "student", "student", "int8", "both"]
     teacher, student = (parsed(each.words) for each in steps[:2])
     assert (teacher["backbone"], teacher["width"], teacher["epochs"], teacher["k"]) == ("resnet34", 1.0, 90, "2")
     assert (student["teacher"], student["backbone"], student["width"]) == (PLACES.teacher, "resnet18", 0.5)
@@ -122,7 +124,7 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     # One that has only measured may begin anew.
     folder.save(replace(state, steps=[]))
     folder.refuse_used(False, config.out)
-    assert [each.state for each in marked(steps, 1, state="done")] == ["", "done", "", "", ""]
+    assert [each.state for each in marked(steps, 1, state="done")] == ["", "done", "", "", "", ""]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"format": "msad-fit/9"}', '{"format": "msad-fit/1"}'])

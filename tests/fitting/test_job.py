@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from msad_cli.fitting.job import fit_model
 from msad_cli.fitting.page import page
 from msad_cli.fitting.scheduling import Speed
 from msad_cli.fitting.verdict import Outcome, decide
+from msad_cli.models.weights import initialise
 
 APS: dict[str, float | None] = {}
 LATENCIES: dict[str, float] = {}
@@ -38,9 +40,11 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Given:
     monkeypatch.setattr(job, "speed_of", lambda *of: Speed(40, 0.1))
     monkeypatch.setattr(job, "speeds_with_teacher", lambda *of: (Speed(40, 0.5), Speed(40, 0.2)))
     monkeypatch.setattr(job, "measure_files", lambda files, *more: {name: LATENCIES[name] for name in files})
-    monkeypatch.setattr(job, "ap_of", lambda file: APS["plain" if "plain" in file.name else "student"])
-    APS.update(student=0.557, plain=0.432)
-    LATENCIES.update(student=9.8, plain=9.9)
+    monkeypatch.setattr(
+        job, "ap_of", lambda file: APS[next((each for each in ("plain", "int8") if each in file.name), "student")]
+    )
+    APS.update(student=0.557, plain=0.432, int8=0.552)
+    LATENCIES.update(student=9.8, plain=9.9, int8=6.0)
     return measure
 
 
@@ -55,7 +59,11 @@ class Writing(Listening):
         super().run(words, threads)
         if self.stops:
             return self.stops.pop(0), ""
-        if self.raises and words[0] == "export" and self.raises in Path(words[1]).name:
+        if (
+            self.raises
+            and words[0] == "export"
+            and self.raises in (*words[2:], Path(words[1]).name[: len(self.raises)])
+        ):
             raise GateMissedError("nothing was written", "train it", code="export-finds-nothing")
         if "--out" in words:
             out = Path(words[list(words).index("--out") + 1])
@@ -75,9 +83,10 @@ def test_from_a_budget_to_a_verdict(tmp_path: Path, given: Given) -> None:
     fitted = fit_model(folder, state, listener)
     assert fitted.verdict is not None
     assert fitted.verdict.words == (
-        "student 55.7 AP in 9.8 ms (budget 10ms); the plain detector of that budget has 43.2 in 9.9 ms"
+        f"student 55.7 AP in 9.8 ms (budget 10ms); in 8 bits, {tmp_path / 's.int8.onnx'}, 55.2 in 6.0 ms; the plain "
+        "detector of that budget has 43.2 in 9.9 ms"
     )
-    assert [words[0] for words in listener.commands] == ["teacher", "export", "teacher", "export", "bench"]
+    assert [words[0] for words in listener.commands] == ["teacher", "export", "export", "teacher", "export", "bench"]
     # What runs is what was shown.
     assert [f"$ {each}" for each in fitted.commands] == [line[1:] for line in listener.lines if line.startswith("\n$")]
     taken = [row["name"] for row in fitted.plan["candidates"] if row["taken"]]
@@ -108,7 +117,7 @@ def test_a_fit_goes_on_at_the_command_that_was_stopped(tmp_path: Path, given: Gi
     assert fit_model(folder, state, Writing([0, 130])).stopped == 130
     listener, before = Writing(), list(given.asked)
     fitted = fit_model(folder, folder.load(), listener)
-    assert [words[0] for words in listener.commands] == ["export", "teacher", "export", "bench"]
+    assert [words[0] for words in listener.commands] == ["export", "export", "teacher", "export", "bench"]
     assert given.asked == before
     assert fitted.verdict is not None
     # And once more: there is nothing left to do but the verdict.
@@ -136,12 +145,36 @@ def test_what_was_measured_outlives_an_interruption(
     assert len(set(given.asked)) == len(given.asked) > 2
 
 
+def test_weights_that_cannot_be_had_end_it_before_anything_is_measured(
+    tmp_path: Path, given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of networks of full width alone are asked for."""
+    asked: list[str] = []
+
+    def offline(weights: Any) -> None:
+        asked.append(weights.url.rpartition("/")[2].partition("-")[0])
+        raise UsageError("cannot download it", "--init none", code="download-failed")
+
+    monkeypatch.setattr(initialise, "of_torchvision", offline)
+    both = tuple(replace(candidates.NETWORKS[0], width=width) for width in (0.5, 1.0))
+    monkeypatch.setattr(candidates, "NETWORKS", both)
+    folder, state = begin(tmp_path, init="imagenet")
+    listener = Writing()
+    with pytest.raises(UsageError, match="cannot download it"):
+        fit_model(folder, state, listener)
+    assert (asked, given.asked, listener.commands) == (["resnet18"], [], [])
+    assert "ImageNet weights of resnet18" in listener.lines[-1]
+    folder, state = begin(tmp_path)
+    assert fit_model(folder, state, Writing(), dry_run=True).commands
+    assert asked == ["resnet18"]
+
+
 def test_a_teacher_is_trained_where_it_is_asked_for(tmp_path: Path, given: Given) -> None:
     folder, state = begin(tmp_path, teacher_epochs=90, control=False)
     listener = Writing()
     fitted = fit_model(folder, state, listener)
     assert fitted.plan["epochs"] == {"teacher": 90, "student": 40, "plain": 0}
-    assert [words[0] for words in listener.commands] == ["teacher", "distill", "export", "bench"]
+    assert [words[0] for words in listener.commands] == ["teacher", "distill", "export", "export", "bench"]
     assert fitted.verdict is not None
     assert fitted.verdict.words.endswith("no plain detector was trained")
 
@@ -176,7 +209,7 @@ def test_a_budget_that_only_students_meet(tmp_path: Path, given: Given, monkeypa
     folder, state = begin(tmp_path)
     fitted = fit_model(folder, state, Writing())
     assert fitted.verdict is not None
-    assert fitted.verdict.words.endswith("(budget 10ms); no plain detector meets the budget")
+    assert fitted.verdict.words.endswith("; no plain detector meets the budget")
     assert fitted.plan["epochs"]["plain"] == 0
 
 
@@ -188,6 +221,21 @@ def test_a_plain_detector_that_finds_nothing_ends_no_fit(tmp_path: Path, given: 
     assert "the plain detector of that budget finds nothing" in fitted.verdict.words
     assert listener.commands[-1][:2] == ("bench", str(tmp_path / "s.onnx"))
     assert not any("plain" in Path(word).name for word in listener.commands[-1])
+
+
+def test_a_student_that_has_no_graph_of_8_bits_ends_no_fit(tmp_path: Path, given: Given) -> None:
+    """Nor does a file of that name which another fit has left."""
+    folder, state = begin(tmp_path)
+    fitted = fit_model(folder, state, listener := Writing(raises="--int8"))
+    assert fitted.verdict is not None
+    assert (fitted.verdict.int8, fitted.verdict.met) == (None, True)
+    assert "8 bits" not in fitted.verdict.words
+    assert "no graph of 8 bits: nothing was written" in listener.lines
+    (tmp_path / "s.int8.onnx").touch()
+    state.steps = [each for each in state.steps if each.part != "int8"]  # as older versions planned
+    again = fit_model(folder, state, Writing()).verdict
+    assert again is not None
+    assert again.int8 is None
 
 
 def test_a_student_that_finds_nothing_does_and_says_how_to_go_on(tmp_path: Path, given: Given) -> None:

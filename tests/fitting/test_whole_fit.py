@@ -36,6 +36,8 @@ def test_from_the_demo_set_to_a_report(
     student, _ = load_model(tmp_path / "student.safetensors")
     assert student.spec.ks == (2,)
     assert (tmp_path / "student.onnx").exists()
+    assert told["result"]["int8"]["file"] == "student.int8.onnx"
+    assert told["result"]["int8"]["milliseconds"] > 0
     assert told["result"]["student"]["milliseconds"] <= 1000
     assert told["result"]["student"]["ap"] is not None
     # What is trained is what was measured; RoIs are of detectors of two stages.

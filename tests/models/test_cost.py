@@ -3,11 +3,14 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from support.detectors import EACH, TORCHVISIONS, TWO_STAGES, spec_of
 from support.specs import spec
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model_weights
 
-from msad_cli.models.cost import count_cost, relatives
+from msad_cli.models.cost import cost_of_set, count_cost, relatives
+from msad_cli.models.detector import Detector
 from msad_cli.models.spec import ClassName, DetectorSpec
 
 FRAME = [(256, 384)]
@@ -75,6 +78,32 @@ def test_a_view_downsampled_by_k_costs_the_backbone_k_squared_less_and_the_head_
     assert costs["fused"].macs["fusion"] > 0
     alone = replace(teacher, role="student", ks=ks[-1:])
     assert count_cost(alone, "low", FRAME).macs == costs["low"].macs
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_what_is_counted_once_holds_for_an_image_of_any_size(name: str) -> None:
+    """Beside torch's counter on the network as it runs, of an image whose P6 and P7 end in parts of cells."""
+    model = spec_of(name, ks=(1, 2), divisor=32)
+    with torch.device("meta"):
+        detector = Detector(model).eval()
+        pixels = torch.empty(1, 3, 48, 80)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        maps = detector.backbone(2).pyramid(pixels, 2)
+        for part in detector.kind.parts().values():
+            part.run(maps)
+    deformable = model.detector == "reppoints"  # which torch does not count
+    assert deformable or count_cost(model, "low", [(96, 160)]).total == counter.get_total_flops() / 2
+    assert not deformable or count_cost(model, "low", [(96, 160)]).total > counter.get_total_flops() / 2
+
+
+def test_a_sets_cost_is_the_mean_of_its_images_as_the_model_sees_them() -> None:
+    """HR images of 128 × 256, 128 × 172 and 256 × 128; of no images that of the model's resolution."""
+    student = spec(role="student", ks=(2,), divisor=32)
+    sizes = [(10, 20), (30, 40), (30, 40), (20, 10)]
+    wide, narrow = (count_cost(student, "low", [each]).total for each in ((128, 256), (128, 172)))
+    assert wide > 1.3 * narrow
+    assert cost_of_set(student, "low", sizes).total == pytest.approx((wide + narrow) / 2)
+    assert cost_of_set(student, "low", []).total == wide
 
 
 def test_a_fusion_student_costs_both_backbones_and_one_head() -> None:

@@ -51,6 +51,8 @@ STUDENT = {"role": "student", "ks": (2,)}
         {"detector": "rtmdet", "backbone": "cspnext_nano", "norm": "batch", "head_depthwise": True, **STUDENT},
         {"detector": "rtmdet", "norm": "group", **STUDENT},
         {"detector": "fcos", "norm": "batch", **STUDENT},
+        {"detector": "fcos", "norm": "batch", "head_norm": "batch", **STUDENT},
+        {"detector": "retinanet", "norm": "batch", "head_norm": "batch", "head_depthwise": True, **STUDENT},
         {"detector": "retinanet", "norm": "frozen", "backbone": "resnet50", **STUDENT},
         {"detector": "fcos", "norm": "frozen", "backbone": "mobilenet_v2", **STUDENT},
         {"detector": "maskrcnn", "norm": "frozen"},

@@ -12,6 +12,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from msad_cli.errors import DeviceError
 from msad_cli.models.backbones.normalisation import (
+    BatchNorm,
     FrozenNorm,
     ViewNorm,
     norm_layer,
@@ -194,8 +195,8 @@ def test_a_cpu_cannot_synchronise(batch_teacher: Detector, student: Detector) ->
 
 def test_layers_by_name() -> None:
     assert type(norm_layer("frozen", (1, 2))(8)) is FrozenNorm
-    assert type(norm_layer("batch")(8)) is nn.BatchNorm2d
-    assert type(norm_layer("batch", (2,))(8)) is nn.BatchNorm2d
+    assert type(norm_layer("batch")(8)) is BatchNorm
+    assert type(norm_layer("batch", (2,))(8)) is BatchNorm
     assert type(norm_layer("group", (1, 2))(8)) is nn.GroupNorm
 
 

@@ -32,11 +32,11 @@ def detector(name: str, **changes: object) -> Detector:
 
 
 @pytest.mark.parametrize("name", ["fcos", "retinanet"])
-@pytest.mark.parametrize("depthwise", [False, True])
+@pytest.mark.parametrize(("depthwise", "norm"), [(False, "group"), (True, "group"), (False, "batch"), (True, "batch")])
 @pytest.mark.parametrize("convs", [0, 1, 3, 4])
 @torch.no_grad()
-def test_the_first_convolutions_and_the_rest_are_the_head(name: str, depthwise: bool, convs: int) -> None:
-    whole = detector(name, head_convs=4, head_depthwise=depthwise)
+def test_the_first_convolutions_and_the_rest_are_the_head(name: str, depthwise: bool, norm: str, convs: int) -> None:
+    whole = detector(name, head_convs=4, head_depthwise=depthwise, head_norm=norm).eval()
     for each in whole.core.head.parameters():
         # Small as they begin, outputs would hardly depend on what comes in.
         torch.nn.init.normal_(each, std=0.2)

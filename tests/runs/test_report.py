@@ -34,6 +34,7 @@ from msad_cli.inference.draw import draw_boxes
 from msad_cli.models.fusion import CrossFusion
 from msad_cli.models.model_file import load_model
 from msad_cli.runs import report as album
+from msad_cli.runs.pages.run_page import write_run_page
 from msad_cli.runs.plots import results as result_plots
 from msad_cli.runs.plots.figures import shown, write_figure
 from msad_cli.runs.run_curves import (
@@ -345,6 +346,42 @@ def test_samples_are_spread_over_images_with_objects(coco_folder: Path) -> None:
     assert spread(split, 9) == filled
     assert spread(split, 2) == [filled[0], filled[-1]]
     assert spread(dataclasses.replace(split, starts=np.zeros_like(split.starts)), 9) == [0, 1, 2, 3]
+
+
+def test_a_student_ends_beside_its_control_and_its_teacher(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table on the screen is that of compared.json and of the page, which is written once."""
+    written: list[Path] = []
+
+    def write(model: Path) -> Path:
+        written.append(model)
+        return write_run_page(model)
+
+    monkeypatch.setattr(album, "write_run_page", write)
+    student = tmp_path / "student.safetensors"
+    distil = ["distill", "--teacher", str(teacher), "--batch", "2", "--epochs", "1", *EXACT]
+    assert run([*distil, "--no-distill", "--quiet", "--out", str(tmp_path / "plain.safetensors")]) == 0
+    alone = json.loads((tmp_path / "plain.run" / "compared.json").read_text())
+    assert list(alone["rows"]) == ["plain", "teacher, fused", "teacher, high", "teacher, low"]
+    assert alone["where"] == ""  # nobody looked on
+    assert written == [tmp_path / "plain.safetensors"]
+    capsys.readouterr()
+    assert run([*distil, "--out", str(student)]) == 0
+    assert written[1:] == [student]
+    ended = capsys.readouterr()
+    table = ended.out.partition("\n\n")[0]
+    rows = [line.split("  ")[0] for line in table.splitlines()[2:] if not line.startswith(" ")]
+    compared = json.loads((tmp_path / "student.run" / "compared.json").read_text())
+    assert rows == list(compared["rows"]) == ["plain", "student", "teacher, fused", "teacher, high", "teacher, low"]
+    assert all(each["ms"] > 0 for each in compared["rows"].values())
+    assert "precision" in compared["where"]
+    assert "not drawn" not in (tmp_path / "student.run" / "log.txt").read_text()
+    page = (tmp_path / "student.run" / "report.html").read_text()
+    assert f"{compared['rows']['student']['ms']:.2f}" in page
+    assert f"{student}, " in ended.out
+    assert f"report: {tmp_path / 'student.run'}" in ended.err
+    assert all(name in table for name in ("APs", "GMACs", "backbone", "head", "ms"))
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def facts(size: tuple[int, int] = (480, 640), images: int = 292, side: float = 0
         sought=(Path("nowhere"), None),
     )
     fields = {"classes": (ClassName(7, "seven"), ClassName(90, "ninety"), ClassName(91, "other"))}
-    return Facts("nowhere", split, split, fields, size, True, objects, side)
+    return Facts("nowhere", split, split, fields, size, True, [size] * images, objects, side)
 
 
 def measured(milliseconds: float, size: int = 10_000_000) -> Measured:

@@ -8,10 +8,11 @@ import typer
 from msad_cli.cli import options
 from msad_cli.cli.processes import together
 from msad_cli.cli.training_flags import configured
-from msad_cli.errors import MsadError
 from msad_cli.training.config import Asked, DistillConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from msad_cli.models.spec import DetectorSpec
     from msad_cli.training.run import Outcome
 
@@ -20,9 +21,6 @@ METHODS_HELP = (
     "crosskd, mgd, amd, dmkd, dsamkd, samkd, isrd; several: a,b; or pixel, in two stages. docs/methods.md says what "
     "each is."
 )
-COMPARED = 10
-"""Images on which the latency of what is compared at the end is measured."""
-
 OWN: dict[str, Any] = {
     "teacher": Annotated[
         Path | None, typer.Option(metavar="FILE", help="The teacher's model file; a resumed run knows it.")
@@ -49,6 +47,7 @@ OWN: dict[str, Any] = {
     ],
     "init_partial": options.InitPartial,
     "norm": Annotated[str, typer.Option(metavar="auto|frozen|batch|group", help="Of another backbone.")],
+    "head_norm": options.HeadNorm,
     "no_distill": Annotated[
         bool, typer.Option("--no-distill", help="The baseline: same student and schedule, no teacher.")
     ],
@@ -108,45 +107,37 @@ distill = configured(DistillConfig, FLAGS, _distill)
 
 def _announce(outcome: "Outcome") -> None:
     """The end of a run: the new model beside its teacher and, if it lies here, the control; then the next command."""
-    from msad_cli.cli.commands.bench import machine_in_words, measure, medians
     from msad_cli.cli.commands.compare import print_rows
-    from msad_cli.cli.console import print_line
     from msad_cli.cli.output.ending import print_end, print_model
     from msad_cli.cli.output.scores import print_scores
-    from msad_cli.runs import report
-    from msad_cli.runs.comparison import Comparison, add_gap, several_sets, table_rows
+    from msad_cli.export.formats import images_of
+    from msad_cli.runs.comparison import add_gap, read_comparison, several_sets
     from msad_cli.runs.members import find_control
+    from msad_cli.runs.report import compared
 
     out, run = outcome.model, outcome.run
     assert run is not None
-    assert run.source is not None
-    spec, val, compute = run.detector.spec, run.validation, run.choices.compute
-    first = run.card.teacher_spec
+    spec, first = run.detector.spec, run.card.teacher_spec
     assert first is not None
-    control = find_control(out)
-    following = f"msad predict IMAGE -m {out}"
-    models = [*([control] if control else []), out, run.source]
-    images = [str(val.path(place)) for place in range(min(len(val), COMPARED))]
-    try:
-        rows = table_rows(models, "all", medians(measure(models, images, COMPARED, compute, view="all")))
-    except (MsadError, RuntimeError) as error:  # the model is written, whatever became of the others
-        print_line(f"not compared with its teacher: {error}")
-        print_scores("", {view: each.numbers for view, each in outcome.scores.items()})
-        remarks = []
-    else:
-        report.show_latencies(run.folder, Comparison(rows, machine_in_words(compute)))
-        remarks = [several_sets(models), add_gap(rows) if control else ""]
+    rows = read_comparison(run.folder).rows
+    remarks = []
+    if rows:
+        remarks = [several_sets(compared(out)), add_gap(rows) if find_control(out) else ""]
         print_rows(rows)
+    else:
+        print_scores("", {view: each.numbers for view, each in outcome.scores.items()})
     print_model(outcome)
-    shares = (f"{share:.2f} of {name}" for name, share in _cost_shares(spec, first).items())
-    print_end(outcome, [*remarks, f"cost of {out.stem}, head included: {', '.join(shares)}"], following)
+    shares = (f"{share:.2f} of {name}" for name, share in _cost_shares(spec, first, images_of(out)).items())
+    said = f"cost of {out.stem}, head included: {', '.join(shares)}"
+    print_end(outcome, [*remarks, said], f"msad predict IMAGE -m {out}")
 
 
-def _cost_shares(spec: "DetectorSpec", teacher: "DetectorSpec") -> dict[str, float]:
+def _cost_shares(
+    spec: "DetectorSpec", teacher: "DetectorSpec", images: "Sequence[tuple[int, int]]"
+) -> dict[str, float]:
     """MACs of a student as a share of its teacher's and of torchvision's stock detector like it at HR."""
-    from msad_cli.models.cost import count_cost, relatives
+    from msad_cli.models.cost import cost_of_set, relatives
 
-    frame = [spec.resolution.frame_size(spec.resolution.short_side, spec.resolution.long_side)]
-    own = count_cost(spec, spec.views[0], frame).total
+    own = cost_of_set(spec, spec.views[0], images).total
     stock, fused, *_ = relatives(spec, teacher).items()
-    return {name: own / count_cost(of, view, frame).total for name, (of, view) in (stock, fused)}
+    return {name: own / cost_of_set(of, view, images).total for name, (of, view) in (stock, fused)}

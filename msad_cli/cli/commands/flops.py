@@ -1,5 +1,6 @@
 """msad flops: what student, teacher and the stock detector cost, head included."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,17 +59,18 @@ def flops(
     from msad_cli.cli.console import console
     from msad_cli.cli.output.json_output import cost_json, model_json, print_models
     from msad_cli.cli.output.tables import print_table
-    from msad_cli.data.layouts.image_sizes import image_sizes, image_sizes_of
-    from msad_cli.export.formats import read_description
-    from msad_cli.models.cost import count_cost, relatives
+    from msad_cli.data.layouts.image_sizes import image_sizes
+    from msad_cli.export.formats import images_of, read_description
+    from msad_cli.models.cost import cost_of_set, relatives
     from msad_cli.models.spec import ClassName, DetectorSpec, usual_divisor
     from msad_cli.training.plan import invalid_values_named
 
     teacher, own, own_head = None, data or "", usual_head(detector, backbone, width, PUBLISHED_HEAD)
     if model is not None:
         spec, card = read_description(model)
-        teacher, own = card.teacher_spec, data or card.data
+        teacher, own, images = card.teacher_spec, data or card.data, images_of(model, data)
     else:
+        images = image_sizes(data) if data else []
         with invalid_values_named("msad flops --help lists the values"):
             spec = DetectorSpec(
                 role="student",
@@ -91,18 +93,16 @@ def flops(
                 keypoints=PERSON if task_of(detector) == "keypoints" else (),
             )
     rows = relatives(spec, teacher)
-    models = []
+    models, count = [], len(images) or 1
     for text in size or [f"{spec.resolution.short_side},{spec.resolution.long_side}"]:
-        resolution = parse_size(text)
-        shapes = image_sizes(data) if data else image_sizes_of(own) or [(resolution.short_side, resolution.long_side)]
-        frames = [resolution.frame_size(*shape) for shape in shapes]
-        costs = {name: count_cost(of, view, frames, not unpadded) for name, (of, view) in rows.items()}
+        of_size = {name: (replace(of, resolution=parse_size(text)), view) for name, (of, view) in rows.items()}
+        costs = {name: cost_of_set(of, view, images, not unpadded) for name, (of, view) in of_size.items()}
         for name, cost in costs.items():
             of, view = rows[name]
             file = model if of == spec else None  # the others are what it is compared with
-            models.append(model_json(name, file, view, size=text, images=len(frames), **cost_json(cost)))
+            models.append(model_json(name, file, view, size=text, images=count, **cost_json(cost)))
         if not as_json:
-            over = f"mean of {len(frames)} images of {own}" if len(frames) > 1 or data else "one image"
+            over = f"mean of {count} images of {own}" if count > 1 else "one image"
             print_table(f"{spec.detector}, {spec.backbone} × {spec.width:g}, HR {text}, {over}", _rows(costs))
     if as_json:
         print_models("flops", models)

@@ -55,6 +55,7 @@ OWN: dict[str, Any] = {
     ],
     "init_partial": options.InitPartial,
     "norm": Annotated[str, typer.Option(metavar="auto|frozen|batch|group", help="Normalisation of the backbone.")],
+    "head_norm": options.HeadNorm,
     "scales": Annotated[
         str,
         typer.Option(

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from msad_cli.errors import MsadError, UsageError
 from msad_cli.fitting.choice.facts import Facts
 from msad_cli.frame import DIVISOR, Frame, Resolution
 from msad_cli.models.backbones.published import has_imagenet_weights
-from msad_cli.models.cost import count_cost
+from msad_cli.models.cost import cost_of_set, count_cost
 from msad_cli.models.detectors.kinds import DETECTORS, PUBLISHED_HEAD, usual_head
 from msad_cli.models.spec import ClassName, DetectorSpec
 from msad_cli.text import meant, size_text
@@ -74,7 +73,7 @@ class Candidate:
         network: of which it is built.
         spec: that builds it: a student of one aligned view, or where k is `PLAIN` an ordinary detector.
         sees: (height, width) of the usual image as it sees it.
-        macs: multiply-accumulates of one such image.
+        macs: multiply-accumulates of an image, by `cost_of_set`, as it will be deployed.
         macs_as_counted: those of an image of `COUNTED`, which tell networks apart whatever they see.
         parameters: how many it has.
     """
@@ -118,14 +117,15 @@ def candidates_for(facts: Facts, networks: Iterable[Network], ks: Iterable[int])
 
 
 def _of_family(facts: Facts, network: Network, k: int) -> Iterator[Candidate]:
-    cost = _counted(network, k, len(facts.fields["classes"]))
-    pixels = COUNTED.short_side * COUNTED.long_side
+    whole = replace(_spec(network, k), **facts.fields)
+    (view,) = whole.views
+    usual = count_cost(whole, view, [(COUNTED.short_side, COUNTED.long_side)])
     for resolution in sizes_for(facts):
-        frame = resolution.frame_size(*facts.size)
-        padded = Frame.around([frame], divisor=DIVISOR).padded
-        spec = replace(_spec(network, k), **facts.fields, resolution=resolution)
-        macs = cost[0] * padded[0] * padded[1] / pixels
-        yield Candidate(network, spec, (frame[0] // k, frame[1] // k), macs, *cost)
+        height, width = resolution.frame_size(*facts.size)
+        spec = replace(whole, resolution=resolution)
+        macs = cost_of_set(spec, view, facts.counted).total
+        parameters = sum(usual.parameters.values())
+        yield Candidate(network, spec, (height // k, width // k), macs, usual.total, parameters)
 
 
 def sizes_for(facts: Facts) -> list[Resolution]:
@@ -139,14 +139,6 @@ def sizes_for(facts: Facts) -> list[Resolution]:
         size = facts.resolution(short)
         best[Frame.around([size.frame_size(*facts.size)], divisor=DIVISOR).padded] = size
     return sorted(best.values(), key=lambda each: each.short_side) or [facts.resolution(max(32, facts.short))]
-
-
-@lru_cache(maxsize=256)
-def _counted(network: Network, k: int, classes: int) -> tuple[float, int]:
-    """Multiply-accumulates at `COUNTED`, and parameters."""
-    spec = replace(_spec(network, k), classes=tuple(ClassName(each, str(each)) for each in range(classes)))
-    cost = count_cost(spec, spec.views[0], [(COUNTED.short_side, COUNTED.long_side)])
-    return cost.total, sum(cost.parameters.values())
 
 
 def _spec(network: Network, k: int) -> DetectorSpec:

@@ -1,7 +1,7 @@
 """What of a set decides which model suits it: the size of its images, of its objects, and how many there are."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from msad_cli.data.annotations.split import CocoSplit
 from msad_cli.data.images.decode import limit_pixels
 from msad_cli.data.images.scaled import open_image
+from msad_cli.data.layouts.image_sizes import image_sizes_of
 from msad_cli.data.loading.transforms import render
 from msad_cli.errors import DataError
 from msad_cli.frame import SIDE_MULTIPLE, Resolution
@@ -38,6 +39,7 @@ class Facts:
         fields: of a detector's spec that follow from the set: its classes, how many detections an image may have.
         size: (height, width) of the usual image in its own pixels: the median of the short side, and of the ratio.
         alike: whether nearly all images have its ratio of sides and lie or stand as it does.
+        images: (height, width) of the validation images, where their file states them.
         objects: in an image of the validation split, the mean, rounded up; at least 1.
         side: the median square root of an object's area as a share of its image's short side.
     """
@@ -48,6 +50,7 @@ class Facts:
     fields: dict[str, Any]
     size: tuple[int, int]
     alike: bool
+    images: Sequence[tuple[int, int]]
     objects: int
     side: float
 
@@ -55,6 +58,13 @@ class Facts:
     def short(self) -> int:
         """The usual image's short side."""
         return min(self.size)
+
+    @property
+    def counted(self) -> Sequence[tuple[int, int]]:
+        """The images by which a candidate's cost is counted, see `msad_cli.export.formats.images_of`: graphs of fixed
+        sides see every image as they see the usual one.
+        """
+        return [self.size] if self.alike else self.images
 
     def resolution(self, short: int) -> Resolution:
         """The HR size of this short side whose long side is that of the usual image."""
@@ -108,6 +118,7 @@ def find_facts(data: str, say: Callable[[str], None]) -> Facts:
         fields=fields,
         size=size,
         alike=alike,
+        images=image_sizes_of(data),
         objects=max(1, math.ceil(float(counts.mean()) if len(counts) else 1)),
         side=_object_side(train, min(size)),
     )

@@ -28,6 +28,19 @@ FUSED = 0
 OF_A_VIEW = re.compile(r"\.k(\d+)\.(weight|bias|running_mean|running_var|num_batches_tracked)$")
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Torch's, which takes what it has learnt where a map has one value alone, as P7 of a single small image has: of
+    that there are no statistics, and torch refuses it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, h, w) -> the same shape."""
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        normalised: Tensor = super().forward(x)
+        return normalised
+
+
 class ViewNorm(nn.Module):
     """Batch normalisation of several views: each has parameters and statistics of its own.
 
@@ -43,7 +56,7 @@ class ViewNorm(nn.Module):
         self.views = tuple(views)
         self.k = views[0]
         for k in views:
-            self.add_module(f"k{k}", nn.BatchNorm2d(channels))
+            self.add_module(f"k{k}", BatchNorm(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, h, w), normalised as the selected view is."""
@@ -74,7 +87,7 @@ def norm_layer(kind: str, views: Sequence[int] = (1,)) -> Callable[[int], nn.Mod
     """
     layers: dict[str, Callable[[int], nn.Module]] = {
         "frozen": FrozenNorm,
-        "batch": partial(ViewNorm, views=tuple(views)) if len(views) > 1 else nn.BatchNorm2d,
+        "batch": partial(ViewNorm, views=tuple(views)) if len(views) > 1 else BatchNorm,
         "group": _group_norm,
     }
     return layers[kind]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from msad_cli.errors import UsageError
 from msad_cli.frame import Frame
 from msad_cli.models.backbones.folding import fold
+from msad_cli.models.backbones.normalisation import FUSED, freeze_view, select_view
 from msad_cli.models.backbones.resnet import Backbone
 from msad_cli.models.decode.limits import OWN, Limits
 from msad_cli.models.detectors.kinds import DETECTORS
@@ -181,7 +182,29 @@ class DetectorKind(ABC):
 
     def parts(self) -> dict[str, Part]:
         """By name, in the order in which they are computed, what costs something behind the pyramid."""
-        return {"head": Part((self.head,), self.head)}
+        return {"head": Part((self.head,), self.outputs)}
+
+    @property
+    def head_views(self) -> tuple[int, ...]:
+        """The views of which a head with batch statistics has its own, and their fusion."""
+        spec = self.spec
+        return (*spec.ks, *([FUSED] if spec.fuses else [])) if spec.scales == "aligned" else (1,)
+
+    def freeze_unseen(self, head: nn.Module) -> None:
+        """Has norms of a part of the head learn nothing that it is never shown: a fusion student learns from its fused
+        maps alone.
+        """
+        if self.spec.role == "student" and self.spec.fuses:
+            for k in self.spec.ks:
+                freeze_view(head, k)
+
+    def outputs_of_views(self, pyramids: Sequence[Sequence[Tensor]]) -> list[dict[str, Tensor]]:
+        """What `outputs` gives for each of several pyramids: of the views, k ascending, and perhaps the fused one."""
+        found = []
+        for view, pyramid in zip((*self.spec.ks, FUSED), pyramids, strict=False):
+            select_view(self.head, view)
+            found.append(self.outputs(pyramid))
+        return found
 
     @property
     def post_processing(self) -> Any:

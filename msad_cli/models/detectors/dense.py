@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image
 
 from msad_cli.frame import Frame
+from msad_cli.models.backbones.normalisation import norm_layer
 from msad_cli.models.decode.limits import SCORE_THRESHOLD
 from msad_cli.models.decode.nms import DROPPED, best_pairs, suppress, taken, top
 from msad_cli.models.detectors.anchors import anchors_by_cell, anchors_of_images, grid_anchors
@@ -22,7 +23,7 @@ from msad_cli.models.detectors.base import (
     Tower,
     finite,
 )
-from msad_cli.models.detectors.towers import by_anchor, convolutions
+from msad_cli.models.detectors.towers import LevelTower, by_anchor, convolutions, entering, level_tower
 
 CANDIDATES = 1000
 """The best pairs of an anchor and a class of an image, which suppression looks at in an exported graph."""
@@ -87,7 +88,25 @@ class DenseKind(DetectorKind):
     def outputs(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
         """The head's raw outputs."""
         # Under autocast they come in half precision; boxes of a thousand pixels need float32.
-        return {name: each.float() for name, each in self.core.head(list(pyramid)).items()}
+        entered = entering(self._tower("classification").conv, pyramid)
+        return {name: each.float() for name, each in self.core.head(entered).items()}
+
+    def level_towers(self) -> list[nn.Module]:
+        """Both towers with batch statistics of each level and view."""
+        spec, norm = self.spec, norm_layer("batch", self.head_views)
+        towers = [
+            level_tower(spec.channels, spec.head_convs, spec.head_depthwise, len(spec.levels), norm) for _ in range(2)
+        ]
+        for each in towers:
+            self.freeze_unseen(each)
+        return [*towers]
+
+    def fold(self) -> None:
+        """Each level may have norms of its own behind shared convolutions."""
+        for head in (self._tower("classification"), self._tower("regression")):
+            if isinstance(head.conv, LevelTower):
+                head.conv = head.conv.apart()
+        super().fold()
 
     def losses(
         self, pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target], outputs: Outputs | None = None
@@ -99,7 +118,7 @@ class DenseKind(DetectorKind):
         self, pyramids: Sequence[Sequence[Tensor]], frame: Frame, targets: Sequence[Target]
     ) -> list[dict[str, Tensor]]:
         """As `losses` for each; which anchors stand for which objects is found once, as it depends on the frame."""
-        return self._losses([self.outputs(each) for each in pyramids], pyramids[0], frame, targets)
+        return self._losses(self.outputs_of_views(pyramids), pyramids[0], frame, targets)
 
     def _losses(
         self, outputs: Sequence[Outputs], pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]
@@ -194,19 +213,21 @@ class DenseKind(DetectorKind):
 
     def tower_start(self, tower: Tower, pyramid: Sequence[Tensor], convs: int) -> list[Tensor]:
         """The first convolutions. The cut is before the ReLU, where maps have both signs, as in CrossKD's code."""
-        groups = convolutions(self._tower(tower).conv)[:convs]
-        if not groups:
-            return list(pyramid)
-        layers = [layer for group in groups for layer in group][:-1]
-        return [nn.Sequential(*layers)(each) for each in pyramid]
+        found = []
+        for level, each in enumerate(pyramid):
+            groups = convolutions(self._tower(tower).conv, level)[:convs]
+            layers = [layer for group in groups for layer in group][:-1]
+            found.append(nn.Sequential(*layers)(each))
+        return found
 
     def tower_outputs(self, tower: Tower, maps: Sequence[Tensor], convs: int) -> dict[str, Tensor]:
         """`cls_logits` of the classification tower; of the regression tower what `regression_outputs` gives."""
         # A new tensor, as the towers' own ReLUs may write into what they are given.
         entered = [F.relu(each) for each in maps] if convs else maps
-        head = self._tower(tower)
-        layers = [layer for group in convolutions(head.conv)[convs:] for layer in group]
-        features = [nn.Sequential(*layers)(each) for each in entered]
+        head, features = self._tower(tower), []
+        for level, each in enumerate(entered):
+            layers = [layer for group in convolutions(head.conv, level)[convs:] for layer in group]
+            features.append(nn.Sequential(*layers)(each))
         if tower == "classification":
             return {"cls_logits": by_anchor([head.cls_logits(each) for each in features], head.num_classes)}
         return self.regression_outputs(features)

@@ -34,7 +34,9 @@ class FCOSKind(DenseKind):
         # One square anchor a cell, as large as the level's stride in HR pixels: torchvision's own default.
         anchors = anchors_of(spec, [(2**level,) for level in spec.levels], (1.0,))
         head = _Head(spec.channels, 1, classes, num_convs=spec.head_convs)
-        if spec.head_depthwise:
+        if spec.head_norm == "batch":
+            set_towers(head, self.level_towers())
+        elif spec.head_depthwise:
             set_towers(head, [depthwise_tower(spec.channels, spec.head_convs) for _ in range(2)])
         # From 0, many cells of many seeds start with boxes without an area, whose GIoU has no gradient.
         nn.init.constant_(head.regression_head.bbox_reg.bias, FIRST_DISTANCE)

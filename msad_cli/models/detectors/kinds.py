@@ -41,6 +41,7 @@ class Entry:
         fast_start: whether it bears a larger learning rate where a small network starts at random, as was measured.
         levels: how many there are.
         head_convs: convolutions of each tower of its head; None for what is usual on a machine.
+        head_norm: whether something else than groups may normalise its head, see `DetectorSpec.head_norm`.
         coco_backbone: which its COCO weights are of, unless another is named.
         coco_norm: how the backbone is normalised in training that starts from its COCO weights.
         backbones: which it has without a GPU and with one, unless another is named; None for what is usual there.
@@ -54,6 +55,7 @@ class Entry:
     fast_start: bool = True
     levels: int = 5
     head_convs: int | None = None
+    head_norm: bool = False
     coco_backbone: str = "resnet50"
     coco_norm: str = "frozen"
     backbones: tuple[str, str] | None = None
@@ -61,8 +63,10 @@ class Entry:
 
 
 DETECTORS = {
-    "fcos": Entry("boxes", "dense", 3, "msad_cli.models.detectors.fcos:FCOSKind"),
-    "retinanet": Entry("boxes", "dense", 3, "msad_cli.models.detectors.retinanet:RetinaNetKind", False),
+    "fcos": Entry("boxes", "dense", 3, "msad_cli.models.detectors.fcos:FCOSKind", head_norm=True),
+    "retinanet": Entry(
+        "boxes", "dense", 3, "msad_cli.models.detectors.retinanet:RetinaNetKind", fast_start=False, head_norm=True
+    ),
     "rtmdet": Entry(
         "boxes",
         "dense",

@@ -9,7 +9,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from msad_cli.models.detectors.anchors import octave_anchors
 from msad_cli.models.detectors.base import BACKGROUND, FPN_NAMES, HeadRows, Outputs, PublishedWeights, Target
 from msad_cli.models.detectors.dense import DenseKind, MatchingHead, dense_options
-from msad_cli.models.detectors.towers import by_anchor, depthwise_tower, plain_tower, set_towers
+from msad_cli.models.detectors.towers import by_anchor, depthwise_tower, nested, plain_tower, set_towers
 from msad_cli.models.pyramid import AlignedBackbone
 
 TOWER_NAMES = {rf"(head\.\w+_head\.conv)\.{2 * i}\.(weight|bias)": rf"\1.{i}.0.\2" for i in range(4)}
@@ -31,8 +31,10 @@ class RetinaNetKind(DenseKind):
         spec = self.spec
         anchors = octave_anchors(spec)
         head = _Head(spec.channels, anchors.num_anchors_per_location()[0], classes)
-        if spec.head_depthwise:
-            set_towers(head, [depthwise_tower(spec.channels, spec.head_convs) for _ in range(2)])
+        if spec.head_depthwise and spec.head_norm == "batch":
+            set_towers(head, [nested(each) for each in self.level_towers()])
+        elif spec.head_depthwise:
+            set_towers(head, [nested(depthwise_tower(spec.channels, spec.head_convs)) for _ in range(2)])
         elif spec.head_convs != len(head.classification_head.conv):
             # Torchvision's own constructor knows only towers of 4.
             set_towers(head, [plain_tower(spec.channels, spec.head_convs) for _ in range(2)])

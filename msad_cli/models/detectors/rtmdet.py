@@ -10,7 +10,7 @@ from torchvision.ops import generalized_box_iou_loss
 from msad_cli.frame import Frame
 from msad_cli.models.backbones.csp_blocks import Norm
 from msad_cli.models.backbones.cspnext_sizes import SIZES
-from msad_cli.models.backbones.normalisation import FUSED, freeze_view, norm_layer, select_view
+from msad_cli.models.backbones.normalisation import norm_layer
 from msad_cli.models.backbones.resnet import Backbone
 from msad_cli.models.detectors.base import HeadRows, Outputs, PublishedWeights, Target, Tower
 from msad_cli.models.detectors.cells import CellsDetector, CellsKind, boxes_of, cells_of
@@ -58,20 +58,16 @@ class RTMDetKind(CellsKind):
     def build(self, backbone: AlignedBackbone, classes: int) -> CellsDetector:
         """At the channels of the backbone's C3 and 2 convolutions the published one in shape."""
         spec = self.spec
-        views = (*spec.ks, *([FUSED] if spec.fuses else [])) if spec.scales == "aligned" else (1,)
         head = SharedHead(
             spec.channels,
             len(spec.classes),
             spec.head_convs,
             len(spec.levels),
-            _norm(spec, views),
+            _norm(spec, self.head_views),
             spec.head_depthwise,
             spec.backbone in EXPONENTIAL,
         )
-        if spec.role == "student" and spec.fuses:
-            # What it learns from is its fused maps alone.
-            for k in spec.ks:
-                freeze_view(head, k)
+        self.freeze_unseen(head)
         return CellsDetector(backbone, head, OVERLAP, spec.detections_per_image)
 
     def competing(self, pyramid: Sequence[Tensor]) -> list[int]:
@@ -100,11 +96,7 @@ class RTMDetKind(CellsKind):
         Args:
             pyramids: of the views, k ascending, and perhaps the fused one.
         """
-        outputs = []
-        for view, pyramid in zip((*self.spec.ks, FUSED), pyramids, strict=False):
-            select_view(self.head, view)
-            outputs.append(self.outputs(pyramid))
-        return self._losses(outputs, pyramids[0], frame, targets)
+        return self._losses(self.outputs_of_views(pyramids), pyramids[0], frame, targets)
 
     def _losses(
         self, outputs: Sequence[Outputs], pyramid: Sequence[Tensor], frame: Frame, targets: Sequence[Target]

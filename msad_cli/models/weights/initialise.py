@@ -1,6 +1,6 @@
 """Where weights start from: torchvision's published weights, a file, another model, or chance."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,6 +67,16 @@ def from_imagenet(detector: Detector) -> Copied:
     return _together([_imagenet_backbone(*each) for each in _backbones(detector)])
 
 
+def fetch_imagenet(names: Iterable[str]) -> None:
+    """Downloads torchvision's weights of backbones, unless they are kept already: whoever needs them later has them.
+
+    Raises:
+        UsageError: they cannot be downloaded.
+    """
+    for name in names:
+        of_torchvision(get_model_weights(name)["DEFAULT"])
+
+
 def _backbones(detector: Detector) -> list[tuple[nn.Module, str, float]]:
     """The backbone, or both, each with its name and width."""
     spec = detector.spec
@@ -110,11 +120,11 @@ def from_coco(detector: Detector) -> Copied:
     if published.urls:
         return replace(_from_openmmlab(detector, published), rows=known_to_coco(detector))
     stock = (spec.backbone, spec.width, spec.channels, spec.head_convs) == ("resnet50", 1.0, 256, 4)
-    if not stock or spec.head_depthwise or spec.low_backbone:
+    if not stock or spec.head_depthwise or spec.low_backbone or spec.head_norm != "group":
         raise UsageError(
             f"--init coco: torchvision's {spec.detector} weights are of resnet50 at width 1.0 with 256 channels, "
-            "4 convolutions and one backbone",
-            "leave --backbone, --width, --head-channels and --head-convs away, or use --init imagenet",
+            "4 convolutions, group normalisation in the head and one backbone",
+            "leave --backbone, --width, --head-channels, --head-convs and --head-norm away, or use --init imagenet",
             code="coco-weights-missing",
         )
     weights = get_model_weights(published.name)["DEFAULT"]

@@ -29,7 +29,7 @@ from msad_cli.training.defaults.pace import Pace, pace_of, say_time
 from msad_cli.training.interruption import Clock
 from msad_cli.training.judging.nothing_found import finds_nothing
 from msad_cli.training.observer import Observer
-from msad_cli.training.plan import COCO_IMAGES, Choices, choose, claim_output, invalid_values_named
+from msad_cli.training.plan import COCO_IMAGES, Choices, choose, choose_head_norm, claim_output, invalid_values_named
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
 from msad_cli.training.sets import cache_decoded, choose_augmentation, find_data, folder_of, lasting, read_data
@@ -66,14 +66,14 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     limit_pixels(parse_pixels(config.max_pixels))
     folder = claim_output(config, observer)
     _refuse_impossible(asked)
-    source = find_source(asked, folder.recorded() if config.resume else None, observer, train_student)
+    source = find_source(asked, recorded := (folder.recorded() if config.resume else None), observer, train_student)
     if isinstance(source, Outcome):
         return source
     asked, from_teacher = inherited(asked, source.training, source.file)
     out, config = config.out, asked.config
     teacher, view = source.detector, source.view.value
     torch.manual_seed(config.seed)  # what distillation trains beside the student starts at random
-    spec, losses, computed = _student(config, source)
+    spec, losses, computed = _student(config, source, recorded)
     data = folder_of(asked, source.data, source.file) or ""
     train, val, unlabelled, computed["data"] = _splits(config, data, source, spec, losses, observer)
     spec = replace(spec, tones=train.tones)
@@ -211,13 +211,22 @@ def _pace(
     return pace_of(module, student, training, choices)
 
 
-def _student(config: DistillConfig, source: Source) -> tuple[DetectorSpec, dict[str, Weighted], dict[str, Setting]]:
-    """What the student is and by what it learns, and for the record the choices behind both."""
+def _student(
+    config: DistillConfig, source: Source, recorded: Mapping[str, Setting] | None
+) -> tuple[DetectorSpec, dict[str, Weighted], dict[str, Setting]]:
+    """What the student is and by what it learns, and for the record the choices behind both.
+
+    Args:
+        recorded: the settings of a run that goes on.
+    """
     teacher = source.detector.spec
     with invalid_values_named("msad distill --help lists the values"):
         spec, computed = student_spec(
             teacher, source.k, _architecture(config), source.init, config.norm, source.aligned, config.init_partial
         )
+        head = choose_head_norm(config.head_norm, config.norm, computed["init"].value, spec, recorded)
+        spec = replace(spec, **{name: each.value for name, each in head.items()})
+        computed |= head
         weights, computed["method"] = choose_methods(
             spec, config, weights_so_far(config), spec.detector == teacher.detector
         )
