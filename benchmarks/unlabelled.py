@@ -3,9 +3,9 @@
     python benchmarks/unlabelled.py SET [--out DIR] [--part 4] [--k 2] [--seeds 0,1,2] [--epochs 24,24] [--shares 0.5]
         [FLAGS]
 
-Of each seed one image in `--part` of the training split keeps its labels. On these a teacher is trained, and then, in
-the same number of steps and with batches of the same size: a student alone, one that starts from the teacher's weights
-and learns from labels only, one that is distilled on the labelled images, and for each of `--shares` one that is
+Of each seed one image in `--part` of the training split keeps its labels. On these a teacher is trained, and a student
+alone for the steps of both. Then, in the same number of steps and with batches of the same size: a student alone, one
+that starts from the teacher's weights and learns from labels only, one that is distilled on the labelled images, and for each of `--shares` one that is
 distilled with as much of each batch from the rest of the training split. `--epochs` are those of teacher and students,
 counted on batches of labelled images. Other FLAGS replace those of the network (`NETWORK`). A model that is in DIR is
 not trained again: an interrupted table goes on, and seeds can be trained by several calls. The table has all that is
@@ -29,10 +29,11 @@ NETWORK = "--init none --backbone resnet18 --width 0.5 --head-channels 64 --head
 BATCH = 8
 SCHEDULE = "--lr 0.02 --ema 0 --decay cosine --workers 0"
 """Without averaged weights: over 200 steps they would be some of half-learnt ones."""
-ALONE, INIT, LABELLED = "alone", "init-only", "labelled"
+ALONE, BOTH, INIT, LABELLED = "alone", "alone-both", "init-only", "labelled"
 WORDS = {
     "teacher": "teacher, its best view",
     ALONE: "student alone",
+    BOTH: "student alone, for the teacher's steps too",
     INIT: "student from the teacher's weights, labels only",
     LABELLED: "distilled on the labelled images",
 }
@@ -70,6 +71,7 @@ def train(arguments: argparse.Namespace, network: list[str], seed: str) -> None:
     runs = {"teacher": ["teacher", *network, "--k", arguments.k, *of_epochs(of_teacher)]}
     student = ["distill", "--teacher", str(teacher), "--k", arguments.k]
     runs[ALONE] = [*student, "--no-distill", "--init", "none", *of_epochs(of_student)]
+    runs[BOTH] = [*student, "--no-distill", "--init", "none", *of_epochs(of_teacher + of_student)]
     runs[INIT] = [*student, "--no-distill", "--init", "teacher", *of_epochs(of_student)]
     runs[LABELLED] = [*student, "--init", "teacher", *of_epochs(of_student)]
     for share in filter(None, arguments.shares.split(",")):

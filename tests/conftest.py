@@ -13,7 +13,6 @@ import torch
 from PIL import Image, ImageDraw
 from support.places import SHARED
 
-from msad_cli.cli.progress import ConsoleObserver
 from msad_cli.data.layouts.demo import demo_folder, draw_demo
 from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
@@ -105,7 +104,7 @@ def _plots_where_they_are_looked_at(request: pytest.FixtureRequest) -> Iterator[
             patch.setattr(report, "plot_epochs", lambda *of: [])
             patch.setattr(report, "drawings", lambda curves: {})
             patch.setattr(report, "table_rows", lambda *of: {})
-            patch.setattr(ConsoleObserver, "latencies", lambda *of: ({}, ""))
+            patch.setattr("msad_cli.cli.progress.ConsoleObserver.latencies", lambda *of: ({}, ""))
             patch.setattr(report, "write_run_page", lambda model: model)
         yield
 

@@ -129,7 +129,7 @@ def test_the_estimate_alone_trains_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Four models of 10,500 images, a teacher at 4/7 of a second each and a vanilla one at 0.8 of it, twice. These are
-    6.0 hours of one job and 3.0 of two, where the first teacher takes 50 minutes and its vanilla neighbour 40."""
+    6 hours of one job and 3 of two, where the first teacher takes 50 minutes and its vanilla neighbour 40."""
     out = tmp_path / "evidence"
     monkeypatch.setattr(evidence, "seconds_an_image", lambda *_: 4 / 7)
     command = ["evidence.py", str(coco_folder), "--detector", "fcos", "--rows", "teacher,vanilla", "--seeds", "2"]
@@ -137,13 +137,13 @@ def test_the_estimate_alone_trains_nothing(
     evidence.main()
     said = capsys.readouterr().out
     assert said.startswith("4 models of ")
-    assert said.endswith("about 3.0 hours\n")
+    assert said.endswith("about 3 h\n")
     monkeypatch.setattr("sys.argv", [*command, "--jobs", "2", "--out", str(out), "--estimate", "--minutes", "91"])
     evidence.main()
     left_out, estimated = capsys.readouterr().out.splitlines()
     assert left_out == "left out for want of time: teacher.1, vanilla.1"
     assert estimated.startswith("2 models of ")
-    assert estimated.endswith("about 1.5 hours")
+    assert estimated.endswith("about 1 h 30 min")
     assert not out.exists()
 
 

@@ -1,6 +1,7 @@
 """A detector of the HR image alone pads to 32 pixels, as torchvision does: equal weights give equal detections."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,12 +96,12 @@ def test_a_traced_graph_does_so_for_any_size(pair: tuple[Any, Detector]) -> None
     torch.testing.assert_close(graph(other)[0], network(other)[0])
 
 
-def test_who_pads_to_32() -> None:
+def test_who_pads_to_32(tmp_path: Path) -> None:
     """All but small images that are taken for ordinary ones: those of vanilla training, and of one small size."""
     fields = {"classes": (ClassName(1, "a"),)}
 
     def divisor(**asked: Any) -> int:
-        config = TeacherConfig(**asked)
+        config = TeacherConfig(out=tmp_path / "teacher.safetensors", **asked)
         network = Network("fcos", "resnet18", 1.0, 64, 4, 512, "none")
         ks = {"single": (int(asked.get("k", "1")),)}.get(config.scales, (1, 2))
         return _spec(config, network, ks, Resolution(64, 96), fields)[0].divisor
