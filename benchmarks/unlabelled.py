@@ -5,11 +5,11 @@
 
 Of each seed one image in `--part` of the training split keeps its labels. On these a teacher is trained, and a student
 alone for the steps of both. Then, in the same number of steps and with batches of the same size: a student alone, one
-that starts from the teacher's weights and learns from labels only, one that is distilled on the labelled images, and for each of `--shares` one that is
-distilled with as much of each batch from the rest of the training split. `--epochs` are those of teacher and students,
-counted on batches of labelled images. Other FLAGS replace those of the network (`NETWORK`). A model that is in DIR is
-not trained again: an interrupted table goes on, and seeds can be trained by several calls. The table has all that is
-there: AP on the validation split after the last epoch.
+that starts from the teacher's weights and learns from labels only, one that is distilled on the labelled images, and
+for each of `--shares` one that is distilled with as much of each batch from the rest of the training split. `--epochs`
+are those of teacher and students, counted on batches of labelled images. Other FLAGS replace those of the network
+(`NETWORK`). A model that is in DIR is not trained again: an interrupted table goes on, and seeds can be trained by
+several calls. The table has all that is there: AP on the validation split after the last epoch.
 """
 
 import argparse
