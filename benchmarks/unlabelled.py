@@ -109,12 +109,12 @@ def labels_of_part(file: Path, out: Path, part: int, seed: str) -> tuple[Path, i
 
 
 def table(out: Path, k: str) -> str:
-    """AP of each row by seed, its median, and what it has over distillation on the labelled images, by seed."""
+    """AP of each row by seed, its mean, and what it has over distillation on the labelled images, by seed."""
     names = list(WORDS) + sorted({each.name.split(".k")[0] for each in out.glob(f"share-*.k{k}.*.safetensors")})
     found = {name: scores(out, name, k) for name in names}
     seeds = sorted({seed for each in found.values() for seed in each})
     rows = [
-        f"| | {' | '.join(f'seed {seed}' for seed in seeds)} | median | against labelled, by seed |",
+        f"| | {' | '.join(f'seed {seed}' for seed in seeds)} | mean | against labelled, by seed |",
         "|---" * (len(seeds) + 3) + "|",
     ]
     for name, each in found.items():
@@ -125,7 +125,7 @@ def table(out: Path, k: str) -> str:
         apart = ", ".join(f"{each[seed] - beside[seed]:+.1f}" for seed in seeds if seed in each and seed in beside)
         words = WORDS.get(name, f"distilled, {name.removeprefix('share-')} of each batch unlabelled")
         against = "" if name in ("teacher", LABELLED) else apart
-        rows.append(f"| {words} | {values} | {statistics.median(each.values()):.1f} | {against} |")
+        rows.append(f"| {words} | {values} | {statistics.mean(each.values()):.1f} | {against} |")
     return "\n".join(rows)
 
 
