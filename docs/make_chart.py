@@ -1,6 +1,6 @@
-"""Draws chart.svg, the README's chart of AP over latency, from the tables of results.md: `python docs/make_chart.py`.
+"""Draws chart.svg, the README's chart of AP over latency, from a table of results.md: `python docs/make_chart.py`.
 
-Numbers stand in results.md alone: AP is the mean ± sd over trainings, latency that of the first.
+Numbers stand in results.md alone.
 The chart brings its own background, light or dark as the reader's system is set, so that it reads on any page.
 """
 
@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 PAGE = Path(__file__).parent / "results.md"
 CHART = Path(__file__).parent / "chart.svg"
-LATENCIES, ACCURACIES = "## Blood cells (BCCD): FCOS", "### Over seeds"
-"""Headings over the two tables. Of the first the last column is taken (ms), of the second too (AP ± sd)."""
+TABLE = "### RTMDet on blood cells"
+"""The heading over the table; its columns AP and ms are taken."""
 WIDTH, HEIGHT = 480, 400
 LEFT, TOP, RIGHT, BOTTOM = 58, 72, 462, 342
 """Pixels of the drawing's area."""
@@ -26,10 +26,9 @@ circle.stock { fill: #9198a1 } .msad { fill: #58a6ff }
 
 
 class Shown(NamedTuple):
-    """A model of the chart: its rows in both tables, what it is, and where its words stand beside its mark."""
+    """A model of the chart: its row, what it is, and where its words stand beside its mark."""
 
-    latency_row: str
-    accuracy_row: str
+    row: str
     kind: str
     sees: str
     right: int
@@ -38,42 +37,40 @@ class Shown(NamedTuple):
 
 
 MODELS = (
-    Shown("vanilla multi-scale, low", "vanilla multi-scale, low", "stock", "128 × 170 pixels", 14, -2, "start"),
-    Shown("vanilla multi-scale, high", "vanilla multi-scale, high", "stock", "256 × 340 pixels", 14, 30, "end"),
-    Shown("L by output-kd", "L by `output-kd`", "msad", "128 × 170 pixels", -14, -28, "end"),
+    Shown("vanilla multi-scale, low", "stock", "128 × 170 pixels", 14, -2, "start"),
+    Shown("vanilla multi-scale, high", "stock", "256 × 340 pixels", 14, 30, "end"),
+    Shown("L by output-kd", "msad", "128 × 170 pixels", -14, -28, "end"),
 )
 
 
 class Mark(NamedTuple):
-    """A model with its numbers: milliseconds an image, and mean AP with its sd."""
+    """A model with its numbers: milliseconds an image, and AP."""
 
     shown: Shown
     ms: float
-    accuracy: str
-
-    @property
-    def ap(self) -> float:
-        return float(self.accuracy.split(" ± ")[0])
+    ap: float
 
 
-def last_cell(page: str, heading: str, label: str) -> str:
-    """The last cell of a row in the first table under a heading of results.md.
+def cell(page: str, heading: str, label: str, column: str) -> str:
+    """A cell of the first table under a heading of results.md, without the marks of bold type.
 
     Raises:
-        ValueError: no such heading, or no row with that label under it.
+        ValueError: no such heading, or no such row or column under it.
     """
     _, found, below = page.partition(f"\n{heading}\n")
-    rows = (line.strip("|").split("|") for line in below.split("\n#")[0].splitlines() if line.startswith("|"))
-    for first, *_, last in rows:
-        if first.strip() == label:
-            return last.strip()
-    raise ValueError(f"results.md: no row {label!r} under {heading!r}" if found else f"results.md: no {heading!r}")
+    lines = [line for line in below.split("\n#")[0].splitlines() if line.startswith("|")]
+    rows = [[each.strip(" *") for each in line.strip("|").split("|")] for line in lines]
+    for row in rows:
+        if row[0] == label and column in rows[0]:
+            return row[rows[0].index(column)]
+    missing = f"no {column!r} of {label!r} under {heading!r}" if found else f"no {heading!r}"
+    raise ValueError(f"results.md: {missing}")
 
 
 def marks_of(page: str) -> list[Mark]:
     """All models of the chart with their numbers."""
     return [
-        Mark(each, float(last_cell(page, LATENCIES, each.latency_row)), last_cell(page, ACCURACIES, each.accuracy_row))
+        Mark(each, float(cell(page, TABLE, each.row, "ms")), float(cell(page, TABLE, each.row, "AP")))
         for each in MODELS
     ]
 
@@ -104,7 +101,7 @@ def drawn(mark: Mark) -> list[str]:
     place = f'x="{x + shown.right}" text-anchor="{shown.anchor}"'
     return [
         f'<circle class="{shown.kind}" cx="{x}" cy="{y}" r="8"/>',
-        f'<text class="{shown.kind}" {place} y="{y + shown.below}">{shown.kind} {mark.accuracy}</text>',
+        f'<text class="{shown.kind}" {place} y="{y + shown.below}">{shown.kind} {mark.ap}</text>',
         f'<text {place} y="{y + shown.below + 20}">{shown.sees}</text>',
     ]
 
@@ -112,15 +109,15 @@ def drawn(mark: Mark) -> list[str]:
 def chart(page: str) -> str:
     """The SVG that results.md gives."""
     marks = marks_of(page)
-    told = "; ".join(f"{each.shown.kind}, {each.shown.sees}: {each.accuracy} AP, {each.ms} ms" for each in marks)
+    told = "; ".join(f"{each.shown.kind}, {each.shown.sees}: {each.ap} AP, {each.ms} ms" for each in marks)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
         f"<title>AP over latency. {told}</title>",
         f"<style>{STYLE}\n</style>",
         f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}" rx="12"/>',
-        '<text class="title" x="18" y="30">Blood cells (BCCD), FCOS from scratch</text>',
-        '<text x="18" y="54">AP (mean ± sd)</text>',
-        f'<text x="{RIGHT}" y="{HEIGHT - 12}" text-anchor="end">milliseconds an image, one CPU thread</text>',
+        '<text class="title" x="18" y="30">Blood cells (BCCD), RTMDet from scratch</text>',
+        '<text x="18" y="54">AP</text>',
+        f'<text x="{RIGHT}" y="{HEIGHT - 12}" text-anchor="end">milliseconds an image, one CPU thread, onnxruntime</text>',
         *axes(),
         *(line for mark in marks for line in drawn(mark)),
         "</svg>",
