@@ -37,6 +37,14 @@ def test_files_of_rows_differ(factors: Any) -> None:
     assert len(set(names)) == len(rows)
 
 
+def test_what_msad_refuses_is_told_once_with_its_exit_code(tmp_path: Path) -> None:
+    command = [sys.executable, "benchmarks/factors.py", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 3  # of data, as msad has it
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_a_table_is_made_and_goes_on(tmp_path: Path) -> None:
     draw_demo(tmp_path / "set")
