@@ -8,9 +8,9 @@ last convolutions. Images are sized as the JSON beside each file says. Compare r
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from msad_cli.data.images.scaled import open_image
 from msad_cli.data.loading.transforms import render
 from msad_cli.export.sidecar import fitting, read_exported
-from msad_cli.models.decode.deployed import INPUT
 
 Run = Callable[[NDArray[Any]], object]
+Name = TypeVar("Name")
 WARMUP = 3
 
 
@@ -60,7 +60,7 @@ def by_openvino(model: bytes) -> Run:
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
     core = openvino.Core()
     request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
-    return lambda pixels: request.infer({INPUT: pixels})
+    return lambda pixels: request.infer({0: pixels})
 
 
 RUNTIMES = {"onnxruntime": by_onnxruntime, "openvino": by_openvino}
@@ -81,6 +81,17 @@ def images_of(path: Path, files: list[Path]) -> list[NDArray[np.uint8]]:
     return found
 
 
+def in_turns(runs: Mapping[Name, tuple[Run, Sequence[NDArray[Any]]]], count: int) -> dict[Name, float]:
+    """Median milliseconds of CPU time by name, of `count` runs on the images beside it; all take turns."""
+    taken: dict[Name, list[float]] = {name: [] for name in runs}
+    for number in range(count + WARMUP):
+        for name, (run, images) in runs.items():
+            begun = time.process_time()
+            run(images[number % len(images)])
+            taken[name].append(time.process_time() - begun)
+    return {name: 1000 * float(np.median(each[WARMUP:])) for name, each in taken.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, nargs="+")
@@ -90,20 +101,13 @@ def main() -> None:
     given = parser.parse_args()
     files = sorted(given.images.iterdir())[:20]
     pixels = {path: images_of(path, files) for path in given.models}
-    runs: dict[tuple[Path, str, str], Run] = {}
+    runs: dict[tuple[Path, str, str], tuple[Run, list[NDArray[np.uint8]]]] = {}
     for path in given.models:
         model = onnx.load(path)
         for part, graph in {"whole": model, "network": network_of(model)}.items():
             for name in given.runtimes.split(","):
-                runs[path, name, part] = RUNTIMES[name](graph.SerializeToString())
-    taken: dict[tuple[Path, str, str], list[float]] = {key: [] for key in runs}
-    for number in range(given.runs + WARMUP):
-        for key, run in runs.items():
-            one = pixels[key[0]][number % len(files)]
-            begun = time.process_time()
-            run(one)
-            taken[key].append(time.process_time() - begun)
-    middle = {key: 1000 * float(np.median(each[WARMUP:])) for key, each in taken.items()}
+                runs[path, name, part] = RUNTIMES[name](graph.SerializeToString()), pixels[path]
+    middle = in_turns(runs, given.runs)
     print("| model | runtime | whole, ms | network | post-processing | whole : first |\n|---|---|---|---|---|---|")
     first = next(iter(middle.values()))
     for path, name, part in runs:

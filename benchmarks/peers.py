@@ -7,7 +7,8 @@ YOLO is Ultralytics' (AGPL-3.0) and runs as a program of its own: in an environm
 the command that `--yolo` names. Nothing of it is imported. It is trained with its defaults but for the batch, and with
 `nbs`, the number of images after which weights are updated, as said. What its best epoch finds in the images of val
 is scored by pycocotools as msad's is, 100 an image. Then its graph, suppression included, and those `--beside` take
-turns in onnxruntime: CPU time of one thread and one image. A model that is in DIR is not trained again.
+turns in onnxruntime and in OpenVINO, in float32: CPU time of one thread and one image. A model that is in DIR is not
+trained again. `--epochs 0` trains nothing, and times a network of random weights.
 """
 
 import argparse
@@ -15,7 +16,6 @@ import contextlib
 import json
 import os
 import shlex
-import statistics
 import subprocess
 import sys
 import time
@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from deployed import WARMUP, Run, by_onnxruntime, images_of
+from deployed import RUNTIMES, Run, images_of, in_turns
 
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.layouts.splits import find_split
+from msad_cli.export.sidecar import sidecar_path
 
 DETECTIONS = 100
 LEAST = 0.001
@@ -61,6 +62,9 @@ def main() -> None:
     split = read_split(found.annotations, found.images)
     rows, graphs = [], {}
     for size in map(int, given.sizes.split(",")):
+        if given.epochs == 0:
+            graphs[f"{given.model} at {size}"] = exported(yolo, f"{given.model}.yaml", out / "untrained", size, split)
+            continue
         for nbs in map(int, given.nbs.split(",")):
             folders = [
                 trained(yolo, given, out, data, f"{given.model}-{size}-nbs{nbs}-{seed}", size, nbs, seed)
@@ -68,8 +72,10 @@ def main() -> None:
             ]
             scores = [scored(yolo, folder, data, size, split) for folder in folders]
             rows.append((f"{given.model} at {size}, nbs {nbs}", scores))
-        graphs[f"{given.model} at {size}"] = exported(yolo, folders[0], size, split)
-    print("| trained | epochs | AP by seed | mean |\n|---|---|---|---|")
+        best = folders[0] / "weights"
+        graphs[f"{given.model} at {size}"] = exported(yolo, str(best / "best.pt"), best, size, split)
+    if rows:
+        print("| trained | epochs | AP by seed | mean |\n|---|---|---|---|")
     for name, scores in rows:
         print(f"| {name} | {given.epochs} | {', '.join(f'{each:.1f}' for each in scores)} | {np.mean(scores):.1f} |")
     timed({**graphs, **{path.stem: path for path in given.beside}}, split, given.runs)
@@ -85,13 +91,14 @@ def installed(place: Path) -> list[str]:
 
 
 def called(yolo: list[str], out: Path, *words: str) -> None:
-    """Runs one of its commands; its settings lie in `out`, and it sends nothing anywhere.
+    """Runs one of its commands in `out`, where its settings lie; it sends nothing anywhere.
 
     Raises:
         CalledProcessError: it failed; its last words are printed.
     """
     settings = {"YOLO_CONFIG_DIR": str(out), "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
-    done = subprocess.run([*yolo, *words], env={**os.environ, **settings}, capture_output=True, text=True, check=False)
+    env = {**os.environ, **settings}
+    done = subprocess.run([*yolo, *words], env=env, cwd=out, capture_output=True, text=True, check=False)
     if done.returncode:
         print((done.stdout + done.stderr)[-2000:], file=sys.stderr)
     done.check_returncode()
@@ -137,13 +144,19 @@ def scored(yolo: list[str], folder: Path, data: Path, size: int, split: CocoSpli
     return 100 * float(judge.stats[0])
 
 
-def exported(yolo: list[str], folder: Path, size: int, split: CocoSplit) -> Path:
-    """Its graph for the usual image of the set, suppression included."""
-    place = folder / "weights" / "best.onnx"
+def exported(yolo: list[str], model: str, folder: Path, size: int, split: CocoSplit) -> Path:
+    """Its graph for the usual image of the set, suppression included; kept in a folder.
+
+    Args:
+        model: a file of weights, or the name of a network, whose weights are then random.
+    """
+    height, width = sides_of(split, size)
+    place = folder / f"{Path(model).stem}-{height}x{width}.onnx"
     if not place.exists():
-        height, width = sides_of(split, size)
+        folder.mkdir(parents=True, exist_ok=True)
         shape = ("format=onnx", f"imgsz={height},{width}", "nms=True", f"max_det={DETECTIONS}", "simplify=False")
-        called(yolo, folder.parent, "export", f"model={place.with_suffix('.pt')}", *shape, "device=cpu")
+        called(yolo, folder, "export", f"model={model}", *shape, "device=cpu")
+        (folder / model).with_suffix(".onnx").rename(place)  # beside the weights, or where the program was called
     return place
 
 
@@ -158,21 +171,18 @@ def sides_of(split: CocoSplit, size: int) -> tuple[int, int]:
 def timed(files: dict[str, Path], split: CocoSplit, runs: int) -> None:
     """Prints the CPU time of an image by each file, whole, in turns."""
     paths = [split.path(index) for index in range(min(20, len(split)))]
-    sessions: dict[str, tuple[Run, list[Any]]] = {}
+    turns: dict[tuple[str, str], tuple[Run, list[Any]]] = {}
     for name, file in files.items():
-        ours = file.with_suffix(".json").exists()
-        sessions[name] = by_onnxruntime(file.read_bytes()), (images_of(file, paths) if ours else theirs(file, paths))
-    taken: dict[str, list[float]] = {name: [] for name in files}
-    for number in range(runs + WARMUP):
-        for name, (run, images) in sessions.items():
-            begun = time.process_time()
-            run(images[number % len(images)])
-            taken[name].append(time.process_time() - begun)
-    middle = {name: 1000 * statistics.median(each[WARMUP:]) for name, each in taken.items()}
-    first = next(iter(middle.values()))
-    print("\n| graph | ms | : first |\n|---|---|---|")
-    for name, each in middle.items():
-        print(f"| {name} | {each:.2f} | {each / first:.2f} |")
+        images = images_of(file, paths) if sidecar_path(file).exists() else theirs(file, paths)
+        for runtime, opened in RUNTIMES.items():
+            turns[name, runtime] = opened(file.read_bytes()), images
+    middle = in_turns(turns, runs)
+    print(f"\n| graph | {' | '.join(f'{each}, ms | : first' for each in RUNTIMES)} |")
+    print("|---" * (1 + 2 * len(RUNTIMES)) + "|")
+    first = next(iter(files))
+    for name in files:
+        own = (f"{middle[name, each]:.2f} | {middle[name, each] / middle[first, each]:.2f}" for each in RUNTIMES)
+        print(f"| {name} | {' | '.join(own)} |")
 
 
 def theirs(file: Path, paths: list[Path]) -> list[Any]:
