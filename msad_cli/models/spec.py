@@ -134,7 +134,7 @@ class DetectorSpec:
             _one_of(name, getattr(self, name), get_args(known))
         _one_of("head norm", self.head_norm, get_args(HeadNorm))
         _between("width", self.width, 0.125, 4.0)
-        _between("head channels", self.channels, 64, 1024)
+        _between("head channels", self.channels, 32, 1024)
         _between("head convolutions", self.head_convs, 1, 16)
         _between("detections per image", self.detections_per_image, 1, MOST_DETECTIONS)
         _between("number of classes", len(self.classes), 1, 10_000)

@@ -136,7 +136,7 @@ def test_a_run_whose_set_or_teacher_was_moved_says_where_it_was(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--head-channels", "32"], "head channels 32: not from 64 to 1024"),
+        (["--head-channels", "16"], "head channels 16: not from 32 to 1024"),
         (["--head-convs", "99"], "head convolutions 99: not from 1 to 16"),
         (["--decay", "slowly"], "--decay slowly: unknown"),
         (["--lr", "-1"], "--lr -1.0: has to be positive"),

@@ -180,11 +180,12 @@ def test_strength_is_what_was_measured() -> None:
     """The student of docs/results.md is the measure of all, and twice the sides of its image half of that."""
 
     def of(short: int, **changes: object) -> Candidate:
-        wanted = {"backbone": "resnet18", "k": 2, "depthwise": False, **changes}
+        wanted = {"backbone": "resnet18", "k": 2, "depthwise": False, "channels": 64, **changes}
         return next(
             each
             for each in CANDIDATES
-            if (each.network.backbone, each.k, each.network.head_depthwise) == tuple(wanted.values())
+            if (each.network.backbone, each.k, each.network.head_depthwise, each.network.head_channels)
+            == tuple(wanted.values())
             and each.spec.resolution.short_side == short
         )
 
@@ -193,7 +194,9 @@ def test_strength_is_what_was_measured() -> None:
     assert strength(of(256), SET) - strength(of(128), SET) == pytest.approx(14.9, abs=0.1)
     assert strength(of(256, k=4), SET) == pytest.approx(AP_OF_K[4], abs=0.1)
     assert points(of(256, depthwise=True), SET)["head"] == -2.8
-    assert strength(of(256, backbone="cspnext_nano"), SET) > strength(of(256), SET)
+    usual, narrow = (of(256, backbone="cspnext_nano", channels=channels) for channels in (64, 32))
+    assert strength(usual, SET) > strength(of(256), SET)
+    assert points(narrow, SET)["head"] - points(usual, SET)["head"] == -1.4
     # Larger objects gain less by larger images.
     large = facts(side=0.6)
     assert 0 < strength(of(480), large) - strength(of(256), large) < 3

@@ -43,9 +43,12 @@ class Network:
         return f"{self.detector} {self.backbone}{width}, {head}"
 
 
-def _network(detector: str, backbone: str, width: float, depthwise: bool = False) -> Network:
+def _network(
+    detector: str, backbone: str, width: float, depthwise: bool = False, channels: int | None = None
+) -> Network:
     whole = PUBLISHED_HEAD if backbone == "resnet50" else SMALL_HEAD
-    return Network(detector, backbone, width, *usual_head(detector, backbone, width, whole), depthwise)
+    usual, convs = usual_head(detector, backbone, width, whole)
+    return Network(detector, backbone, width, channels or usual, convs, depthwise)
 
 
 NETWORKS = (
@@ -57,6 +60,7 @@ NETWORKS = (
     _network("fcos", "mobilenet_v2", 1.0),
     _network("fcos", "resnet50", 1.0),
     _network("rtmdet", "cspnext_nano", 0.5),
+    _network("rtmdet", "cspnext_nano", 1.0, channels=32),
     _network("rtmdet", "cspnext_nano", 1.0),
     _network("rtmdet", "cspnext_tiny", 1.0),
     _network("rtmdet", "cspnext_s", 1.0),
