@@ -43,14 +43,12 @@ class Network:
         return f"{self.detector} {self.backbone}{width}, {head}"
 
 
-def _network(
-    detector: str, backbone: str, width: float, depthwise: bool = False, channels: int | None = None
-) -> Network:
+def _network(detector: str, backbone: str, width: float, depthwise: bool = False) -> Network:
     whole = PUBLISHED_HEAD if backbone == "resnet50" else SMALL_HEAD
-    usual, convs = usual_head(detector, backbone, width, whole)
-    return Network(detector, backbone, width, channels or usual, convs, depthwise)
+    return Network(detector, backbone, width, *usual_head(detector, backbone, width, whole), depthwise)
 
 
+NANO = _network("rtmdet", "cspnext_nano", 1.0)
 NETWORKS = (
     _network("fcos", "resnet18", 0.25),
     _network("fcos", "resnet18", 0.5),
@@ -60,8 +58,9 @@ NETWORKS = (
     _network("fcos", "mobilenet_v2", 1.0),
     _network("fcos", "resnet50", 1.0),
     _network("rtmdet", "cspnext_nano", 0.5),
-    _network("rtmdet", "cspnext_nano", 1.0, channels=32),
-    _network("rtmdet", "cspnext_nano", 1.0),
+    replace(NANO, head_channels=32),
+    replace(NANO, head_convs=1),
+    NANO,
     _network("rtmdet", "cspnext_tiny", 1.0),
     _network("rtmdet", "cspnext_s", 1.0),
     _network("rtmdet", "cspnext_m", 1.0),
