@@ -9,12 +9,25 @@ found = msad.load(trained.model).predict("image.jpg")
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from msad_cli.api import Detections, Model, Trained, distill, evaluate, load, train_teacher
+    from msad_cli.api import Detections, Model, Trained, distill, evaluate, fit, load, train_teacher
     from msad_cli.errors import MsadError
     from msad_cli.evaluation.metrics import Scores
+    from msad_cli.fitting.job import Fitted
 
 __version__ = "0.1.0"
-__all__ = ["Detections", "Model", "MsadError", "Scores", "Trained", "distill", "evaluate", "load", "train_teacher"]
+__all__ = [
+    "Detections",
+    "Fitted",
+    "Model",
+    "MsadError",
+    "Scores",
+    "Trained",
+    "distill",
+    "evaluate",
+    "fit",
+    "load",
+    "train_teacher",
+]
 
 
 def __getattr__(name: str) -> Any:

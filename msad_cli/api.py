@@ -1,17 +1,15 @@
-"""What `import msad_cli as msad` gives: trainings and evaluation as functions, and models for images in memory.
+"""What `import msad_cli as msad` gives: trainings, fits and evaluation as functions, and models for images in memory.
 
-Keywords are the fields of `TeacherConfig`, `DistillConfig` and `EvaluationConfig`: the commands' flags, with `_` for
-`-`. They take what one would type (`epochs=12`, `size="400,640"`, `lambda_=0.4`), and objects too: two datasets as
-`data`, modules as `losses`, a function as `on_step`. Nothing is printed unless `quiet=False`. Every mistake is
-raised as an `MsadError`.
+Keywords are the fields of `TeacherConfig`, `DistillConfig`, `FitConfig` and `EvaluationConfig`: the commands' flags,
+with `_` for `-`. They take what one would type (`epochs=12`, `size="400,640"`, `lambda_=0.4`), and trainings objects
+too: two datasets as `data`, modules as `losses`, a function as `on_step`. Nothing is printed unless `quiet=False`.
+Every mistake is raised as an `MsadError`.
 """
 
 import inspect
 import os
 import signal
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, overload
@@ -28,6 +26,9 @@ from msad_cli.evaluation.evaluate import Evaluation, EvaluationConfig
 from msad_cli.evaluation.metrics import Scores
 from msad_cli.export.runtime import Model as Network
 from msad_cli.export.runtime import open_model
+from msad_cli.fitting.fit_folder import FitConfig, begin
+from msad_cli.fitting.job import Fitted, fit_model
+from msad_cli.fitting.programs import Programs
 from msad_cli.inference import predictor
 from msad_cli.inference.inputs import Input
 from msad_cli.models.decode.nms import SAME_OBJECT, overlap_of
@@ -35,15 +36,12 @@ from msad_cli.models.decode.paste_masks import paste_masks
 from msad_cli.models.model_file import Card
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.models.views import choose_views
-from msad_cli.runs.folder import Setting
 from msad_cli.system import distributed
 from msad_cli.system.device import Compute, choose_compute
-from msad_cli.text import printable
 from msad_cli.training import train_teacher as training
 from msad_cli.training.config import PYTHON_ONLY, Asked, Config, DistillConfig, TeacherConfig
-from msad_cli.training.observer import Observer
+from msad_cli.training.observer import Lines, Observer
 from msad_cli.training.run import Outcome
-from msad_cli.training.steps.loop import Step
 from msad_cli.training.students import train_student as training_of_students
 
 if TYPE_CHECKING:
@@ -253,31 +251,6 @@ def _input(number: int, image: ImageLike, tones: Tones) -> Input:
     return Input(Path(name), Path(name), rgb_image(image, name, tones))
 
 
-SECONDS_BETWEEN_LINES = 30.0
-
-
-class _Lines(Observer):
-    """Prints what a training tells, line by line, on stderr."""
-
-    silent = False
-
-    def __init__(self) -> None:
-        self._said = time.monotonic()
-
-    def say(self, line: str) -> None:
-        print(printable(line), file=sys.stderr)
-
-    def plan(self, out: Path, settings: Mapping[str, Setting]) -> None:
-        self.say(f"plan of {out}")
-        for name, each in settings.items():
-            self.say(f"  {name}  {each.value}  {each.reason or each.source}")
-
-    def step(self, step: Step, line: str, seconds_left: float) -> None:
-        if time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
-            self._said = time.monotonic()
-            self.say(f"{line}  {seconds_left / 60:.0f} min left")
-
-
 def _training(
     config: Callable[Settings, Config], train: Callable[[Asked[Config], Observer], Outcome], about: str
 ) -> Callable[Settings, Trained]:
@@ -286,7 +259,7 @@ def _training(
     def function(*args: Settings.args, **settings: Settings.kwargs) -> Trained:
         asked = Asked(config(*args, **{"quiet": True, **settings}), frozenset(settings) - PYTHON_ONLY)  # type: ignore[arg-type]
         with distributed.joined():
-            outcome = train(asked, Observer() if asked.config.quiet or distributed.rank() else _Lines())
+            outcome = train(asked, Observer() if asked.config.quiet or distributed.rank() else Lines())
         if outcome.stopped:
             # The state is written: now the signal does what it does without msad.
             signal.raise_signal(outcome.stopped)
@@ -315,6 +288,35 @@ distill = _training(
         MsadError: whatever is wrong with what is asked for, the teacher, the data, the device, or the training.
     """,
 )
+
+
+def _fitting(config: Callable[Settings, FitConfig]) -> Callable[Settings, Fitted]:
+    def fit(*args: Settings.args, **settings: Settings.kwargs) -> Fitted:
+        """From a set and a budget to a model to ship: `msad fit`, whose flags the keywords are.
+
+        Its commands run as programs of their own.
+
+        Returns:
+            Plan, commands and verdict. `verdict.ship` is the file to ship, `verdict.met` whether what was trained is
+            within the budget. After `dry_run` there is no verdict.
+
+        Raises:
+            UnmetBudgetError: no candidate meets the budget.
+            MsadError: whatever else is wrong with what is asked for, the data, the device, or a command.
+        """
+        asked = config(*args, **{"quiet": True, **settings})  # type: ignore[arg-type]
+        folder, state = begin(asked, settings)
+        fitted = fit_model(folder, state, Programs(asked.quiet), asked.dry_run)
+        if fitted.stopped:
+            # The state is written: now the signal does what it does without msad.
+            signal.raise_signal(fitted.stopped - 128)
+        return fitted
+
+    fit.__signature__ = inspect.signature(config).replace(return_annotation=Fitted)  # type: ignore[attr-defined]
+    return fit
+
+
+fit = _fitting(FitConfig)
 
 
 def _evaluation(config: Callable[Settings, EvaluationConfig]) -> Callable[Concatenate[PathLike, Settings], Measures]:

@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msad_cli.errors import UsageError
@@ -67,6 +67,20 @@ def name_files(values: object, names: Iterable[str]) -> None:
     for name in names:
         if isinstance(text := getattr(values, name, None), str):
             object.__setattr__(values, name, Path(text))
+
+
+def refuse_out_of_range(values: object, limits: Mapping[str, tuple[float, float | None]]) -> None:
+    """Does nothing where a configuration's numbers are within limits: by field the least, and the largest or None.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for name, (least, most) in limits.items():
+        value = getattr(values, name, None)
+        if value is not None and not least <= value <= (math.inf if most is None else most):
+            flag = f"--{name.rstrip('_').replace('_', '-')}"
+            span = f"at least {least}" if most is None else f"from {least} to {most}"
+            raise UsageError(f"{flag} {value}: not {span}", f"give {flag} a number that is", code="number-out-of-range")
 
 
 def parse_ks(flag: str, text: str, known: str = "124") -> tuple[int, ...]:

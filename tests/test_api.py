@@ -85,6 +85,7 @@ def test_every_public_name_is_there_and_no_other() -> None:
     [
         ("train_teacher", "teacher", {"on_step"}, set()),
         ("distill", "distill", {"on_step", "losses"}, set()),
+        ("fit", "fit", set(), {"as_json"}),
         ("evaluate", "eval", set(), {"plot", "per_class", "fail_under", "as_json", "quiet"}),
     ],
 )

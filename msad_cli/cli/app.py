@@ -64,6 +64,9 @@ def _version(wanted: bool) -> None:
 def common(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    json_errors: Annotated[
+        bool, typer.Option("--json", help="Print an error as JSON on stdout, also where a command has no --json.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
     ] = False,
@@ -71,6 +74,10 @@ def common(
     """Flags that stand before the command."""
     if reason := refused(context.invoked_subcommand):
         raise UsageError(reason, "leave torchrun away", code="not-in-several-processes")
+    if json_errors:
+        from msad_cli.cli.console import one_document
+
+        context.with_resource(one_document(True))
 
 
 def main(arguments: list[str] | None = None) -> None:

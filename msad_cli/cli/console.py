@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -26,6 +28,17 @@ console = PrintableConsole(stderr=True, highlight=False, width=_width(sys.stderr
 """Of plans, progress and remarks."""
 results = PrintableConsole(highlight=False, width=_width(sys.stdout.isatty()))
 """Of what a command was called for."""
+
+
+@contextmanager
+def one_document(wanted: bool) -> Iterator[None]:
+    """A stretch in which stdout holds one document, if that is wanted: results for people are remarks then."""
+    before = results.stderr
+    results.stderr = wanted or before
+    try:
+        yield
+    finally:
+        results.stderr = before
 
 
 def print_line(line: str) -> None:

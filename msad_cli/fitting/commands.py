@@ -1,7 +1,7 @@
 """The commands that `msad fit` runs, one by one: each is one that can be typed."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,8 @@ Part = Literal["teacher", "student", "int8", "control", "both"]
 JITTER = "0.8,1"
 """The scale jitter of the plain detector's images, which students have and the paper's `--scales single` has not."""
 TIMED_RUNS = 30
+TALKATIVE = ("teacher", "distill", "export")
+"""Commands that tell people what they do, unless they are to be quiet."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,11 @@ def shown(words: tuple[str, ...], threads: int | None = None) -> str:
     """A command as it is typed."""
     before = "" if threads is None else f"OMP_NUM_THREADS={threads} "
     return f"{before}msad {shlex.join(words)}"
+
+
+def quietly(words: Sequence[str]) -> tuple[str, ...]:
+    """A command that tells people nothing."""
+    return (*words, "--quiet") if words[0] in TALKATIVE else tuple(words)
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,27 @@
 import json
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from msad_cli import __version__
 from msad_cli.errors import UsageError
-from msad_cli.fitting.choice.budgets import parse_budget
+from msad_cli.fitting.choice.budgets import KNOWN, parse_budget
 from msad_cli.fitting.choice.measuring import Measured
 from msad_cli.fitting.commands import Places, Step
 from msad_cli.runs.folder import json_text
 from msad_cli.system.files import refuse_unwritable, write_text
-from msad_cli.text import parse_duration, parse_ks
+from msad_cli.text import name_files, parse_duration, parse_ks, refuse_out_of_range
 
 FORMAT = "msad-fit/1"
 SUFFIX = ".fit"
 TEACHERS = ("auto", "yes", "no")
+UNRECORDED = frozenset({"resume", "overwrite", "dry_run", "quiet"})
+"""Fields that state.json does not hold: they are of a single call."""
+LIMITS: dict[str, tuple[float, float | None]] = {"teacher_epochs": (1, None), "threads": (1, 256)}
+"""The least and the largest value of a field, where there are any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +35,14 @@ class FitConfig:
         out: the model file of the student.
         teacher: `auto`, `yes` or `no`.
         control: whether the plain detector of the budget is trained too.
+        resume: the folder of a fit that is to go on, for which nothing else is asked.
 
     Raises:
         UsageError: a value that cannot be.
     """
 
-    data: str
-    budget: str
+    data: str = ""
+    budget: str = ""
     time: str = "6h"
     out: Path = Path("student.safetensors")
     teacher: str = "auto"
@@ -51,8 +56,22 @@ class FitConfig:
     threads: int = 1
     device: str = "auto"
     seed: int = 0
+    resume: Path | None = None
+    overwrite: bool = False
+    dry_run: bool = False
+    quiet: bool = False
 
     def __post_init__(self) -> None:
+        name_files(self, ("out", "resume"))
+        for name in ("data", "init"):  # words of commands
+            if isinstance(path := getattr(self, name), os.PathLike):
+                object.__setattr__(self, name, os.fspath(path))
+        if self.resume is not None:
+            return
+        for flag, value, form in (("--data", self.data, "DIR"), ("--budget", self.budget, KNOWN)):
+            if not value:
+                raise UsageError(f"no {flag} given", f"add {flag}, {form}", code="flag-missing")
+        refuse_out_of_range(self, LIMITS)
         parse_budget(self.budget)
         parse_duration("--time", self.time)
         parse_ks("--k", self.k, "24")
@@ -138,7 +157,7 @@ class FitFolder:
         values = {
             "format": FORMAT,
             "msad": __version__,
-            "config": asdict(state.config),
+            "config": {name: value for name, value in asdict(state.config).items() if name not in UNRECORDED},
             "begun_in": os.getcwd(),
             "measured": {name: asdict(each) for name, each in state.measured.items()},
             "plan": state.plan,
@@ -184,8 +203,34 @@ class FitFolder:
         return state
 
 
+def begin(config: FitConfig, typed: Iterable[str]) -> tuple[FitFolder, FitState]:
+    """The folder of a fit that begins or goes on, and how far it is.
+
+    Args:
+        typed: names of the fields that somebody gave.
+
+    Raises:
+        UsageError: a result exists; or there is nothing to resume, or more is asked for than that.
+        OutputError: nothing can be written there.
+    """
+    if config.resume is None:
+        folder = FitFolder(config.places.folder)
+        if not config.dry_run:
+            folder.refuse_used(config.overwrite, config.out)
+        return folder, FitState(config)
+    if beside := [name for name in typed if name not in ("resume", "quiet")]:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in beside)
+        raise UsageError(
+            f"--resume with {flags}: a fit goes on as it began",
+            "leave them away, or start anew with --overwrite",
+            code="setting-changed",
+        )
+    folder = FitFolder(config.resume)
+    return folder, folder.load()
+
+
 def _config(values: Mapping[str, Any]) -> FitConfig:
-    known = {each.name for each in fields(FitConfig)}
+    known = {each.name for each in fields(FitConfig)} - UNRECORDED
     return FitConfig(**{**{name: values[name] for name in known}, "out": Path(values["out"])})
 
 

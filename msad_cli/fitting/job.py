@@ -96,7 +96,7 @@ def fit_model(folder: FitFolder, state: FitState, listener: Listener, dry_run: b
     Raises:
         UsageError, DeviceError, ModelFileError: a network, a device or weights that cannot be used.
         DataError: the set cannot be used.
-        UnmetBudgetError: no candidate is within the budget, or what was trained is not.
+        UnmetBudgetError: no candidate is within the budget.
         MsadError: whatever a command raises.
     """
     config = state.config
@@ -296,11 +296,7 @@ def _do(place: int, folder: FitFolder, state: FitState, listener: Listener) -> i
 
 
 def _judge(budget: Budget, facts: Facts, folder: FitFolder, state: FitState, commands: Sequence[str]) -> Verdict:
-    """Measures what was trained, and writes verdict and page.
-
-    Raises:
-        UnmetBudgetError: the student is over the budget.
-    """
+    """Measures what was trained, and writes verdict and page."""
     config, runtime = state.config, state.plan["runtime"]
     places = config.places
     models = {"student": places.student}

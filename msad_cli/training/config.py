@@ -4,14 +4,13 @@ A field is the flag of its name, with `_` for `-`. None stands for a value that 
 the teacher. What a field means is said once, where the flags are: cli/options.py and the two commands.
 """
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msad_cli.errors import UsageError
 from msad_cli.runs.folder import CONTROL
-from msad_cli.text import MOST_PIXELS, name_files, parse_duration, parse_zoom
+from msad_cli.text import MOST_PIXELS, name_files, parse_duration, parse_zoom, refuse_out_of_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -121,14 +120,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         name_files(self, PATHS)
-        for name, (least, most) in LIMITS.items():
-            value = getattr(self, name, None)
-            if value is not None and not least <= value <= (math.inf if most is None else most):
-                flag = f"--{name.rstrip('_').replace('_', '-')}"
-                span = f"at least {least}" if most is None else f"from {least} to {most}"
-                raise UsageError(
-                    f"{flag} {value}: not {span}", f"give {flag} a number that is", code="number-out-of-range"
-                )
+        refuse_out_of_range(self, LIMITS)
         if self.augment not in LEVELS_OF_AUGMENTATION:
             raise UsageError(f"--augment {self.augment}: unknown", "give off, light or strong", code="unknown-value")
         parse_zoom(self.zoom)

@@ -1,5 +1,6 @@
 """What a training tells whoever started it, and how fast it is."""
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from msad_cli.runs.folder import Setting
 from msad_cli.system.device import Compute
+from msad_cli.text import printable
 from msad_cli.training.steps.loop import Step
 from msad_cli.training.steps.state import grouped
 
@@ -17,6 +19,7 @@ RECENT = 50
 """Steps by which speed and the time left go: a neighbour that comes or goes shows after these."""
 WORTH_SAYING = 0.1
 """The share of waiting from which on a line mentions it."""
+SECONDS_BETWEEN_LINES = 30.0
 
 
 class Observer:
@@ -47,6 +50,28 @@ class Observer:
 
     def step(self, step: Step, line: str, seconds_left: float) -> None:
         """A step, in words, and how long the rest will take."""
+
+
+class Lines(Observer):
+    """Prints what a training tells, line by line, on stderr."""
+
+    silent = False
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+
+    def say(self, line: str) -> None:
+        print(printable(line), file=sys.stderr)
+
+    def plan(self, out: Path, settings: Mapping[str, Setting]) -> None:
+        self.say(f"plan of {out}")
+        for name, each in settings.items():
+            self.say(f"  {name}  {each.value}  {each.reason or each.source}")
+
+    def step(self, step: Step, line: str, seconds_left: float) -> None:
+        if time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            self.say(f"{line}  {seconds_left / 60:.0f} min left")
 
 
 class Speed:

@@ -66,6 +66,7 @@ def test_help_and_usage_errors_do_not_import_torch(arguments: list[str]) -> None
         (["flops", "--json", "--backbones", "resnet18"], "wrong-usage", 2),
         (["flops", "--json", "--backbone", "resnet19"], "setting-refused", 2),
         (["data", "check", "none", "--json"], "data-folder-missing", 3),
+        (["--json", "teacher", "--data", "none"], "data-folder-missing", 3),
     ],
 )
 def test_json_of_a_command_that_fails_is_the_error(
@@ -78,6 +79,15 @@ def test_json_of_a_command_that_fails_is_the_error(
     assert printed.err == f"error: {error['message']}\n" + (f"\nhint: {error['hint']}\n" if error["hint"] else "")
     assert run([each for each in arguments if each != "--json"]) == exit_code
     assert capsys.readouterr() == ("", printed.err)
+
+
+def test_json_before_a_command_keeps_results_from_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--json", "flops", "--backbone", "resnet18"]) == 0
+    aside = capsys.readouterr()
+    assert run(["flops", "--backbone", "resnet18"]) == 0
+    usual = capsys.readouterr()
+    assert usual.out
+    assert (aside.out, aside.err) == ("", usual.out + usual.err)
 
 
 def test_json_of_a_command_that_fails_with_a_result_is_the_result(

@@ -1,6 +1,7 @@
 """A whole fit with latencies, paces and commands that are given: what it says, writes, and goes on with."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from support.documents import document
 from support.fitting import Given, Listening, facts
 from support.pages import Page, curves, write_run
 
+import msad_cli as msad
 from msad_cli.cli.app import run
 from msad_cli.errors import GateMissedError, UnmetBudgetError, UsageError
 from msad_cli.fitting import job
@@ -302,12 +304,62 @@ def test_the_page_of_a_fit_takes_any_text_and_shows_what_was_trained(tmp_path: P
         (["--resume", "/nowhere/s.fit", "--budget", "5ms"], 2, "--resume with --budget"),
     ],
 )
-def test_mistakes_are_told(
+def test_mistakes_are_told_and_raised(
     flags: list[str], code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(["fit", *flags]) == code
     assert words in capsys.readouterr().err
+    settings: dict[str, Any] = {flag[2:]: value for flag, value in zip(flags[::2], flags[1::2], strict=True)}
+    with pytest.raises(msad.MsadError, match=re.escape(words)) as caught:
+        msad.fit(**settings)
+    assert caught.value.exit_code == code
+    assert capsys.readouterr() == ("", "")
+
+
+def test_python_plans_what_the_command_does_and_says_nothing(
+    tmp_path: Path, given: Given, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ["--teacher-epochs", "90", "--no-control", "--threads", "2"]
+    assert run(["fit", "--data", "d", "--budget", "10ms", "--k", "2", *flags, "--dry-run", "--json"]) == 0
+    told = document(capsys.readouterr().out)
+    planned = msad.fit(data="d", budget="10ms", k="2", teacher_epochs=90, control=False, threads=2, dry_run=True)
+    assert planned.to_json() == {name: told[name] for name in ("plan", "commands", "result")}
+    named = msad.fit(data=Path("d"), budget="10ms", k="2", out="s.safetensors", dry_run=True)  # type: ignore[arg-type]
+    assert named.commands[0].startswith("msad teacher --scales alone --k 2")
+    assert named.commands[0].endswith("--data d --epochs 80 --out s.safetensors")
+    assert planned.plan["epochs"] == {"teacher": 90, "student": 40, "plain": 0}
+    assert capsys.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+    for name, wrong in {"threads": 0, "teacher_epochs": 0}.items():
+        with pytest.raises(UsageError, match="0: not "):
+            msad.fit(data="d", budget="10ms", **{name: wrong})  # type: ignore[arg-type]
+
+
+def test_python_is_interrupted_and_goes_on(
+    tmp_path: Path, given: Given, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Where a budget is missed, what was trained is there all the same."""
+    monkeypatch.chdir(tmp_path)
+    writing = Writing([0, 130])
+    monkeypatch.setattr("msad_cli.fitting.programs.Programs.run", lambda self, *of: writing.run(*of))
+    with pytest.raises(KeyboardInterrupt):
+        msad.fit(data="d", budget="10ms", k="2")
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(UsageError, match=r"^student\.fit exists"):
+        msad.fit(data="d", budget="10ms")
+    assert "quiet" not in json.loads(Path("student.fit/state.json").read_text())["config"]
+    LATENCIES.update(student=12.0)
+    fitted = msad.fit(resume=Path("student.fit"), quiet=False)
+    assert [words[0] for words in writing.commands[2:]] == ["export", "export", "teacher", "export", "bench"]
+    assert fitted.verdict is not None
+    assert (fitted.verdict.ship, fitted.verdict.met) == (Path("student.onnx"), False)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert [line[2:] for line in printed.err.splitlines() if line.startswith("$ ")] == fitted.commands[1:]
+    # The rows that were taken, of the student and of the plain detector.
+    assert len([line for line in printed.err.splitlines() if line.startswith("→ ")]) == 2
 
 
 def test_the_command_prints_json_and_ends_by_the_budget(

@@ -1,5 +1,6 @@
 """A whole fit of the demo set at toy size: nothing is given, everything is trained, exported and measured."""
 
+import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from support.documents import document
 
+import msad_cli as msad
 from msad_cli.cli.app import run
 from msad_cli.fitting.choice import candidates, measuring
 from msad_cli.fitting.choice.candidates import Network, candidates_for
@@ -55,3 +57,20 @@ def test_from_the_demo_set_to_a_report(
     again, _ = load_model(tmp_path / "again.safetensors")
     for name, each in student.state_dict().items():
         assert each.equal(again.state_dict()[name])
+
+
+def test_python_has_it_all_by_programs(tmp_path: Path, demo: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = {"data": str(demo), "budget": "1s", "time": "10s", "k": "2", "device": "cpu", "control": False}
+    fitted = msad.fit(**asked, out=Path("s.safetensors"))  # type: ignore[arg-type]
+    assert capfd.readouterr() == ("", "")
+    assert fitted.verdict is not None
+    assert fitted.verdict.met
+    assert fitted.verdict.ship == Path("s.onnx")
+    assert fitted.verdict.int8 is not None
+    assert fitted.verdict.int8.file.exists()
+    written = json.loads(Path("s.fit/verdict.json").read_text())
+    assert written["verdict"] == fitted.verdict.words
+    assert written["bench"]["machine"]["threads"] == 1
+    # All of it was done by the commands that it names.
+    assert msad.fit(resume=Path("s.fit")).commands == fitted.commands

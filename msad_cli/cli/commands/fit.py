@@ -2,15 +2,15 @@
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from msad_cli.cli import options
-from msad_cli.errors import UnmetBudgetError, UsageError
-from msad_cli.fitting.choice.budgets import KNOWN
+from msad_cli.errors import UnmetBudgetError
 from msad_cli.models.detectors.kinds import DETECTORS
 
 if TYPE_CHECKING:
@@ -60,37 +60,36 @@ def fit(
     as_json: options.Json = False,
 ) -> None:
     """From a set and a budget to a shipped model: choose, train, export, check, measure, and say what to ship."""
+    from msad_cli.cli.console import one_document
     from msad_cli.cli.output.json_output import expect_json, print_json
-    from msad_cli.fitting.fit_folder import FitConfig, FitFolder, FitState
+    from msad_cli.cli.training_flags import is_typed
+    from msad_cli.fitting.fit_folder import FitConfig, begin
     from msad_cli.fitting.job import fit_model
 
-    if resume is not None:
-        folder = FitFolder(resume)
-        _refuse_beside_resume(context)
-        state = folder.load()
-    else:
-        config = FitConfig(
-            data=_needed(data, "--data", "DIR"),
-            budget=_needed(budget, "--budget", KNOWN),
-            time=time,
-            out=out,
-            teacher=teacher,
-            teacher_epochs=teacher_epochs,
-            teacher_backbone=teacher_backbone,
-            control=control,
-            detector=detector,
-            backbone=backbone,
-            k=k,
-            init=init,
-            threads=threads,
-            device=device,
-            seed=seed,
-        )
-        folder, state = FitFolder(config.places.folder), FitState(config)
-        if not dry_run:
-            folder.refuse_used(overwrite, out)
+    config = FitConfig(
+        data=data or "",
+        budget=budget or "",
+        time=time,
+        out=out,
+        teacher=teacher,
+        teacher_epochs=teacher_epochs,
+        teacher_backbone=teacher_backbone,
+        control=control,
+        detector=detector,
+        backbone=backbone,
+        k=k,
+        init=init,
+        threads=threads,
+        device=device,
+        seed=seed,
+        resume=resume,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        quiet=quiet,
+    )
+    folder, state = begin(config, [each.name for each in fields(config) if is_typed(context, each.name)])
     console = _Console(quiet)
-    with _one_document(as_json):
+    with one_document(as_json):
         try:
             fitted = fit_model(folder, state, console, dry_run)
         except KeyboardInterrupt:
@@ -100,39 +99,6 @@ def fit(
         if as_json:
             print_json("fit", **fitted.to_json())
         _end(fitted, folder.path, console)
-
-
-@contextlib.contextmanager
-def _one_document(wanted: bool) -> Iterator[None]:
-    """A stretch in which stdout holds one document, if that is wanted: results for people are remarks then."""
-    from msad_cli.cli.console import results
-
-    before = results.stderr
-    results.stderr = wanted or before
-    try:
-        yield
-    finally:
-        results.stderr = before
-
-
-def _needed(value: str | None, flag: str, words: str) -> str:
-    if value is None:
-        raise UsageError(f"no {flag} given", f"add {flag}, {words}", code="flag-missing")
-    return value
-
-
-def _refuse_beside_resume(context: typer.Context) -> None:
-    from msad_cli.cli.training_flags import is_typed
-
-    beside = {"resume", "quiet", "as_json"}
-    typed = [name for name in context.params if name not in beside and is_typed(context, name)]
-    if typed:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in typed)
-        raise UsageError(
-            f"--resume with {flags}: a fit goes on as it began",
-            "leave them away, or start anew with --overwrite",
-            code="setting-changed",
-        )
 
 
 def _end(fitted: "Fitted", folder: Path, console: "_Console") -> None:
@@ -181,12 +147,12 @@ class _Console:
     def run(self, words: Sequence[str], threads: int | None) -> tuple[int, str]:
         from msad_cli.cli.app import app
         from msad_cli.fitting.choice import measuring
+        from msad_cli.fitting.commands import quietly
 
         printed = io.StringIO()
         own = contextlib.nullcontext() if threads is None else measuring.threads(threads)
-        quiet = ("--quiet",) if self._quiet and words[0] in ("teacher", "distill", "export") else ()
         # What is for programs is for this one.
         aside = contextlib.redirect_stdout(printed) if "--json" in words else contextlib.nullcontext()
         with own, aside:
-            code = app(args=[*words, *quiet], prog_name="msad", standalone_mode=False)
+            code = app(args=list(quietly(words) if self._quiet else words), prog_name="msad", standalone_mode=False)
         return code if isinstance(code, int) else 0, printed.getvalue()
