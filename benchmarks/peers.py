@@ -86,7 +86,9 @@ def installed(place: Path) -> list[str]:
     command = place / "bin" / "yolo"
     if not command.exists():
         subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-        subprocess.run([str(place / "bin" / "pip"), "install", "--quiet", "ultralytics", "onnx"], check=True)
+        subprocess.run(
+            [str(place / "bin" / "pip"), "install", "--quiet", "ultralytics", "onnx", "onnxscript"], check=True
+        )
     return [str(command)]
 
 
