@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from deployed import RUNTIMES, Run, images_of, in_turns
+from mistakes import told
 
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.layouts.splits import find_split
@@ -51,6 +52,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--yolo", help="as a shell would read it; by default an environment is made")
     given = parser.parse_args()
+    if missing := [str(path) for path in given.beside if not path.is_file()]:
+        parser.error(f"--beside {' '.join(missing)}: no such file")  # before hours of training
     out: Path = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     yolo = shlex.split(given.yolo) if given.yolo else installed(out / "environment")
@@ -206,4 +209,4 @@ def theirs(file: Path, paths: list[Path]) -> list[Any]:
 
 
 if __name__ == "__main__":
-    main()
+    told(main)
