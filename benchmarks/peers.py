@@ -1,14 +1,15 @@
 """What a user would pick instead: YOLO, trained from scratch on the same images, beside msad's exported students.
 
-    python benchmarks/peers.py SET [--out DIR] [--model yolo11n] [--sizes 320,160] [--epochs 72] [--seeds 0]
-        [--nbs 8,64] [--beside student.onnx …] [--yolo COMMAND]
+    python benchmarks/peers.py SET [--out DIR] [--model yolo11n] [--sizes 320,160] [--also 256,224] [--epochs 72]
+        [--seeds 0] [--nbs 8,64] [--beside student.onnx …] [--yolo COMMAND]
 
 YOLO is Ultralytics' (AGPL-3.0) and runs as a program of its own: in an environment that this script makes in DIR, or by
 the command that `--yolo` names. Nothing of it is imported. It is trained with its defaults but for the batch, and with
 `nbs`, the number of images after which weights are updated, as said. What its best epoch finds in the images of val
-is scored by pycocotools as msad's is, 100 an image. Then its graph, suppression included, and those `--beside` take
-turns in onnxruntime and in OpenVINO, in float32: CPU time of one thread and one image. A model that is in DIR is not
-trained again. `--epochs 0` trains nothing, and times a network of random weights.
+is scored by pycocotools as msad's is, 100 an image. `--also` looks at smaller images by the weights of the first of
+`--sizes`, as users do who want more speed. Then its graphs, suppression included, and those `--beside` take turns in
+onnxruntime and in OpenVINO, in float32: CPU time of one thread and one image. DIR/peers.png has AP over the time of the
+former. A model that is in DIR is not trained again. `--epochs 0` trains nothing, and times a network of random weights.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import shlex
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,9 @@ from mistakes import told
 
 from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.layouts.splits import find_split
+from msad_cli.evaluation.pareto import Point
 from msad_cli.export.sidecar import sidecar_path
+from msad_cli.runs.plots.pareto import plot_pareto
 
 DETECTIONS = 100
 LEAST = 0.001
@@ -44,6 +48,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("peers"))
     parser.add_argument("--model", default="yolo11n")
     parser.add_argument("--sizes", default="320,160")
+    parser.add_argument("--also", default="")
     parser.add_argument("--epochs", type=int, default=72)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--nbs", default="8,64")
@@ -63,25 +68,72 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "msad_cli", *convert], check=True)
     found = find_split(given.set, "val")
     split = read_split(found.annotations, found.images)
-    rows, graphs = [], {}
-    for size in map(int, given.sizes.split(",")):
-        if given.epochs == 0:
-            graphs[f"{given.model} at {size}"] = exported(yolo, f"{given.model}.yaml", out / "untrained", size, split)
-            continue
-        for nbs in map(int, given.nbs.split(",")):
-            folders = [
-                trained(yolo, given, out, data, f"{given.model}-{size}-nbs{nbs}-{seed}", size, nbs, seed)
-                for seed in map(int, given.seeds.split(","))
-            ]
-            scores = [scored(yolo, folder, data, size, split) for folder in folders]
-            rows.append((f"{given.model} at {size}, nbs {nbs}", scores))
-        best = folders[0] / "weights"
-        graphs[f"{given.model} at {size}"] = exported(yolo, str(best / "best.pt"), best, size, split)
-    if rows:
-        print("| trained | epochs | AP by seed | mean |\n|---|---|---|---|")
-    for name, scores in rows:
-        print(f"| {name} | {given.epochs} | {', '.join(f'{each:.1f}' for each in scores)} | {np.mean(scores):.1f} |")
-    timed({**graphs, **{path.stem: path for path in given.beside}}, split, given.runs)
+    sizes, smaller = ([int(each) for each in listed.split(",") if each] for listed in (given.sizes, given.also))
+    models: dict[str, tuple[float | None, Path]] = {}
+    if given.epochs:
+        peers = [each for size in sizes for each in peers_of(yolo, given, out, data, size, split)]
+        peers += [each.at(seen, yolo, data, split) for seen in smaller for each in peers if each.trained == sizes[0]]
+        print("| network | epochs | AP by seed | mean |\n|---|---|---|---|")
+        for peer in peers:
+            print(f"| {peer} | {given.epochs} | {', '.join(f'{ap:.1f}' for ap in peer.aps)} | {peer.ap:.1f} |")
+        for peer in best_of(peers):
+            weights = peer.folders[0] / "weights"
+            models[str(peer)] = peer.ap, exported(yolo, str(weights / "best.pt"), weights, peer.seen, split)
+    else:
+        for size in (*sizes, *smaller):
+            graph = exported(yolo, f"{given.model}.yaml", out / "untrained", size, split)
+            models[f"{given.model} at {size}"] = None, graph
+    models |= {path.stem: (of_msad(path, given.set), path) for path in given.beside}
+    timed(models, split, given.runs, out / "peers.png")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A network's trainings of all seeds, as they look at images of a size.
+
+    Attributes:
+        trained, seen: long sides in pixels, of the images for training and of those looked at.
+        nbs: images after which weights were updated.
+        aps: on val, in percent, by seed.
+    """
+
+    network: str
+    trained: int
+    seen: int
+    nbs: int
+    folders: list[Path]
+    aps: list[float]
+
+    def __str__(self) -> str:
+        elsewhere = "" if self.seen == self.trained else f", trained at {self.trained}"
+        return f"{self.network} at {self.seen}{elsewhere}, nbs {self.nbs}"
+
+    @property
+    def ap(self) -> float:
+        return float(np.mean(self.aps))
+
+    def at(self, size: int, yolo: list[str], data: Path, split: CocoSplit) -> "Peer":
+        """The same trainings, looking at images of another size."""
+        return replace(self, seen=size, aps=[scored(yolo, each, data, size, split) for each in self.folders])
+
+
+def peers_of(
+    yolo: list[str], given: argparse.Namespace, out: Path, data: Path, size: int, split: CocoSplit
+) -> list[Peer]:
+    """What is trained at a size, which is done where it is missing: one for each `nbs`."""
+    found = []
+    for nbs in map(int, given.nbs.split(",")):
+        folders = [trained(yolo, given, out, data, size, nbs, seed) for seed in map(int, given.seeds.split(","))]
+        found.append(Peer(given.model, size, size, nbs, folders, []).at(size, yolo, data, split))
+    return found
+
+
+def best_of(peers: list[Peer]) -> list[Peer]:
+    """Of the trainings at one size that look at images of one size, the one with the highest AP."""
+    best: dict[tuple[int, int], Peer] = {}
+    for peer in sorted(peers, key=lambda each: each.ap):
+        best[peer.trained, peer.seen] = peer
+    return list(best.values())
 
 
 def installed(place: Path) -> list[str]:
@@ -109,10 +161,9 @@ def called(yolo: list[str], out: Path, *words: str) -> None:
     done.check_returncode()
 
 
-def trained(
-    yolo: list[str], given: argparse.Namespace, out: Path, data: Path, name: str, size: int, nbs: int, seed: int
-) -> Path:
+def trained(yolo: list[str], given: argparse.Namespace, out: Path, data: Path, size: int, nbs: int, seed: int) -> Path:
     """The folder of a training, which is done if it is not there."""
+    name = f"{given.model}-{size}-nbs{nbs}-{given.epochs}epochs-{seed}"
     folder = out / name
     if not (folder / "done").exists():
         network = (f"model={given.model}.yaml", "pretrained=False", f"data={data}", f"imgsz={size}", "device=cpu")
@@ -129,11 +180,21 @@ def scored(yolo: list[str], folder: Path, data: Path, size: int, split: CocoSpli
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    results = folder / "val" / "predictions.json"
+    results = folder / f"val-{size}" / "predictions.json"
     if not results.exists():
         words = (f"model={folder / 'weights' / 'best.pt'}", f"data={data}", f"imgsz={size}", "device=cpu", "batch=1")
         asked = (f"conf={LEAST}", f"max_det={DETECTIONS}", "save_json=True", "plots=False")
-        called(yolo, folder.parent, "detect", "val", *words, *asked, f"project={folder}", "name=val", "exist_ok=True")
+        called(
+            yolo,
+            folder.parent,
+            "detect",
+            "val",
+            *words,
+            *asked,
+            f"project={folder}",
+            f"name=val-{size}",
+            "exist_ok=True",
+        )
     ids = {Path(str(name)).stem: int(each) for name, each in zip(split.file_names, split.image_ids, strict=True)}
     categories = [each for each, _ in split.categories]
     found: list[dict[str, Any]] = json.loads(results.read_text())
@@ -173,21 +234,37 @@ def sides_of(split: CocoSplit, size: int) -> tuple[int, int]:
     return down, across
 
 
-def timed(files: dict[str, Path], split: CocoSplit, runs: int) -> None:
-    """Prints the CPU time of an image by each file, whole, in turns."""
+def of_msad(graph: Path, data: Path) -> float:
+    """AP of an exported student on val, in percent."""
+    words = [sys.executable, "-m", "msad_cli", "eval", str(graph), "--data", str(data), "--json"]
+    done = subprocess.run(words, stdout=subprocess.PIPE, check=True)
+    return 100 * float(json.loads(done.stdout)["best"]["scores"]["AP"])
+
+
+def timed(models: dict[str, tuple[float | None, Path]], split: CocoSplit, runs: int, picture: Path) -> None:
+    """Prints the CPU time of an image by each graph, whole, in turns, and draws AP over that of the first runtime.
+
+    Args:
+        models: AP, if it is known, and the graph by what is printed.
+        picture: is not written where no AP is known.
+    """
     paths = [split.path(index) for index in range(min(20, len(split)))]
     turns: dict[tuple[str, str], tuple[Run, list[Any]]] = {}
-    for name, file in files.items():
+    for name, (_, file) in models.items():
         images = images_of(file, paths) if sidecar_path(file).exists() else theirs(file, paths)
         for runtime, opened in RUNTIMES.items():
             turns[name, runtime] = opened(file.read_bytes()), images
     middle = in_turns(turns, runs)
-    print(f"\n| graph | {' | '.join(f'{each}, ms | : first' for each in RUNTIMES)} |")
-    print("|---" * (1 + 2 * len(RUNTIMES)) + "|")
-    first = next(iter(files))
-    for name in files:
+    print(f"\n| graph | AP | {' | '.join(f'{each}, ms | : first' for each in RUNTIMES)} |")
+    print("|---" * (2 + 2 * len(RUNTIMES)) + "|")
+    first = next(iter(models))
+    for name, (ap, _) in models.items():
         own = (f"{middle[name, each]:.2f} | {middle[name, each] / middle[first, each]:.2f}" for each in RUNTIMES)
-        print(f"| {name} | {' | '.join(own)} |")
+        print(f"| {name} | {'' if ap is None else f'{ap:.1f}'} | {' | '.join(own)} |")
+    runtime = next(iter(RUNTIMES))
+    if points := {name: Point(middle[name, runtime], ap / 100) for name, (ap, _) in models.items() if ap is not None}:
+        plot_pareto(points, picture, f"CPU time of one thread, {runtime}, float32")
+        print(f"\n{picture} written")
 
 
 def theirs(file: Path, paths: list[Path]) -> list[Any]:
