@@ -550,6 +550,21 @@ def test_a_place_where_nothing_can_be_written_is_named_before_the_work(
     assert f"cannot write {tmp_path / 'file' / 'm.onnx'}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("unfinished", [True, False])
+def test_a_model_whose_training_still_runs_is_named(
+    unfinished: bool, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "student.safetensors"
+    save_model(path, of_demo(), Card(data=str(demo), epochs=2, unfinished=unfinished))
+    monkeypatch.setattr("msad_cli.export.trace.trace", lambda *_: None)
+    nothing = [torch.zeros(1, 10, *of) for of in ((4,), (), ())]
+    toy = replace(pt2.FORMAT, write=lambda *_: b"graph", load=lambda *_: lambda _: nothing)
+    monkeypatch.setitem(FORMATS, "pt2", toy)
+    run(["export", str(path), "--format", "pt2"])
+    words = " ".join(capsys.readouterr().err.split())
+    assert ("; epoch 2 of a run that still goes on: export again after it" in words) == unfinished
+
+
 def test_a_model_that_finds_nothing_is_not_exported(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

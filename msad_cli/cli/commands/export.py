@@ -107,7 +107,10 @@ def export(
     measured = data or (remembered_data(card.data, model) if int8 else None)
     val = split_for(measured, "val", spec) if measured or int8 else split_for("demo", "val")
     say = (lambda _: None) if quiet else print_line
-    say(f"{model}: {spec.detector}, view {seen}, of 1/{spec.ks[0]} of the HR size; it is traced for a minute or two")
+    state = f"; epoch {card.epochs} of a run that still goes on: export again after it" if card.unfinished else ""
+    say(
+        f"{model}: {spec.detector}, view {seen}, of 1/{spec.ks[0]} of the HR size{state}; tracing takes a minute or two"
+    )
     network = Deployed(detector, seen, overlap).eval()
     written = to.write(trace(network, shape), spec.task)
     graph = ExportedModel(spec, to.load(written, spec.task, str(path), shape, ""), shape)
