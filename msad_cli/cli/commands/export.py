@@ -105,7 +105,7 @@ def export(
     seen = _single_view(view, detector.spec, model)
     spec, shape = _fixed_spec(detector.spec, seen, fixed, batch)
     measured = data or (remembered_data(card.data, model) if int8 else None)
-    val = split_for(measured, "val", spec) if measured or int8 else split_for("demo", "val")
+    val = split_for(measured, "val", spec) if measured or int8 else None
     say = (lambda _: None) if quiet else print_line
     state = f"; epoch {card.epochs} of a run that still goes on: export again after it" if card.unfinished else ""
     say(
@@ -122,7 +122,7 @@ def export(
         models["int8"] = ExportedModel(spec, to.load(written, spec.task, str(path), shape, ""), shape)
     whole = load_model(model)[0]  # without the graph's limits, to say what they cost
     whole.limit(nms_iou, max_detections)
-    scores = score_graphs(whole, seen, models, val, overlap) if measured else {}
+    scores = score_graphs(whole, seen, models, val, overlap) if val is not None else {}
     if not quiet:
         _print_cost(scores, to.name)
     if data is not None and Path(data).resolve() != Path(card.data).resolve():
