@@ -47,18 +47,21 @@ def main() -> None:
     parser.add_argument("set", type=Path)
     parser.add_argument("--out", type=Path, default=Path("peers"))
     parser.add_argument("--model", default="yolo11n")
-    parser.add_argument("--sizes", default="320,160")
-    parser.add_argument("--also", default="")
+    parser.add_argument("--sizes", type=numbers, default="320,160")
+    parser.add_argument("--also", type=numbers, default="")
     parser.add_argument("--epochs", type=int, default=72)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--nbs", default="8,64")
-    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--nbs", type=numbers, default="8,64")
+    parser.add_argument("--seeds", type=numbers, default="0")
     parser.add_argument("--beside", type=Path, nargs="*", default=[])
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--yolo", help="as a shell would read it; by default an environment is made")
     given = parser.parse_args()
     if missing := [str(path) for path in given.beside if not path.is_file()]:
         parser.error(f"--beside {' '.join(missing)}: no such file")  # before hours of training
+    beside: dict[str, tuple[float | None, Path]] = {
+        path.stem: (of_msad(path, given.set), path) for path in given.beside
+    }
     out: Path = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     yolo = shlex.split(given.yolo) if given.yolo else installed(out / "environment")
@@ -68,11 +71,11 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "msad_cli", *convert], check=True)
     found = find_split(given.set, "val")
     split = read_split(found.annotations, found.images)
-    sizes, smaller = ([int(each) for each in listed.split(",") if each] for listed in (given.sizes, given.also))
     models: dict[str, tuple[float | None, Path]] = {}
     if given.epochs:
-        peers = [each for size in sizes for each in peers_of(yolo, given, out, data, size, split)]
-        peers += [each.at(seen, yolo, data, split) for seen in smaller for each in peers if each.trained == sizes[0]]
+        peers = [each for size in given.sizes for each in peers_of(yolo, given, out, data, size, split)]
+        first = [each for each in peers if each.trained == given.sizes[0]]
+        peers += [each.at(seen, yolo, data, split) for seen in given.also for each in first]
         print("| network | epochs | AP by seed | mean |\n|---|---|---|---|")
         for peer in peers:
             print(f"| {peer} | {given.epochs} | {', '.join(f'{ap:.1f}' for ap in peer.aps)} | {peer.ap:.1f} |")
@@ -80,11 +83,19 @@ def main() -> None:
             weights = peer.folders[0] / "weights"
             models[str(peer)] = peer.ap, exported(yolo, str(weights / "best.pt"), weights, peer.seen, split)
     else:
-        for size in (*sizes, *smaller):
+        for size in (*given.sizes, *given.also):
             graph = exported(yolo, f"{given.model}.yaml", out / "untrained", size, split)
             models[f"{given.model} at {size}"] = None, graph
-    models |= {path.stem: (of_msad(path, given.set), path) for path in given.beside}
-    timed(models, split, given.runs, out / "peers.png")
+    timed(models | beside, split, given.runs, out / "peers.png")
+
+
+def numbers(text: str) -> list[int]:
+    """Of a list such as 320,160.
+
+    Raises:
+        ValueError: there is something else in it.
+    """
+    return [int(each) for each in text.split(",") if each]
 
 
 @dataclass(frozen=True)
@@ -122,8 +133,8 @@ def peers_of(
 ) -> list[Peer]:
     """What is trained at a size, which is done where it is missing: one for each `nbs`."""
     found = []
-    for nbs in map(int, given.nbs.split(",")):
-        folders = [trained(yolo, given, out, data, size, nbs, seed) for seed in map(int, given.seeds.split(","))]
+    for nbs in given.nbs:
+        folders = [trained(yolo, given, out, data, size, nbs, seed) for seed in given.seeds]
         found.append(Peer(given.model, size, size, nbs, folders, []).at(size, yolo, data, split))
     return found
 
@@ -184,17 +195,8 @@ def scored(yolo: list[str], folder: Path, data: Path, size: int, split: CocoSpli
     if not results.exists():
         words = (f"model={folder / 'weights' / 'best.pt'}", f"data={data}", f"imgsz={size}", "device=cpu", "batch=1")
         asked = (f"conf={LEAST}", f"max_det={DETECTIONS}", "save_json=True", "plots=False")
-        called(
-            yolo,
-            folder.parent,
-            "detect",
-            "val",
-            *words,
-            *asked,
-            f"project={folder}",
-            f"name=val-{size}",
-            "exist_ok=True",
-        )
+        place = (f"project={folder}", f"name=val-{size}", "exist_ok=True")
+        called(yolo, folder.parent, "detect", "val", *words, *asked, *place)
     ids = {Path(str(name)).stem: int(each) for name, each in zip(split.file_names, split.image_ids, strict=True)}
     categories = [each for each, _ in split.categories]
     found: list[dict[str, Any]] = json.loads(results.read_text())

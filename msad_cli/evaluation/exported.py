@@ -53,10 +53,12 @@ def compared_images(named: CocoSplit | None, card: Card, graph: ExportedModel) -
     if named is not None:
         yield from graph_images(named, graph)
     try:
-        yield from graph_images(split_for(card.data, "val", graph.spec), graph)
+        other = split_for(card.data, "val", graph.spec)
     except (UsageError, DataError):  # it is not here, or not any more
-        if named is None:
-            yield from graph_images(split_for("demo", "val"), graph)
+        if named is not None:
+            return
+        other = split_for("demo", "val")
+    yield from graph_images(other, graph)
 
 
 def check_graph(
