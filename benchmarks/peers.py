@@ -60,7 +60,7 @@ def main() -> None:
     if missing := [str(path) for path in given.beside if not path.is_file()]:
         parser.error(f"--beside {' '.join(missing)}: no such file")  # before hours of training
     beside: dict[str, tuple[float | None, Path]] = {
-        path.stem: (of_msad(path, given.set), path) for path in given.beside
+        name: (of_msad(path, given.set), path) for name, path in told_apart(given.beside).items()
     }
     out: Path = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -87,6 +87,12 @@ def main() -> None:
             graph = exported(yolo, f"{given.model}.yaml", out / "untrained", size, split)
             models[f"{given.model} at {size}"] = None, graph
     timed(models | beside, split, given.runs, out / "peers.png")
+
+
+def told_apart(paths: list[Path]) -> dict[str, Path]:
+    """Files by what tells them apart: the stem, or the whole path where another has that stem too."""
+    stems = [path.stem for path in paths]
+    return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in paths}
 
 
 def numbers(text: str) -> list[int]:

@@ -562,7 +562,7 @@ def test_a_model_whose_training_still_runs_is_named(
     monkeypatch.setitem(FORMATS, "pt2", toy)
     run(["export", str(path), "--format", "pt2"])
     words = " ".join(capsys.readouterr().err.split())
-    assert ("; epoch 2 of a run that still goes on: export again after it" in words) == unfinished
+    assert ("; epoch 2 of a run that was not at its end: export again once it is" in words) == unfinished
 
 
 def test_a_model_that_finds_nothing_is_not_exported(

@@ -107,7 +107,9 @@ def export(
     measured = data or (remembered_data(card.data, model) if int8 else None)
     val = split_for(measured, "val", spec) if measured or int8 else None
     say = (lambda _: None) if quiet else print_line
-    state = f"; epoch {card.epochs} of a run that still goes on: export again after it" if card.unfinished else ""
+    state = (
+        f"; epoch {card.epochs} of a run that was not at its end: export again once it is" if card.unfinished else ""
+    )
     say(
         f"{model}: {spec.detector}, view {seen}, of 1/{spec.ks[0]} of the HR size{state}; tracing takes a minute or two"
     )
