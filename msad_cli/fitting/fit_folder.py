@@ -17,7 +17,7 @@ from msad_cli.runs.folder import json_text
 from msad_cli.system.files import refuse_unwritable, write_text
 from msad_cli.text import name_files, parse_duration, parse_ks, refuse_out_of_range
 
-FORMAT = "msad-fit/1"
+FORMAT = "msad-fit/2"
 SUFFIX = ".fit"
 TEACHERS = ("auto", "yes", "no")
 UNRECORDED = frozenset({"resume", "overwrite", "dry_run", "quiet"})
@@ -115,6 +115,7 @@ class FitState:
     Attributes:
         measured: candidates by name.
         plan: what was chosen, as `job.py` puts it for people and programs; empty before.
+        pace: milliseconds of the yardstick, by which all times of this fit are told; 0 before it is measured.
         steps: the commands; none before they are known.
         notes: what became of a step that could not be done, by its part.
     """
@@ -124,6 +125,7 @@ class FitState:
     plan: dict[str, Any] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
+    pace: float = 0.0
 
 
 class FitFolder:
@@ -163,6 +165,7 @@ class FitFolder:
             "plan": state.plan,
             "steps": [each.to_json() for each in state.steps],
             "notes": state.notes,
+            "pace": state.pace,
         }
         write_text(self.state, json_text(values))
 
@@ -183,6 +186,7 @@ class FitFolder:
                 dict(values["plan"]),
                 [Step.from_json(each) for each in values["steps"]],
                 dict(values["notes"]),
+                float(values["pace"]),
             )
         except FileNotFoundError:
             raise UsageError(
@@ -240,7 +244,7 @@ def _measured(values: Mapping[str, Any]) -> Measured:
     )
     if not times:
         raise ValueError("a measured candidate without a time")
-    return Measured(dict(times), int(values["size"]), float(values["busy"]))
+    return Measured(dict(times), int(values["size"]), float(values["busy"]), float(values["slower"]))
 
 
 def marked(steps: Sequence[Step], place: int, **changed: Any) -> list[Step]:

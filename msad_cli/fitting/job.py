@@ -17,11 +17,20 @@ from msad_cli.fitting.choice.measuring import (
     find_runtimes,
     measure_candidate,
     measure_files,
+    measure_pace,
     shape_for,
 )
 from msad_cli.fitting.commands import Recipe, Step, deployed, shown, steps_for
 from msad_cli.fitting.fit_folder import FitConfig, FitFolder, FitState, marked
-from msad_cli.fitting.outline import how_chosen, how_long, how_measured, nearest_words, rows_of, table_of
+from msad_cli.fitting.outline import (
+    how_chosen,
+    how_long,
+    how_measured,
+    nearest_words,
+    pace_words,
+    rows_of,
+    table_of,
+)
 from msad_cli.fitting.page import page
 from msad_cli.fitting.scheduling import (
     Epochs,
@@ -206,10 +215,11 @@ def _choose(
     """The student, the plain detector where one is wanted, and what they were measured by; what is taken is measured
     whatever the budget is of."""
     config, runtimes = state.config, find_runtimes()
+    state.pace = state.pace or measure_pace(config.threads)
 
     def measure(candidate: Candidate) -> Measured:
         listener.say(f"measuring {candidate.name}")
-        found = measure_candidate(candidate, facts, runtimes, config.threads)
+        found = measure_candidate(candidate, facts, runtimes, config.threads, state.pace)
         state.measured[candidate.name] = found
         save()
         return found
@@ -305,7 +315,9 @@ def _judge(budget: Budget, facts: Facts, folder: FitFolder, state: FitState, com
     files = {name: deployed(model, runtime) for name, model in models.items()}
     if places.int8.exists() and any(each.part == "int8" for each in state.steps):
         files["int8"] = places.int8
-    milliseconds = measure_files(files, runtime, facts, config.threads)
+    milliseconds, slower = measure_files(files, runtime, facts, config.threads, state.pace)
+    if words := pace_words("while trained models were measured", [slower]):
+        state.notes["pace"] = words
     outcomes = {}
     for name, file in files.items():
         costs = {

@@ -100,6 +100,8 @@ def how_measured(facts: Facts, runtimes: Runtimes, threads: int, measured: Mappi
         lines.append(runtimes.missing)
     if not facts.alike:
         lines.append("images differ in their sides, so that graphs take any: fixed sides would be faster")
+    if words := pace_words("while candidates were measured", [each.slower for each in measured.values()]):
+        lines.append(words)
     busy = max((each.busy for each in measured.values()), default=1.0)
     if busy >= BUSY:
         lines.append(
@@ -107,6 +109,22 @@ def how_measured(facts: Facts, runtimes: Runtimes, threads: int, measured: Mappi
             "is longer too; an idle machine gives smaller numbers"
         )
     return lines
+
+
+def pace_words(when: str, slower: Sequence[float]) -> str:
+    """What there is to say of a machine whose speed changed; empty where it did not by much.
+
+    Args:
+        slower: how many times as slow it was as when the fit began.
+    """
+    least, most = min(slower, default=1.0), max(slower, default=1.0)
+    if most < BUSY and least > 1 / BUSY:
+        return ""
+    share = f"{1 / most:.0%}" + (f" to {1 / least:.0%}" if most > least else "")
+    return (
+        f"{when}, this machine had {share} of its speed when the fit began; ms are told as if it had all of it, by a "
+        "small network that took turns with each model"
+    )
 
 
 def how_long(epochs: Epochs, time: str, teaching_why: str, control: str) -> list[str]:

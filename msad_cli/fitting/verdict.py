@@ -92,7 +92,7 @@ def decide(
     """The verdict on what was trained.
 
     Args:
-        notes: what became of a part that could not be trained, in words.
+        notes: what became of a part that could not be trained, and what is to be said of the machine's pace, in words.
         int8: the student in 8 bits.
     """
     met = student.cost <= budget.most
@@ -114,4 +114,6 @@ def decide(
             words += f". The plain detector is better by {-100 * gain:.1f} AP: ship {control.file}"
         elif abs(gain) < CHANCE and control_met:
             words += ". They are even: trainings of other seeds differ by as much"
+    if "pace" in notes:
+        words += f"; {notes['pace']}"
     return Verdict(student, control, met, control_met, words, int8)

@@ -41,12 +41,13 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Given:
     monkeypatch.setattr(job, "measure_candidate", lambda candidate, *more: measure(candidate))
     monkeypatch.setattr(job, "speed_of", lambda *of: Speed(40, 0.1))
     monkeypatch.setattr(job, "speeds_with_teacher", lambda *of: (Speed(40, 0.5), Speed(40, 0.2)))
-    monkeypatch.setattr(job, "measure_files", lambda files, *more: {name: LATENCIES[name] for name in files})
+    monkeypatch.setattr(job, "measure_files", lambda files, *more: ({name: LATENCIES[name] for name in files}, 1.0))
     monkeypatch.setattr(
         job, "ap_of", lambda file: APS[next((each for each in ("plain", "int8") if each in file.name), "student")]
     )
     APS.update(student=0.557, plain=0.432, int8=0.552)
     LATENCIES.update(student=9.8, plain=9.9, int8=6.0)
+    monkeypatch.setattr(job, "measure_pace", lambda count: 4.0)
     return measure
 
 
@@ -104,6 +105,27 @@ def test_from_a_budget_to_a_verdict(tmp_path: Path, given: Given) -> None:
         assert told in report
     assert "://" not in report
     assert not list(folder.path.glob(".*"))
+
+
+def test_a_machine_whose_speed_changed_is_told_of(
+    tmp_path: Path, given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slower = iter([1.0, 1.6])
+    monkeypatch.setattr(
+        job,
+        "measure_candidate",
+        lambda candidate, *more: replace(given(candidate), slower=next(slower, 1.0)),
+    )
+    monkeypatch.setattr(job, "measure_files", lambda files, *more: (dict.fromkeys(files, 9.0), 0.5))
+    folder, state = begin(tmp_path)
+    listener = Writing()
+    verdict = fit_model(folder, state, listener).verdict
+    assert verdict is not None
+    told = "of its speed when the fit began; ms are told as if it had all of it"
+    # 1 / 1.6 is 62.5%, and twice as fast 200%.
+    assert any(f"candidates were measured, this machine had 62% to 100% {told}" in line for line in listener.lines)
+    assert f"; while trained models were measured, this machine had 200% {told}" in verdict.words
+    assert folder.load().pace == 4.0
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, given: Given) -> None:

@@ -24,6 +24,7 @@ from msad_cli.fitting.choice.measuring import (
     time_runs,
 )
 from msad_cli.fitting.choice.planted import CELLS, FOUND, plant
+from msad_cli.fitting.choice.yardstick import yardstick
 from msad_cli.frame import Resolution
 from msad_cli.models.detector import Detector
 
@@ -98,7 +99,7 @@ def test_a_candidate_is_measured_in_every_runtime_that_is_there(
     monkeypatch.setattr(measuring, "RUNS", 2)
     monkeypatch.setattr(measuring, "LEAST_SECONDS", 0.0)
     known, runtimes = find_facts(str(coco_folder), lambda line: None), find_runtimes()
-    found = measure_candidate(tiny(), known, runtimes, 1)
+    found = measure_candidate(tiny(), known, runtimes, 1, 4.0)
     assert set(found.milliseconds) == set(runtimes.names)
     assert list(found.milliseconds.values()) == sorted(found.milliseconds.values())
     assert found.latency == min(found.milliseconds.values()) > 0
@@ -115,7 +116,7 @@ def test_without_packages_torch_runs_it_and_that_is_said(coco_folder: Path, monk
     runtimes = find_runtimes()
     assert runtimes.names == ("torch",)
     assert "onnx is not installed" in runtimes.missing
-    found = measure_candidate(tiny(), find_facts(str(coco_folder), lambda line: None), runtimes, 1)
+    found = measure_candidate(tiny(), find_facts(str(coco_folder), lambda line: None), runtimes, 1, 4.0)
     assert (list(found.milliseconds), found.size) == (["torch"], 4_000_000)
 
 
@@ -132,8 +133,7 @@ def test_sides_are_fixed_where_images_are_alike() -> None:
     assert shape_for(tiny(), replace(facts(), alike=False)) == InputShape()
 
 
-def test_runs_take_turns_and_threads_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "LEAST_SECONDS", 0.0)
+def test_runs_take_turns_and_threads_come_back() -> None:
     calls: list[tuple[str, int]] = []
 
     def named(name: str) -> Run:
@@ -146,8 +146,49 @@ def test_runs_take_turns_and_threads_come_back(monkeypatch: pytest.MonkeyPatch) 
     before = torch.get_num_threads()
     images = [torch.full((3, 4, 4), each, dtype=torch.uint8) for each in (1, 2)]
     with threads(3):
-        taken, busy = time_runs({"a": named("a"), "b": named("b")}, images, 3)
+        timed = time_runs({"a": named("a"), "b": named("b")}, images, 3, 0.0)
     assert torch.get_num_threads() == before
     assert calls == [("a", 3), ("b", 3)] * (measuring.RUNS + measuring.WARMUP)
-    assert set(taken) == {"a", "b"}
-    assert busy == 1.0
+    assert set(timed.yardsticks) == {"a", "b"}
+    assert timed.busy == 1.0
+
+
+def test_times_are_told_by_a_network_that_takes_turns_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    class Clock:
+        """Of a machine that is twice as slow in every second turn."""
+
+        @staticmethod
+        def perf_counter() -> float:
+            return now
+
+        process_time = perf_counter
+
+    turn = 0
+
+    def taking(milliseconds: float, ends_turn: bool = False) -> Run:
+        def run(pixels: Tensor) -> list[Tensor]:
+            nonlocal now, turn
+            now += milliseconds / 1000 * (1 + turn % 2)
+            turn += ends_turn
+            return []
+
+        return run
+
+    monkeypatch.setattr(measuring, "time", Clock)
+    monkeypatch.setattr(measuring, "yardstick", lambda: taking(4))
+    images = [torch.zeros(3, 4, 4, dtype=torch.uint8)]
+    timed = time_runs({"a": taking(6), "b": taking(10, ends_turn=True)}, images, 1, 0.0)
+    assert timed.yardsticks == pytest.approx({"a": 1.5, "b": 2.5})
+    # Of the 20 turns that count, ten have 4 ms and ten 8.
+    assert timed.yardstick == pytest.approx(6.0)
+    assert timed.busy == pytest.approx(1.0)
+
+
+def test_the_yardstick_is_the_same_every_time_and_leaves_no_trace() -> None:
+    state = torch.random.get_rng_state()
+    image = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    first, second = yardstick()(image)[0], yardstick()(image + 9)[0]
+    assert torch.equal(first, second)
+    assert torch.equal(torch.random.get_rng_state(), state)

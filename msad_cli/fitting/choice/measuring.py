@@ -19,17 +19,21 @@ from msad_cli.export.trace import trace
 from msad_cli.fitting.choice.candidates import Candidate
 from msad_cli.fitting.choice.facts import Facts
 from msad_cli.fitting.choice.planted import plant
+from msad_cli.fitting.choice.yardstick import yardstick
 from msad_cli.models.decode.deployed import Deployed
 from msad_cli.models.detector import Detector
 from msad_cli.models.model_file import load_model
 from msad_cli.models.spec import DetectorSpec
 
+YARDSTICK = "the yardstick"
 TORCH = "torch"
 """The runtime that is always there: the network itself, in float32."""
 GRAPH = "onnx"
 """The format whose files the other runtimes run."""
 RUNS, WARMUP, LEAST_SECONDS = 20, 3, 0.5
 """Of a latency: at least so many runs and seconds count, after some that do not."""
+PACE_SECONDS = 2.0
+"""In which the machine's pace is measured."""
 TURNS = 3
 """In which trained models are measured; the median counts."""
 BYTES = 4
@@ -43,14 +47,16 @@ class Measured:
     """What was measured of a model.
 
     Attributes:
-        milliseconds: an image, from its pixels to its boxes, by runtime; the fastest first.
+        milliseconds: an image, from its pixels to its boxes, by runtime, at the pace of the fit; the fastest first.
         size: bytes of the file that is deployed.
         busy: wall time over CPU time, of one thread; 1 where nobody knows.
+        slower: how many times as slow as at that pace the machine was meanwhile.
     """
 
     milliseconds: dict[str, float]
     size: int
     busy: float = 1.0
+    slower: float = 1.0
 
     @property
     def runtime(self) -> str:
@@ -114,12 +120,19 @@ def shape_for(candidate: Candidate, facts: Facts) -> InputShape:
     return InputShape(1, candidate.sees) if facts.alike else InputShape()
 
 
-def measure_candidate(candidate: Candidate, facts: Facts, runtimes: Runtimes, count: int) -> Measured:
+def measure_pace(count: int) -> float:
+    """Milliseconds that the yardstick takes: how fast this machine is now, with so many threads."""
+    with threads(count):
+        return time_runs({}, [torch.zeros(3, 1, 1, dtype=torch.uint8)], count, PACE_SECONDS).yardstick
+
+
+def measure_candidate(candidate: Candidate, facts: Facts, runtimes: Runtimes, count: int, pace: float) -> Measured:
     """Builds a candidate with random weights, plants as many objects as the set's images have, writes its graph, and
     times it in all runtimes, on images of the set.
 
     Args:
         count: threads.
+        pace: by `measure_pace`; milliseconds are those of a machine that is as fast.
     """
     torch.manual_seed(0)
     detector = Detector(candidate.spec).eval()
@@ -130,9 +143,11 @@ def measure_candidate(candidate: Candidate, facts: Facts, runtimes: Runtimes, co
     with threads(count):
         written = _write(network, candidate, shape) if runtimes.graphs else b""
         runs = _opened(network, written, candidate, shape, runtimes)
-        taken, busy = time_runs(runs, images, count)
+        timed = time_runs(runs, images, count, LEAST_SECONDS * len(runs))
     size = len(written) or BYTES * candidate.parameters
-    return Measured(taken, size, busy)
+    fastest_first = sorted(timed.yardsticks.items(), key=lambda each: each[1])
+    taken = {name: pace * times for name, times in fastest_first}
+    return Measured(taken, size, timed.busy, timed.yardstick / pace)
 
 
 def as_deployed(detector: Detector) -> Deployed:
@@ -158,23 +173,39 @@ def _opened(
     return runs
 
 
-def time_runs(runs: Mapping[str, Run], images: Sequence[Tensor], count: int) -> tuple[dict[str, float], float]:
-    """Median milliseconds an image, by name, the fastest first; and wall time over CPU time.
+@dataclass(frozen=True)
+class Timed:
+    """Runs that took turns with the yardstick.
 
-    Runs take turns. Of one thread it is the CPU's time that counts, in which no neighbour has a part; of several the
-    wall's.
+    Attributes:
+        yardsticks: how many times as long as it an image takes, by name; the median of all turns.
+        yardstick: its own milliseconds.
+        busy: wall time over CPU time, of one thread; 1 where nobody knows.
+    """
+
+    yardsticks: dict[str, float]
+    yardstick: float
+    busy: float
+
+
+def time_runs(runs: Mapping[str, Run], images: Sequence[Tensor], count: int, least: float) -> Timed:
+    """Times runs in turns.
+
+    Of one thread it is the CPU's time that counts, in which no neighbour has a part; of several the wall's.
 
     Args:
         images: uint8 (3, h, w), looked at one by one.
         count: threads.
+        least: seconds that it takes at least.
     """
-    wall: dict[str, list[float]] = {name: [] for name in runs}
-    own: dict[str, list[float]] = {name: [] for name in runs}
+    taking_turns = {YARDSTICK: yardstick(), **runs}
+    wall: dict[str, list[float]] = {name: [] for name in taking_turns}
+    own: dict[str, list[float]] = {name: [] for name in taking_turns}
     start, number = time.perf_counter(), 0
     with torch.inference_mode():
-        while number < RUNS + WARMUP or time.perf_counter() - start < LEAST_SECONDS * len(runs):
+        while number < RUNS + WARMUP or time.perf_counter() - start < least:
             image = images[number % len(images)][None]
-            for name, run in runs.items():
+            for name, run in taking_turns.items():
                 before, before_own = time.perf_counter(), time.process_time()
                 run(image)
                 if number >= WARMUP:
@@ -183,28 +214,38 @@ def time_runs(runs: Mapping[str, Run], images: Sequence[Tensor], count: int) -> 
             number += 1
     busy = sum(map(sum, wall.values())) / max(1e-9, sum(map(sum, own.values()))) if count == 1 else 1.0
     counted = own if count == 1 else wall
-    middle = {name: 1000 * statistics.median(each) for name, each in counted.items()}
-    return dict(sorted(middle.items(), key=lambda each: each[1])), busy
+    beside = counted.pop(YARDSTICK)
+    ratios = {
+        name: statistics.median(time / unit for time, unit in zip(each, beside, strict=True))
+        for name, each in counted.items()
+    }
+    return Timed(ratios, 1000 * statistics.median(beside), busy)
 
 
-def measure_files(files: Mapping[str, Path], runtime: str, facts: Facts, count: int) -> dict[str, float]:
-    """Milliseconds an image of trained models, by name, as candidates were measured; they take turns.
+def measure_files(
+    files: Mapping[str, Path], runtime: str, facts: Facts, count: int, pace: float
+) -> tuple[dict[str, float], float]:
+    """Milliseconds an image of trained models, by name, as candidates were measured; they take turns. And how many
+    times as slow as at that pace the machine was.
 
     Args:
         files: exported ones, or for torch model files.
         count: threads.
+        pace: by `measure_pace`.
 
     Raises:
         ModelFileError: one cannot be read or run.
     """
     taken: dict[str, list[float]] = {name: [] for name in files}
+    paces = []
     with threads(count):
         opened = {name: _open(file, runtime, facts) for name, file in files.items()}
         for _ in range(TURNS):
             for name, (run, images) in opened.items():
-                times, _ = time_runs({name: run}, images, count)
-                taken[name].append(times[name])
-    return {name: statistics.median(each) for name, each in taken.items()}
+                timed = time_runs({name: run}, images, count, LEAST_SECONDS)
+                taken[name].append(pace * timed.yardsticks[name])
+                paces.append(timed.yardstick)
+    return {name: statistics.median(each) for name, each in taken.items()}, statistics.median(paces) / pace
 
 
 def _open(file: Path, runtime: str, facts: Facts) -> tuple[Run, list[Tensor]]:
