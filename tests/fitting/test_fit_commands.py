@@ -127,7 +127,9 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [each.state for each in marked(steps, 1, state="done")] == ["", "done", "", "", "", ""]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": "msad-fit/9"}', '{"format": "msad-fit/1"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"format": "msad-fit/9"}', '{"format": "msad-fit/1"}', '{"format": "msad-fit/2"}']
+)
 def test_a_damaged_state_is_named(tmp_path: Path, text: str) -> None:
     folder = FitFolder(tmp_path)
     with pytest.raises(UsageError, match="nothing to resume"):
