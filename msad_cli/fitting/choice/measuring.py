@@ -225,7 +225,7 @@ def time_runs(runs: Mapping[str, Run], images: Sequence[Tensor], count: int, lea
 def _on_one_thread(run: Run) -> Run:
     """The same, without threads that wait, spinning, while the next model runs."""
 
-    def alone(pixels: Tensor) -> list[Tensor]:
+    def alone(pixels: Tensor) -> Sequence[Tensor]:
         with threads(1):
             return run(pixels)
 
