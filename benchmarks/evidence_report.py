@@ -31,7 +31,7 @@ Files = Mapping[str, Sequence[Path]]
 Key = tuple[str, View]
 """A line of the table: a row's name, and one of its model's views."""
 METHODS = ("output-kd", "l1")
-"""The best of the methods by docs/results.md, and the paper's."""
+"""The best of the methods by docs/results-paper.md, and the paper's."""
 CONTROLS: Mapping[Key, str] = {
     ("scratch-both", "low"): "is it the teacher, or is it the epochs of both trainings?",
     ("scratch-time", "low"): "is it the teacher, or is it the time of both trainings?",

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Boxes: the small FCOS of docs/results.md on a small set such as blood cells, from scratch; about an hour on 2 CPU cores.
+# Boxes: the small FCOS of docs/results-paper.md on a small set such as blood cells, from scratch; about an hour on 2 CPU cores.
 #
 #     bash examples/blood_cells.sh DATA [FLAGS…]      writes into blood_cells/; FLAGS go to all trainings
 set -euo pipefail

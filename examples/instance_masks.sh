@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Masks: the small Mask R-CNN of docs/results.md on a small set such as cell nuclei, from scratch; hours on 2 CPU cores.
+# Masks: the small Mask R-CNN of docs/results-paper.md on a small set such as cell nuclei, from scratch; hours on 2 CPU cores.
 #
 #     bash examples/instance_masks.sh DATA [FLAGS…]      writes into instance_masks/; FLAGS go to both trainings
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Keypoints: the small Keypoint R-CNN of docs/results.md on a small set such as glue tubes, from scratch; hours on 2 CPU
+# Keypoints: the small Keypoint R-CNN of docs/results-paper.md on a small set such as glue tubes, from scratch; hours on 2 CPU
 # cores. There, plain training found boxes better in one of two trials: train it too, and compare.
 #
 #     bash examples/keypoints.sh DATA [FLAGS…]      writes into keypoints/; FLAGS go to all trainings

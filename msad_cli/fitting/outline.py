@@ -93,7 +93,7 @@ def how_measured(facts: Facts, runtimes: Runtimes, threads: int, measured: Mappi
         f"the fastest of {', '.join(runtimes.names)}; {processor_name()}, torch {torch.__version__}",
         f"weights are random; heads are set so that {CELLS * facts.objects} cells find something: {facts.objects} "
         f"objects, as an image of this set has, at {CELLS} each",
-        "points: AP ahead of docs/results.md's student on blood cells, by what was measured there; they order "
+        "points: AP ahead of docs/results-paper.md's student on blood cells, by what was measured there; they order "
         "candidates, and are no forecast for this set (docs/fit.md)",
     ]
     if runtimes.missing:

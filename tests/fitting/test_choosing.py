@@ -177,7 +177,7 @@ def test_networks_are_those_that_were_asked_for() -> None:
 
 
 def test_strength_is_what_was_measured() -> None:
-    """The student of docs/results.md is the measure of all, and twice the sides of its image half of that."""
+    """The student of docs/results-paper.md is the measure of all, and twice the sides of its image half of that."""
 
     def of(short: int, **changes: object) -> Candidate:
         wanted = {"backbone": "resnet18", "k": 2, "depthwise": False, "channels": 64, **changes}

@@ -96,7 +96,7 @@ def reads_large_pixels(methods: Collection[str]) -> bool:
 
 
 def suitable_methods(dense: bool) -> tuple[str, ...]:
-    """The methods for a student of which nobody typed any, by what was measured (docs/results.md).
+    """The methods for a student of which nobody typed any, by what was measured (docs/results-paper.md).
 
     Args:
         dense: whether its detector, which is its teacher's too, predicts at every cell (`DetectorSpec.dense`).

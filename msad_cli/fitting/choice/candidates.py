@@ -15,7 +15,7 @@ from msad_cli.training.plan import choose_norm, invalid_values_named
 from msad_cli.training.starting import PUBLISHED, foretold
 
 SMALL_HEAD = (64, 2)
-"""Channels and convolutions of the head of docs/results.md."""
+"""Channels and convolutions of the head of docs/results-paper.md."""
 SMALLEST_K = 2
 PLAIN = 1
 """The k of an ordinary detector: it sees the image that its boxes are in."""

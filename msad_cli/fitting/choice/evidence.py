@@ -1,7 +1,7 @@
 """What was measured that a choice can go by, each number in one place. A new measurement is a changed line here.
 
-Points are AP on blood cells (docs/results.md: 292 images, FCOS, from scratch). They order candidates before anything
-is trained; they are no forecast of AP on another set.
+Points are AP on blood cells (docs/results-paper.md: FCOS from scratch on 292 images). They order candidates before
+anything is trained; they are no forecast of AP on another set.
 """
 
 import math
@@ -34,7 +34,7 @@ AP_OF_TWICE_THE_COST = ((292, 0.2), (117_266, 2.4))
 """Images of a set, and what twice the multiply-accumulates of a network bring at one size: 0.1 where the ResNet-18 of
 blood cells grew from width 0.5 to 1, twofold; 9.3 over 3.9 doublings of the paper's ResNet-50 on COCO (0.25 to 1)."""
 REFERENCE_MACS = {1: 1.34e9, 2: 0.63e9, 4: 0.45e9}
-"""Of docs/results.md's network at each k, at HR 256 × 384."""
+"""Of docs/results-paper.md's network at each k, at HR 256 × 384."""
 
 GAIN_OF_TEACHER = {
     ("rtmdet", 2): "2.0 AP (five students of two teachers)",
@@ -53,7 +53,7 @@ def gain_of_teacher(student: Candidate) -> str:
 
 
 def points(candidate: Candidate, facts: Facts) -> dict[str, float]:
-    """AP that a candidate is ahead of the student of docs/results.md (behind, below 0), by reason."""
+    """AP that a candidate is ahead of the student of docs/results-paper.md (behind, below 0), by reason."""
     network, short = candidate.network, candidate.spec.resolution.short_side
     side = max(1.0, facts.side * short)
     steep = min(math.log2(side / ENOUGH_SIDE), 0.0)

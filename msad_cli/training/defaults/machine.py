@@ -55,7 +55,7 @@ class Usual:
 
 LARGE = Usual("fcos", "resnet50", 1.0, 256, 4, 512, Resolution(800, 1333), (16, 16), "the paper's, for a GPU")
 SMALL = Usual("rtmdet", "resnet18", 0.5, 64, 2, 64, Resolution(320, 533), (8, 4), "no GPU: a small network")
-"""The network of docs/results.md, with which a step takes about a second on two cores."""
+"""The network of docs/results-paper.md, with which a step takes about a second on two cores."""
 IMAGES_ON_CPU = 12_000
 """So many are shown to a model in a training without a GPU, over all epochs, unless that is less than 12 epochs."""
 FROM_SCRATCH = "none"
