@@ -22,7 +22,7 @@ from msad_cli.models.backbones.normalisation import norm_layer
 from msad_cli.models.backbones.resnet import build_backbone
 from msad_cli.models.cost import count_cost
 from msad_cli.models.detector import Detector
-from msad_cli.models.detectors.soft_labels import assign
+from msad_cli.models.detectors.task_aligned import assign
 from msad_cli.models.model_file import Card, load_model, save_model
 from msad_cli.models.path_pyramid import PathBackbone
 from msad_cli.models.spec import ClassName, DetectorSpec
@@ -159,48 +159,48 @@ def bce(logit: float, wanted: float) -> float:
 def by_loops(
     points: Tensor, strides: Tensor, boxes: Tensor, logits: Tensor, objects: dict[str, Tensor]
 ) -> dict[int, tuple[int, float]]:
-    """The assignment of one image by its definition: of cells that have one, the object and the IoU."""
-    truth, labels = objects["boxes"], (objects["labels"] - 1).tolist()
-    inside = [
-        cell
-        for cell, (x, y) in enumerate(points.tolist())
-        if any(x1 < x < x2 and y1 < y < y2 for x1, y1, x2, y2 in truth.tolist())
-    ]
-    ious = box_iou(boxes, truth)
-    cost: dict[tuple[int, int], float] = {}
-    for cell in inside:
-        for number, label in enumerate(labels):
-            iou = float(ious[cell, number])
-            classes = 0.0
-            for other, logit in enumerate(logits[cell].tolist()):
-                wanted = iou if other == label else 0.0
-                classes += bce(logit, wanted) * (wanted - 1 / (1 + math.exp(-logit))) ** 2
-            middle = (truth[number, :2] + truth[number, 2:]) / 2
-            distance = float((points[cell] - middle).norm() / strides[cell])
-            cost[cell, number] = classes - 3 * math.log(iou + 1e-7) + 10 ** (distance - 3)
+    """The assignment of one image by its definition: of cells that have one, the object and the quality."""
+    ious = box_iou(boxes, objects["boxes"])
+    fit: dict[tuple[int, int], float] = {}
     chosen: dict[int, list[int]] = {}
-    for number in range(len(labels)):
-        best = sorted((float(ious[cell, number]) for cell in inside), reverse=True)[:13]
-        cells = sorted(inside, key=lambda cell: cost[cell, number])[: max(1, int(sum(best)))]
-        for cell in cells:
-            chosen.setdefault(cell, []).append(number)
-    found = {}
-    for cell, numbers in chosen.items():
-        one = numbers[0] if len(numbers) == 1 else min(range(len(labels)), key=lambda each: cost[cell, each])
-        found[cell] = (one, float(ious[cell, one]))
-    return found
+    for number, (label, (x1, y1, x2, y2)) in enumerate(
+        zip(objects["labels"].tolist(), objects["boxes"].tolist(), strict=True)
+    ):
+        wide, high = max(x2 - x1, 2 * float(strides.min())), max(y2 - y1, 2 * float(strides.min()))
+        for cell, (x, y) in enumerate(points.tolist()):
+            if abs(x - (x1 + x2) / 2) < wide / 2 and abs(y - (y1 + y2) / 2) < high / 2:
+                score = 1 / (1 + math.exp(-float(logits[cell, label - 1])))
+                fit[cell, number] = score * float(ious[cell, number]) ** 6
+        best = sorted((cell for cell, of in fit if of == number), key=lambda cell: -fit[cell, number])[:13]
+        for cell in best:
+            if fit[cell, number] > 0:
+                chosen.setdefault(cell, []).append(number)
+    one = {cell: max(numbers, key=lambda each: ious[cell, each]) for cell, numbers in chosen.items()}
+    whole = {}
+    for number in set(one.values()):
+        x1, y1, x2, y2 = objects["boxes"][number].tolist()
+        small = min(x2 - x1, y2 - y1) < 2 * float(strides.min())
+        own = [cell for cell in one if one[cell] == number]
+        highest = 1.0 if small else max(float(ious[cell, number]) for cell in own)
+        whole[number] = highest / max(fit[cell, number] for cell in own)
+    return {cell: (number, fit[cell, number] * whole[number]) for cell, number in one.items()}
 
 
 def predicted(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, list[dict[str, Tensor]]]:
     """Points and strides of the levels of 64 × 64 pixels, boxes near them, logits, and the objects of three images:
-    two that overlap, none, and one."""
+    two that overlap, none, and two of which one is small."""
     generator = torch.Generator().manual_seed(seed)
     points = torch.tensor([[x, y] for s in (8, 16, 32) for y in range(0, 64, s) for x in range(0, 64, s)]).float()
     strides = torch.tensor([s for s in (8, 16, 32) for _ in range((64 // s) ** 2)]).float()
     sides = 6 + 20 * torch.rand(3, len(points), 4, generator=generator)
     boxes = torch.cat([points - sides[..., :2], points + sides[..., 2:]], dim=2)
     logits = 2 * torch.randn(3, len(points), 2, generator=generator)
-    objects = [target([10.0, 10.0, 45.0, 50.0], [20.0, 4.0, 60.0, 40.0]), target(), target([1.0, 30.0, 30.0, 63.0])]
+    objects = [
+        target([10.0, 10.0, 45.0, 50.0], [20.0, 4.0, 60.0, 40.0]),
+        target(),
+        target([1.0, 30.0, 30.0, 63.0], [40.0, 8.0, 50.0, 34.0]),
+    ]
+    objects[2]["labels"] = torch.tensor([1, 2])
     objects[0]["labels"] = torch.tensor([2, 1])
     objects[1]["boxes"] = torch.zeros(0, 4)
     return points, strides, boxes, logits, objects
@@ -214,24 +214,41 @@ def test_cells_are_assigned_by_the_definition() -> None:
         expected = by_loops(points, strides, boxes[image], logits[image], true) if len(true["boxes"]) else {}
         assert sorted(expected) == found.positive[image].nonzero()[:, 0].tolist()
         several += len(expected)
-        for cell, (number, iou) in expected.items():
-            assert float(found.quality[image, cell]) == pytest.approx(iou, abs=1e-5)
+        for cell, (number, quality) in expected.items():
+            assert float(found.quality[image, cell]) == pytest.approx(quality, abs=1e-5)
             assert torch.equal(found.boxes[image, cell], true["boxes"][number])
             assert int(found.labels[image, cell]) == int(true["labels"][number]) - 1
         assert float(found.quality[image][~found.positive[image]].abs().sum()) == 0
     assert several > 6
 
 
-def test_a_cell_that_two_objects_chose_stands_for_the_cheaper_one() -> None:
-    """Two equal boxes of different classes: all cells are chosen twice, and the logits decide."""
+def test_a_cell_that_two_objects_chose_stands_for_the_one_that_its_box_overlaps_most() -> None:
     points, strides, boxes, logits, _ = predicted()
-    twins = target([8.0, 8.0, 56.0, 56.0], [8.0, 8.0, 56.0, 56.0])
-    twins["labels"] = torch.tensor([1, 2])
-    found = assign(points, strides, boxes[:1], logits[:1], [twins])
+    alike = target([8.0, 8.0, 52.0, 52.0], [12.0, 12.0, 56.0, 56.0])
+    found = assign(points, strides, boxes[:1], logits[:1], [alike])
     cells = found.positive[0].nonzero()[:, 0]
-    assert set(found.labels[0, cells].tolist()) == {0, 1}
-    expected = by_loops(points, strides, boxes[0], logits[0], twins)
-    assert [expected[int(cell)][0] for cell in cells] == found.labels[0, cells].tolist()
+    ious = box_iou(boxes[0], alike["boxes"])
+    alone = [
+        set(assign(points, strides, boxes[:1], logits[:1], [target(each)]).positive[0].nonzero()[:, 0].tolist())
+        for each in alike["boxes"].tolist()
+    ]
+    both = sorted(alone[0] & alone[1])
+    assert len(both) > 3
+    assert set(cells.tolist()) == alone[0] | alone[1]
+    for cell in both:
+        assert torch.equal(found.boxes[0, cell], alike["boxes"][int(ious[cell].argmax())])
+
+
+def test_an_object_smaller_than_a_cell_has_the_cells_around_it() -> None:
+    """The finest cells are 8 pixels wide. The box has none in it, and 16 × 16 pixels about its middle, (28, 28), have
+    four: those at 24 and 32."""
+    points, strides, _, _, _ = predicted()
+    boxes = torch.cat([points - 8, points + 8], dim=1)[None]
+    found = assign(points, strides, boxes, torch.zeros(1, len(points), 2), [target([26.0, 26.0, 30.0, 30.0])])
+    of_level = found.positive[0, :64].nonzero()[:, 0].tolist()
+    assert of_level == [8 * 3 + 3, 8 * 3 + 4, 8 * 4 + 3, 8 * 4 + 4]
+    # All have the same IoU, 16 of 256 pixels, and each is the best.
+    assert found.quality[0, of_level].tolist() == pytest.approx([1.0] * 4)
 
 
 def test_losses_are_quality_focal_and_giou_by_quality() -> None:
@@ -246,15 +263,15 @@ def test_losses_are_quality_focal_and_giou_by_quality() -> None:
     for image, true in enumerate(objects):
         cells = by_loops(points, strides, boxes[image], logits[image], true) if len(true["boxes"]) else {}
         for cell in range(len(points)):
-            number, iou = cells.get(cell, (0, 0.0))
+            number, suits = cells.get(cell, (0, 0.0))
             for label, logit in enumerate(logits[image, cell].tolist()):
                 own = cell in cells and label == int(true["labels"][number]) - 1
-                wanted = iou if own else 0.0
+                wanted = suits if own else 0.0
                 classes += bce(logit, wanted) * (wanted - 1 / (1 + math.exp(-logit))) ** 2
             if cell in cells:
                 giou = generalized_box_iou(boxes[image, cell][None], true["boxes"][number][None])
-                regression += iou * (1 - float(giou))
-                quality += iou
+                regression += suits * (1 - float(giou))
+                quality += suits
     assert quality > 1
     assert float(found["classification"]) == pytest.approx(classes / quality, rel=1e-5)
     assert float(found["bbox_regression"]) == pytest.approx(2 * regression / quality, rel=1e-5)

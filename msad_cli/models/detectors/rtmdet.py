@@ -1,4 +1,6 @@
-"""RTMDet (Lyu et al., arXiv 2212.07784): head, loss and decoding on an aligned CSPNeXt-PAFPN."""
+"""RTMDet (Lyu et al., arXiv 2212.07784): head, loss and decoding on an aligned CSPNeXt-PAFPN.
+
+Cells are assigned otherwise than there (`task_aligned.py`)."""
 
 from collections.abc import Sequence
 
@@ -16,7 +18,7 @@ from msad_cli.models.detectors.base import HeadRows, Outputs, PublishedWeights, 
 from msad_cli.models.detectors.cells import CellsDetector, CellsKind, boxes_of, cells_of
 from msad_cli.models.detectors.dense import weighted
 from msad_cli.models.detectors.shared_head import SharedHead
-from msad_cli.models.detectors.soft_labels import Assigned, assign
+from msad_cli.models.detectors.task_aligned import Assigned, assign
 from msad_cli.models.path_pyramid import PathBackbone
 from msad_cli.models.pyramid import AlignedBackbone
 from msad_cli.models.spec import DetectorSpec
