@@ -38,9 +38,9 @@ class Shown(NamedTuple):
 
 
 MODELS = (
-    Shown("vanilla multi-scale, low", "stock", "128 × 170 pixels", 14, -2, "start"),
-    Shown("single scale H", "stock", "256 × 340 pixels", 14, 30, "end"),
-    Shown("L by output-kd", "msad", "128 × 170 pixels", -14, -28, "end"),
+    Shown("plain L", "stock", "120 × 160 pixels", -14, 6, "end"),
+    Shown("plain, light head", "stock", "160 × 212 pixels", 24, 32, "middle"),
+    Shown("aligned alone, light head", "msad", "128 × 170 pixels", -14, -22, "end"),
 )
 
 
@@ -102,8 +102,8 @@ def drawn(mark: Mark) -> list[str]:
     place = f'x="{x + shown.right}" text-anchor="{shown.anchor}"'
     return [
         f'<circle class="{shown.kind}" cx="{x}" cy="{y}" r="8"/>',
-        f'<text class="{shown.kind}" {place} y="{y + shown.below}">{shown.kind} {mark.ap}</text>',
-        f'<text {place} y="{y + shown.below + 20}">{shown.sees}</text>',
+        f'<text class="{shown.kind}" {place} y="{y + shown.below:g}">{shown.kind} {mark.ap}</text>',
+        f'<text {place} y="{y + shown.below + 20:g}">{shown.sees}</text>',
     ]
 
 

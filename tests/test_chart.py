@@ -12,9 +12,9 @@ PAGE = """
 
 | model | AP | GMACs | ms |
 |---|---|---|---|
-| single scale H | 65.0 | 1 | 12.0 |
-| vanilla multi-scale, low | 40.0 | 1 | 0.0 |
-| L by output-kd | **52.5** | 1 | 6.0 |
+| plain, light head | 65.0 | 1 | 12.0 |
+| plain L | 40.0 | 1 | 0.0 |
+| aligned alone, light head | **52.5** | 1 | 6.0 |
 
 ## Another set
 
