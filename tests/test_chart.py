@@ -1,12 +1,10 @@
 """The README's chart shows the numbers of docs/results.md, and nothing else."""
 
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.scripts import script
 
-DOCS = Path(__file__).parents[1] / "docs"
 PAGE = """
 ### RTMDet on blood cells
 
@@ -27,8 +25,7 @@ PAGE = """
 @pytest.fixture
 def maker(monkeypatch: pytest.MonkeyPatch) -> Any:
     """docs/make_chart.py."""
-    monkeypatch.syspath_prepend(str(DOCS))
-    return import_module("make_chart")
+    return script(monkeypatch, "docs/make_chart.py")
 
 
 def test_the_chart_is_that_of_the_tables(maker: Any) -> None:

@@ -1,18 +1,16 @@
 """benchmarks/bootstrap.py: draws by hand, and what must come out of models that are equal or of one image."""
 
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.scripts import script
 
 from msad_cli.evaluation.metrics import score
 
 
 @pytest.fixture
 def boot(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    return import_module("bootstrap")
+    return script(monkeypatch, "benchmarks/bootstrap.py")
 
 
 def boxes(places: list[tuple[int, float]]) -> list[dict[str, Any]]:

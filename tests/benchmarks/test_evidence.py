@@ -3,11 +3,11 @@
 import json
 import threading
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.scripts import script
 
 from msad_cli.data.annotations.split import read_split
 from msad_cli.errors import UsageError
@@ -16,19 +16,15 @@ from msad_cli.models.detectors.kinds import DETECTORS
 from msad_cli.models.model_file import Card, save_model
 from msad_cli.runs.folder import RunFolder
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
 def evidence(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return import_module("evidence")
+    return script(monkeypatch, "benchmarks/evidence.py")
 
 
 @pytest.fixture
 def report(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return import_module("evidence_report")
+    return script(monkeypatch, "benchmarks/evidence_report.py")
 
 
 @pytest.mark.parametrize(

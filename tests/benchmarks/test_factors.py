@@ -2,11 +2,11 @@
 
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.scripts import script
 
 from msad_cli.data.layouts.demo import draw_demo
 
@@ -15,8 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def factors(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return import_module("factors")
+    return script(monkeypatch, "benchmarks/factors.py")
 
 
 def test_a_row_is_measured_against_the_training_without_flags_by_the_seeds_of_both(factors: Any) -> None:

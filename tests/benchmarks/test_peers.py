@@ -1,18 +1,15 @@
 """The comparison with YOLO, but for what needs YOLO."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from support.scripts import script
 
 
 @pytest.fixture
 def peers(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return import_module("peers")
+    return script(monkeypatch, "benchmarks/peers.py")
 
 
 def test_graphs_of_one_name_are_told_apart_by_their_folders(peers: Any) -> None:

@@ -3,11 +3,10 @@
 The formulas stand in benchmarks/references.py, each with the repository, file and commit that it was written from.
 """
 
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.scripts import script
 
 METHODS = ("cwd", "pkd", "freekd", "crosskd", "fgd", "fgfi", "l1", "podnet", "skd", "mgd", "isrd")
 UNLIKE = (
@@ -23,8 +22,7 @@ FEWEST = 2 * 4 * 6
 
 @pytest.fixture
 def ratios(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    return import_module("ratios")
+    return script(monkeypatch, "benchmarks/ratios.py")
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,27 +1,24 @@
 """benchmarks/utilisation.py: it counts what models cost, and its groups are a step's whole time."""
 
-import importlib
 import re
 import sys
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from support.scripts import script
 
 from msad_cli.models.cost import count_cost
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.system.device import Compute
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TINY = ("resnet18", "64,96", 2)
 """As the command line has them; the model is that of `teacher_spec`."""
 
 
 @pytest.fixture
 def utilisation(monkeypatch: pytest.MonkeyPatch, teacher_spec: DetectorSpec) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    module = importlib.import_module("utilisation")
+    module: ModuleType = script(monkeypatch, "benchmarks/utilisation.py")
     monkeypatch.setattr(module, "teacher_spec", lambda *_: teacher_spec)
     monkeypatch.setattr(module, "SIDES", {"cpu": (64,)})
     return module

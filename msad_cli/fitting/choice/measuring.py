@@ -26,6 +26,7 @@ from msad_cli.models.model_file import load_model
 from msad_cli.models.spec import DetectorSpec
 
 YARDSTICK = "the yardstick"
+"""Its name among runs that take turns."""
 TORCH = "torch"
 """The runtime that is always there: the network itself, in float32."""
 GRAPH = "onnx"
@@ -121,9 +122,8 @@ def shape_for(candidate: Candidate, facts: Facts) -> InputShape:
 
 
 def measure_pace(count: int) -> float:
-    """Milliseconds that the yardstick takes: how fast this machine is now, with so many threads."""
-    with threads(count):
-        return time_runs({}, [torch.zeros(3, 1, 1, dtype=torch.uint8)], count, PACE_SECONDS).yardstick
+    """Milliseconds that the yardstick takes beside models of so many threads: how fast this machine is now."""
+    return time_runs({}, [torch.zeros(3, 1, 1, dtype=torch.uint8)], count, PACE_SECONDS).yardstick
 
 
 def measure_candidate(candidate: Candidate, facts: Facts, runtimes: Runtimes, count: int, pace: float) -> Measured:
@@ -216,7 +216,7 @@ def time_runs(runs: Mapping[str, Run], images: Sequence[Tensor], count: int, lea
     counted = own if count == 1 else wall
     beside = counted.pop(YARDSTICK)
     ratios = {
-        name: statistics.median(time / unit for time, unit in zip(each, beside, strict=True))
+        name: statistics.median(taken / unit for taken, unit in zip(each, beside, strict=True))
         for name, each in counted.items()
     }
     return Timed(ratios, 1000 * statistics.median(beside), busy)

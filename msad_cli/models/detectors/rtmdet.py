@@ -1,6 +1,7 @@
 """RTMDet (Lyu et al., arXiv 2212.07784): head, loss and decoding on an aligned CSPNeXt-PAFPN.
 
-Cells are assigned otherwise than there (`task_aligned.py`)."""
+Cells are assigned otherwise than there (`task_aligned.py`).
+"""
 
 from collections.abc import Sequence
 
