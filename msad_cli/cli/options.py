@@ -63,7 +63,7 @@ Augment = Annotated[
     str,
     typer.Option(
         metavar="off|light|strong",
-        help="Of training images. light: mirror and scale jitter; strong: mirror, zoom, colours, mosaic.",
+        help="Of training images. light: mirror, scale jitter, rtmdet mosaic; strong: mirror, zoom, colours, mosaic.",
     ),
 ]
 Flipud = Annotated[float | None, typer.Option(metavar="0.5", help="How likely top and bottom change places.")]
@@ -80,7 +80,9 @@ Photo = Annotated[
 Mosaic = Annotated[
     float | None,
     typer.Option(
-        metavar="0.5", help="How likely four images share a frame, but for the last epochs. Default: 0.5 of strong."
+        metavar="0.5",
+        help="How likely four images share a frame, but for the last epochs. Default: 0.5 of strong, 1 of rtmdet "
+        "from 36 epochs on.",
     ),
 ]
 Mixup = Annotated[

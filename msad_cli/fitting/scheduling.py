@@ -58,7 +58,7 @@ def training_of(spec: DetectorSpec, facts: Facts, device: str, init: str) -> tup
     """The images of a training by `msad teacher`, and its choices."""
     config = TeacherConfig(data=facts.data, device=device)
     choices = choose(config, len(facts.train), spec.detector, init, spec.width)
-    augmentation, _ = choose_augmentation(config, facts.train)
+    augmentation, _ = choose_augmentation(config, facts.train, spec.detector, choices.epochs)
     return TrainingSet(facts.train, spec.resolution, spec.ks, config.seed, augmentation, spec.phase), choices
 
 

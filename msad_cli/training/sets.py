@@ -25,6 +25,7 @@ from msad_cli.data.loading.mirroring import MIRRORED, mirror_pairs
 from msad_cli.data.writers.datasets import written_datasets
 from msad_cli.errors import UsageError
 from msad_cli.frame import Resolution
+from msad_cli.models.detectors.kinds import recipe_of
 from msad_cli.models.model_file import remembered_data
 from msad_cli.models.spec import MOST_DETECTIONS, ClassName, DetectorSpec, Measuring
 from msad_cli.runs.folder import Setting
@@ -202,11 +203,12 @@ def choose_mirror(share: float | None, train: CocoSplit, usual: float = MIRRORED
 
 
 def choose_augmentation(
-    config: TrainingConfig, train: CocoSplit, jitter: bool = True, cached: bool = False
+    config: TrainingConfig, train: CocoSplit, detector: str, epochs: int, jitter: bool = True, cached: bool = False
 ) -> tuple[Augmentation, dict[str, Setting]]:
     """How images of training are changed, and for the record the choices behind it.
 
     Args:
+        detector, epochs: what is trained for how long: in long trainings some detectors have mosaics by default.
         jitter: whether light augmentation scales images: that of baselines of a single scale does not.
         cached: whether a teacher's pyramids are cached: of images at one scale, as they are and mirrored.
 
@@ -237,11 +239,17 @@ def choose_augmentation(
         turn=config.turn or 0.0,
         zoom=zoom,
         photo=level.photo if config.photo is None else config.photo,
-        mosaic=level.mosaic if config.mosaic is None else config.mosaic,
+        mosaic=_usual_mosaic(config, detector, epochs) if config.mosaic is None else config.mosaic,
         mixup=config.mixup or 0.0,
     )
     settings["augment"] = _said_of_augmentation(config, ", ".join(_parts(chosen)) or "images as they are")
     return chosen, settings
+
+
+def _usual_mosaic(config: TrainingConfig, detector: str, epochs: int) -> float:
+    """How likely an image of training is a mosaic, unless somebody says."""
+    first = recipe_of(detector).mosaic_from if config.augment == TrainingConfig.augment else None
+    return LEVELS[config.augment].mosaic if first is None or epochs < first else 1.0
 
 
 def _said_of_augmentation(config: TrainingConfig, words: str) -> Setting:
@@ -260,9 +268,9 @@ def _parts(of: Augmentation) -> Iterator[str]:
     if of.photo:
         yield f"{of.photo:g} with other colours"
     if of.mosaic:
-        yield f"{of.mosaic:g} mosaics, none in the last tenth of the epochs"
+        yield f"{of.mosaic:g} mosaics, none in the last quarter of the epochs"
     if of.mixup:
-        yield f"{of.mixup:g} with another image blended in, none in the last tenth of the epochs"
+        yield f"{of.mixup:g} with another image blended in, none in the last quarter of the epochs"
 
 
 def class_weights(text: str | None, train: CocoSplit) -> dict[str, float]:

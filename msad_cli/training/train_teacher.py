@@ -82,9 +82,8 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     fields, computed["detections"] = fields_from_data(train, config.sigmas)
     spec, normalised = _spec(config, network, ks, resolution, fields)
     computed["padding"] = Setting(spec.divisor, "auto", "HR pixels, of which padded sides are multiples")
-    training, changed = _images(config, train, spec)
-    spec, choices, chosen = _choose(config, network, spec, training, len(val))
-    computed |= normalised | ({} if size is None else {"size": size}) | changed | chosen | brought
+    spec, choices, training, chosen = _choose(config, network, spec, train, len(val))
+    computed |= normalised | ({} if size is None else {"size": size}) | chosen | brought
     start = computed.get("init", Setting(network.init, asked.source("init")))
     computed["init"] = said_of_start(start, config, spec)
     computed["cache"] = cache_decoded(training, config.cache, choices.workers)
@@ -116,21 +115,24 @@ def train_teacher(asked: Asked[TeacherConfig], observer: Observer) -> Outcome:
     )
 
 
-def _images(config: TeacherConfig, train: CocoSplit, spec: DetectorSpec) -> tuple[TrainingSet, dict[str, Setting]]:
+def _images(
+    config: TeacherConfig, train: CocoSplit, spec: DetectorSpec, epochs: int
+) -> tuple[TrainingSet, dict[str, Setting]]:
     """What is looked at in training, and for the record how images are changed."""
-    augmentation, settings = choose_augmentation(config, train, jitter=config.scales != "single")
+    jitter = config.scales != "single"
+    augmentation, settings = choose_augmentation(config, train, spec.detector, epochs, jitter)
     return TrainingSet(train, spec.resolution, spec.ks, config.seed, augmentation, spec.phase), settings
 
 
 def _choose(
-    config: TeacherConfig, network: Network, spec: DetectorSpec, training: TrainingSet, validation: int
-) -> tuple[DetectorSpec, Choices, dict[str, Setting]]:
-    """The choices of a run and its spec, of the size that fits into `--budget-time`, which the images have then too.
+    config: TeacherConfig, network: Network, spec: DetectorSpec, train: CocoSplit, validation: int
+) -> tuple[DetectorSpec, Choices, TrainingSet, dict[str, Setting]]:
+    """The choices of a run and its spec, of the size that fits into `--budget-time`, and images of that size.
 
     A run that goes on has chosen already.
     """
 
-    choices_of = partial(choose, config, len(training.split), network.detector, network.init, network.width)
+    choices_of = partial(choose, config, len(train), network.detector, network.init, network.width)
 
     def pace_at(resolution: Resolution) -> Pace | None:
         model, images = Detector(replace(spec, resolution=resolution)), copy.copy(training)
@@ -138,13 +140,14 @@ def _choose(
         return pace_of(_module(model, config.lambda_, 0), model, images, usual)
 
     usual = choices_of()
+    training, changed = _images(config, train, spec, usual.epochs)
     fitted = fit_time(config, spec.resolution, usual, validation, pace_at, size_free=config.size is None)
     if fitted is None:
-        return spec, usual, usual.settings
-    training.resolution = fitted.resolution
-    choices = choices_of(within=fitted.epochs)
+        return spec, usual, training, usual.settings | changed
+    spec, choices = replace(spec, resolution=fitted.resolution), choices_of(within=fitted.epochs)
+    training, changed = _images(config, train, spec, choices.epochs)
     size = {} if fitted.size is None else {"size": fitted.size}
-    return replace(spec, resolution=fitted.resolution), choices, choices.settings | size
+    return spec, choices, training, choices.settings | changed | size
 
 
 def _paces(

@@ -132,7 +132,8 @@ def test_boxes_lie_on_their_pixels_in_every_view(tmp_path: Path, part: str) -> N
                 if min(box[2] - box[0], box[3] - box[1]) >= 2:  # a pixel that is half covered is of neither colour
                     assert extent(inside) == pytest.approx(box, abs=1.0)
     assert seen >= 18
-    assert gone <= seen / 3
+    # Of an image of its own size a tile shows a quarter, half its sides being the frame's.
+    assert gone <= (seen if part == "mosaic" else seen / 3)
     if part in ("crop", "mosaic", "all"):
         assert gone > 0
 
@@ -439,8 +440,8 @@ def test_mirror_and_jitter_are_the_same_whatever_else_is_drawn(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("part", "others"), [("mosaic", 3), ("mixup", 1)])
-@pytest.mark.parametrize(("epochs", "first"), [(1, 0), (2, 1), (10, 9), (11, 9), (20, 18), (150, 135)])
-def test_mosaics_and_blends_are_closed_for_the_last_tenth_of_a_run(
+@pytest.mark.parametrize(("epochs", "first"), [(1, 0), (2, 1), (10, 7), (11, 8), (20, 15), (150, 112)])
+def test_mosaics_and_blends_are_closed_for_the_last_quarter_of_a_run(
     tmp_path: Path, epochs: int, first: int, part: str, others: int
 ) -> None:
     augmentation = PLAIN_MIXUP.for_run(epochs) if part == "mixup" else PARTS[part].for_run(epochs)

@@ -38,7 +38,7 @@ def taught(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def chosen(train: CocoSplit, **typed: Any) -> Augmentation:
-    return choose_augmentation(TeacherConfig(**typed), train)[0]
+    return choose_augmentation(TeacherConfig(**typed), train, "fcos", 72)[0]
 
 
 def test_levels_and_what_is_typed_beside_them(train: CocoSplit) -> None:
@@ -54,23 +54,35 @@ def test_levels_and_what_is_typed_beside_them(train: CocoSplit) -> None:
         assert chosen(train, **typed) == replace(Augmentation(), **typed)
     zoomed = chosen(train, zoom="0.5,1.5")
     assert zoomed == Augmentation(jitter=False, zoom=(0.5, 1.5))
-    single = choose_augmentation(TeacherConfig(), train, jitter=False)[0]
+    single = choose_augmentation(TeacherConfig(), train, "fcos", 72, jitter=False)[0]
     assert single == Augmentation(jitter=False)
     assert tuple(LEVELS) == LEVELS_OF_AUGMENTATION
 
 
+def test_a_long_training_of_an_rtmdet_has_mosaics_unless_somebody_says(train: CocoSplit) -> None:
+    def mosaic(detector: str, epochs: int, **typed: Any) -> float:
+        return choose_augmentation(TeacherConfig(**typed), train, detector, epochs)[0].mosaic
+
+    assert [mosaic("rtmdet", epochs) for epochs in (14, 35, 36, 300)] == [0, 0, 1, 1]
+    assert mosaic("fcos", 300) == 0
+    assert mosaic("rtmdet", 72, mosaic=0.0) == 0
+    assert mosaic("rtmdet", 14, mosaic=0.3) == 0.3
+    assert mosaic("rtmdet", 72, augment="off") == 0
+    assert mosaic("rtmdet", 72, augment="strong") == 0.5
+
+
 def test_the_plan_says_what_is_done(train: CocoSplit) -> None:
     def said(**typed: Any) -> tuple[str, str]:
-        setting = choose_augmentation(TeacherConfig(**typed), train)[1]["augment"]
+        setting = choose_augmentation(TeacherConfig(**typed), train, "fcos", 72)[1]["augment"]
         return setting.source, setting.reason
 
     assert said() == ("default", "scale jitter 0.8 to 1, 0.5 mirrored")
     assert said(augment="off") == ("flag", "images as they are")
-    assert said(mixup=0.4)[1].endswith("0.4 with another image blended in, none in the last tenth of the epochs")
+    assert said(mixup=0.4)[1].endswith("0.4 with another image blended in, none in the last quarter of the epochs")
     assert said(augment="strong", turn=0.3, flipud=0.2) == (
         "flag",
         "0.5 mirrored, 0.2 top and bottom exchanged, 0.3 turned, scale 0.1 to 2 in a frame that stays, "
-        "0.5 with other colours, 0.5 mosaics, none in the last tenth of the epochs",
+        "0.5 with other colours, 0.5 mosaics, none in the last quarter of the epochs",
     )
 
 
@@ -80,7 +92,7 @@ def test_a_vertical_mirror_is_a_mirror_and_a_turn_is_none(train: CocoSplit) -> N
         chosen(odd, flipud=0.5)
     assert chosen(odd, turn=0.5) == Augmentation(fliplr=0.0, turn=0.5)
     sides = replace(train, categories=((1, "left"), (2, "right")))
-    choice, settings = choose_augmentation(TeacherConfig(flipud=0.5, augment="strong"), sides)
+    choice, settings = choose_augmentation(TeacherConfig(flipud=0.5, augment="strong"), sides, "fcos", 72)
     assert (choice.fliplr, choice.flipud) == (0.0, 0.5)
     assert settings["flipud"].reason.startswith("warning: a mirror makes left of right")
 
@@ -92,13 +104,13 @@ def test_a_vertical_mirror_is_a_mirror_and_a_turn_is_none(train: CocoSplit) -> N
 )
 def test_a_teacher_cache_goes_with_the_mirror_alone(train: CocoSplit, typed: dict[str, Any]) -> None:
     for level in LEVELS_OF_AUGMENTATION:
-        choice, settings = choose_augmentation(DistillConfig(augment=level), train, cached=True)
+        choice, settings = choose_augmentation(DistillConfig(augment=level), train, "rtmdet", 72, cached=True)
         assert choice == replace(ONE_SCALE, fliplr=LEVELS[level].fliplr)
         assert settings["augment"].reason == "with --cache-teacher all but the mirror is off"
     with pytest.raises(UsageError, match=f"--cache-teacher with --{next(iter(typed))}") as caught:
-        choose_augmentation(DistillConfig(**typed), train, cached=True)
+        choose_augmentation(DistillConfig(**typed), train, "rtmdet", 72, cached=True)
     assert caught.value.code == "augmentation-not-cached"
-    choose_augmentation(DistillConfig(mosaic=0.0), train, cached=True)
+    choose_augmentation(DistillConfig(mosaic=0.0), train, "rtmdet", 72, cached=True)
 
 
 @pytest.mark.parametrize("text", ["0.5", "2,1", "0.01,1", "1,5", "a,b", "0.5,1,2", "nan,1", ""])
@@ -162,7 +174,7 @@ def test_a_student_is_distilled_with_strong_augmentation(
     assert run(["distill", "--teacher", str(taught), *SHORT, "--turn", "0.5", "--out", str(out)]) == 0
     said = "".join(capsys.readouterr().err.split())  # a long path is folded wherever the line ends
     assert "teacher.safetensorswastrained:0.5mirrored,0.5turned,scale0.1to2" in said
-    assert "0.5mosaics,noneinthelasttenthoftheepochs" in said
+    assert "0.5mosaics,noneinthelastquarteroftheepochs" in said
     recorded = json.loads((out.with_suffix(".run") / "args.json").read_text())
     settings = recorded.get("settings", recorded)
     assert settings["augment"]["value"] == "strong"

@@ -12,12 +12,14 @@ from msad_cli.frame import SIDE_MULTIPLE, Resolution
 
 JITTER = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)
 """Factors α on the short side: 640…800 for 800, as in the official code."""
-TILE_SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""By which one is the image of a tile of a mosaic scaled, and one that is blended in."""
+TILE_SCALES = tuple(tenths / 10 for tenths in range(5, 16))
+"""By which one is the image of a tile of a mosaic scaled, and one that is blended in. Their mean is 1: most of the
+objects of training have the sizes that they have in images as they are."""
 ZOOMS = 20
 """So many factors, evenly spaced, can be drawn: of numbers that are known before, decoded images can be kept."""
-CLOSED = 10
-"""Mosaics and blends end before the last epoch of so many, rounded up: the last ones show images as they are."""
+CLOSED = 4
+"""The last of so many parts of a run, rounded up to epochs, is without mosaics and blends: it shows images as they are.
+Measured, see docs/results.md."""
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = (0.875, 1.125), (0.5, 1.5), (0.5, 1.5), (-0.05, 0.05)
 """Between which numbers are factors drawn (of the hue a summand, in turns of the colour circle), each for half of the

@@ -20,12 +20,14 @@ class Recipe:
         optimizer, decay: names that `--optimizer` and `--decay` take.
         norm: how its backbone is normalised where that starts at random.
         learning_rate: for a batch of 16; None for the optimiser's own.
+        mosaic_from: from how many epochs on light augmentation makes mosaics of all images; None for never.
     """
 
     optimizer: str = "sgd"
     decay: str = "steps"
     norm: str = "group"
     learning_rate: float | None = None
+    mosaic_from: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ DETECTORS = {
         coco_backbone="cspnext_tiny",
         coco_norm="batch",
         backbones=("cspnext_nano", "cspnext_s"),
-        recipe=Recipe("adamw", "flat-cosine", "batch", learning_rate=0.004),
+        recipe=Recipe("adamw", "flat-cosine", "batch", learning_rate=0.004, mosaic_from=36),
     ),
     "reppoints": Entry("boxes", "dense", 3, "msad_cli.models.detectors.reppoints:RepPointsKind", False, head_convs=3),
     "fasterrcnn": Entry("boxes", "two-stage", 2, "msad_cli.models.detectors.faster_rcnn:FasterRCNNKind"),

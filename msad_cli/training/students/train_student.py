@@ -78,10 +78,12 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     train, val, unlabelled, computed["data"] = _splits(config, data, source, spec, losses, observer)
     spec = replace(spec, tones=train.tones)
     choices_of = partial(choose, config, train.labelled, spec.detector, computed["init"].value, spec.width)
-    store, training, more = _images(config, source, spec, losses, train, usual := choices_of())
+    images_of = partial(_images, config, source, spec, losses, train)
+    store, training, more = images_of(usual := choices_of())
     pace = partial(_pace, source, spec, losses, training, usual, store)
     fitted = fit_time(config, spec.resolution, usual, len(val), pace, size_free=False)
     choices = choices_of(within=fitted.epochs) if fitted is not None else usual
+    store, training, more = images_of(choices) if fitted is not None else (store, training, more)
     choices = of_distillation(choices, config.distill_warmup, is_pixel(config.method))
     computed["init"] = said_of_start(computed["init"], config, spec)
     computed |= more | said_of_unlabelled(config, unlabelled, choices)
@@ -174,7 +176,7 @@ def _images(
         UsageError: the cache is of no use here, or there is no room for it.
     """
     cached = config.cache_teacher is not None
-    augmentation, settings = choose_augmentation(config, train, cached=cached)
+    augmentation, settings = choose_augmentation(config, train, spec.detector, choices.epochs, cached=cached)
     teacher, view, fliplr = source.detector.spec, source.view.value, augmentation.fliplr
     refusal = cannot_keep(config.no_distill, is_pixel(config.method), source.aligned)
     store, settings["cache_teacher"] = choose_store(
