@@ -17,12 +17,13 @@ LEFT, TOP, RIGHT, BOTTOM = 58, 72, 462, 342
 UNIT = "milliseconds an image, one CPU thread, onnxruntime"
 MOST_MS, AP_RANGE = 12, (40, 65)
 STYLE = """
-.paper { fill: #ffffff } .grid { stroke: #d1d9e0 } circle.stock { fill: #6e7781 } .msad { fill: #0a66c2 }
+.paper { fill: #ffffff } .grid { stroke: #d1d9e0 } .msad { fill: #0a66c2 }
+circle.stock { fill: #6e7781 } circle.YOLO11n { fill: #9a6700 }
 text { fill: #1f2328; font: 16px system-ui, sans-serif }
-.title, .stock, .msad { font-weight: 600 } .title { font-size: 18px }
+.title, .stock, .YOLO11n, .msad { font-weight: 600 } .title { font-size: 18px }
 @media (prefers-color-scheme: dark) {
 .paper { fill: #0d1117 } text { fill: #f0f6fc } .grid { stroke: #3d444d }
-circle.stock { fill: #9198a1 } .msad { fill: #58a6ff }
+circle.stock { fill: #9198a1 } circle.YOLO11n { fill: #d29922 } .msad { fill: #58a6ff }
 }"""
 
 
@@ -38,9 +39,11 @@ class Shown(NamedTuple):
 
 
 MODELS = (
-    Shown("plain L", "stock", "120 × 160 pixels", -14, 6, "end"),
-    Shown("plain, light head", "stock", "160 × 212 pixels", 24, 32, "middle"),
-    Shown("aligned alone, light head", "msad", "128 × 170 pixels", -14, -22, "end"),
+    Shown("plain, tight budget", "stock", "132 × 176 pixels", 14, 6, "start"),
+    Shown("plain", "stock", "160 × 212 pixels", 14, 6, "start"),
+    Shown("YOLO11n, trained at 192", "YOLO11n", "160 × 192 pixels", 14, 6, "start"),
+    Shown("aligned alone, tight budget", "msad", "104 × 139 pixels", -14, -22, "end"),
+    Shown("distilled", "msad", "128 × 170 pixels", -14, -22, "end"),
 )
 
 

@@ -14,11 +14,11 @@ from msad_cli.fitting.choice.facts import Facts
 from msad_cli.models.detector import Detector
 from msad_cli.models.spec import DetectorSpec
 from msad_cli.text import duration
+from msad_cli.training.augmentation import choose_augmentation
 from msad_cli.training.config import TeacherConfig
 from msad_cli.training.defaults.budget import MARGIN
 from msad_cli.training.defaults.pace import Pace, pace_of, student_pace
 from msad_cli.training.plan import Choices, choose
-from msad_cli.training.sets import choose_augmentation
 
 
 @dataclass(frozen=True)

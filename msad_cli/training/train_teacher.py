@@ -26,6 +26,7 @@ from msad_cli.runs.folder import RunFolder, Setting
 from msad_cli.system.device import choose_device
 from msad_cli.system.files import fingerprint
 from msad_cli.text import parse_ks, parse_pixels, parse_size
+from msad_cli.training.augmentation import choose_augmentation
 from msad_cli.training.config import ALONE, AUTO, ROLES, Asked, TeacherConfig
 from msad_cli.training.defaults.budget import fit_time
 from msad_cli.training.defaults.inherited import remembered
@@ -47,7 +48,6 @@ from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
 from msad_cli.training.sets import (
     cache_decoded,
-    choose_augmentation,
     fields_from_data,
     find_data,
     folder_of,

@@ -16,8 +16,8 @@ from msad_cli.data.loading.dataset import TrainingSet
 from msad_cli.data.loading.mirroring import mirror_pairs
 from msad_cli.errors import UsageError
 from msad_cli.frame import Resolution
+from msad_cli.training.augmentation import choose_mirror
 from msad_cli.training.config import TeacherConfig
-from msad_cli.training.sets import choose_mirror
 from msad_cli.training.students.pyramid_store import predicted_bytes, ways
 
 RESOLUTION = Resolution(64, 96)

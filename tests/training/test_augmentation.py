@@ -17,9 +17,9 @@ from msad_cli.data.annotations.split import CocoSplit, read_split
 from msad_cli.data.loading.augment import LEVELS, ONE_SCALE, Augmentation
 from msad_cli.errors import UsageError
 from msad_cli.text import parse_zoom
+from msad_cli.training.augmentation import choose_augmentation
 from msad_cli.training.config import LEVELS_OF_AUGMENTATION, Asked, DistillConfig, TeacherConfig
 from msad_cli.training.defaults.inherited import inherited
-from msad_cli.training.sets import choose_augmentation
 
 SHORT = [*EXACT, "--batch", "3", "--epochs", "2"]
 

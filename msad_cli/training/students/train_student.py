@@ -22,6 +22,7 @@ from msad_cli.models.spec import DetectorSpec
 from msad_cli.runs.folder import Setting
 from msad_cli.system.files import fingerprint
 from msad_cli.text import parse_pixels
+from msad_cli.training.augmentation import choose_augmentation
 from msad_cli.training.config import Asked, DistillConfig
 from msad_cli.training.defaults.budget import fit_time
 from msad_cli.training.defaults.inherited import inherited, remembered
@@ -32,7 +33,7 @@ from msad_cli.training.observer import Observer
 from msad_cli.training.plan import COCO_IMAGES, Choices, choose, choose_head_norm, claim_output, invalid_values_named
 from msad_cli.training.resume import all_settings, completed
 from msad_cli.training.run import Outcome, Run
-from msad_cli.training.sets import cache_decoded, choose_augmentation, find_data, folder_of, lasting, read_data
+from msad_cli.training.sets import cache_decoded, find_data, folder_of, lasting, read_data
 from msad_cli.training.starting import adopted, said_of_start
 from msad_cli.training.students.plan_student import (
     TEACHER_VIEW,
@@ -77,13 +78,8 @@ def train_student(asked: Asked[DistillConfig], observer: Observer) -> Outcome:
     data = folder_of(asked, source.data, source.file) or ""
     train, val, unlabelled, computed["data"] = _splits(config, data, source, spec, losses, observer)
     spec = replace(spec, tones=train.tones)
-    choices_of = partial(choose, config, train.labelled, spec.detector, computed["init"].value, spec.width)
-    images_of = partial(_images, config, source, spec, losses, train)
-    store, training, more = images_of(usual := choices_of())
-    pace = partial(_pace, source, spec, losses, training, usual, store)
-    fitted = fit_time(config, spec.resolution, usual, len(val), pace, size_free=False)
-    choices = choices_of(within=fitted.epochs) if fitted is not None else usual
-    store, training, more = images_of(choices) if fitted is not None else (store, training, more)
+    choices, store, training, more = _choose(config, source, spec, losses, train, len(val), computed["init"].value)
+    pace = partial(_pace, source, spec, losses, training, choices, store)
     choices = of_distillation(choices, config.distill_warmup, is_pixel(config.method))
     computed["init"] = said_of_start(computed["init"], config, spec)
     computed |= more | said_of_unlabelled(config, unlabelled, choices)
@@ -159,6 +155,28 @@ def _splits(
     train, val, said = read_data(config, found, spec.resolution, spec.ks, observer)
     train, unlabelled = read_unlabelled(config, data, train, val, observer)
     return train, val, unlabelled, said
+
+
+def _choose(
+    config: DistillConfig,
+    source: Source,
+    spec: DetectorSpec,
+    losses: Mapping[str, Weighted],
+    train: CocoSplit,
+    validation: int,
+    init: str,
+) -> tuple[Choices, Store | None, TrainingSet, dict[str, Setting]]:
+    """The choices of a run, of as many epochs as fit into `--budget-time`, and what `_images` has for them."""
+    choices_of = partial(choose, config, train.labelled, spec.detector, init, spec.width)
+    images_of = partial(_images, config, source, spec, losses, train)
+    usual = choices_of()
+    store, training, settings = images_of(usual)
+    pace = partial(_pace, source, spec, losses, training, usual, store)
+    fitted = fit_time(config, spec.resolution, usual, validation, pace, size_free=False)
+    if fitted is None:
+        return usual, store, training, settings
+    choices = choices_of(within=fitted.epochs)
+    return choices, *images_of(choices)
 
 
 def _images(
