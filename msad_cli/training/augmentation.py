@@ -72,6 +72,13 @@ def choose_augmentation(
         return Augmentation(jitter=False, fliplr=mirror.value), settings
     if config.flipud is not None:
         settings["flipud"] = choose_mirror(config.flipud, train, flag="--flipud")
+    first = recipe_of(detector).mosaic_from
+    usual = config.augment == TrainingConfig.augment and first is not None and epochs >= first
+    mosaic = (1.0 if usual else level.mosaic) if config.mosaic is None else config.mosaic
+    if usual and config.mosaic is None:
+        settings["mosaic"] = Setting(
+            mosaic, "auto", f"four images in one, as usual of {detector} from {first} epochs on"
+        )
     zoom = level.zoom if config.zoom is None else parse_zoom(config.zoom)
     chosen = Augmentation(
         jitter=level.jitter and jitter and zoom is None,
@@ -80,17 +87,11 @@ def choose_augmentation(
         turn=config.turn or 0.0,
         zoom=zoom,
         photo=level.photo if config.photo is None else config.photo,
-        mosaic=_usual_mosaic(config, detector, epochs) if config.mosaic is None else config.mosaic,
+        mosaic=mosaic,
         mixup=config.mixup or 0.0,
     )
     settings["augment"] = _said_of_augmentation(config, ", ".join(_parts(chosen)) or "images as they are")
     return chosen, settings
-
-
-def _usual_mosaic(config: TrainingConfig, detector: str, epochs: int) -> float:
-    """How likely an image of training is a mosaic, unless somebody says."""
-    first = recipe_of(detector).mosaic_from if config.augment == TrainingConfig.augment else None
-    return LEVELS[config.augment].mosaic if first is None or epochs < first else 1.0
 
 
 def _said_of_augmentation(config: TrainingConfig, words: str) -> Setting:

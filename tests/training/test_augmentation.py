@@ -64,6 +64,9 @@ def test_a_long_training_of_an_rtmdet_has_mosaics_unless_somebody_says(train: Co
         return choose_augmentation(TeacherConfig(**typed), train, detector, epochs)[0].mosaic
 
     assert [mosaic("rtmdet", epochs) for epochs in (14, 35, 36, 300)] == [0, 0, 1, 1]
+    said = {epochs: choose_augmentation(TeacherConfig(), train, "rtmdet", epochs)[1] for epochs in (35, 36)}
+    assert "mosaic" not in said[35]
+    assert (said[36]["mosaic"].value, said[36]["mosaic"].source) == (1.0, "auto")
     assert mosaic("fcos", 300) == 0
     assert mosaic("rtmdet", 72, mosaic=0.0) == 0
     assert mosaic("rtmdet", 14, mosaic=0.3) == 0.3
