@@ -279,6 +279,8 @@ def test_names_that_differ_in_case_or_blanks_are_one_class_if_asked(
         ({"_via_settings": {}, "_via_img_metadata": {}}, "VIA"),
         ({"version": "5.0", "shapes": [], "imagePath": "a.png"}, "labelme"),
         ([{"id": 1, "data": {"image": "/a.png"}, "annotations": []}], "Label Studio"),
+        ([{"id": 1, "image": "/a.png", "label": [], "annotator": 1, "annotation_id": 2}], "Label Studio"),
+        ({"classes": [{"title": "cat"}], "tags": []}, "Supervisely"),
         ([{"image": "a.png", "annotations": [{"label": "cat", "coordinates": {}}]}], "CreateML"),
         ([{"image_id": 1, "category_id": 1, "bbox": [1, 1, 1, 1], "score": 0.5}], "results"),
         ([{"name": "a.jpg", "labels": []}], "Scalabel"),

@@ -211,7 +211,7 @@ def test_a_pose_has_all_its_numbers(yolo: Path) -> None:
         ("names: [a]\ntrain: /etc", "which leaves"),
         ("names: [a]\ntrain: labels", "no images in labels"),
         ("names: [a]\ntrain: list.txt", r"list\.txt, line 2: '\.\./\.\./x\.png' leaves"),
-        ("names: [a]\ntrain: link", "'link': no such folder or file below"),
+        ("names: [a]\ntrain: link", "'link': a link to .*, outside"),
     ],
 )
 def test_a_bad_data_yaml_is_named(yolo: Path, text: str, complaint: str) -> None:
@@ -242,7 +242,7 @@ def test_labels_are_read_from_the_set_alone_and_images_may_be_missing(yolo: Path
     with pytest.raises(DataError, match=r"b\.txt: a link to .*secret\.txt, outside"):
         find_split(str(yolo), "train")
     (yolo / "labels/train/b.txt").unlink()
-    (yolo / "labels/train/a.txt").write_bytes(b"\xff\xfe")
+    (yolo / "labels/train/a.txt").write_bytes(b"\xff\xff")
     with pytest.raises(DataError, match=r"a\.txt: not a text in UTF-8"):
         find_split(str(yolo), "train")
     # Of an image that cannot be read nobody knows how many pixels a share is: the check names it.
@@ -516,7 +516,7 @@ def test_nothing_is_left_of_a_conversion_that_fails(
     yolo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MSAD_CACHE", str(tmp_path / "cache"))
-    (yolo / "labels/train/a.txt").write_bytes(b"\xff\xfe")
+    (yolo / "labels/train/a.txt").write_bytes(b"\xff\xff")
     with pytest.raises(DataError):
         find_split(str(yolo), "train")
     assert not os.path.exists(tmp_path / "cache")

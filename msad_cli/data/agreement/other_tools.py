@@ -31,7 +31,11 @@ TOOLS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         "make one COCO file of them: the command labelme2coco does",
         lambda value: {"shapes", "imagePath"} <= _keys(value),
     ),
-    ("Label Studio (its own JSON)", COCO, lambda value: isinstance(value, list) and "data" in _keys(value)),
+    (
+        "Label Studio (its own JSON)",
+        COCO,
+        lambda value: isinstance(value, list) and bool({"data", "annotation_id"} & _keys(value)),
+    ),
     (
         "CreateML",
         "convert it to COCO, or export the set as COCO from the tool that wrote it",
@@ -49,7 +53,13 @@ TOOLS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         "datum convert … -f coco_instances",
         lambda value: {"items", "categories"} <= _keys(value),
     ),
-    ("Supervisely (its own JSON)", COCO, lambda value: {"objects", "size"} <= _keys(value)),
+    (
+        "Supervisely (its own JSON)",
+        COCO,
+        lambda value: (
+            isinstance(value, dict) and ({"objects", "size"} <= set(value) or {"classes", "tags"} <= set(value))
+        ),
+    ),
     ("V7 Darwin (its own JSON)", COCO, lambda value: {"item", "annotations"} <= _keys(value)),
     (
         "a GIS: GeoJSON",

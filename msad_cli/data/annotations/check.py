@@ -203,7 +203,9 @@ def _nothing_left(name: str, records: Records, judged: Judged) -> Problem:
     gone += [(each.count, each.what) for each in judged.problems if each.outcome == "dropped"]
     gone += [(int((~of.complete & ~of.crowd).sum()), f"without {records.task}")]
     words = ", ".join(f"{count} {what}" for count, what in gone if count)
-    advice = kinds.MANY_CROWDS.advice if of.crowd.any() and name == "train" else kind.advice
+    # What VOC calls difficult is a crowd region, but none of those that are counted as too many.
+    crowded = any(each.code == kinds.MANY_CROWDS.code for each in records.problems)
+    advice = kinds.MANY_CROWDS.advice if crowded and name == "train" else kind.advice
     example = f"none{beside} in {len(of)} annotations" + (f": {words}" if words else "")
     return replace(kind, advice=advice, count=1, examples=(example,))
 

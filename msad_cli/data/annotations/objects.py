@@ -96,7 +96,7 @@ def read_annotations(
     """
     label = dict.fromkeys(asked.keyless, KEYLESS) | {of: i for i, (of, _) in enumerate(categories, start=1)}
     known = ", ".join(f"{category} ({name})" for category, name in categories[:20])
-    unknown = replace(kinds.UNKNOWN_CATEGORY, advice=f"known are {known}")
+    unknown = replace(kinds.UNKNOWN_CATEGORY, advice=f"known are {known or 'none: the list of categories is empty'}")
     # Flat: a million tuples would keep the garbage collector busy for seconds.
     whole: list[int] = []
     real: list[float] = []

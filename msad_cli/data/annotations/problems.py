@@ -189,6 +189,18 @@ UNUSED_LABELS = Problem(
     "passed over",
     "add the images, or take the label files out",
 )
+OTHER_LABELS = Problem(
+    "label-file-of-another-tool",
+    "images without a label file, but with an .xml or .json of their name",
+    "read as background",
+    "if objects are in these files, store them as the other label files are",
+)
+OTHER_NAMES = Problem(
+    "class-names-differ",
+    "classes that a classes.txt of the set calls otherwise",
+    "called as the set's own file says",
+    "labels are numbered by the file beside them: put its names into the set's own file, if they were not renumbered",
+)
 UNREAD_IMAGES = Problem(
     "image-of-unknown-kind",
     "files with labels that are no image by their suffix",
@@ -283,6 +295,8 @@ OF_READING = {
         FEW_BAD_LABELS,
         SHARED_LABELS,
         UNUSED_LABELS,
+        OTHER_LABELS,
+        OTHER_NAMES,
         UNREAD_IMAGES,
         CLASSES_BY_NAME,
         LABELS_TURNED,
@@ -312,6 +326,8 @@ BEYOND_REPAIR = {
         LOST_LABELS,
         SHARED_LABELS,
         UNUSED_LABELS,
+        OTHER_LABELS,
+        OTHER_NAMES,
         UNREAD_IMAGES,
         SHARED_FILE,
         TURNED,

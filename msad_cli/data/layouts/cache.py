@@ -1,6 +1,8 @@
 """Sets of other layouts become COCO annotation files, made once and cached, so that all other code reads COCO's."""
 
+import codecs
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +19,8 @@ from msad_cli.system.cache_folder import cache_folder, file_state, keep_text
 
 DECIMALS = 4
 """Of pixels, in the files that are made."""
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+"""How texts of Windows' PowerShell and of its editor's "Unicode" begin."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +68,20 @@ def report_bad(bad: Sequence[str], total: int, tally: Tally) -> None:
 
 
 def read_text(file: Path) -> str:
-    """The text of a small file of a set.
+    """The text of a small file of a set, in UTF-8 or with the mark of UTF-16.
 
     Raises:
-        DataError: it is not there, no file, or not in UTF-8.
+        DataError: it is not there, no file, or no such text.
     """
     try:
         if file.exists() and not file.is_file():
             raise DataError(f"{file}: not a file", code="not-a-file")
-        return file.read_text(encoding="utf-8-sig")
+        content = file.read_bytes()
+        text = content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig")
+        return io.StringIO(text, newline=None).read()
     except FileNotFoundError:
         raise DataError(f"no such file: {file}", code="file-missing") from None
     except UnicodeDecodeError:
-        raise DataError(f"{file}: not a text in UTF-8", code="not-utf-8") from None
+        raise DataError(f"{file}: not a text in UTF-8", "save it as UTF-8", code="not-utf-8") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})", code="read-refused") from None

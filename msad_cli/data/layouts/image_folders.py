@@ -93,6 +93,11 @@ def folders_in(place: Path) -> list[Path]:
         return sorted(place / each.name for each in entries if each.is_dir() and not each.name.startswith("."))
 
 
+def jsons_in(place: Path) -> list[Path]:
+    """The .json files in a folder; hidden ones aside, as macOS leaves ._a.json beside a.json."""
+    return sorted(each for each in place.glob("*.json") if not each.name.startswith("."))
+
+
 def _rank(name: str) -> int:
     return USUAL.index(name.casefold())
 

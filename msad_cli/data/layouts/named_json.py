@@ -2,20 +2,23 @@
 
 from pathlib import Path
 
+from msad_cli.data.annotations.records import read_document
 from msad_cli.data.layouts.base import Files, Layout
 from msad_cli.data.layouts.coco import KINDS, UNLABELLED, split_of
-from msad_cli.data.layouts.image_folders import image_folder
+from msad_cli.data.layouts.image_folders import image_folder, jsons_in
 from msad_cli.data.layouts.json_parts import part_of
 from msad_cli.data.layouts.split_names import own_split, split_named
 from msad_cli.errors import DataError
 
+MOST_NAMED = 5
+"""Files in a message."""
 FOLDERS = ("annotations", "Annotations", ".", "labels")
 
 
 def _files(place: Path, task: str) -> dict[str, list[Path]]:
     """Annotation files by split, of the first folder that has one of train."""
     for folder in FOLDERS if place.is_dir() else ():
-        files = sorted((place / folder).glob("*.json"))
+        files = jsons_in(place / folder)
         found: dict[str, list[Path]] = {}
         for each in files:
             if (split := split_of(each)) and not each.name.startswith(UNLABELLED):
@@ -30,7 +33,7 @@ def _in_folders(place: Path, task: str) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for folder in sorted(place.iterdir()):
         if (split := split_named(folder.name)) and folder.is_dir():
-            files = sorted(folder.glob("*.json")) or sorted((folder / "annotations").glob("*.json"))
+            files = jsons_in(folder) or jsons_in(folder / "annotations")
             if files:
                 found.setdefault(split, []).extend(preferred(files, task))
     return found if "train" in found else {}
@@ -49,7 +52,8 @@ def _find(place: Path, split: str, images: Path | None, task: str) -> Files:
     own = own_split(split, found, place, f"{split}.json")
     file, *others = found[own.split]
     if others:
-        names = ", ".join(each.name for each in (file, *others))
+        read_document(file)  # says whose it is, if it is another tool's
+        names = ", ".join(each.name for each in (file, *others[: MOST_NAMED - 1]))
         raise DataError(
             f"{file.parent}: several files for {split}: {names}",
             f"choose with --{split}-json",

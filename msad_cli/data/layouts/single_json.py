@@ -4,7 +4,7 @@ from pathlib import Path
 
 from msad_cli.data.layouts.base import Files, Layout
 from msad_cli.data.layouts.coco import UNLABELLED
-from msad_cli.data.layouts.image_folders import image_folder
+from msad_cli.data.layouts.image_folders import image_folder, jsons_in
 from msad_cli.data.layouts.json_parts import part_of
 from msad_cli.data.layouts.named_json import preferred
 from msad_cli.data.layouts.split_names import own_split
@@ -20,7 +20,7 @@ def _the_file(place: Path, task: str = "boxes") -> Path | None:
     if place.is_file():
         return place if place.suffix.lower() == ".json" else None
     for folder in (place, place / "annotations", place / "Annotations"):
-        if files := sorted(folder.glob("*.json")):
+        if files := jsons_in(folder):
             own = [each for each in files if not each.name.startswith(UNLABELLED)] or files
             kept = preferred(own, task)
             return kept[0] if len(kept) == 1 else None

@@ -8,8 +8,9 @@ from msad_cli.data.annotations.records import Records, read_document, read_recor
 from msad_cli.data.layouts import single_json, table
 from msad_cli.data.layouts.base import Files, Layout
 from msad_cli.data.layouts.coco import split_of
-from msad_cli.data.layouts.image_folders import image_folder
+from msad_cli.data.layouts.image_folders import folders_in, image_folder, jsons_in
 from msad_cli.data.layouts.single_json import set_of
+from msad_cli.data.layouts.voc_xml import refuse_other_tool
 from msad_cli.data.orientation.upright_labels import upright
 from msad_cli.errors import AbsentSplitError, DataError, UsageError
 
@@ -92,7 +93,7 @@ def _recognised(place: Path, split: str) -> Layout:
             "give the folder of a set, a .json or a data.yaml",
             code="data-is-a-file",
         )
-    if files := sorted(each.relative_to(place) for at in (place, place / "annotations") for each in at.glob("*.json")):
+    if files := sorted(each.relative_to(place) for at in (place, place / "annotations") for each in jsons_in(at)):
         read_document(place / files[0])  # says whose it is, if it is another tool's
         names = ", ".join(map(str, files[:MOST_NAMED]))
         raise DataError(
@@ -100,10 +101,13 @@ def _recognised(place: Path, split: str) -> Layout:
             "tell which is which: --train-json FILE and --val-json FILE, or call them train.json and val.json",
             code="annotation-file-ambiguous",
         )
+    for each in sorted((*place.glob("*.xml"), *place.glob("annotations/*.xml")))[:1]:
+        refuse_other_tool(each)
+    within = next((each for each in folders_in(place) if _layout_of(each)), None)
     *others, last = (each.sign.format(split=split) for each in table.LAYOUTS if each.sign)
     raise DataError(
         f"{place}: no set that msad knows: no {', '.join(others)}, nor {last}",
-        "docs/data.md shows the layouts",
+        f"there is one in {within}: give that folder" if within else "docs/data.md shows the layouts",
         code="unknown-layout",
     )
 
@@ -155,7 +159,7 @@ def find_splits_or_file(
     """`find_splits`, or a single annotation file as the split that its name tells."""
     place = Path(path)
     # A .json is looked at as it is, not split into train and val as it is to be learnt from.
-    if split in (None, *NAMED) and place.is_file() and _layout_of(place) in (None, single_json.LAYOUT):
+    if split in (None, *NAMED) and place.is_file() and _layout_of(place) is single_json.LAYOUT:
         name = split or split_of(place) or "train"
         files = find_file(place, name, images, exif)
         return {name: files}, list(files.notes)

@@ -12,7 +12,7 @@ from typing import Any
 
 from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.problem_tally import MET, Tally
-from msad_cli.data.annotations.values import read_side, shown
+from msad_cli.data.annotations.values import read_flag, read_side, shown
 from msad_cli.data.images.decode import IMAGE_SUFFIXES
 from msad_cli.data.images.names import outward_links
 from msad_cli.data.images.places import files_below
@@ -20,7 +20,7 @@ from msad_cli.data.layouts.base import Files, Layout
 from msad_cli.data.layouts.cache import Converted, cached, report_bad
 from msad_cli.data.layouts.voc_images import images_of
 from msad_cli.data.layouts.voc_splits import Choice, choose
-from msad_cli.data.layouts.voc_xml import Corners, Element, number, parse, read_corners
+from msad_cli.data.layouts.voc_xml import Corners, Element, number, parse, read_corners, refuse_other_tool
 from msad_cli.errors import DataError
 
 FOLDERS = ("annotations", "annotation", "xmls", "xml")
@@ -75,6 +75,7 @@ def read_split_of(place: Path, folder: str, files: Sequence[Path], split: str, i
         AbsentSplitError: the set has no such split.
         DataError: a file of the set cannot be used.
     """
+    refuse_other_tool(files[0])
     stems = {os.path.splitext(os.path.relpath(each, place / folder))[0]: each for each in sorted(files)}
     choice = choose(place, split, list(stems))
     read = [*stems.values(), *choice.lists]
@@ -131,7 +132,10 @@ def _convert(of: VocSet, choice: Choice) -> Converted:
     categories = [{"id": place, "name": name} for place, name in enumerate(classes, start=1)]
     document = {"images": images, "annotations": annotations, "categories": categories, MET: tally.to_plain()}
     crowds = sum(each["iscrowd"] for each in annotations)
+    homes = {os.path.dirname(each) for each in placed.values()}
+    alone = [each for each in of.found if os.path.dirname(each) in homes and each not in placed.values()]
     notes = {
+        "images have no XML file, and are left out": 0 if choice.lists else len(alone),
         "objects have a corner at 0: all corners are counted from 0, and ends are outside": zeros,
         "objects without a bndbox are read as the box that encloses their robndbox or polygon": enclosed,
         "objects called difficult are neither learnt nor counted as missed, like COCO's crowds": crowds,
@@ -155,7 +159,7 @@ def _annotation(element: Element, corners: Corners, classes: Sequence[str], firs
     if not name:
         raise ValueError("an object without a name")
     bbox = corners.box(first)
-    crowd = int(element.text_of("difficult") == "1")
+    crowd = read_flag(element.text_of("difficult"))
     category = classes.index(name) + 1
     area = max(0.0, bbox[2] * bbox[3])
     own = {"category_id": category, "bbox": bbox, "area": area, "iscrowd": crowd, "difficult": crowd}

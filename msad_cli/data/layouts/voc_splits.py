@@ -10,6 +10,7 @@ from msad_cli.data.images.names import refused_name
 from msad_cli.data.images.places import alike, parts
 from msad_cli.data.layouts.cache import read_text
 from msad_cli.data.layouts.drawing import validation_part
+from msad_cli.data.layouts.image_folders import folders_in
 from msad_cli.data.layouts.split_names import WORDS, own_split, split_named
 from msad_cli.errors import DataError
 
@@ -34,6 +35,26 @@ class Choice:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class List:
+    """A list of images.
+
+    Attributes:
+        file: it.
+        year: the folder of the set that it is of, relative to that of all; empty where there is only one.
+    """
+
+    file: Path
+    year: str = ""
+
+    def of(self, stems: Sequence[str]) -> dict[str, str]:
+        """The XML files that it may name, by what it may call them."""
+        if not self.year:
+            return {alike(stem): stem for stem in stems}
+        inside = [stem for stem in stems if stem.startswith(f"{self.year}/")]
+        return {alike(os.path.basename(stem)): stem for stem in inside}
+
+
 def choose(place: Path, split: str, stems: Sequence[str]) -> Choice:
     """The images of a split.
 
@@ -52,9 +73,9 @@ def choose(place: Path, split: str, stems: Sequence[str]) -> Choice:
     own = own_split(split, there, place, f"{split}.txt" if lists else f"XML files in a folder for {split}")
     notes = list(own.notes)
     if lists:
-        names = _in_list(lists[own.split], stems)
-        if lists[own.split].stem != split:
-            notes = [f"{split} is {lists[own.split]}"]
+        names = [name for each in lists[own.split] for name in _in_list(each.file, each.of(stems))]
+        if any(each.file.stem != split for each in lists[own.split]):
+            notes = [f"{split} is {each.file}" for each in lists[own.split]]
     elif folders:
         names = [stem for stem in stems if folders.get(stem) == own.split]
         if len(folders) < len(stems):
@@ -65,11 +86,24 @@ def choose(place: Path, split: str, stems: Sequence[str]) -> Choice:
         validation, note = validation_part(names, place)
         names = [each for each in names if (each in validation) == (split == "val")]
         notes.append(note)
-    return Choice(tuple(names), (lists[own.split],) if lists else (), tuple(notes))
+    return Choice(tuple(names), tuple(each.file for each in lists[own.split]) if lists else (), tuple(notes))
 
 
-def _lists(place: Path) -> dict[str, Path]:
-    """The list of each split."""
+def _lists(place: Path) -> dict[str, list[List]]:
+    """The lists of each split: of the set or, where VOC's years lie in one folder, of each year's."""
+    if own := _lists_in(place):
+        return {split: [List(file)] for split, file in own.items()}
+    found: dict[str, list[List]] = {}
+    inner = folders_in(place)
+    for folder in (*inner, *(each for outer in inner for each in folders_in(outer))):
+        if any(each.name.casefold() == LISTS[1][0] for each in folders_in(folder)):
+            for split, file in _lists_in(folder).items():
+                found.setdefault(split, []).append(List(file, folder.relative_to(place).as_posix()))
+    return found
+
+
+def _lists_in(place: Path) -> dict[str, Path]:
+    """The list of each split of a folder."""
     for names in LISTS:
         folder: Path | None = place
         for name in names:
@@ -88,9 +122,8 @@ def _split_of(stem: str) -> str | None:
     return next((split for part in stem.split("/")[-2::-1] if (split := split_named(part))), None)
 
 
-def _in_list(file: Path, stems: Sequence[str]) -> list[str]:
+def _in_list(file: Path, by_name: Mapping[str, str]) -> list[str]:
     """Images that a text file lists, as XML files are called."""
-    by_name = {alike(stem): stem for stem in stems}
     names: dict[str, None] = {}
     for row, line in enumerate(read_text(file).splitlines(), start=1):
         if not (text := line.strip().strip('"')):

@@ -24,6 +24,11 @@ WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "iso8859-1
 BEGINNING = 4096
 """Bytes that tell of what kind an XML file is."""
 ANNOTATION = re.compile(r"<annotation[\s>]")
+OTHERS = {
+    "CVAT (CVAT for images)": re.compile(r"<annotations[\s>]"),
+    "dlib's imglab": re.compile(r"<dataset[\s>].*<images[\s>]", re.DOTALL),
+}
+"""Who writes the images of a set into one XML file, and how that begins."""
 
 
 @dataclass
@@ -46,12 +51,32 @@ class Element:
 
 def is_annotation(file: Path) -> bool:
     """Whether an XML file begins as the annotation of one image."""
+    return ANNOTATION.search(_beginning(file)) is not None
+
+
+def refuse_other_tool(file: Path) -> None:
+    """Says whose an XML file is that holds all images of a set.
+
+    Raises:
+        DataError: it is one.
+    """
+    beginning = _beginning(file)
+    for name, begins in OTHERS.items():
+        if begins.search(beginning):
+            raise DataError(
+                f"{file}: written by {name}, one XML file for all images",
+                "export the set as COCO there, or as YOLO or Pascal VOC",
+                code="xml-of-another-tool",
+            )
+
+
+def _beginning(file: Path) -> str:
     try:
         with file.open("rb") as opened:
             beginning = opened.read(BEGINNING)
-        return ANNOTATION.search(beginning.decode(_encoding(beginning), errors="ignore")) is not None
+        return beginning.decode(_encoding(beginning), errors="ignore")
     except (OSError, LookupError):
-        return False
+        return ""
 
 
 def parse(file: Path) -> Element:
@@ -153,8 +178,11 @@ def read_corners(element: Element) -> Corners:
     """The corners of an object: of its `bndbox`, else of what encloses its `robndbox` or `polygon`.
 
     Raises:
-        ValueError: it has none of them, or one that cannot be read.
+        ValueError: it has none of them, or one that cannot be read; or it is several objects in one.
     """
+    for tag in ("name", "bndbox"):
+        if (count := sum(1 for _ in element.all(tag))) > 1:
+            raise ValueError(f"an object with {count} times {tag}; each object is an element of its own")
     if (box := next(element.all("bndbox"), None)) is not None:
         values = []
         for corner in CORNERS:

@@ -15,8 +15,15 @@ from msad_cli.data.layouts.base import Files, Layout
 from msad_cli.data.layouts.cache import Converted, cached
 from msad_cli.data.layouts.drawing import validation_part
 from msad_cli.data.layouts.split_names import own_split
+from msad_cli.data.layouts.yolo_class_files import CLASSES, report_other_names
 from msad_cli.data.layouts.yolo_images import Chosen, field_of, images_of, splits_there
-from msad_cli.data.layouts.yolo_label_files import find_labels, label_name, report_labels, report_lost
+from msad_cli.data.layouts.yolo_label_files import (
+    find_labels,
+    label_name,
+    report_labels,
+    report_lost,
+    report_other_labels,
+)
 from msad_cli.data.layouts.yolo_labels import Labels, read_labels
 from msad_cli.data.layouts.yolo_yaml import YoloSet, read_yolo, yolo_file
 from msad_cli.errors import DataError
@@ -61,7 +68,9 @@ def read_split_of(of: YoloSet, split: str, images: Path | None, recognised: str)
         )
     wanted = [labels.get(each, label_name(each)) for each in chosen.names]
     folders = {os.path.dirname(each) for each in (*chosen.names, *wanted)}
-    sources = [of.file, *chosen.lists, *(of.root / each for each in (*chosen.names, *wanted, *sorted(folders)))]
+    beside = [os.path.join(each, CLASSES) for each in sorted({".", *folders})]
+    inside = (*chosen.names, *wanted, *sorted(folders), *beside)
+    sources = [of.file, *chosen.lists, *(of.root / each for each in inside)]
     annotations, others = cached(f"yolo-{split}", sources, lambda: _convert(of, chosen, labels, split), of.names)
     return Files(annotations, images or of.root, recognised, (*notes, *others), of.root, stated=False)
 
@@ -90,6 +99,8 @@ def _convert(of: YoloSet, chosen: Chosen, labels: Mapping[str, str], split: str)
     report_labels(of.root, chosen.folders, labels, chosen.tally)
     if not labels:
         report_lost(of.root, chosen.names, split == "train", chosen.tally)
+    report_other_labels(of.root, chosen.names, labels, chosen.tally)
+    report_other_names(of.root, {os.path.dirname(each) for each in labels.values()}, of.names, chosen.tally)
     document = {"images": images, "annotations": annotations, "categories": _categories(of)}
     return Converted({**document, MET: chosen.tally.to_plain()}, tuple(notes))
 

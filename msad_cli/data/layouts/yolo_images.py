@@ -90,7 +90,13 @@ def images_of(file: Path, root: Path, split: str, value: Any) -> Chosen:
     chosen = Chosen([])
     for entry in entries:
         place = _place_of(root, entry)
-        if place is None or outward_links(root, [place]):
+        for target in outward_links(root, [] if place is None else [place]).values():
+            raise DataError(
+                f"{file}: {split}: {shown(entry)}: a link to {target}, outside {root}",
+                "put the folder itself there, or give the folder that the links lead to",
+                code="link-outward",
+            )
+        if place is None:
             leaves = "" if any(inside(root, each) for each in _habits(entry)) else f", which leaves {root}"
             raise DataError(
                 f"{file}: {split}: {shown(entry)}: no such folder or file below {root}{leaves}",

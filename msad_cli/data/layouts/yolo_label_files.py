@@ -15,6 +15,8 @@ from msad_cli.data.images.places import alike, files_below
 
 IMAGES = re.compile(r"(.*/|^)images/", re.IGNORECASE | re.DOTALL)
 LABELS = ".txt"
+OTHERS = (".xml", ".json")
+"""Suffixes of the label files of other tools, such as of labelImg, which writes XML or YOLO's as a button says."""
 ROW = re.compile(rb"\s*[0-9.]+(\s+[-+0-9.eE]+){4,}\s*$")
 
 
@@ -86,6 +88,36 @@ def report_labels(root: Path, folders: Sequence[str], labels: Mapping[str, str],
             elif own is not None and os.path.splitext(own)[1].lower() not in IMAGE_SUFFIXES:
                 tally.add(kinds.UNREAD_IMAGES, "{}", shown(own))
             read.add(label)
+
+
+def report_other_labels(root: Path, images: Sequence[str], labels: Mapping[str, str], tally: Tally) -> None:
+    """Counts images without a label file that have one of another tool's beside them, or where labels lie.
+
+    Args:
+        root: of the set.
+        images: of a split.
+        labels: of those that have some.
+        tally: takes them.
+    """
+    listings: dict[str, dict[str, str]] = {}
+    for image in images:
+        if image in labels:
+            continue
+        for name in (image, _place(image)):
+            folder, stem = os.path.split(os.path.splitext(name)[0])
+            if folder not in listings:
+                listings[folder] = _others_in(root / folder)
+            if found := listings[folder].get(alike(stem)):
+                tally.add(kinds.OTHER_LABELS, "{} has {}", shown(image), shown(os.path.join(folder, found)))
+                break
+
+
+def _others_in(folder: Path) -> dict[str, str]:
+    """Files of a folder that other tools store labels in, by their names without suffix."""
+    with suppress(OSError):
+        every = (os.path.splitext(each) for each in sorted(os.listdir(folder)))
+        return {alike(stem): f"{stem}{suffix}" for stem, suffix in every if suffix.lower() in OTHERS}
+    return {}
 
 
 def report_lost(root: Path, images: Sequence[str], must: bool, tally: Tally) -> None:

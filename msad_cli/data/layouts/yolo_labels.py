@@ -22,6 +22,8 @@ FARTHEST_SHARE = 2.0
 """Shares of an image's side. What lies beyond was not divided by it."""
 BOX = 4
 """Numbers of a box."""
+FEWEST, ROUNDED = 3, 0.004
+"""Points of a polygon; shares of a side by which its box may differ: two pixels of a small image."""
 MANY = 4
 """Every third number of a polygon is not by chance 0, 1 or 2 so often."""
 
@@ -113,6 +115,8 @@ def _read_row(
     behind = len(values) == length + 1 or (not count and len(values) > BOX and len(values) % 2 == 1)
     if not count and _is_posed(values, behind):
         raise ValueError(f"{len(words)} columns, which look like a box and keypoints; data.yaml has no kpt_shape")
+    if not count and _is_framed(values):
+        raise ValueError(f"{len(words)} columns, which look like a box and the segmentation in it; leave the box out")
     own = values[:-1] if behind else values
     ring = own.reshape(-1, 2) if not count and len(own) > BOX and len(own) % 2 == 0 else None
     if len(own) != length and ring is None:
@@ -138,8 +142,18 @@ def _read_row(
 def _is_posed(values: NDArray[np.float64], certain: bool) -> bool:
     """Whether numbers are a box and keypoints with visibilities; of what may be a polygon only if these are many."""
     seen = values[BOX + 2 :: 3]
-    enough = 1 if certain else MANY
+    enough = 1 if certain or (seen > 1).any() else MANY  # no place in an image is 2
     return (len(values) - BOX) % 3 == 0 and len(seen) >= enough and bool(np.isin(seen, (0, 1, 2)).all())
+
+
+def _is_framed(values: NDArray[np.float64]) -> bool:
+    """Whether numbers are a box and a polygon that fills it: no polygon has such points by chance."""
+    if len(values) < BOX + 2 * FEWEST or len(values) % 2:
+        return False
+    (x, y, width, height), points = values[:BOX], values[BOX:].reshape(-1, 2)
+    box = np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
+    extent = np.concatenate([points.min(axis=0), points.max(axis=0)])
+    return bool((extent[2:] > extent[:2]).all() and np.abs(box - extent).max() < ROUNDED)
 
 
 def _is_number(word: str) -> bool:

@@ -12,12 +12,11 @@ from msad_cli.data.layouts.base import Files, Layout
 from msad_cli.data.layouts.cache import read_text
 from msad_cli.data.layouts.split_names import WORDS, split_named
 from msad_cli.data.layouts.yolo import read_split_of
-from msad_cli.data.layouts.yolo_label_files import is_label
+from msad_cli.data.layouts.yolo_class_files import class_file, has_class_file, read_names
+from msad_cli.data.layouts.yolo_label_files import find_labels, is_label
 from msad_cli.data.layouts.yolo_yaml import YoloSet
 from msad_cli.errors import DataError
 
-CLASSES = ("classes.txt", "obj.names", "predefined_classes.txt", "_darknet.labels", "names.txt")
-NAMES = ".names"
 DARKNET = ".data"
 NOT_COCO = ("notes.json",)
 """What Label Studio lays beside the images."""
@@ -46,16 +45,6 @@ def _fields(file: Path) -> dict[str, str]:
     return {name.strip(): value.strip() for name, sign, value in pairs if sign and value.strip()}
 
 
-def _classes_file(place: Path) -> Path | None:
-    """The file of the names of classes: in the folder, with the labels, or in the folder of a split."""
-    for folder in (place, *(each for each in _children(place).values() if each.is_dir())):
-        children = _children(folder)
-        for name in (*CLASSES, *(each for each in children if each.endswith(NAMES))):
-            if name in children and children[name].is_file():
-                return children[name]
-    return None
-
-
 def _recognises(place: Path) -> bool:
     if _darknet_file(place) is not None:
         return True
@@ -66,7 +55,7 @@ def _recognises(place: Path) -> bool:
     folders = [children, *(_children(each) for name, each in children.items() if split_named(name))]
     if any("labels" in each and "images" in each for each in folders):
         return any(is_label(each) for each in files_below(place))
-    return _classes_file(place) is not None and any(_with_labels(place))
+    return has_class_file(place) and any(_with_labels(place))
 
 
 def _with_labels(place: Path) -> Iterator[str]:
@@ -78,20 +67,26 @@ def _with_labels(place: Path) -> Iterator[str]:
             yield each
 
 
+def _images_below(place: Path) -> Iterator[str]:
+    return (each for each in files_below(place) if os.path.splitext(each)[1].lower() in IMAGE_SUFFIXES)
+
+
 def _find(place: Path, split: str, images: Path | None, task: str) -> Files:
     if (file := _darknet_file(place)) is not None:
         fields = _fields(file)
         root = Path(os.path.abspath(file.parent))
         last = os.path.basename(fields["names"].replace("\\", "/"))
-        names = _names(root / last)
+        names = read_names(root / last)
         of = YoloSet(file, root, names, NONE, fields, ())
         return read_split_of(of, split, images, f"darknet set ({file.name})")
     root = Path(os.path.abspath(place))
-    classes = _classes_file(place)
+    classes = class_file(place)
     numbers = {} if classes else _numbers(root)
     note = f"{place}: neither data.yaml nor classes.txt: classes are called by their numbers"
-    names = _names(classes) if classes else {number: f"class {number}" for number in sorted(numbers)}
-    of = YoloSet(classes or root, root, names, NONE, _folders(place), () if classes else (note,))
+    names = read_names(classes) if classes else {number: f"class {number}" for number in sorted(numbers)}
+    folders = _folders(place)
+    notes = (*(() if classes else (note,)), *_left_out(root, folders))
+    of = YoloSet(classes or root, root, names, NONE, folders, notes)
     called = f" ({classes.name})" if classes else ""
     return read_split_of(of, split, images, f"YOLO images and labels{called}")
 
@@ -108,16 +103,12 @@ def _folders(place: Path) -> Mapping[str, str]:
     return {"train": images.name if images else "."}
 
 
-def _names(file: Path) -> dict[int, str]:
-    """A class a line.
-
-    Raises:
-        DataError: it is not there, or holds none.
-    """
-    names = {number: line.strip() for number, line in enumerate(read_text(file).splitlines())}
-    if not any(names.values()):
-        raise DataError(f"{file}: no names of classes", "write one a line", code="class-names-malformed")
-    return {number: name for number, name in names.items() if name}
+def _left_out(root: Path, folders: Mapping[str, str]) -> tuple[str, ...]:
+    """That images with labels lie in no split's folder, if some do."""
+    own = tuple("" if each == "." else f"{each}/" for each in folders.values())
+    left = [each for each in _images_below(root) if not each.startswith(own)]
+    count = len(find_labels(root, left))
+    return (f"{root}: {count} images with labels lie in no split's folder, and are left out",) if count else ()
 
 
 def _numbers(root: Path) -> set[int]:

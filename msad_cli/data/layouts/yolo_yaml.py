@@ -44,7 +44,11 @@ def yolo_file(place: Path) -> Path | None:
     """A data.yaml itself, or that of a folder; of another name, if it alone names classes."""
     if place.is_file():
         return place if place.suffix.lower() in YAML_SUFFIXES else None
-    found = sorted(each for each in place.iterdir() if each.suffix.lower() in YAML_SUFFIXES and each.is_file())
+    found = sorted(
+        each
+        for each in place.iterdir()
+        if each.suffix.lower() in YAML_SUFFIXES and each.is_file() and not each.name.startswith(".")
+    )
     named = [each for each in found if each.stem.casefold() == "data"]
     naming = [each for each in found if NAMES.search(each.read_bytes())]
     best = [each for each in named if each in naming] or (naming if len(naming) == 1 else named)
