@@ -55,6 +55,17 @@ def yolo(folder: Path, images: str, labels: str, encoding: str = "utf-8") -> Pat
     return folder
 
 
+def coco(images: list[str], keypoints: tuple[int, ...] = ()) -> str:
+    """A COCO file of one cat an image, by their names."""
+    own = {"category_id": 1, "bbox": BOX, **({"keypoints": keypoints} if keypoints else {})}
+    document = {
+        "images": [{"id": i, "file_name": name} for i, name in enumerate(images)],
+        "annotations": [{"id": i, "image_id": i, **own} for i in range(len(images))],
+        "categories": [{"id": 1, "name": "cat", **({"keypoints": ["nose", "tail"]} if keypoints else {})}],
+    }
+    return json.dumps(document)
+
+
 def read(folder: Path, split: str = "train") -> tuple[Files, dict[str, Any]]:
     found = find_split(str(folder), split)
     document: dict[str, Any] = json.loads(found.annotations.read_text())
@@ -223,17 +234,12 @@ def test_texts_with_a_mark_are_read(tmp_path: Path, encoding: str) -> None:
 
 
 def test_what_macos_leaves_is_no_annotation_file(tmp_path: Path) -> None:
-    document = {
-        "images": [{"id": i, "file_name": f"{i}.png"} for i in range(4)],
-        "annotations": [{"id": i, "image_id": i, "category_id": 1, "bbox": BOX} for i in range(4)],
-        "categories": [{"id": 1, "name": "cat"}],
-    }
     for names in (("a.json",), ("train.json", "val.json")):
         folder = tmp_path / names[0]
         for i in range(4):
             draw(folder / f"{i}.png")
         for name in names:
-            write(folder / name, json.dumps(document))
+            write(folder / name, coco([f"{i}.png" for i in range(4)]))
             (folder / f"._{name}").write_bytes(b"\0\5\x16\7\0\2")  # how AppleDouble begins
         assert len(boxes(folder)) == (3 if len(names) == 1 else 4)  # of one file, a tenth is val: one of four
 
@@ -306,3 +312,36 @@ def test_a_file_that_is_no_set_is_no_folder_of_images(
     write(tmp_path / name, "PK\3\4")
     assert run(["data", "check", str(tmp_path / name)]) == 3
     assert "give the folder of a set, a .json or a data.yaml" in capsys.readouterr().err
+
+
+# --- val that is drawn ---
+
+
+@pytest.mark.parametrize("name", ["{}_jpg.rf.{}", "frame_{}_jpg.rf.{}", "x-{}-png.rf.{}"])
+def test_versions_of_an_image_by_roboflow_stay_together(tmp_path: Path, name: str) -> None:
+    images = [name.format(f"{i:04}", f"{version}{i}f") for i in range(20) for version in "abc"]
+    for each in images:
+        draw(tmp_path / f"train/{each}.jpg")
+    write(tmp_path / "train/_annotations.coco.json", coco([f"{each}.jpg" for each in images]))
+    originals = {}
+    for split, count in (("train", 54), ("val", 6)):  # a tenth of 20 originals, three versions of each
+        found, part = read(tmp_path, split)
+        names = [each["file_name"] for each in part["images"]]
+        assert len(names) == count
+        originals[split] = {each.partition(".rf.")[0] for each in names}
+        assert any("6 of its 60 images, " in note for note in found.notes)
+    assert not originals["train"] & originals["val"]
+
+
+# --- keypoints ---
+
+
+@pytest.mark.parametrize(("seen", "code"), [(0, 3), (1, 0)])
+def test_keypoints_of_which_none_is_labelled_are_refused(
+    tmp_path: Path, seen: int, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(4):
+        draw(tmp_path / f"{i}.png")
+    write(tmp_path / "a.json", coco([f"{i}.png" for i in range(4)], (25, 15, 0, 30, 20, seen)))
+    assert run(["data", "check", str(tmp_path), "--task", "keypoints"]) == code
+    assert ("all have a visibility of 0" in " ".join(capsys.readouterr().err.split())) == (seen == 0)

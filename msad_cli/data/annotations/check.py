@@ -175,6 +175,8 @@ def _check_split(
     explained = name == "train" and any(each.fatal for each in records.problems)
     if not judged.usable.any() and not explained:
         found.append(_nothing_left(name, records, judged))
+    elif records.task == "keypoints" and judged.usable.any() and not of.keypoints[judged.usable, :, 2].any():
+        found.append(_nothing_labelled(name, int(judged.usable.sum())))
     lengths = _lengths(records, judged, sizes, resolution)
     downsampled = [k for k in ks if k > 1]
     for k in downsampled:
@@ -207,6 +209,16 @@ def _nothing_left(name: str, records: Records, judged: Judged) -> Problem:
     crowded = any(each.code == kinds.MANY_CROWDS.code for each in records.problems)
     advice = kinds.MANY_CROWDS.advice if crowded and name == "train" else kind.advice
     example = f"none{beside} in {len(of)} annotations" + (f": {words}" if words else "")
+    return replace(kind, advice=advice, count=1, examples=(example,))
+
+
+def _nothing_labelled(name: str, objects: int) -> Problem:
+    """That all keypoints say of themselves that nobody labelled them."""
+    kind = kinds.NO_BOXES if name == "train" else kinds.VAL_EMPTY
+    advice = (
+        "the third number of a keypoint is 2 where it is visible and 1 where it is hidden; 0 says that it has no label"
+    )
+    example = f"none with a labelled keypoint in {objects} annotations: all have a visibility of 0"
     return replace(kind, advice=advice, count=1, examples=(example,))
 
 

@@ -28,7 +28,8 @@ FRAME = re.compile(r"frame|video|clip|movie|seq|(?<![a-z])(vid|cam)", re.IGNOREC
 def validation_part(names: Sequence[str], where: Path, files: Mapping[str, str] | None = None) -> tuple[set[str], str]:
     """A tenth of some names, always the same, for a set that does not say itself what is val; and that in words.
 
-    Neighbours in a video are nearly one image: of frames a whole block, or whole videos, are drawn.
+    Neighbours in a video are nearly one image: of frames a whole block, or whole videos, are drawn. So are the versions
+    that Roboflow makes of an image: they stay together.
 
     Args:
         names: of images, by which they are drawn.
@@ -45,21 +46,37 @@ def validation_part(names: Sequence[str], where: Path, files: Mapping[str, str] 
             "add images",
             code="too-few-images-to-split",
         )
-    count = max(1, round(VALIDATION_SHARE * len(distinct)))
-    videos = _videos({name: (files or {}).get(name, name) for name in distinct})
-    begins = f"{where} names no split: "
-    ends = f"drawn with seed {SPLIT_SEED}, are val, the rest is train"
+    versions = _versions({name: (files or {}).get(name, name) for name in distinct})
+    firsts = list(versions)
+    count = max(1, round(VALIDATION_SHARE * len(firsts)))
+    videos = _videos({name: (files or {}).get(name, name) for name in firsts})
+    what = f", all versions of {count} originals" if len(firsts) < len(distinct) else ""
     if _told(videos):
-        chosen, what = _frames(videos, count)
-        return chosen, f"{begins}{len(chosen)} of its {len(distinct)} images, {what}, {ends}"
-    places = np.random.default_rng(SPLIT_SEED).permutation(len(distinct))[:count]
-    note = f"{begins}{count} of its {len(distinct)} images, {ends}"
-    if videos:
+        drawn, which = _frames(videos, count)
+        what = f", {which}"
+    else:
+        places = np.random.default_rng(SPLIT_SEED).permutation(len(firsts))[:count]
+        drawn = {firsts[place] for place in places.tolist()}
+    chosen = {name for first in drawn for name in versions[first]}
+    note = (
+        f"{where} names no split: {len(chosen)} of its {len(distinct)} images{what}, drawn with seed {SPLIT_SEED}, "
+        "are val, the rest is train"
+    )
+    if videos and not _told(videos):
         note += (
             "; their names are running numbers: if they are frames of videos, neighbours are on both sides, and AP "
             "will look too good without a split of your own"
         )
-    return {distinct[place] for place in places.tolist()}, note
+    return chosen, note
+
+
+def _versions(files: Mapping[str, str]) -> dict[str, list[str]]:
+    """Names by the first one of an original that Roboflow made several images of; each alone if there is only one."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name, file in files.items():
+        stem, original = os.path.splitext(file)[0], EXPORTED.sub("", os.path.splitext(file)[0])
+        groups[original if original != stem else file].append(name)
+    return {each[0]: each for each in groups.values()} if len(groups) > 1 else {name: [name] for name in files}
 
 
 def _videos(files: Mapping[str, str]) -> dict[str, list[str]]:

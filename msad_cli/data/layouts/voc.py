@@ -132,8 +132,9 @@ def _convert(of: VocSet, choice: Choice) -> Converted:
     categories = [{"id": place, "name": name} for place, name in enumerate(classes, start=1)]
     document = {"images": images, "annotations": annotations, "categories": categories, MET: tally.to_plain()}
     crowds = sum(each["iscrowd"] for each in annotations)
-    homes = {os.path.dirname(each) for each in placed.values()}
-    alone = [each for each in of.found if os.path.dirname(each) in homes and each not in placed.values()]
+    taken = set(placed.values())
+    homes = {os.path.dirname(each) for each in taken}
+    alone = [each for each in of.found if os.path.dirname(each) in homes and each not in taken]
     notes = {
         "images have no XML file, and are left out": 0 if choice.lists else len(alone),
         "objects have a corner at 0: all corners are counted from 0, and ends are outside": zeros,

@@ -153,7 +153,8 @@ def _is_framed(values: NDArray[np.float64]) -> bool:
     (x, y, width, height), points = values[:BOX], values[BOX:].reshape(-1, 2)
     box = np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
     extent = np.concatenate([points.min(axis=0), points.max(axis=0)])
-    return bool((extent[2:] > extent[:2]).all() and np.abs(box - extent).max() < ROUNDED)
+    large = (extent[2:] - extent[:2] > 4 * ROUNDED).all()  # among smaller ones, chance would do
+    return bool(large and np.abs(box - extent).max() < ROUNDED)
 
 
 def _is_number(word: str) -> bool:

@@ -105,7 +105,9 @@ def _folders(place: Path) -> Mapping[str, str]:
 
 def _left_out(root: Path, folders: Mapping[str, str]) -> tuple[str, ...]:
     """That images with labels lie in no split's folder, if some do."""
-    own = tuple("" if each == "." else f"{each}/" for each in folders.values())
+    if "." in folders.values():
+        return ()
+    own = tuple(f"{each}/" for each in folders.values())
     left = [each for each in _images_below(root) if not each.startswith(own)]
     count = len(find_labels(root, left))
     return (f"{root}: {count} images with labels lie in no split's folder, and are left out",) if count else ()
