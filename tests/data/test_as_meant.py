@@ -18,6 +18,7 @@ from msad_cli.data.annotations.problem_tally import Tally
 from msad_cli.data.annotations.records import read_document
 from msad_cli.data.annotations.split import read_split
 from msad_cli.data.annotations.values import read_flag
+from msad_cli.data.layouts.splits import find_split
 from msad_cli.errors import DataError
 from msad_cli.evaluation.ground_truth import ground_truth
 from msad_cli.frame import Resolution
@@ -267,6 +268,37 @@ def test_names_that_differ_in_case_or_blanks_are_one_class_if_asked(
     assert "train: 'cat' is read as 'Cat', 'cat ' is read as 'Cat', 'Dog' is read as 'dog'" in printed.err
     assert run(["data", "convert", str(folder), "-o", str(tmp_path / "new"), "--to", "yolo", "--join-classes"]) == 0
     assert "names: {0: Cat, 1: dog, 2: cow}" in (tmp_path / "new" / "data.yaml").read_text()
+
+
+@pytest.mark.parametrize("fields", [("image_id",), ("category_id",), ("image_id", "category_id")])
+def test_images_and_categories_may_be_referred_to_by_their_names(tmp_path: Path, fields: tuple[str, ...]) -> None:
+    drawn = drawn_set(tmp_path, 11)
+    plain = truth(drawn)
+
+    def name(each: Document, image: Document) -> None:
+        own = {"image_id": image["file_name"], "category_id": "cat"}
+        each.update({field: own[field] for field in fields})
+
+    drawn.changed(name)
+    names = {"image_id": len(drawn.document["images"]), "category_id": 1}
+    assert counts(drawn) == {kinds.RENUMBERED.code: sum(names[field] for field in fields)}
+    assert truth(drawn) == plain
+    # A part of the file is val, with the objects of its images alone.
+    parts = [find_split(str(drawn.file), split) for split in ("train", "val")]
+    objects = [len(read_split(of.annotations, of.images).boxes) for of in parts]
+    assert objects == [15, 5]  # of 4 images with 5 objects, a tenth is 1
+    assert run(["data", "check", str(drawn.file), "--split", "train", "--fix", "-o", str(tmp_path / "new.json")]) == 0
+    repaired = json.loads((tmp_path / "new.json").read_text())["annotations"]
+    assert [each["image_id"] for each in repaired] == [each["image_id"] for each in drawn.document["annotations"]]
+
+
+def test_a_name_of_two_images_is_no_reference(tmp_path: Path) -> None:
+    drawn = drawn_set(tmp_path, 12)
+    drawn.document["images"][1]["file_name"] = "1.png"
+    count = drawn.changed(lambda each, image: each.update(image_id=image["file_name"]))
+    found = counts(drawn)
+    assert found[kinds.BAD_ID.code] == count // 2  # two of the four images
+    assert found[kinds.RENUMBERED.code] == 2
 
 
 # --- JSON of other tools ---

@@ -5,7 +5,7 @@ nothing more.
 """
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -32,6 +32,7 @@ def as_meant(document: Mapping[str, Any], tally: Tally) -> dict[str, Any]:
     """A document with the same records in the same order, changed where they are written otherwise than COCO's.
 
     - Ids of images and categories that are texts, or too large for 64 bits, are numbered.
+    - An annotation that refers to its image by file name, or to its category by name, has their ids.
     - An image without `file_name` has the last part of its `coco_url` for one, as in LVIS.
     - A box that is missing is that of its outline.
     - A rectangle that CVAT turned (`attributes.rotation`, degrees) is the box that encloses it.
@@ -41,6 +42,7 @@ def as_meant(document: Mapping[str, Any], tally: Tally) -> dict[str, Any]:
         document: with its lists `images`, `annotations` and `categories`.
         tally: takes the problems.
     """
+    document = referring_by_ids(document, tally)
     images, of_image = _numbered(document["images"], "images", tally)
     categories, of_category = _numbered(document["categories"], "categories", tally)
     images = [_with_name(each, tally) for each in images]
@@ -54,6 +56,33 @@ def as_meant(document: Mapping[str, Any], tally: Tally) -> dict[str, Any]:
         meant = _referring(each, of_image, of_category) if of_image or of_category else each
         annotations.append(_meant(meant, sides, tally) if isinstance(meant, dict) else meant)
     return {**document, "images": images, "categories": categories, "annotations": annotations}
+
+
+def referring_by_ids(document: Mapping[str, Any], tally: Tally) -> dict[str, Any]:
+    """A document whose annotations refer to images and categories by ids, where some did so by their names."""
+    annotations = document["annotations"]
+    for field, records, name in (("image_id", "images", "file_name"), ("category_id", "categories", "name")):
+        told = {each[field] for each in annotations if isinstance(each, dict) and isinstance(each.get(field), str)}
+        ids = _ids_by_name(document[records], name, told) if told else {}
+        for text in sorted(ids):
+            tally.add(kinds.RENUMBERED, "annotations: {} {} is {}", field, shown(text), shown(ids[text]))
+        if ids:
+            named = [isinstance(each, dict) and isinstance(each.get(field), str) for each in annotations]
+            annotations = [
+                {**each, field: ids.get(each[field], each[field])} if by_name else each
+                for each, by_name in zip(annotations, named, strict=True)
+            ]
+    return {**document, "annotations": annotations}
+
+
+def _ids_by_name(records: list[Any], field: str, told: Collection[str]) -> dict[str, Any]:
+    """The id of the one record of each name that is told and is the id of none."""
+    own = {_key(each.get("id")) for each in records if isinstance(each, dict)}
+    found: dict[str, list[Any]] = {text: [] for text in told if whole_number(text) is None and _key(text) not in own}
+    for each in records if found else ():
+        if isinstance(each, dict) and isinstance(name := each.get(field), str) and name in found:
+            found[name].append(each.get("id"))
+    return {text: ids[0] for text, ids in found.items() if len(ids) == 1 and ids[0] is not None}
 
 
 def _with_name(each: Any, tally: Tally) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msad_cli.data.agreement.as_meant import as_meant
+from msad_cli.data.agreement.as_meant import as_meant, referring_by_ids
 from msad_cli.data.agreement.corrected import corrected
 from msad_cli.data.annotations.boxes import judge_boxes
 from msad_cli.data.annotations.objects import segmentation_kind
@@ -48,7 +48,7 @@ def repair(
     """
     done: Counter[str] = Counter()
     tally = Tally()
-    plain = as_meant(_with_whole_ids(document, file, done), tally)
+    plain = as_meant(_with_whole_ids(referring_by_ids(document, tally), file, done), tally)
     for each in tally.problems():
         done[f"{each.what}: {each.outcome}"] += each.count
     records = examine(plain, file, folder, root=root)

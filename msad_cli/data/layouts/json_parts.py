@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from msad_cli.data.agreement.as_meant import referring_by_ids
+from msad_cli.data.annotations.problem_tally import MET, Tally
 from msad_cli.data.annotations.records import read_document
 from msad_cli.data.annotations.values import whole_number
 from msad_cli.data.layouts.base import Files
@@ -23,7 +25,8 @@ def part_of(files: Files, own: Own, split: str) -> Files:
 
 
 def _part(file: Path, split: str) -> Converted:
-    document = read_document(file)
+    tally = Tally()
+    document = referring_by_ids(read_document(file), tally)
     names = {name: str(each.get("file_name")) for each in document["images"] if (name := _id(each, "id"))}
     validation, note = validation_part(list(names), file, names)
 
@@ -33,7 +36,8 @@ def _part(file: Path, split: str) -> Converted:
 
     images = [each for each in document["images"] if is_asked(each, "id")]
     annotations = [each for each in document["annotations"] if is_asked(each, "image_id")]
-    return Converted({**document, "images": images, "annotations": annotations}, (note,))
+    met = {MET: tally.to_plain()} if tally.problems() else {}
+    return Converted({**document, "images": images, "annotations": annotations, **met}, (note,))
 
 
 def _id(record: Mapping[str, Any] | Any, field: str) -> str:
