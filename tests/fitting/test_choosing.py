@@ -191,7 +191,9 @@ def test_strength_is_what_was_measured() -> None:
 
     own = points(of(256), SET)
     assert sum(own.values()) == pytest.approx(0.0, abs=0.1)
-    assert strength(of(256), SET) - strength(of(128), SET) == pytest.approx(14.9, abs=0.1)
+    assert strength(of(256), SET) - strength(of(128), SET) == pytest.approx(11.3, abs=0.1)
+    plain = {each.sees[0]: points(each, SET)["size"] for each in candidates_for(SET, FEW[:1], (PLAIN,))}
+    assert plain[256] - plain[128] == pytest.approx(5.9, abs=0.1)
     assert strength(of(256, k=4), SET) == pytest.approx(AP_OF_K[4], abs=0.1)
     assert points(of(256, depthwise=True), SET)["head"] == -2.8
     usual, narrow = (of(256, backbone="cspnext_nano", channels=channels) for channels in (64, 32))
