@@ -27,6 +27,7 @@ from msad_cli.models.model_file import remembered_data
 from msad_cli.models.views import choose_views
 from msad_cli.system.device import Compute, choose_compute, default_workers
 from msad_cli.system.extras import EVALUATORS, Evaluator
+from msad_cli.system.files import refuse_unwritable
 from msad_cli.text import MOST_PIXELS, name_files, parse_pixels, parse_sigmas, parse_sizes
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Evaluation:
     Raises:
         UsageError: a value that cannot be, or a view that the model does not have.
         ModelFileError, DataError, DeviceError: the model, the data or the device cannot be used.
+        OutputError: the predictions cannot be written.
     """
 
     def __init__(self, model: Path, config: EvaluationConfig) -> None:
@@ -130,6 +132,8 @@ class Evaluation:
         self.notes += (said,) if said else ()
         self.split: CocoSplit = replace(split, tones=tones)
         self.sizes = parse_sizes(config.size, spec.ks[0], self.detector.resolution)
+        if config.predictions is not None:
+            refuse_unwritable(config.predictions)
         self.detector.to(self.compute.device)
 
     @cached_property

@@ -21,6 +21,7 @@ from msad_cli.data.annotations.segmentation import Rle, decode, pixels_inside
 from msad_cli.data.images.decode import scoped
 from msad_cli.data.writers.tracing import one_ring
 from msad_cli.data.writers.yolo import label_row
+from msad_cli.errors import UsageError
 from msad_cli.evaluation.detect_split import coco_results
 from msad_cli.evaluation.metrics import Result
 from msad_cli.inference.draw import draw_objects
@@ -29,7 +30,7 @@ from msad_cli.inference.predictor import Prediction
 from msad_cli.inference.video import writing_video
 from msad_cli.models.decode.paste_masks import paste_masks
 from msad_cli.models.spec import DetectorSpec
-from msad_cli.system.files import write_bytes, write_text
+from msad_cli.system.files import refuse_unwritable, write_bytes, write_text
 
 LONGEST_SIDE = {"JPEG": 65_500, "PNG": 2**31 - 1, "WEBP": 16_383, "BMP": 2**31 - 1, "TIFF": 2**31 - 1}
 """In pixels, by what images are saved as; an image beyond it becomes a PNG."""
@@ -91,6 +92,18 @@ class Saver:
         if "image" in self._saves:
             files += [self._out / name for name in self._ids]
         return next((each for each in files if each.exists()), None)
+
+    def begin(self, overwrite: bool) -> None:
+        """Makes the folder if there is anything to be saved.
+
+        Raises:
+            UsageError: a result would be written over unasked.
+            OutputError: nothing can be written there; said before the work whose results would be lost.
+        """
+        if not overwrite and (there := self.standing()) is not None:
+            raise UsageError(f"{there} exists", "add --overwrite, or choose another --out", code="result-exists")
+        if self._saves:
+            refuse_unwritable(self._out / SUMMARIES["json"])
 
     def add(self, seen: Prediction) -> list[Result]:
         """Writes what there is of one image, or frame; its detections in COCO's result form."""

@@ -171,6 +171,6 @@ def advice(rows: Mapping[str, Row], name: str | None, points: Mapping[str, Point
         return "no model says its AP: there is none to ship"
     if name is None:
         fastest = min(points, key=lambda each: points[each].milliseconds)
-        return f"none takes {budget:g} ms; the fastest, {fastest}, takes {points[fastest].milliseconds:.1f}"
+        return f"none takes {budget:g} ms or less; the fastest, {fastest}, takes {points[fastest].milliseconds:.1f}"
     point = points[name]
     return f"for {budget:g} ms: {name}, AP {100 * point.ap:.1f} in {point.milliseconds:.1f} ms ({rows[name]['what']})"

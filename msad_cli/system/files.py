@@ -81,6 +81,8 @@ def refuse_unwritable(path: Path) -> None:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
 
 def fingerprint(path: Path) -> str:
@@ -129,7 +131,9 @@ def explained(path: Path, size: int = 0) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno not in FULL:
-            reason = error.strerror or str(error)
+            # Of a folder that cannot be made because a file has its name, the system says only "File exists".
+            there = error.filename if isinstance(error, FileExistsError) else None
+            reason = error.strerror or str(error) if there is None else f"{there} is a file, not a folder"
             raise OutputError(
                 f"cannot write {path}: {reason}", "choose another place, or see to its rights", code="write-refused"
             ) from error

@@ -124,8 +124,22 @@ def test_a_budget_names_the_model_to_ship(
     assert "for 1e+06 ms: teacher, AP 40.0" in capsys.readouterr().out
     assert image.read_bytes().startswith(b"\x89PNG")
     assert run(["compare", *models, "--runs", "1", "--budget", "0.001", *FLAGS]) == 0
-    assert "none takes 0.001 ms; the fastest" in capsys.readouterr().out
+    assert "none takes 0.001 ms or less; the fastest" in capsys.readouterr().out
     assert run(["compare", *models, "--runs", "0", "--budget", "30"]) == 2
+
+
+@pytest.mark.parametrize("flag", ["--plot", "--report"])
+@pytest.mark.parametrize(("place", "why"), [("file/a.out", "is a file, not a folder"), ("folder", "Is a directory")])
+def test_what_cannot_be_written_is_said_before_the_measuring(
+    flag: str, place: str, why: str, models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    assert run(["compare", *models, "--runs", "1", flag, str(tmp_path / place), *FLAGS]) == 2
+    shown = capsys.readouterr()
+    assert f"cannot write {tmp_path / place}: " in shown.err
+    assert why in shown.err
+    assert shown.out == ""
 
 
 def test_a_gap_that_chance_could_make_is_not_shared_out(

@@ -432,6 +432,21 @@ def test_a_folder_that_cannot_be_written_is_named(
     assert "cannot write" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("save", ["image", "json", "csv", "coco", "yolo", "crop"])
+def test_a_file_in_place_of_the_folder_is_named_before_the_work(
+    save: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "a.png"
+    Image.new("RGB", (40, 30), "red").save(image)
+    (tmp_path / "file").write_text("kept")
+    flags = ["-m", str(model), "-o", str(tmp_path / "file"), "--save", save, *FLAGS]
+    assert run(["predict", str(image), *flags]) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'file'} is a file, not a folder" in said
+    assert str(image) not in said  # nobody looked at it
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 # --- what a folder of the world holds ---
 
 ROBUSTNESS = SHARED / "robustness_images"

@@ -51,8 +51,8 @@ def compare(
 
     if (budget is not None or plot is not None) and not runs:
         raise UsageError("--budget and --plot need latencies", "leave --runs 0 out", code="latencies-not-measured")
-    if report is not None:
-        refuse_unwritable(report)
+    for written in filter(None, (plot, report)):
+        refuse_unwritable(written)
     measured, where, machine = {}, "", None
     if runs:
         compute = choose_compute(device, precision)

@@ -119,8 +119,7 @@ def predict(
     wanted = Wanted(least, labels, overlap_of(nms_iou) if agnostic else None)
     at_once = batch or usual_batch(compute)
     saver = Saver(folder, saves, detector.spec, sources)
-    if not overwrite and (there := saver.standing()) is not None:
-        raise UsageError(f"{there} exists", "add --overwrite, or choose another --out", code="result-exists")
+    saver.begin(overwrite)
     detector = detector.to(compute.device)
     if tile is None:
         of_images = predict_images(detector, best, images, wanted, compute, at_once, saver.draws)
