@@ -24,9 +24,9 @@ def parse_gates(text: str | None) -> dict[str, float]:
         try:
             gates[name] = float(value)
         except ValueError:
-            name = ""
+            raise UsageError(f"--fail-under {part}: not NAME=NUMBER", SOME, code="gate-malformed") from None
         if not NUMBER.fullmatch(name):
-            raise UsageError(f"--fail-under {part}: not NAME=NUMBER", SOME, code="gate-malformed")
+            raise UsageError(f"--fail-under {part}: no such score", SOME, code="gate-unknown")
         if not 0 <= gates[name] <= 1:
             raise UsageError(
                 f"--fail-under {part}: not from 0 to 1", f"the tables show hundredths; {SOME}", code="gate-out-of-range"

@@ -14,8 +14,8 @@ from support.specs import spec
 from msad_cli import api
 from msad_cli.cli.app import run
 from msad_cli.cli.gates import parse_gates
-from msad_cli.errors import MsadError, UsageError
-from msad_cli.evaluation.evaluate import EvaluationConfig
+from msad_cli.errors import MsadError, OutputError, UsageError
+from msad_cli.evaluation.evaluate import Evaluation, EvaluationConfig
 from msad_cli.frame import Resolution
 from msad_cli.inference.inputs import find_inputs
 from msad_cli.models.detector import Detector
@@ -58,9 +58,9 @@ def test_gates_know_the_names_of_other_tools(typed: str, name: str) -> None:
     assert parse_gates(f"{typed}=0.5") == {name: 0.5}
 
 
-@pytest.mark.parametrize("typed", ["mAR=0.5", "mmAP=0.5", "AP60=0.5", "mAP", "precision=0.5"])
+@pytest.mark.parametrize("typed", ["mAR=0.5", "mmAP=0.5", "AP60=0.5", "precision=0.5"])
 def test_gates_that_there_are_not(typed: str) -> None:
-    with pytest.raises(UsageError, match="not NAME=NUMBER"):
+    with pytest.raises(UsageError, match="no such score"):
         parse_gates(typed)
 
 
@@ -179,3 +179,15 @@ def test_a_name_that_cannot_be_written_is_no_bug(monkeypatch: pytest.MonkeyPatch
         told: MsadError = app._unforeseen(error)
     assert isinstance(told, UsageError)
     assert "export PYTHONUTF8=1" in told.hint
+
+
+@pytest.mark.parametrize(("place", "why"), [("file/a.json", "is a file, not a folder"), ("folder", "Is a directory")])
+def test_predictions_that_cannot_be_written_are_said_before_the_evaluation(
+    place: str, why: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match=why):
+        Evaluation(model, EvaluationConfig(predictions=tmp_path / place, device="cpu"))  # which measures nothing yet
+    assert run(["eval", str(model), "--predictions", str(tmp_path / place), "--device", "cpu"]) == 2
+    assert f"cannot write {tmp_path / place}: " in capsys.readouterr().err

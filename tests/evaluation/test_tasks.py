@@ -575,9 +575,12 @@ def test_gates() -> None:
         "AR300": 1.0,
     }
     assert parse_gates(None) == {}
-    for wrong in ("APP=1", "AP", "AP=x", "box_AP=1", "=1"):
+    for malformed in ("AP", "AP=x", "APP"):
         with pytest.raises(UsageError, match="not NAME=NUMBER"):
-            parse_gates(wrong)
+            parse_gates(malformed)
+    for unknown in ("APP=1", "box_AP=1", "=1"):
+        with pytest.raises(UsageError, match=f"{unknown}: no such score"):
+            parse_gates(unknown)
     with pytest.raises(UsageError, match="mask_AP: this evaluation has none"):
         refuse_unknown({"mask_AP": 0.1}, NUMBERS)
 
