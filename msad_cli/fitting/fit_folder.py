@@ -68,9 +68,9 @@ class FitConfig:
                 object.__setattr__(self, name, os.fspath(path))
         if self.resume is not None:
             return
-        for flag, value, form in (("--data", self.data, "DIR"), ("--budget", self.budget, KNOWN)):
+        for flag, value, form in (("--data", self.data, " DIR"), ("--budget", self.budget, f", {KNOWN}")):
             if not value:
-                raise UsageError(f"no {flag} given", f"add {flag}, {form}", code="flag-missing")
+                raise UsageError(f"no {flag} given", f"add {flag}{form}", code="flag-missing")
         refuse_out_of_range(self, LIMITS)
         parse_budget(self.budget)
         parse_duration("--time", self.time)

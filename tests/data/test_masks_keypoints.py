@@ -570,9 +570,9 @@ def test_damaged_rles_never_reach_pycocotools() -> None:
 @pytest.mark.parametrize(
     ("masks", "points", "task", "expected"),
     [
-        (2, [], "boxes", "--detector maskrcnn"),  # of three objects
+        (2, [], "boxes", "msad teacher --detector maskrcnn"),  # of three objects; msad fit refuses that flag
         (1, [], "boxes", ""),
-        (2, ["nose"], "boxes", "--detector keypointrcnn"),
+        (2, ["nose"], "boxes", "msad teacher --detector keypointrcnn"),
         (3, [], "masks", ""),
     ],
 )

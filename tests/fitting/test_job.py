@@ -414,3 +414,13 @@ def test_a_result_is_not_written_over_unasked(tmp_path: Path, given: Given) -> N
     fit_model(folder, state, Writing())
     with pytest.raises(UsageError, match="exists"):
         FitFolder(folder.path).refuse_used(False, state.config.out)
+
+
+@pytest.mark.parametrize(
+    ("data", "budget", "hint"),
+    [("", "5ms", "add --data DIR"), ("d", "", "add --budget, such as 15ms, 30fps, 0.5GMACs or 5MB")],
+)
+def test_a_missing_flag_is_named_as_it_is_typed(data: str, budget: str, hint: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        FitConfig(data=data, budget=budget)
+    assert raised.value.hint == hint

@@ -65,11 +65,11 @@ class Records:
         if self.task != "boxes":
             return ""
         if self.with_keypoints:
-            return "the set has keypoints, which are not learnt: --detector keypointrcnn finds them too"
+            return "the set has keypoints, which are not learnt: msad teacher --detector keypointrcnn finds them too"
         kinds = self.annotations.segmentations
         if 2 * sum(kinds.get(kind, 0) for kind in ("polygon", "RLE", "uncompressed RLE")) <= len(self.annotations):
             return ""
-        return "the set has masks, which are not learnt: --detector maskrcnn finds them too"
+        return "the set has masks, which are not learnt: msad teacher --detector maskrcnn finds them too"
 
     def image_words(self, image: int) -> str:
         """An image by id and file name."""
