@@ -101,11 +101,12 @@ def test_what_voc_cannot_hold_is_counted(tmp_path: Path, capsys: pytest.CaptureF
     shown = capsys.readouterr().err
     # 20 objects a split, one of train without width.
     for line in (
-        "39 outlines, which VOC cannot hold",
+        "39 segmentations, which VOC cannot hold",
         "39 lists of keypoints, which VOC cannot hold",
         "1 classes without objects, which VOC cannot hold",
         "1 boxes that are none, outside or repeated, left out",
         "train: 1 boxes without width or height: dropped",
+        " of val, boxes; msad data check",
     ):
         assert line in shown
 

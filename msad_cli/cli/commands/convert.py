@@ -67,5 +67,6 @@ def convert(
         return
     for line in (*said, *report.lines(), *(f"{count} {what}" for what, count in notes.items() if count)):
         print_line(line)
+    kept = "boxes" if to in table.BOXES_ALONE else task
     images = " + ".join(f"{len(of.records.image_ids)} images of {name}" for name, of in splits.items())
-    print_line(f"{out} written: {images}, {task}; msad data check {out}")
+    print_line(f"{out} written: {images}, {kept}; msad data check {out}")

@@ -9,3 +9,6 @@ WRITERS: dict[str, Write] = {
     "voc": voc.write,
 }
 """By the name that is typed."""
+
+BOXES_ALONE = frozenset({"voc"})
+"""Those that hold neither masks nor keypoints."""

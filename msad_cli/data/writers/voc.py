@@ -82,7 +82,7 @@ def _objects(of: Source, notes: Notes) -> dict[int, list[str]]:
         corners = np.stack([annotations.boxes[row, :2], annotations.boxes[row, :2] + annotations.boxes[row, 2:]])
         cut = corners.clip(0, of.looked.sizes[image][::-1])
         notes["boxes cut to their image"] += bool(np.abs(cut - corners).max() > LEAST_CUT)
-        notes["outlines, which VOC cannot hold"] += not np.isnan(annotations.outlines[row, 0])
+        notes["segmentations, which VOC cannot hold"] += not np.isnan(annotations.outlines[row, 0])
         notes["lists of keypoints, which VOC cannot hold"] += bool(annotations.keypoints[row].any())
         name = records.categories[int(annotations.labels[row]) - 1][1]
         found.setdefault(image, []).append(_object(name, cut, bool(annotations.crowd[row])))
