@@ -151,7 +151,7 @@ def _plan(
     _fetch(networks, listener)
     choice, control, runtimes = _choose(budget, facts, networks, state, save, listener)
     state.plan = {
-        "budget": config.budget,
+        "budget": budget.text,
         "threads": config.threads,
         "candidates": [row for each in (choice, control) if each is not None for row in rows_of(each, facts, budget)],
         "lines": [
@@ -163,7 +163,7 @@ def _plan(
     if choice.chosen is None:
         nearest, enough = nearest_words(choice, budget)
         raise UnmetBudgetError(
-            f"--budget {config.budget}: no candidate meets it on this machine; the nearest, {nearest}",
+            f"--budget {budget.text}: no candidate meets it on this machine; the nearest, {nearest}",
             f"--budget {enough} is met by it; else other networks (--backbone), another runtime or machine",
             code="budget-unmet",
         )

@@ -45,6 +45,7 @@ def test_budgets_as_they_are_typed(text: str, kind: str, most: float) -> None:
     found = parse_budget(text)
     assert found.kind == kind
     assert found.most == pytest.approx(most)
+    assert found.text.strip()[-1].isalpha(), "a unit is said"
 
 
 @pytest.mark.parametrize("text", ["", "fast", "0ms", "-3ms", "15 parsecs", "15ms30", "1e3ms", "nan"])
@@ -191,7 +192,7 @@ def test_strength_is_what_was_measured() -> None:
 
     own = points(of(256), SET)
     assert sum(own.values()) == pytest.approx(0.0, abs=0.1)
-    assert strength(of(256), SET) - strength(of(128), SET) == pytest.approx(11.3, abs=0.1)
+    assert strength(of(256), SET) - strength(of(128), SET) == pytest.approx(11.0, abs=0.1)
     plain = {each.sees[0]: points(each, SET)["size"] for each in candidates_for(SET, FEW[:1], (PLAIN,))}
     assert plain[256] - plain[128] == pytest.approx(5.9, abs=0.1)
     assert strength(of(256, k=4), SET) == pytest.approx(AP_OF_K[4], abs=0.1)
@@ -214,8 +215,8 @@ def test_what_twice_the_cost_brings_grows_with_the_set() -> None:
     ("asked", "detector", "k", "fits", "wanted"),
     [
         ("auto", "fcos", 2, True, False),
-        ("auto", "rtmdet", 2, True, True),
-        ("auto", "rtmdet", 2, False, False),
+        ("auto", "rtmdet", 2, True, False),
+        ("yes", "rtmdet", 2, True, True),
         ("auto", "fcos", 4, True, True),
         ("auto", "rtmdet", 4, True, True),
         ("auto", "fcos", 4, False, False),

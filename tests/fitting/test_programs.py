@@ -41,7 +41,7 @@ def test_an_error_of_a_command_is_raised_as_it_was_there(capfd: pytest.CaptureFi
     with pytest.raises(DataError) as caught:
         Programs(quiet=True).run(("teacher", "--data", "nowhere"), None)
     assert (caught.value.code, caught.value.exit_code) == ("data-folder-missing", 3)
-    assert caught.value.message == "--data nowhere: no such folder"
+    assert caught.value.message == "nowhere: no such folder"
     assert caught.value.hint == "give the folder of a set, or the word demo"
     assert capfd.readouterr() == ("", "")
 

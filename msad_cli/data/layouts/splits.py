@@ -65,7 +65,7 @@ def _find(data: str | None, split: str, annotations: Path | None, images: Path |
     place, named = Path(data), next((each for each in table.LAYOUTS if each.word == data), None)
     if named is None and not place.exists():
         raise DataError(
-            f"--data {data}: no such folder", "give the folder of a set, or the word demo", code="data-folder-missing"
+            f"{data}: no such folder", "give the folder of a set, or the word demo", code="data-folder-missing"
         )
     if annotations is None:
         return (named or _recognised(place, split)).find(place, split, images, task)
@@ -89,7 +89,7 @@ def _recognised(place: Path, split: str) -> Layout:
         return found
     if place.is_file():
         raise DataError(
-            f"--data {place}: a file, not a folder",
+            f"{place}: a file, not a folder",
             "give the folder of a set, a .json or a data.yaml",
             code="data-is-a-file",
         )

@@ -34,7 +34,7 @@ class Budget:
     Attributes:
         kind: of what.
         most: milliseconds an image, multiply-accumulates of one, or bytes of a file.
-        text: as it was typed.
+        text: as it was typed, with its unit.
     """
 
     kind: Kind
@@ -70,4 +70,5 @@ def parse_budget(text: str) -> Budget:
     if match is None or unit is None or not number > 0:
         raise UsageError(f"--budget {text}: not a budget", KNOWN, code="budget-malformed")
     kind, one = unit
-    return Budget(kind, one / number if match[2] == PER_SECOND else one * number, text)
+    whole = text if match[2] else f"{match[1]}ms"
+    return Budget(kind, one / number if match[2] == PER_SECOND else one * number, whole)
