@@ -86,7 +86,7 @@ class Saver:
         """Whether whole images are asked for."""
         return bool(self._saves & {"image", "crop"})
 
-    def standing(self) -> Path | None:
+    def _standing(self) -> Path | None:
         """A result of an earlier run that one of this run would replace, if there is any."""
         files = [self._out / name for kind, name in SUMMARIES.items() if kind in self._saves]
         if "image" in self._saves:
@@ -100,7 +100,7 @@ class Saver:
             UsageError: a result would be written over unasked.
             OutputError: nothing can be written there; said before the work whose results would be lost.
         """
-        if not overwrite and (there := self.standing()) is not None:
+        if not overwrite and (there := self._standing()) is not None:
             raise UsageError(f"{there} exists", "add --overwrite, or choose another --out", code="result-exists")
         if self._saves:
             refuse_unwritable(self._out / SUMMARIES["json"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as rle
+from support.labelled_files import write
 
 from msad_cli.cli.app import run
 from msad_cli.data.annotations.check import Report, check
@@ -144,11 +145,6 @@ def coco_document(
     points = {"keypoints": ["a", "b", "c"], "skeleton": [], "flip_pairs": []}
     categories = [{"id": i, "name": name, **points} for i, name in zip(ids, ("red", "blue"), strict=True)]
     return {"images": listed, "annotations": annotations, "categories": categories}
-
-
-def write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
 
 
 def draw(folder: Path, images: Images, size: tuple[int, int] = SIZE) -> None:

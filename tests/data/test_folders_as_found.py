@@ -4,12 +4,13 @@ Of each form the rows of an honest set are known; what is read has to be these, 
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from support.labelled_files import draw_grey, write
 
 from msad_cli.cli.app import run
 from msad_cli.data.annotations import problems as kinds
@@ -21,15 +22,7 @@ WIDTH, HEIGHT = 80, 40
 SPLITS = {"train": 4, "val": 2}
 YAML = "train: images/train\nval: images/val\nnames: [cat, dog]\n"
 
-
-def draw(file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (WIDTH, HEIGHT), 200).save(file, format="PNG")
-
-
-def write(file: Path, text: str, encoding: str = "utf-8") -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(text.encode(encoding))
+draw = partial(draw_grey, size=(WIDTH, HEIGHT))
 
 
 def row(category: int) -> str:

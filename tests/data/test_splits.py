@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.labelled_files import write
 
 from msad_cli.data.annotations.records import read_records
 from msad_cli.data.layouts.drawing import validation_part
@@ -32,11 +33,6 @@ def document(names: list[str]) -> dict[str, Any]:
         for i in range(len(names))
     ]
     return {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
-
-
-def write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
 
 
 def coco(folder: Path, splits: dict[str, list[str]], form: str = "annotations/instances_{}.json") -> None:

@@ -2,12 +2,13 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from support.labelled_files import draw_grey, write
 
 from msad_cli.cli.app import run
 from msad_cli.data.annotations import problems as kinds
@@ -18,15 +19,7 @@ from msad_cli.errors import DataError
 
 WIDTH, HEIGHT = 90, 50
 
-
-def draw(file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (WIDTH, HEIGHT), 200).save(file, format="PNG")
-
-
-def write(file: Path, text: str, encoding: str = "utf-8") -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(text.encode(encoding))
+draw = partial(draw_grey, size=(WIDTH, HEIGHT))
 
 
 def thing(*corners: float, name: str = "cat") -> str:

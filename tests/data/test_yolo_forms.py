@@ -1,12 +1,13 @@
 """YOLO sets as tools write them: tracks and scores behind rows, names with keys as texts, paths of other machines, …"""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from support.labelled_files import draw_grey, write
 
 from msad_cli.cli.app import run
 from msad_cli.data.annotations import problems as kinds
@@ -19,15 +20,7 @@ from msad_cli.errors import DataError
 WIDTH, HEIGHT = 80, 40
 SIZES = ("--size", "64,96")
 
-
-def draw(file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (WIDTH, HEIGHT), 200).save(file, format="PNG")
-
-
-def write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+draw = partial(draw_grey, size=(WIDTH, HEIGHT))
 
 
 def row(rng: np.random.Generator, kind: str) -> str:

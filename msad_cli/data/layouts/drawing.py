@@ -46,27 +46,30 @@ def validation_part(names: Sequence[str], where: Path, files: Mapping[str, str] 
             "add images",
             code="too-few-images-to-split",
         )
-    versions = _versions({name: (files or {}).get(name, name) for name in distinct})
+    called = {name: (files or {}).get(name, name) for name in distinct}
+    versions = _versions(called)
     firsts = list(versions)
     count = max(1, round(VALIDATION_SHARE * len(firsts)))
-    videos = _videos({name: (files or {}).get(name, name) for name in firsts})
-    what = f", all versions of {count} originals" if len(firsts) < len(distinct) else ""
+    videos = _videos({name: called[name] for name in firsts})
+    what, warning = "", ""
     if _told(videos):
         drawn, which = _frames(videos, count)
         what = f", {which}"
     else:
         places = np.random.default_rng(SPLIT_SEED).permutation(len(firsts))[:count]
         drawn = {firsts[place] for place in places.tolist()}
+        if len(firsts) < len(distinct):
+            what = f", all versions of {count} originals"
+        if videos:
+            warning = (
+                "; their names are running numbers: if they are frames of videos, neighbours are on both sides, and AP "
+                "will look too good without a split of your own"
+            )
     chosen = {name for first in drawn for name in versions[first]}
     note = (
         f"{where} names no split: {len(chosen)} of its {len(distinct)} images{what}, drawn with seed {SPLIT_SEED}, "
-        "are val, the rest is train"
+        f"are val, the rest is train{warning}"
     )
-    if videos and not _told(videos):
-        note += (
-            "; their names are running numbers: if they are frames of videos, neighbours are on both sides, and AP "
-            "will look too good without a split of your own"
-        )
     return chosen, note
 
 
@@ -74,7 +77,8 @@ def _versions(files: Mapping[str, str]) -> dict[str, list[str]]:
     """Names by the first one of an original that Roboflow made several images of; each alone if there is only one."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name, file in files.items():
-        stem, original = os.path.splitext(file)[0], EXPORTED.sub("", os.path.splitext(file)[0])
+        stem = os.path.splitext(file)[0]
+        original = EXPORTED.sub("", stem)
         groups[original if original != stem else file].append(name)
     return {each[0]: each for each in groups.values()} if len(groups) > 1 else {name: [name] for name in files}
 

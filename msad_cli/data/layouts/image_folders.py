@@ -93,6 +93,12 @@ def folders_in(place: Path) -> list[Path]:
         return sorted(place / each.name for each in entries if each.is_dir() and not each.name.startswith("."))
 
 
+def folders_two_deep(place: Path) -> list[Path]:
+    """The folders in a folder, then those in them."""
+    inner = folders_in(place)
+    return [*inner, *(each for outer in inner for each in folders_in(outer))]
+
+
 def jsons_in(place: Path) -> list[Path]:
     """The .json files in a folder; hidden ones aside, as macOS leaves ._a.json beside a.json."""
     return sorted(each for each in place.glob("*.json") if not each.name.startswith("."))

@@ -9,6 +9,7 @@ from msad_cli.data.layouts import single_json, table
 from msad_cli.data.layouts.base import Files, Layout
 from msad_cli.data.layouts.coco import split_of
 from msad_cli.data.layouts.image_folders import folders_in, image_folder, jsons_in
+from msad_cli.data.layouts.named_json import MOST_NAMED
 from msad_cli.data.layouts.single_json import set_of
 from msad_cli.data.layouts.voc_xml import refuse_other_tool
 from msad_cli.data.orientation.upright_labels import upright
@@ -17,8 +18,6 @@ from msad_cli.errors import AbsentSplitError, DataError, UsageError
 SPLITS = ("train", "val")
 """What a set is learnt from."""
 NAMED = (*SPLITS, "test")
-MOST_NAMED = 5
-"""Files in a message."""
 
 
 def parse_task(task: str) -> None:

@@ -10,7 +10,7 @@ from msad_cli.data.images.names import refused_name
 from msad_cli.data.images.places import alike, parts
 from msad_cli.data.layouts.cache import read_text
 from msad_cli.data.layouts.drawing import validation_part
-from msad_cli.data.layouts.image_folders import folders_in
+from msad_cli.data.layouts.image_folders import folders_in, folders_two_deep
 from msad_cli.data.layouts.split_names import WORDS, own_split, split_named
 from msad_cli.errors import DataError
 
@@ -94,8 +94,7 @@ def _lists(place: Path) -> dict[str, list[List]]:
     if own := _lists_in(place):
         return {split: [List(file)] for split, file in own.items()}
     found: dict[str, list[List]] = {}
-    inner = folders_in(place)
-    for folder in (*inner, *(each for outer in inner for each in folders_in(outer))):
+    for folder in folders_two_deep(place):
         if any(each.name.casefold() == LISTS[1][0] for each in folders_in(folder)):
             for split, file in _lists_in(folder).items():
                 found.setdefault(split, []).append(List(file, folder.relative_to(place).as_posix()))

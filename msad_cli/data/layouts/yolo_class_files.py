@@ -10,7 +10,7 @@ from msad_cli.data.annotations import problems as kinds
 from msad_cli.data.annotations.problem_tally import Tally
 from msad_cli.data.annotations.values import shown
 from msad_cli.data.layouts.cache import read_text
-from msad_cli.data.layouts.image_folders import folders_in
+from msad_cli.data.layouts.image_folders import folders_two_deep
 from msad_cli.errors import DataError
 
 CLASSES = "classes.txt"
@@ -52,8 +52,7 @@ def class_file(place: Path) -> Path | None:
 
 
 def _class_files(place: Path) -> Iterator[Path]:
-    inner = folders_in(place)
-    for folder in (place, *inner, *(each for outer in inner for each in folders_in(outer))):
+    for folder in (place, *folders_two_deep(place)):
         with os.scandir(folder) as entries:
             files = {each.name.casefold(): each.name for each in entries if each.is_file()}
         for name in (*CALLED, *sorted(each for each in files if each.endswith(NAMES)), OFFERED):
