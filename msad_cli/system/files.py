@@ -131,8 +131,8 @@ def explained(path: Path, size: int = 0) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno not in FULL:
-            # Of a folder that cannot be made because a file has its name, the system says only "File exists".
-            there = error.filename if isinstance(error, FileExistsError) else None
+            # Of a file in a folder's place the system says only "File exists" or "Not a directory".
+            there = next((each for each in path.parents if os.path.isfile(each)), None)
             reason = error.strerror or str(error) if there is None else f"{there} is a file, not a folder"
             raise OutputError(
                 f"cannot write {path}: {reason}", "choose another place, or see to its rights", code="write-refused"

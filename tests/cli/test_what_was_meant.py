@@ -181,7 +181,14 @@ def test_a_name_that_cannot_be_written_is_no_bug(monkeypatch: pytest.MonkeyPatch
     assert "export PYTHONUTF8=1" in told.hint
 
 
-@pytest.mark.parametrize(("place", "why"), [("file/a.json", "is a file, not a folder"), ("folder", "Is a directory")])
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("file/a.json", "is a file, not a folder"),
+        ("file/in/a.json", "file is a file, not a folder"),
+        ("folder", "Is a directory"),
+    ],
+)
 def test_predictions_that_cannot_be_written_are_said_before_the_evaluation(
     place: str, why: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
